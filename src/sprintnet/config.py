@@ -1,0 +1,212 @@
+"""The root Config: a recipe's TOML, then dotted overrides, validated together and frozen; every mistake is reported at once."""
+
+import difflib
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import tomli_w
+from annotated_types import Ge, Gt, Interval, Le, Lt
+
+from sprintnet.data.settings import AugmentSettings, DataSettings
+from sprintnet.errors import SettingsError
+from sprintnet.models.settings import ModelSettings
+from sprintnet.training.settings import OptimSettings, ScheduleSettings
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run; a recipe gives the values, overrides change them, nothing changes them afterwards."""
+
+    epochs: Annotated[int, Ge(1)] = 24
+    """Passes over the training images."""
+    batch_size: Annotated[int, Ge(2)] = 512
+    """Images a step."""
+    label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.2
+    """Alpha of label smoothing: targets are (1 - alpha) * one_hot + alpha / K."""
+    l1: Annotated[float, Ge(0)] = 0.0
+    """Weight of the L1 penalty on all parameters (the article's option is 1e-7, off there)."""
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+    """Seed of the first weights, the order of the images and their augmentation."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of the network's arithmetic; auto: fp16 on a GPU, bf16 on a CPU that has it, else fp32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto: the GPU if PyTorch sees one."""
+    threads: Annotated[int, Ge(0)] = 0
+    """CPU threads; 0: as many as PyTorch finds cores."""
+    checkpoint_seconds: Annotated[float, Ge(0)] = 60.0
+    """Seconds between checkpoints within an epoch (each epoch's end is always saved); 0: after every step."""
+    data: DataSettings = field(default_factory=DataSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    optim: OptimSettings = field(default_factory=OptimSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+
+    def to_toml(self) -> str:
+        """Returns the resolved settings as TOML, which `load_config` reads back to an equal Config."""
+        return tomli_w.dumps(asdict(self))
+
+
+def recipes() -> dict[str, str]:
+    """Returns the shipped recipes: name -> the head of its file (the comment that states what to expect)."""
+    found = {}
+    for entry in sorted(_recipe_folder().iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".toml"):
+            head = [line for line in entry.read_text("utf-8").splitlines() if line.startswith("#")]
+            found[entry.name.removesuffix(".toml")] = "\n".join(line.lstrip("# ") for line in head)
+    return found
+
+
+def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Returns the Config of a recipe (a shipped name, or the path of a TOML file) with `section.key=value` overrides applied.
+
+    Raises SettingsError with every mistake of recipe and overrides in one message.
+    """
+    hints = dict(_leaves(Config))
+    values: dict[str, Any] = {}
+    mistakes: list[str] = []
+    for key, value, is_text in [*_recipe_items(recipe), *map(_split_override, overrides)]:
+        shown = f"{key}={value}"
+        if key not in hints:
+            mistakes.append(f"{shown}: there is no such setting{_did_you_mean(key, hints)}")
+            continue
+        try:
+            values[key] = _convert(hints[key], _parse(hints[key], value) if is_text else value)
+        except ValueError as rule:
+            mistakes.append(f"{shown}: {rule}")
+    config = _build(Config, values)
+    for section in fields(config):
+        part = getattr(config, section.name)
+        for name, rule in part.mistakes() if hasattr(part, "mistakes") else ():
+            shown = ",".join(f"{number:g}" for number in getattr(part, name))
+            mistakes.append(f"{section.name}.{name}={shown}: {rule}")
+    if mistakes:
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        raise SettingsError(f"{count} in the settings; nothing was started:\n  " + "\n  ".join(mistakes))
+    return config
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Returns one line, `key: old -> new`, for each setting that differs."""
+    before, after = dict(_flatten(asdict(old))), dict(_flatten(asdict(new)))
+    return [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
+
+
+def _recipe_folder() -> Any:
+    return resources.files("sprintnet") / "recipes"
+
+
+def _recipe_items(recipe: str | Path) -> Iterator[tuple[str, Any, bool]]:
+    path = Path(recipe)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise SettingsError(f"recipe {recipe}: there is no such file; name a TOML file, or one of: {', '.join(recipes())}")
+        text = path.read_text("utf-8")
+    elif str(recipe) in recipes():
+        text = (_recipe_folder() / f"{recipe}.toml").read_text("utf-8")
+    else:
+        known = recipes()
+        raise SettingsError(
+            f"recipe {recipe}: there is no such recipe{_did_you_mean(str(recipe), known)}; "
+            f"name one of: {', '.join(known)}, or the path of a .toml file"
+        )
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"recipe {recipe}: not valid TOML: {error}") from None
+    return ((key, value, False) for key, value in _flatten(tree))
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _leaves(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, hint in get_type_hints(settings, include_extras=True).items():
+        if is_dataclass(hint):
+            yield from _leaves(hint, f"{prefix}{name}.")
+        else:
+            yield prefix + name, hint
+
+
+def _split_override(override: str) -> tuple[str, str, bool]:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise SettingsError(f"{override}: not understood; an override is written key=value or --key value, such as epochs=3")
+    return key.replace("-", "_"), value, True
+
+
+def _did_you_mean(key: str, known: Mapping[str, Any]) -> str:
+    same_leaf = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    nearest = same_leaf or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; did you mean {nearest[0]}?" if nearest else "; `sprintnet train --help` lists them all"
+
+
+def _parse(hint: Any, text: str) -> Any:
+    base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if base is str or get_origin(base) is Literal:
+        return text
+    try:
+        tree = tomllib.loads(f"value = [{text}]" if get_origin(base) is tuple and "[" not in text else f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return tree["value"] if len(tree) == 1 else text
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    """Returns the value in the hint's type; raises ValueError with the rule that it breaks."""
+    if get_origin(hint) is Annotated:
+        base, *constraints = get_args(hint)
+        value = _convert(base, value)
+        _check(value, constraints)
+        return value
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ValueError(f"must be one of {', '.join(get_args(hint))}")
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError("must be numbers with commas between, such as 0,7,24")
+        return tuple(_convert(get_args(hint)[0], item) for item in value)
+    if hint is bool and not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    if hint is int and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ValueError("must be a whole number")
+    if hint is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError("must be a number")
+        return float(value)
+    if hint is str and not isinstance(value, str):
+        raise ValueError("must be text in quotes")
+    return value
+
+
+def _check(value: float, constraints: Sequence[Any]) -> None:
+    bounds = [bound for item in constraints for bound in (item if isinstance(item, Interval) else [item])]
+    rules = {
+        Ge: lambda bound: (value >= bound.ge, f"at least {bound.ge:g}"),
+        Gt: lambda bound: (value > bound.gt, f"above {bound.gt:g}"),
+        Le: lambda bound: (value <= bound.le, f"at most {bound.le:g}"),
+        Lt: lambda bound: (value < bound.lt, f"below {bound.lt:g}"),
+    }
+    checked = [rules[type(bound)](bound) for bound in bounds]
+    if not all(holds for holds, _ in checked):
+        raise ValueError("must be " + " and ".join(rule for _, rule in checked))
+
+
+def _build(settings: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
+    arguments = {}
+    for name, hint in get_type_hints(settings).items():
+        if is_dataclass(hint):
+            arguments[name] = _build(hint, values, f"{prefix}{name}.")
+        elif prefix + name in values:
+            arguments[name] = values[prefix + name]
+    return settings(**arguments)

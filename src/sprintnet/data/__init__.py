@@ -1,0 +1,1 @@
+"""Data: sources and folders become arrays, arrays become batches on the device."""

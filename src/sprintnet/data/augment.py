@@ -1,0 +1,109 @@
+"""Augmentation as whole-batch tensor functions: what varies is drawn first, then applied; nothing here holds state."""
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sprintnet.data.settings import AugmentSettings
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What was drawn for N images, each a tensor whose first dimension is N."""
+
+    crop: Tensor
+    """Top-left corner within the padded image, in pixels (N, 2)."""
+    flip: Tensor
+    """Whether to mirror left and right (N,)."""
+    affine: Tensor
+    """Output position -> input position, both in -1..1 (N, 2, 3)."""
+    cutout: Tensor
+    """Centre of the square that is cut out, in pixels (N, 2)."""
+
+    def __getitem__(self, part: slice) -> "Draws":
+        """Returns the draws of these images alone."""
+        return Draws(*(getattr(self, item.name)[part] for item in fields(self)))
+
+    def to(self, device: torch.device) -> "Draws":
+        """Returns the draws on a device."""
+        return Draws(*(getattr(self, item.name).to(device) for item in fields(self)))
+
+
+def draw(count: int, height: int, width: int, settings: AugmentSettings, generator: torch.Generator) -> Draws:
+    """Returns the draws for `count` images; the generator alone decides them."""
+
+    def uniform(limit: float, *shape: int) -> Tensor:
+        return (torch.rand(count, *shape, generator=generator) * 2 - 1) * limit
+
+    corners = 2 * settings.crop_padding + 1
+    return Draws(
+        crop=torch.randint(corners, (count, 2), generator=generator),
+        flip=torch.rand(count, generator=generator) < settings.flip,
+        affine=_affine_matrices(
+            angle=uniform(math.radians(settings.rotate)),
+            scale=1 + uniform(settings.scale),
+            shift=uniform(2 * settings.shift, 2),
+            chosen=torch.rand(count, generator=generator) < settings.affine,
+        ),
+        cutout=torch.stack(
+            [torch.randint(side, (count,), generator=generator) for side in (height, width)], dim=1
+        ),
+    )  # fmt: skip
+
+
+def augment(images: Tensor, draws: Draws, settings: AugmentSettings) -> Tensor:
+    """Returns varied images (B, C, H, W) from normalised ones; what comes into view is 0, the mean colour."""
+    if settings.crop_padding:
+        images = crop(images, draws.crop, settings.crop_padding)
+    if settings.flip:
+        images = flip(images, draws.flip)
+    if settings.affine:
+        images = warp(images, draws.affine)
+    if settings.cutout:
+        images = cut_out(images, draws.cutout, settings.cutout)
+    return images
+
+
+def flip(images: Tensor, chosen: Tensor) -> Tensor:
+    """Returns the chosen (B,) images mirrored left to right."""
+    return torch.where(chosen[:, None, None, None], images.flip(-1), images)
+
+
+def crop(images: Tensor, corners: Tensor, padding: int) -> Tensor:
+    """Returns windows of the images' own size, at corners (B, 2) of the images padded by zeros on every side."""
+    count, _, height, width = images.shape
+    padded = F.pad(images.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))  # (B, H, W, C): pixels move whole
+    rows = corners[:, 0, None] + torch.arange(height, device=images.device)
+    columns = corners[:, 1, None] + torch.arange(width, device=images.device)
+    image = torch.arange(count, device=images.device)[:, None, None]
+    return padded[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def warp(images: Tensor, matrices: Tensor) -> Tensor:
+    """Returns the images seen through affine maps (B, 2, 3) from output to input positions, bilinear, zeros outside."""
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def cut_out(images: Tensor, centres: Tensor, side: int) -> Tensor:
+    """Returns the images with a square of this side set to zero around centres (B, 2), clipped at the border.
+
+    Cutout: DeVries and Taylor 2017, arXiv:1708.04552.
+    """
+    inside = [
+        (torch.arange(length, device=images.device) - (centres[:, axis, None] - side // 2)).clamp(-1, side)
+        for axis, length in enumerate(images.shape[2:])
+    ]
+    rows, columns = ((offset >= 0) & (offset < side) for offset in inside)
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
+
+
+def _affine_matrices(angle: Tensor, scale: Tensor, shift: Tensor, chosen: Tensor) -> Tensor:
+    """Returns (N, 2, 3): rotation by angle (radians), scaling about the centre, shift; the identity where not chosen."""
+    cosine, sine = torch.cos(angle) / scale, torch.sin(angle) / scale
+    rotation = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
+    matrices = torch.cat([rotation, shift[:, :, None]], 2)
+    return torch.where(chosen[:, None, None], matrices, torch.eye(2, 3))

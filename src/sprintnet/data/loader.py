@@ -1,0 +1,65 @@
+"""In-memory batches on the device; order and augmentation of an epoch are a function of (seed, epoch)."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sprintnet.data.augment import augment, draw
+from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.settings import AugmentSettings
+
+Batch = tuple[Tensor, Tensor]
+"""Normalised images (B, C, H, W) in channels_last, labels (B,)."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each channel, on pixel values scaled to 0..1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Loader:
+    """The images of a data set as uint8 on the device, handed out in normalised batches; the last may be smaller."""
+
+    def __init__(self, dataset: ImageDataset, normalisation: Normalisation, batch_size: int, device: torch.device):
+        self.images = torch.from_numpy(dataset.images).to(device)
+        self.labels = torch.from_numpy(dataset.labels).to(device)
+        self.batch_size = batch_size
+        # (pixel / 255 - mean) / std, as one multiplication and one addition
+        mean, std = (torch.tensor(values, device=device) for values in (normalisation.mean, normalisation.std))
+        self._scale, self._offset = 1 / (255 * std), -mean / std
+
+    def __len__(self) -> int:
+        """Returns the number of batches."""
+        return -(-len(self.labels) // self.batch_size)
+
+    def in_order(self) -> Iterator[Batch]:
+        """Yields every image once, unvaried, in the data set's order."""
+        for start in range(0, len(self.labels), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            yield self._normalise(self.images[part]), self.labels[part]
+
+    def epoch(self, seed: int, epoch: int, settings: AugmentSettings, first_batch: int = 0) -> Iterator[Batch]:
+        """Yields every image once, varied, in the order of (seed, epoch), from `first_batch` on."""
+        count, height, width = self.images.shape[:3]
+        generator = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
+        order = torch.randperm(count, generator=generator).to(self.images.device)
+        draws = draw(count, height, width, settings, generator).to(self.images.device)
+        for batch in range(first_batch, len(self)):
+            part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+            chosen = order[part]
+            images = augment(self._normalise(self.images[chosen]), draws[part], settings)
+            yield images.contiguous(memory_format=torch.channels_last), self.labels[chosen]
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        return (pixels.float() * self._scale + self._offset).permute(0, 3, 1, 2)
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    # hashed, so that (seed, epoch + 1) and (seed + 1, epoch) have nothing in common
+    return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:8], "little") >> 1

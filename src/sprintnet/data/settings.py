@@ -1,0 +1,38 @@
+"""Settings of the data: which images, which split, which augmentation (no torch here: mistakes are found before it loads)."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Interval
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which images to train on."""
+
+    name: str = "cifar10"
+    """A named data set (cifar10), or a folder that holds train/<class>/*.png and test/<class>/*.png."""
+    source: str = ""
+    """A local folder or archive to take a named data set from; empty: the cache, then the network."""
+    val: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
+    """Share of each training class that is held out for validation; 0: the table's Val columns are the test set."""
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """How training images vary; 0 switches a part off."""
+
+    crop_padding: Annotated[int, Interval(ge=0, le=32)] = 4
+    """Pixels of padding on each side before a random crop back to the image's size."""
+    flip: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    """Probability of a horizontal flip."""
+    affine: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    """Probability that an image is rotated, shifted and scaled."""
+    rotate: Annotated[float, Interval(ge=0, le=180)] = 5.0
+    """Largest rotation, in degrees, either way."""
+    shift: Annotated[float, Interval(ge=0, lt=1)] = 0.05
+    """Largest shift, as a share of the image's side, either way."""
+    scale: Annotated[float, Interval(ge=0, lt=1)] = 0.05
+    """Largest change of scale, either way: 0.05 is 0.95 to 1.05."""
+    cutout: Annotated[int, Ge(0)] = 8
+    """Side, in pixels, of the square that is cut out (set to the mean colour)."""

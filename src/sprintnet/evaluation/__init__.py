@@ -1,0 +1,1 @@
+"""Evaluation: logits for a split, and the figures that follow from them."""

@@ -1,0 +1,1 @@
+"""Models: networks by name, their layer table, their weights on disk."""

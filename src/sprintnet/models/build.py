@@ -1,0 +1,49 @@
+"""Networks by name, and their weights on disk."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from sprintnet.errors import SettingsError
+from sprintnet.models.davidnet import DavidNet
+from sprintnet.models.settings import ModelSettings
+
+NETWORKS = {"davidnet": DavidNet}
+
+
+def build_model(settings: ModelSettings, classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """Returns the network with fresh weights for images of (height, width, channels), logits (B, classes).
+
+    Raises SettingsError for images that are too small for it.
+    """
+    height, width, channels = image_shape
+    if min(height, width) < 8:
+        raise SettingsError(f"model.name={settings.name}: needs images of 8x8 pixels or more, not {width}x{height}")
+    return NETWORKS[settings.name](classes, channels, (height, width), settings.width, settings.dropout)
+
+
+def weights_to_bytes(model: nn.Module, facts: dict[str, Any]) -> bytes:
+    """Returns the weights as a safetensors file whose metadata holds each fact as JSON."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return safetensors.torch.save(tensors, {key: json.dumps(value) for key, value in facts.items()})
+
+
+def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
+    """Loads a weights file into the network it belongs to and returns the facts of its metadata.
+
+    Raises SettingsError for a file that is damaged or belongs to another network.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            facts = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            tensors: dict[str, torch.Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        model.load_state_dict(tensors)
+    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
+        first_line = str(error).splitlines()[0]
+        raise SettingsError(f"{path}: not weights of this network ({first_line}); train again") from None
+    return facts

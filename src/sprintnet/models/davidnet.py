@@ -1,0 +1,72 @@
+"""DavidNet, the article's network: https://github.com/davidcpage/cifar10-fast with the pooling before the norm."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LOGIT_SCALE = 0.125
+
+
+class WyConv2d(nn.Module):
+    """A 3x3 convolution without bias, under the article's name for it."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns features (B, out_channels, H, W)."""
+        return self.conv(x)
+
+
+class WyBlock(nn.Module):
+    """Halves the map, then adds two convolutions to it: out = x + f(x), one skip."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = WyConv2d(in_channels, out_channels)
+        self.pool = nn.MaxPool2d(2)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.residual_conv1 = WyConv2d(out_channels, out_channels)
+        self.residual_norm1 = nn.BatchNorm2d(out_channels)
+        self.residual_conv2 = WyConv2d(out_channels, out_channels)
+        self.residual_norm2 = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns features (B, out_channels, H/2, W/2)."""
+        x = F.relu(self.norm(self.pool(self.conv(x))))
+        residual = F.relu(self.residual_norm1(self.residual_conv1(x)))
+        return x + F.relu(self.residual_norm2(self.residual_conv2(residual)))
+
+
+class View(nn.Module):
+    """Flattens (B, C, 1, 1) to (B, C), under the article's name for it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns features (B, C)."""
+        return torch.flatten(x, 1)
+
+
+class DavidNet(nn.Module):
+    """Images (B, channels, H, W) -> logits (B, classes), scaled by 0.125; H and W at least 8."""
+
+    def __init__(self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0):
+        super().__init__()
+        self.prepare = nn.Sequential(WyConv2d(channels, width), nn.BatchNorm2d(width), nn.ReLU())
+        self.block1 = WyBlock(width, 2 * width)
+        self.transition = nn.Sequential(
+            WyConv2d(2 * width, 4 * width), nn.MaxPool2d(2), nn.BatchNorm2d(4 * width), nn.ReLU()
+        )
+        self.block2 = WyBlock(4 * width, 8 * width)
+        self.pool = nn.MaxPool2d((image_size[0] // 8, image_size[1] // 8))
+        self.view = View()
+        self.dropout = nn.Dropout(dropout) if dropout else None
+        self.linear = nn.Linear(8 * width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns logits (B, classes)."""
+        x = self.block2(self.transition(self.block1(self.prepare(x))))
+        x = self.view(self.pool(x))
+        if self.dropout is not None:
+            x = self.dropout(x)
+        return self.linear(x) * LOGIT_SCALE

@@ -1,0 +1,84 @@
+"""The layer table of a network, in the form of the article's: one row a layer, in the order in which they finish."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+MEGABYTE = 1024**2
+BYTES = 4  # fp32
+RULE = 64
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row: the layer's type, its output shape without the batch, its own parameters."""
+
+    type: str
+    shape: tuple[int, ...]
+    parameters: int
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """The layers of a network and the totals over them."""
+
+    layers: tuple[Layer, ...]
+    input_shape: tuple[int, ...]
+    parameters: int
+    trainable: int
+
+    def __str__(self) -> str:
+        """Returns the article's table; sizes are of one image in fp32, activations counted forward and backward."""
+        lines = ["-" * RULE, f"{'Layer (type)':>20} {'Output Shape':>25} {'Param #':>15}", "=" * RULE]
+        for number, layer in enumerate(self.layers, 1):
+            shape = str([-1, *layer.shape])
+            lines.append(f"{f'{layer.type}-{number}':>20} {shape:>25} {layer.parameters:>15,}")
+        values = sum(torch.Size(layer.shape).numel() for layer in self.layers)
+        sizes = {
+            "Input size": torch.Size(self.input_shape).numel() * BYTES / MEGABYTE,
+            "Forward/backward pass size": 2 * values * BYTES / MEGABYTE,
+            "Params size": self.parameters * BYTES / MEGABYTE,
+        }
+        return "\n".join(
+            [
+                *lines,
+                "=" * RULE,
+                f"Total params: {self.parameters:,}",
+                f"Trainable params: {self.trainable:,}",
+                f"Non-trainable params: {self.parameters - self.trainable:,}",
+                "-" * RULE,
+                *(f"{name} (MB): {size:.2f}" for name, size in sizes.items()),
+                f"Estimated Total Size (MB): {sum(sizes.values()):.2f}",
+                "-" * RULE,
+            ]
+        )
+
+
+def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> LayerTable:
+    """Returns the table of a network for images of (height, width, channels); the network is left as it was."""
+    layers: list[Layer] = []
+
+    def record(layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        own = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
+        layers.append(Layer(type(layer).__name__, tuple(output.shape[1:]), own))
+
+    shown = [layer for layer in model.modules() if layer is not model and not isinstance(layer, nn.Sequential)]
+    hooks = [layer.register_forward_hook(record) for layer in shown]
+    was_training = model.training
+    height, width, channels = image_shape
+    image = torch.zeros(1, channels, height, width, device=next(model.parameters()).device)
+    try:
+        with torch.no_grad():
+            model.eval()(image)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return LayerTable(
+        tuple(layers),
+        (channels, height, width),
+        parameters=sum(count for count, _ in counts),
+        trainable=sum(count for count, trainable in counts if trainable),
+    )

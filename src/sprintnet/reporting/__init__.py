@@ -1,0 +1,1 @@
+"""Reporting: what a run folder holds, shown; nothing here imports torch."""

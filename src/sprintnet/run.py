@@ -1,0 +1,194 @@
+"""The run folder: the only contract between making and showing. Paths, atomic writes, rows, the record of the environment."""
+
+import csv
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sprintnet.errors import SettingsError
+
+TRAIN_FOLDER = Path("runs") / "train"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run; `path` need not exist yet."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings (TOML)."""
+        return self.path / "config.toml"
+
+    @property
+    def environment(self) -> Path:
+        """Commit, versions, hardware, threads, precision, digest of the data (JSON)."""
+        return self.path / "environment.json"
+
+    @property
+    def results(self) -> Path:
+        """One row an epoch (CSV)."""
+        return self.path / "results.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """The final figures (JSON); its presence says that the run is finished."""
+        return self.path / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Logits and labels of the evaluated images (NumPy archive)."""
+        return self.path / "predictions.npz"
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights, with readable JSON metadata (safetensors)."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The complete state of an unfinished run (safetensors)."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def log_text(self) -> Path:
+        """What was printed."""
+        return self.path / "log.txt"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains here."""
+        return self.path / ".lock"
+
+    def log(self, line: str) -> None:
+        """Prints a line and appends it to log.txt."""
+        print(line, flush=True)
+        with self.log_text.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def new_run(name: str, *, exact: bool, resume: bool, parent: Path = TRAIN_FOLDER) -> RunFolder:
+    """Returns the folder for a run called `name`, which is not made yet.
+
+    A fresh run takes `name`, or `name-2`, `name-3`, ... where that exists; resuming takes the newest of them. With `exact`
+    (the user chose the name) nothing is counted on: a fresh run refuses a folder that exists.
+    """
+    taken = [parent / name]
+    while not exact and (numbered := parent / f"{name}-{len(taken) + 1}").exists():
+        taken.append(numbered)
+    if resume or not taken[0].exists():
+        return RunFolder(taken[-1])
+    if exact:
+        raise SettingsError(f"--name {name}: {taken[0]} exists; choose another name, or continue that run with --resume")
+    return RunFolder(parent / f"{name}-{len(taken) + 1}")
+
+
+def open_run(path: str | Path) -> RunFolder:
+    """Returns the folder of a finished run; raises SettingsError naming what is missing and how to make it."""
+    run = RunFolder(Path(path))
+    if not run.path.is_dir():
+        raise SettingsError(f"{path}: there is no such run folder; `sprintnet train` makes them under {TRAIN_FOLDER}")
+    missing = [file.name for file in (run.config, run.weights) if not file.is_file()]
+    if missing:
+        raise SettingsError(
+            f"{path}: {' and '.join(missing)} missing; the run is unfinished or damaged: "
+            "continue it with the command that made it and --resume"
+        )
+    return run
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Replaces a file so that a crash at any moment leaves the old content or the new, never a part."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":  # the rename itself is durable once the folder is; Windows cannot open one
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replaces a file by readable JSON."""
+    write_atomic(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replaces a CSV file by rows; the first row's keys are the columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue())
+
+
+def environment(**more: Any) -> dict[str, Any]:
+    """Returns what a reader needs to judge or repeat a run on this machine, with `more` added; no path and no host name."""
+    versions = {}
+    for package in ("sprintnet", "torch", "numpy", "safetensors"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "commit": _commit(),
+        "command": ["sprintnet", *sys.argv[1:]],
+        "versions": {"python": platform.python_version(), **versions},
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        **more,
+    }
+
+
+def cpu_name() -> str:
+    """Returns the processor's name as the kernel or the platform gives it."""
+    return _cpuinfo().get("model name") or platform.processor() or "unknown"
+
+
+def cpu_flags() -> frozenset[str]:
+    """Returns the processor's feature flags (`avx512_bf16`, `amx_bf16`, ...); empty where the system does not list them."""
+    return frozenset(_cpuinfo().get("flags", "").split())
+
+
+def _cpuinfo() -> dict[str, str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def _commit() -> str | None:
+    """Returns the commit of the source tree that runs, with `+` where it has changes; None where it is not under git."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(
+            ["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10, check=True
+        )
+        return result.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # an installed copy may lie inside somebody else's repository
+        return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+")
+    except (OSError, subprocess.SubprocessError):
+        return None

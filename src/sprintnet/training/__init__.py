@@ -1,0 +1,1 @@
+"""Training: optimizer, schedule, step, loop and checkpoint."""

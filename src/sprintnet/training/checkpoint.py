@@ -1,0 +1,72 @@
+"""A complete training state in one safetensors file: tensors as tensors, everything else as readable JSON; no pickle."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from sprintnet.errors import SettingsError
+from sprintnet.run import write_atomic
+
+State = dict[str, Any]
+"""Nested dicts and lists of tensors, numbers, text and None."""
+
+
+def save_checkpoint(path: Path, state: State) -> None:
+    """Replaces the checkpoint atomically: a crash at any moment leaves the old state or the new."""
+    tensors: dict[str, torch.Tensor] = {}
+    skeleton = json.dumps(_take_tensors(state, "", tensors))
+    write_atomic(path, safetensors.torch.save(tensors, {"state": skeleton}))
+
+
+def load_checkpoint(path: Path, device: torch.device) -> State:
+    """Returns the state that was saved, its tensors on the device; raises SettingsError for a damaged file."""
+    try:
+        with safetensors.safe_open(path, "pt", device=str(device)) as file:
+            skeleton = json.loads(file.metadata()["state"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise SettingsError(f"{path}: damaged ({error}); remove it and start the run again under another --name") from None
+    state: State = _put_tensors(skeleton, tensors)
+    return state
+
+
+def random_state(device: torch.device) -> State:
+    """Returns the state of PyTorch's own generators, which dropout draws from."""
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def set_random_state(state: State, device: torch.device) -> None:
+    """Restores what `random_state` returned."""
+    torch.set_rng_state(state["cpu"].cpu())
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+
+
+def _take_tensors(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        tensors[path] = value.detach().contiguous()
+        return {"tensor": path, "channels_last": value.ndim == 4 and not value.is_contiguous()}
+    if isinstance(value, dict):
+        # JSON's keys are text; pairs keep the optimizer's whole numbers whole
+        return {"items": [[key, _take_tensors(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_take_tensors(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
+    return value
+
+
+def _put_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, dict):
+        if "tensor" in value:  # the layout too: a fused optimizer wants its state laid out as the weights are
+            layout = torch.channels_last if value["channels_last"] else torch.contiguous_format
+            return tensors[value["tensor"]].contiguous(memory_format=layout)
+        return {key: _put_tensors(item, tensors) for key, item in value["items"]}
+    if isinstance(value, list):
+        return [_put_tensors(item, tensors) for item in value]
+    return value

@@ -1,0 +1,136 @@
+"""fit: epochs, rates, checkpoints; yields one row an epoch."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sprintnet.data.loader import Batch, Loader
+from sprintnet.data.settings import AugmentSettings
+from sprintnet.errors import DivergedError
+from sprintnet.evaluation.metrics import cross_entropy, top_k_accuracy
+from sprintnet.evaluation.predict import predict
+from sprintnet.run import RunFolder
+from sprintnet.training.checkpoint import State, load_checkpoint, random_state, save_checkpoint, set_random_state
+from sprintnet.training.optim import set_learning_rate
+from sprintnet.training.schedule import factor_at
+from sprintnet.training.settings import ScheduleSettings
+from sprintnet.training.signals import Signals
+from sprintnet.training.step import Step, Totals
+
+Row = dict[str, Any]
+Track = Callable[[Iterable[Batch], int, str], Iterable[Batch]]
+"""Passes batches on and shows how many of how many have gone by, under a label."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train, at which rates, in which order, and how often to save."""
+
+    epochs: int
+    max_lr: float
+    schedule: ScheduleSettings
+    augment: AugmentSettings
+    seed: int
+    checkpoint_seconds: float
+
+    def learning_rate(self, position: float) -> float:
+        """Returns the rate at a position in epochs."""
+        return self.max_lr * factor_at(self.schedule, self.epochs, position)
+
+
+@dataclass
+class Progress:
+    """How far a run has come: the next batch to train on, the seconds of this epoch so far, the rows of finished epochs."""
+
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+
+
+def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, track: Track) -> Iterator[Row]:
+    """Trains `step.model` and yields a row after each epoch, the rows of an interrupted run first.
+
+    A checkpoint in the run folder is continued from its very batch; a row is in the checkpoint before it is yielded.
+    A row: epoch, lr (at its start), train_loss and val_loss (both with label smoothing), train_accuracy and val_accuracy
+    (0..1), train_seconds, val_seconds, skipped_steps. Raises DivergedError when the loss is no longer finite, and
+    Interrupted on SIGINT or SIGTERM once the state is saved.
+    """
+    progress = _restore(step, run) if run.checkpoint.exists() else Progress()
+    yield from progress.rows
+
+    def save() -> None:
+        _read_finite(step, progress)
+        save_checkpoint(run.checkpoint, _state(step, progress))
+
+    step.model.train()
+    with Signals() as signals:
+        while progress.epoch < plan.epochs:
+            label = f"epoch {progress.epoch + 1}/{plan.epochs}"
+            saved = time.monotonic()
+            started = saved - progress.seconds
+            batches = train.epoch(plan.seed, progress.epoch, plan.augment, progress.batch)
+            for images, labels in track(batches, len(train) - progress.batch, label):
+                set_learning_rate(step.optimizer, plan.learning_rate(progress.epoch + progress.batch / len(train)))
+                step(images, labels)
+                progress.batch += 1
+                progress.seconds = time.monotonic() - started
+                if signals.received or time.monotonic() - saved >= plan.checkpoint_seconds:
+                    save()
+                    signals.raise_if_received()
+                    saved = time.monotonic()
+            totals = _read_finite(step, progress)
+            trained = time.monotonic()
+            progress.seconds = trained - started
+            val_batches = signals.guard(track(val.in_order(), len(val), f"{label}, evaluating"), save)
+            logits, truths = predict(step.model, val_batches, step.runtime)
+            row = {
+                "epoch": progress.epoch + 1,
+                "lr": plan.learning_rate(progress.epoch),
+                "train_loss": totals.loss / totals.images,
+                "train_accuracy": totals.correct / totals.images,
+                "val_loss": cross_entropy(logits, truths, step.label_smoothing),
+                "val_accuracy": top_k_accuracy(logits, truths, 1),
+                "train_seconds": progress.seconds,
+                "val_seconds": time.monotonic() - trained,
+                "skipped_steps": totals.skipped,
+            }
+            progress = Progress(epoch=progress.epoch + 1, rows=[*progress.rows, row])
+            step.reset()
+            save_checkpoint(run.checkpoint, _state(step, progress))
+            yield row
+
+
+def _read_finite(step: Step, progress: Progress) -> Totals:
+    """Returns the totals of the epoch so far; raises DivergedError where they hold no finite loss."""
+    totals = step.read()
+    if totals.images and math.isfinite(totals.loss):
+        return totals
+    cause = f"the loss is {totals.loss}" if totals.images else f"all {totals.skipped} steps overflowed"
+    raise DivergedError(
+        f"training diverged in epoch {progress.epoch + 1}, by step {progress.batch}: {cause}; "
+        "the last good checkpoint is kept; start again with a lower optim.max_lr, or with precision=fp32"
+    )
+
+
+def _state(step: Step, progress: Progress) -> State:
+    return {
+        "progress": vars(progress),
+        "model": step.model.state_dict(),
+        "optimizer": step.optimizer.state_dict(),
+        "scaler": step.scaler.state_dict(),
+        "totals": step.totals,
+        "random": random_state(step.runtime.device),
+    }
+
+
+def _restore(step: Step, run: RunFolder) -> Progress:
+    state = load_checkpoint(run.checkpoint, step.runtime.device)
+    step.model.load_state_dict(state["model"])
+    step.optimizer.load_state_dict(state["optimizer"])
+    step.scaler.load_state_dict(state["scaler"])
+    step.totals.copy_(state["totals"])
+    set_random_state(state["random"], step.runtime.device)
+    return Progress(**state["progress"])

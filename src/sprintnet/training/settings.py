@@ -1,0 +1,44 @@
+"""Settings of the optimizer and its schedule (no torch here: mistakes are found before it loads)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Interval
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """Stochastic gradient descent."""
+
+    max_lr: Annotated[float, Interval(gt=0, le=1000)] = 0.45
+    """Peak learning rate; the schedule's factors multiply it."""
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = True
+    """Nesterov's form of momentum."""
+    weight_decay: Annotated[float, Interval(ge=0, le=1)] = 5e-4
+    """Weight decay of every parameter."""
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """The learning rate as knots: straight lines between (position, factor of max_lr)."""
+
+    knots: tuple[float, ...] = (0.0, 7.0, 24.0)
+    """Positions of the knots, in any unit; the last stands for the end of training, so the curve stretches with epochs."""
+    factors: tuple[float, ...] = (0.1, 1.0, 0.0025)
+    """The learning rate at each knot, as a factor of optim.max_lr."""
+    interval: Literal["epoch", "step"] = "epoch"
+    """When the rate moves: at each epoch's start, as in the article's table, or at every step."""
+
+    def mistakes(self) -> Iterator[tuple[str, str]]:
+        """Yields (field, rule) for each rule between fields that is broken."""
+        if len(self.knots) < 2 or self.knots[0] != 0 or any(a >= b for a, b in zip(self.knots, self.knots[1:], strict=False)):
+            yield "knots", "must be at least two numbers that start at 0 and rise, such as 0,7,24"
+        if len(self.factors) != len(self.knots):
+            yield "factors", f"must have one number for each of the {len(self.knots)} schedule.knots"
+        if any(factor < 0 for factor in self.factors):
+            yield "factors", "must not be negative"
+
+

@@ -1,0 +1,47 @@
+"""SIGINT and SIGTERM are noted, so that training can end between two steps with its state saved."""
+
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType, TracebackType
+from typing import Any
+
+from sprintnet.data.loader import Batch
+from sprintnet.errors import Interrupted
+
+
+class Signals:
+    """A context in which the first SIGINT or SIGTERM is only noted; a second one acts as it would have outside."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._outside: dict[int, Any] = {}
+
+    def __enter__(self) -> "Signals":
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._outside[number] = signal.signal(number, self._note)
+        except ValueError:
+            pass  # not the main thread: whoever runs us there also ends us
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._outside.items():
+            signal.signal(number, handler)
+
+    def raise_if_received(self) -> None:
+        """Raises Interrupted if a signal has been noted."""
+        if self.received:
+            name = signal.Signals(self.received).name
+            raise Interrupted(f"{name}: the state is saved; continue with the same command and --resume", self.received)
+
+    def guard(self, batches: Iterable[Batch], save: Callable[[], None]) -> Iterator[Batch]:
+        """Passes batches on until a signal has been noted; then saves and raises Interrupted."""
+        for batch in batches:
+            if self.received:
+                save()
+            self.raise_if_received()
+            yield batch
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received = number
+        signal.signal(number, self._outside[number])

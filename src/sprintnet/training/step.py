@@ -1,0 +1,70 @@
+"""One step: forward, loss, scaled backward, update; its totals stay on the device."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sprintnet.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the steps so far add up to, read from the device; skipped steps count in `skipped` alone."""
+
+    loss: float
+    correct: int
+    images: int
+    skipped: int
+
+
+class Step:
+    """A training step over one model and optimizer; `totals` grows until `reset`.
+
+    In fp16 the loss is scaled (Micikevicius et al. 2017, arXiv:1710.03740). A step whose gradients overflow is skipped whole:
+    weights, optimizer, batch-norm statistics and totals stay as they were.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime, label_smoothing: float, l1: float
+    ):
+        self.model, self.optimizer, self.runtime = model, optimizer, runtime
+        self.label_smoothing, self.l1 = label_smoothing, l1
+        self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
+        self._statistics = [buffer for buffer in model.buffers() if buffer is not None]
+        self._one = torch.ones((), device=runtime.device)
+        self.totals = torch.zeros(4, dtype=torch.float64, device=runtime.device)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> None:
+        """Updates the model by one batch: images (B, C, H, W), labels (B,)."""
+        scale = self.scaler.scale(self._one)
+        statistics = [buffer.clone() for buffer in self._statistics] if self.scaler.is_enabled() else []
+        with self.runtime.autocast():
+            logits = self.model(images)
+        # the targets (1 - alpha) * one_hot + alpha / K: Szegedy et al. 2015, arXiv:1512.00567
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        penalised = loss + self.l1 * self._l1_norm() if self.l1 else loss
+        self.optimizer.zero_grad()
+        self.scaler.scale(penalised).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        skipped = self.scaler.scale(self._one) < scale  # the scaler backs off exactly where it skips
+        for buffer, before in zip(self._statistics, statistics, strict=False):
+            buffer.copy_(torch.where(skipped, before, buffer))
+        kept = ~skipped
+        loss_sum = torch.where(kept, penalised.detach() * len(labels), 0)
+        correct = kept * (logits.argmax(1) == labels).sum()
+        self.totals += torch.stack([loss_sum, correct, kept * len(labels), skipped])
+
+    def read(self) -> Totals:
+        """Returns the totals; this waits for the device."""
+        loss, correct, images, skipped = self.totals.tolist()
+        return Totals(loss, int(correct), int(images), int(skipped))
+
+    def reset(self) -> None:
+        """Sets the totals to zero."""
+        self.totals.zero_()
+
+    def _l1_norm(self) -> Tensor:
+        return torch.stack([parameter.abs().sum() for parameter in self.model.parameters()]).sum()
