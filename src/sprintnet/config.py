@@ -76,9 +76,9 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
             continue
         try:
             values[key] = _convert(hints[key], _parse(hints[key], value) if is_text else value)
-        except ValueError as rule:
-            mistakes.append(f"{shown}: {rule}")
-    config = _build(Config, values)
+        except ValueError as broken_rule:
+            mistakes.append(f"{shown}: {broken_rule}")
+    config: Config = _build(Config, values)
     for section in fields(config):
         part = getattr(config, section.name)
         for name, rule in part.mistakes() if hasattr(part, "mistakes") else ():

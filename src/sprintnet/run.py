@@ -126,6 +126,15 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             os.close(folder)
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns what `write_json` wrote; raises SettingsError for a damaged file."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path}: damaged ({error}); remove it and repeat the run's command with --resume") from None
+    return value
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replaces a file by readable JSON."""
     write_atomic(path, json.dumps(value, indent=2) + "\n")
@@ -182,9 +191,7 @@ def _commit() -> str | None:
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
-        result = subprocess.run(
-            ["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10, check=True
-        )
+        result = subprocess.run(["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10, check=True)
         return result.stdout.strip()
 
     try:

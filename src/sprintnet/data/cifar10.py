@@ -14,6 +14,7 @@ from sprintnet.data.dataset import ImageDataset
 from sprintnet.errors import DataError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+IMAGE_SHAPE = (32, 32, 3)
 RECORDS = 10_000
 PIXELS = 32 * 32
 
@@ -79,7 +80,7 @@ def rebuild(read: ReadMember) -> dict[str, bytes]:
     ):
         if read(FILES[0].stem + stem_suffix) is not None:
             return {file.name: verify(file, decode(file, read)) for file in FILES}
-    raise DataError("holds no data_batch_1.bin (binary version), data_batch_1 (Python version) or data_batch_1.png (PNG sheets)")
+    raise DataError("holds neither data_batch_1.bin (binary), nor data_batch_1 (Python), nor data_batch_1.png (PNG sheets)")
 
 
 def verify(file: BatchFile, content: bytes) -> bytes:

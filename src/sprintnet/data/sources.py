@@ -46,6 +46,14 @@ def load(name: str, source: str = "", log: Log = print) -> tuple[ImageDataset, I
     return read_folder(Path(name))
 
 
+def classes_and_image_shape(name: str) -> tuple[tuple[str, ...], tuple[int, int, int]]:
+    """Returns the class names and (height, width, channels) of a data set; a named one need not be fetched for that."""
+    if name == "cifar10":
+        return cifar10.CLASSES, cifar10.IMAGE_SHAPE
+    train, _ = load(name)
+    return train.classes, train.image_shape
+
+
 def cache_folder() -> Path:
     """Returns where data sets are kept: $SPRINTNET_CACHE, else sprintnet under $XDG_CACHE_HOME or ~/.cache."""
     if chosen := os.environ.get("SPRINTNET_CACHE"):

@@ -16,7 +16,8 @@ class WyConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns features (B, out_channels, H, W)."""
-        return self.conv(x)
+        features: Tensor = self.conv(x)
+        return features
 
 
 class WyBlock(nn.Module):
@@ -54,9 +55,7 @@ class DavidNet(nn.Module):
         super().__init__()
         self.prepare = nn.Sequential(WyConv2d(channels, width), nn.BatchNorm2d(width), nn.ReLU())
         self.block1 = WyBlock(width, 2 * width)
-        self.transition = nn.Sequential(
-            WyConv2d(2 * width, 4 * width), nn.MaxPool2d(2), nn.BatchNorm2d(4 * width), nn.ReLU()
-        )
+        self.transition = nn.Sequential(WyConv2d(2 * width, 4 * width), nn.MaxPool2d(2), nn.BatchNorm2d(4 * width), nn.ReLU())
         self.block2 = WyBlock(4 * width, 8 * width)
         self.pool = nn.MaxPool2d((image_size[0] // 8, image_size[1] // 8))
         self.view = View()
@@ -69,4 +68,5 @@ class DavidNet(nn.Module):
         x = self.view(self.pool(x))
         if self.dropout is not None:
             x = self.dropout(x)
-        return self.linear(x) * LOGIT_SCALE
+        logits: Tensor = self.linear(x)
+        return logits * LOGIT_SCALE

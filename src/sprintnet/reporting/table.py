@@ -5,7 +5,26 @@ from typing import Any
 
 COLUMNS = "| Epoch | LR       | Time    | TrainLoss | TrainAcc | ValLoss  | ValAcc |"
 RULE = "-" * len(COLUMNS)
-HEADER = f"{RULE}\n{COLUMNS}\n{RULE}"
+
+
+def training_header(settings: Any, machine: Mapping[str, Any], images: Mapping[str, int]) -> str:
+    """Returns the lines above the table and its head, in the article's words, from a Config and the runtime's description."""
+    optim, schedule, dropout = settings.optim, settings.schedule, settings.model.dropout
+    facts = {
+        "Using Device": f"{machine['gpu'] or machine['device']}, {machine['precision']}, {machine['threads']} threads",
+        "Images": ", ".join(f"{count:,} {split}" for split, count in images.items()),
+        "Epochs": settings.epochs,
+        "Lr": f"{optim.max_lr * schedule.factors[0]:g}",
+        "Max Lr": f"{optim.max_lr:g}",
+        "Batch Size": settings.batch_size,
+        "Label Smoothing": f"{settings.label_smoothing:g}",
+        "Dropout": f"{dropout:g}" if dropout else False,
+        "Momentum": f"{optim.momentum:g}",
+        "Weight Decay": f"{optim.weight_decay:g}",
+        "L1": f"{settings.l1:g}" if settings.l1 else False,
+        "Val Columns": "held-out part of the training set" if "val" in images else "test set",
+    }
+    return "\n".join([*(f"{name}: {value}" for name, value in facts.items()), RULE, COLUMNS, RULE])
 
 
 def table_row(row: Mapping[str, Any]) -> str:
@@ -13,6 +32,6 @@ def table_row(row: Mapping[str, Any]) -> str:
     minutes, seconds = divmod(round(row["train_seconds"] + row["val_seconds"]), 60)
     line = (
         f"| {row['epoch']:5d} | {row['lr']:.6f} | {minutes:02d}m {seconds:02d}s | {row['train_loss']:9.6f} "
-        f"| {row['train_accuracy']:7.2%}  | {row['val_loss']:.6f} | {row['val_accuracy']:6.2%} |"
+        f"| {row['train_accuracy']:8.2%} | {row['val_loss']:.6f} | {row['val_accuracy']:6.2%} |"
     )
     return line + (f" {row['skipped_steps']} steps skipped: fp16 overflow" if row["skipped_steps"] else "")

@@ -40,5 +40,3 @@ class ScheduleSettings:
             yield "factors", f"must have one number for each of the {len(self.knots)} schedule.knots"
         if any(factor < 0 for factor in self.factors):
             yield "factors", "must not be negative"
-
-

@@ -26,9 +26,7 @@ class Step:
     weights, optimizer, batch-norm statistics and totals stay as they were.
     """
 
-    def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime, label_smoothing: float, l1: float
-    ):
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime, label_smoothing: float, l1: float):
         self.model, self.optimizer, self.runtime = model, optimizer, runtime
         self.label_smoothing, self.l1 = label_smoothing, l1
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
@@ -46,7 +44,7 @@ class Step:
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
         penalised = loss + self.l1 * self._l1_norm() if self.l1 else loss
         self.optimizer.zero_grad()
-        self.scaler.scale(penalised).backward()
+        self.scaler.scale(penalised).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         skipped = self.scaler.scale(self._one) < scale  # the scaler backs off exactly where it skips

@@ -1,0 +1,34 @@
+# Two commands on a fresh machine: `make train` and `make test`. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+EPOCHS ?= 3
+BIN := .venv/bin
+
+.PHONY: train test check clean
+
+train: .venv/train.done  ## obtain CIFAR-10 and train the article's network (EPOCHS=24 for the article's whole run)
+	$(BIN)/sprintnet train davidnet epochs=$(EPOCHS)
+
+test: .venv/dev.done  ## run all tests
+	$(BIN)/python -m pytest -n 2
+
+check: .venv/dev.done  ## lint, types, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv .*_cache
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name it: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
+
+.venv/train.done: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train]"
+	touch $@
+
+.venv/dev.done: .venv/train.done
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+	touch $@

@@ -1,0 +1,187 @@
+"""The command: thin verbs, each importing what it needs when it runs, so that help and mistakes take no time."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sprintnet.errors import SettingsError, SprintNetError
+
+EXTRA_OF_MODULE = {"torch": "train", "safetensors": "train"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns its exit code, which the README documents; a user's mistake is one message, no traceback."""
+    options, words = _parser().parse_known_args(arguments)
+    try:
+        options.run(options, words)
+        sys.stdout.flush()
+    except SprintNetError as error:
+        return _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA_OF_MODULE:
+            raise
+        extra = EXTRA_OF_MODULE[error.name]
+        return _fail(
+            f'`sprintnet {options.verb}` needs {error.name}: pip install "sprintnet[{extra}]"', SettingsError.exit_code
+        )
+    except KeyboardInterrupt:
+        return _fail("interrupted; finished files are kept", 130)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", SprintNetError.exit_code)
+    return 0
+
+
+def train(options: argparse.Namespace, words: list[str]) -> None:
+    """Trains a recipe into a new run folder, or resumes one."""
+    recipe, overrides = _recipe_and_overrides(words)
+    if options.help:
+        _train_help(options, recipe)
+        return
+    from sprintnet.config import load_config
+    from sprintnet.run import new_run
+
+    config = load_config(recipe, overrides)
+    run = new_run(options.name or Path(recipe).stem, exact=bool(options.name), resume=options.resume)
+
+    from sprintnet import pipeline
+
+    metrics = pipeline.train(config, run, resume=options.resume)
+    for split in ("val", "test"):
+        if split in metrics:
+            figures = metrics[split]
+            run.log(
+                f"{split}: {figures['accuracy']:.2%} of {figures['images']:,} images right, "
+                f"{figures['top5_accuracy']:.2%} in the top 5, cross-entropy {figures['cross_entropy']:.4f}"
+            )
+    run.log(f"trained in {metrics['train_seconds']:.1f} s, {metrics['images_per_second']:.0f} images/s; kept in {run.path}")
+
+
+def val(options: argparse.Namespace, words: list[str]) -> None:
+    """Evaluates a finished run on one of its splits."""
+    _refuse(words)
+    from sprintnet import pipeline
+
+    trained = pipeline.load_run(options.folder)
+    known = trained.splits.named()
+    if options.split not in known:
+        raise SettingsError(
+            f"--split {options.split}: this run has {', '.join(known)}; train with data.val=0.1 to hold out a part"
+        )
+    _, _, figures = trained.evaluate(options.split)
+    print(f"{options.folder}: {options.split}, {figures['images']:,} images")
+    print(f"top-1 accuracy  {figures['accuracy']:8.2%}")
+    print(f"top-5 accuracy  {figures['top5_accuracy']:8.2%}")
+    print(f"cross-entropy   {figures['cross_entropy']:8.4f}")
+    width = max(map(len, figures["class_accuracy"]))
+    for name, accuracy in figures["class_accuracy"].items():
+        print(f"  {name:{width}}  " + (f"{accuracy:8.2%}" if accuracy is not None else "no support"))
+
+
+def summary(options: argparse.Namespace, words: list[str]) -> None:
+    """Prints a recipe's layer table, then its learning rate and momentum epoch by epoch."""
+    recipe, overrides = _recipe_and_overrides(words)
+    from sprintnet.config import load_config
+
+    config = load_config(recipe, overrides)
+
+    from sprintnet.data.sources import classes_and_image_shape
+    from sprintnet.models.build import build_model
+    from sprintnet.models.summary import layer_table
+    from sprintnet.training.schedule import learning_rates
+
+    classes, image_shape = classes_and_image_shape(config.data.name)
+    print(layer_table(build_model(config.model, len(classes), image_shape), image_shape))
+    print("| Epoch | LR       | Momentum |\n-------------------------------")
+    for epoch, lr in enumerate(learning_rates(config.schedule, config.epochs, config.optim.max_lr), 1):
+        print(f"| {epoch:5d} | {lr:.6f} | {config.optim.momentum:.6f} |")
+
+
+def fetch(options: argparse.Namespace, words: list[str]) -> None:
+    """Puts a named data set into the cache."""
+    _refuse(words)
+    from sprintnet.data.sources import cache_folder, fetch_cifar10
+
+    files = fetch_cifar10(options.source)
+    size = sum(map(len, files.values()))
+    print(f"{options.dataset}: {len(files)} files, {size:,} bytes, in {cache_folder() / options.dataset}")
+
+
+def recipes(options: argparse.Namespace, words: list[str]) -> None:
+    """Lists the shipped recipes with what to expect of each."""
+    _refuse(words)
+    from sprintnet.config import recipes
+
+    for name, head in recipes().items():
+        print(f"{name}\n  " + head.replace("\n", "\n  "))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("sprintnet", description="Train, explain, prove and ship small-image classifiers.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def add(verb: str, run: object, usage: str, help: bool = True) -> argparse.ArgumentParser:
+        text = (run.__doc__ or "").splitlines()[0]
+        # what a verb does not know is left over: overrides for some, a mistake for the others
+        added = verbs.add_parser(verb, help=text, description=text, usage=usage, add_help=help, allow_abbrev=False)
+        added.set_defaults(run=run, parser=added)
+        return added
+
+    overrides = "[RECIPE] [KEY=VALUE | --KEY VALUE]..."
+    verb = add("train", train, f"sprintnet train {overrides} [--name NAME] [--resume]", help=False)
+    verb.add_argument("-h", "--help", action="store_true", help="show this help and every setting of the recipe")
+    verb.add_argument("--name", default="", help="name of the run folder under runs/train (default: the recipe's)")
+    verb.add_argument("--resume", action="store_true", help="go on with the run of that name from its last checkpoint")
+    verb = add("val", val, "sprintnet val RUN [--split test|val|train]")
+    verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/davidnet")
+    verb.add_argument("--split", choices=("test", "val", "train"), default="test", help="which images (default: test)")
+    add("summary", summary, f"sprintnet summary {overrides}")
+    verb = add("data", fetch, "sprintnet data fetch DATASET [--source PATH]")
+    verb.add_argument("action", choices=("fetch",), help="put a data set into the cache ($SPRINTNET_CACHE)")
+    verb.add_argument("dataset", choices=("cifar10",), help="the data set's name")
+    verb.add_argument("--source", default="", help="a local folder or archive to take it from (default: the network)")
+    add("recipes", recipes, "sprintnet recipes")
+    return parser
+
+
+def _recipe_and_overrides(words: list[str]) -> tuple[str, list[str]]:
+    """Returns the recipe and `key=value` overrides from the words of a command line; `--key value` is understood too."""
+    recipe, overrides, left = "davidnet", [], list(words)
+    if left and "=" not in left[0] and not left[0].startswith("--"):
+        recipe = left.pop(0)
+    while left:
+        word = left.pop(0)
+        if word.startswith("--") and "=" not in word:
+            word = f"{word}={left.pop(0) if left else ''}"
+        overrides.append(word.removeprefix("--"))
+    return recipe, overrides
+
+
+def _train_help(options: argparse.Namespace, recipe: str) -> None:
+    """Prints the verb's own options, then every setting with the recipe's value as its default."""
+    import tyro
+
+    from sprintnet.config import Config, load_config
+
+    options.parser.print_help()
+    print(f"\nsettings of {recipe}:")
+    with contextlib.suppress(SystemExit):
+        tyro.cli(Config, default=load_config(recipe), args=["--help"], prog=f"sprintnet train {recipe}")
+
+
+def _refuse(words: list[str]) -> None:
+    if words:
+        raise SettingsError(f"not understood: {' '.join(words)}; see sprintnet --help")
+
+
+def _fail(message: str, exit_code: int) -> int:
+    print(f"sprintnet: {message}", file=sys.stderr)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
