@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        return _fail(f"{error.filename or 'the system'}: {error.strerror or error}", SprintNetError.exit_code)
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = "what was finished is kept; mend the cause and repeat the command (train: with --resume)"
+        return _fail(f"{where}{error.strerror or error}; {remedy}", SprintNetError.exit_code)
     return 0
 
 

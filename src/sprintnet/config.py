@@ -105,9 +105,9 @@ def _recipe_items(recipe: str | Path) -> Iterator[tuple[str, Any, bool]]:
     if path.suffix == ".toml":
         if not path.is_file():
             raise SettingsError(f"recipe {recipe}: there is no such file; name a TOML file, or one of: {', '.join(recipes())}")
-        text = path.read_text("utf-8")
+        content = path.read_bytes()
     elif str(recipe) in recipes():
-        text = (_recipe_folder() / f"{recipe}.toml").read_text("utf-8")
+        content = (_recipe_folder() / f"{recipe}.toml").read_bytes()
     else:
         known = recipes()
         raise SettingsError(
@@ -115,8 +115,8 @@ def _recipe_items(recipe: str | Path) -> Iterator[tuple[str, Any, bool]]:
             f"name one of: {', '.join(known)}, or the path of a .toml file"
         )
     try:
-        tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        tree = tomllib.loads(content.decode("utf-8"))
+    except ValueError as error:
         raise SettingsError(f"recipe {recipe}: not valid TOML: {error}") from None
     return ((key, value, False) for key, value in _flatten(tree))
 

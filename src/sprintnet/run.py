@@ -82,6 +82,8 @@ def new_run(name: str, *, exact: bool, resume: bool, parent: Path = TRAIN_FOLDER
     A fresh run takes `name`, or `name-2`, `name-3`, ... where that exists; resuming takes the newest of them. With `exact`
     (the user chose the name) nothing is counted on: a fresh run refuses a folder that exists.
     """
+    if Path(name).name != name or name in ("", ".", "..") or set(name) & set("\\\0"):
+        raise SettingsError(f"--name {name!r}: must be one folder name; the run is kept under {parent}")
     taken = [parent / name]
     while not exact and (numbered := parent / f"{name}-{len(taken) + 1}").exists():
         taken.append(numbered)

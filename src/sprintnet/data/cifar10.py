@@ -27,13 +27,12 @@ class BatchFile:
     md5: str
     sha256: str
     pickle_md5: str
+    size: int = RECORDS * (1 + 3 * PIXELS)
 
     @property
     def name(self) -> str:
         """The binary version's file name."""
         return f"{self.stem}.bin"
-
-    size = RECORDS * (1 + 3 * PIXELS)
 
 
 # The MD5s are the official ones; each SHA-256 was computed from bytes that had passed its MD5.

@@ -149,8 +149,8 @@ def _download(url: str, into: Path) -> Path:
                 file.write(chunk)
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"not done after {DOWNLOAD_SECONDS:g} s")
-    except (OSError, urllib.error.URLError) as error:
-        raise DataError(str(getattr(error, "reason", error)) or type(error).__name__) from None
+    except OSError as error:  # URLError, HTTPError and TimeoutError are among its kinds
+        raise DataError(str(error.reason if type(error) is urllib.error.URLError else error)) from None
     return target
 
 

@@ -1,0 +1,77 @@
+"""Appends one row about finished runs of one recipe to a JSONL file: what ran, on what, how often, what came out.
+
+    for seed in 0 1 2 3 4; do sprintnet train davidnet seed=$seed --name davidnet-seed$seed; done
+    python benchmarks/record.py davidnet-24-epochs runs/train/davidnet-seed?
+
+Writes benchmarks/results/NAME.jsonl, and the last run's printed table as NAME.txt. The runs must differ in their seed alone
+and come from one commit, one machine and one precision; anything else is refused.
+"""
+
+import argparse
+import csv
+import datetime
+import json
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+from sprintnet.config import Config, load_config
+from sprintnet.run import RunFolder, open_run, read_json
+
+RESULTS = Path(__file__).parent / "results"
+CLOCK = (
+    "train_seconds: data order, augmentation, forward, backward and update of every epoch, without evaluation; "
+    "command_seconds: the whole pipeline after the imports, from loading the cached data to the saved metrics"
+)
+SHARED = ("commit", "versions", "cpu", "cores", "gpu", "cuda", "precision", "threads", "data_sha256")
+
+
+def spread(values: list[float]) -> dict[str, float | None]:
+    """Returns mean and sample standard deviation (None for a single value)."""
+    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
+
+
+def row(runs: list[RunFolder]) -> dict[str, object]:
+    """Returns the row about these runs; exits where they do not belong together."""
+    configs: list[Config] = [load_config(run.config) for run in runs]
+    records = [read_json(run.environment) for run in runs]
+    metrics = [read_json(run.metrics) for run in runs]
+    if len({replace(config, seed=0) for config in configs}) > 1:
+        raise SystemExit("the runs differ in more than their seed")
+    if differing := [key for key in SHARED if len({json.dumps(record[key]) for record in records}) > 1]:
+        raise SystemExit(f"the runs differ in {', '.join(differing)}")
+    tables = [list(csv.DictReader(run.results.open())) for run in runs]
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **{key: records[0][key] for key in SHARED},
+        "settings": configs[0].to_toml(),
+        "seeds": [config.seed for config in configs],
+        "n": len(runs),
+        "test_accuracy": spread([entry["test"]["accuracy"] for entry in metrics]),
+        "train_seconds": spread([entry["train_seconds"] for entry in metrics]),
+        "images_per_second": spread([entry["images_per_second"] for entry in metrics]),
+        "command_seconds": [entry["command_seconds"] for entry in metrics],
+        "skipped_steps": [entry["skipped_steps"] for entry in metrics],
+        "epoch_val_accuracy": [[float(line["val_accuracy"]) for line in table] for table in tables],
+        "clock": CLOCK,
+    }
+
+
+def main() -> None:
+    """Appends the row and shows its headline."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="of the result files, such as davidnet-24-epochs")
+    parser.add_argument("runs", nargs="+", type=open_run, metavar="RUN", help="finished run folders")
+    options = parser.parse_args()
+    entry = row(options.runs)
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / f"{options.name}.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+    printed = options.runs[-1].log_text.read_text("utf-8")
+    table = printed[printed.index("Using Device") :]  # what comes before tells of this machine's folders
+    (RESULTS / f"{options.name}.txt").write_text(table, "utf-8")
+    print(f"{options.name}: n={entry['n']}, accuracy {entry['test_accuracy']}, images/s {entry['images_per_second']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""What the tests share: the real sample, a recipe that trains in a second, the command as a process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sprintnet.data.sources import cache_folder
+
+SAMPLE = Path(__file__).parent / "sample"
+"""300 real CIFAR-10 images as PNG: 20 a class for training, 10 for test."""
+
+TINY = [f"data.name={SAMPLE}", "model.width=4", "epochs=2", "batch_size=32", "threads=1", "optim.max_lr=0.1"]
+"""Overrides of `davidnet` that train on the sample in about a second."""
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def tiny() -> list[str]:
+    """Overrides of `davidnet` that train on the sample in about a second."""
+    return list(TINY)
+
+
+@pytest.fixture
+def sprintnet(tmp_path: Path) -> Command:
+    """Runs the command in an empty folder, as a user would, and returns the finished process with its text."""
+
+    def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-m", "sprintnet.cli", *arguments],
+            cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips the tests that need the whole CIFAR-10 where it is not cached: tests download nothing."""
+    if not (cache_folder() / "cifar10" / "test_batch.bin").exists():
+        skip = pytest.mark.skip(reason="CIFAR-10 is not in the cache: sprintnet data fetch cifar10")
+        for item in items:
+            if item.get_closest_marker("cifar10"):
+                item.add_marker(skip)

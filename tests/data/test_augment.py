@@ -1,0 +1,100 @@
+"""Augmentation: closed forms first, then what holds for any draw."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sprintnet.data.augment import _affine_matrices, augment, crop, cut_out, draw, flip, warp
+from sprintnet.data.settings import AugmentSettings
+
+IMAGES = torch.randn(6, 3, 12, 16, generator=torch.Generator().manual_seed(0))
+SQUARE = IMAGES[..., :12]
+
+
+def matrices(count: int, angle: float = 0.0, scale: float = 1.0, shift: tuple[float, float] = (0, 0)) -> torch.Tensor:
+    return _affine_matrices(
+        torch.full((count,), math.radians(angle)),
+        torch.full((count,), scale),
+        torch.tensor([shift] * count),
+        torch.ones(count, dtype=torch.bool),
+    )
+
+
+def test_a_crop_at_the_padding_is_the_image() -> None:
+    assert torch.equal(crop(IMAGES, torch.full((6, 2), 4), 4), IMAGES)
+
+
+def test_a_crop_is_the_window_of_the_padded_image() -> None:
+    padded = torch.nn.functional.pad(IMAGES, (4, 4, 4, 4))
+    corners = torch.tensor([[0, 0], [8, 8], [1, 7], [3, 2], [8, 0], [4, 5]])
+    expected = torch.stack([image[:, y : y + 12, x : x + 16] for image, (y, x) in zip(padded, corners.tolist(), strict=True)])
+    assert torch.equal(crop(IMAGES, corners, 4), expected)
+
+
+def test_a_flip_mirrors_the_chosen_and_twice_is_nothing() -> None:
+    chosen = torch.tensor([True, False, True, True, False, False])
+    once = flip(IMAGES, chosen)
+    assert torch.equal(once[chosen], IMAGES[chosen].flip(-1))
+    assert torch.equal(once[~chosen], IMAGES[~chosen])
+    assert torch.equal(flip(once, chosen), IMAGES)
+
+
+@pytest.mark.parametrize(("angle", "turns"), [(0, 0), (90, 1), (180, 2), (270, 3)])
+def test_quarter_turns_are_exact(angle: float, turns: int) -> None:
+    torch.testing.assert_close(warp(SQUARE, matrices(6, angle)), torch.rot90(SQUARE, turns, (2, 3)), atol=1e-4, rtol=0)
+
+
+def test_a_shift_by_whole_pixels_moves_them_and_brings_zeros() -> None:
+    moved = warp(SQUARE, matrices(6, shift=(2 * 3 / 12, 0)))  # 3 of 12 pixels
+    torch.testing.assert_close(moved[..., :-3], SQUARE[..., 3:], atol=1e-4, rtol=0)
+    assert moved[..., -3:].abs().max() < 1e-4
+
+
+def test_twice_the_scale_shows_the_middle() -> None:
+    ramp = torch.arange(12.0).expand(1, 1, 12, 12)
+    assert warp(ramp, matrices(1, scale=2.0))[0, 0, 6] == pytest.approx([3 + (2 * i - 1) / 4 for i in range(12)], abs=1e-4)
+
+
+def test_what_is_not_chosen_stays() -> None:
+    kept = _affine_matrices(torch.ones(6), torch.full((6,), 2.0), torch.ones(6, 2), torch.zeros(6, dtype=torch.bool))
+    torch.testing.assert_close(warp(IMAGES, kept), IMAGES, atol=1e-4, rtol=1e-4)
+
+
+def test_cutout_zeroes_one_square_clipped_at_the_border() -> None:
+    ones = torch.ones(4, 2, 12, 16)
+    cut = cut_out(ones, torch.tensor([[6, 8], [0, 0], [11, 15], [0, 8]]), 8)
+    assert (cut == 0).sum(dim=(2, 3))[:, 0].tolist() == [64, 16, 25, 32]
+    assert (cut[0, :, 2:10, 4:12] == 0).all()
+    assert torch.equal(cut[:, 0], cut[:, 1])
+
+
+@given(st.integers(0, 2**31), st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_draws_stay_in_range_and_are_the_generators(seed: int, start: int) -> None:
+    variation = AugmentSettings()
+    draws = draw(64, 12, 16, variation, torch.Generator().manual_seed(seed))
+    again = draw(64, 12, 16, variation, torch.Generator().manual_seed(seed))
+    assert 0 <= draws.crop.min() <= draws.crop.max() <= 8
+    assert (draws.cutout >= 0).all()
+    assert (draws.cutout < torch.tensor([12, 16])).all()
+    angle = torch.atan2(draws.affine[:, 1, 0], draws.affine[:, 0, 0]).abs()
+    assert angle.max() <= math.radians(5) + 1e-6
+    assert draws.affine[:, :, 2].abs().max() <= 0.1
+    images = torch.randn(4, 3, 12, 16)
+    part = slice(start, start + 4)
+    assert torch.equal(augment(images, draws[part], variation), augment(images, again[part], variation))
+
+
+def test_about_as_many_as_asked_are_flipped_and_warped() -> None:
+    draws = draw(10_000, 8, 8, AugmentSettings(flip=0.3, affine=0.7), torch.Generator().manual_seed(0))
+    assert draws.flip.float().mean() == pytest.approx(0.3, abs=0.02)
+    is_identity = (draws.affine == torch.eye(2, 3)).all(dim=(1, 2))
+    assert is_identity.float().mean() == pytest.approx(0.3, abs=0.02)
+
+
+def test_everything_off_changes_nothing() -> None:
+    off = AugmentSettings(crop_padding=0, flip=0, affine=0, cutout=0)
+    assert augment(IMAGES, draw(6, 12, 16, off, torch.Generator()), off) is IMAGES

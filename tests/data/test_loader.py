@@ -1,0 +1,78 @@
+"""Batches: order and augmentation are a function of (seed, epoch), whatever the batch size or the starting point."""
+
+import numpy as np
+import pytest
+import torch
+
+from sprintnet.data.dataset import ImageDataset, channel_statistics
+from sprintnet.data.loader import Loader, Normalisation
+from sprintnet.data.settings import AugmentSettings
+
+CPU = torch.device("cpu")
+COUNT = 103
+OFF = AugmentSettings(crop_padding=0, flip=0, affine=0, cutout=0)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> ImageDataset:
+    images = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8, 3), dtype=np.uint8)
+    return ImageDataset(images, np.arange(COUNT, dtype=np.int64), tuple(map(str, range(COUNT))))
+
+
+def loader(dataset: ImageDataset, batch_size: int = 10) -> Loader:
+    return Loader(dataset, Normalisation(*channel_statistics(dataset.images)), batch_size, CPU)
+
+
+def joined(batches: object) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = zip(*batches, strict=True)  # type: ignore[call-overload]
+    return torch.cat(images), torch.cat(labels)
+
+
+def test_images_are_normalised_and_channels_last(dataset: ImageDataset) -> None:
+    images, labels = joined(loader(dataset, COUNT).in_order())
+    assert images.shape == (COUNT, 3, 8, 8)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert images.mean(dim=(0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=1e-5)
+    assert images.std(dim=(0, 2, 3), correction=0).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+    assert labels.tolist() == list(range(COUNT))
+
+
+def test_an_epoch_shows_every_image_once_and_the_last_batch_is_what_is_left(dataset: ImageDataset) -> None:
+    sizes = [len(labels) for _, labels in loader(dataset).epoch(0, 0, AugmentSettings())]
+    assert sizes == [10] * 10 + [3]
+    assert len(loader(dataset)) == 11
+    _, labels = joined(loader(dataset).epoch(0, 0, AugmentSettings()))
+    assert sorted(labels.tolist()) == list(range(COUNT))
+    assert labels.tolist() != list(range(COUNT))
+
+
+def test_images_keep_their_labels(dataset: ImageDataset) -> None:
+    plain, _ = joined(loader(dataset).in_order())
+    images, labels = joined(loader(dataset).epoch(0, 0, OFF))
+    assert torch.equal(images, plain[labels])
+
+
+def test_an_epoch_is_a_function_of_seed_and_epoch(dataset: ImageDataset) -> None:
+    def epoch(seed: int, epoch: int) -> bytes:
+        torch.manual_seed(seed + epoch)  # the global generator has no say
+        images, labels = joined(loader(dataset).epoch(seed, epoch, AugmentSettings()))
+        return images.numpy().tobytes() + labels.numpy().tobytes()
+
+    assert epoch(1, 2) == epoch(1, 2)
+    assert len({epoch(seed, number) for seed in range(3) for number in range(3)}) == 9
+
+
+@pytest.mark.parametrize("first", [0, 1, 7, 10, 11])
+def test_an_epoch_continues_from_any_batch(dataset: ImageDataset, first: int) -> None:
+    whole = list(loader(dataset).epoch(3, 1, AugmentSettings()))
+    rest = list(loader(dataset).epoch(3, 1, AugmentSettings(), first_batch=first))
+    assert len(rest) == 11 - first
+    assert all(
+        torch.equal(a, b) for pair, other in zip(whole[first:], rest, strict=True) for a, b in zip(pair, other, strict=True)
+    )
+
+
+def test_the_batch_size_does_not_change_what_an_image_undergoes(dataset: ImageDataset) -> None:
+    small, large = (joined(loader(dataset, size).epoch(0, 5, AugmentSettings())) for size in (7, 50))
+    assert torch.equal(small[1], large[1])
+    torch.testing.assert_close(small[0], large[0], atol=1e-5, rtol=0)

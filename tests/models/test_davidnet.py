@@ -1,0 +1,106 @@
+"""DavidNet against the article: its layer table to the line, and what the table cannot show."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchinfo
+
+from sprintnet.errors import SettingsError
+from sprintnet.models.build import build_model, load_weights, weights_to_bytes
+from sprintnet.models.davidnet import LOGIT_SCALE, DavidNet, WyBlock
+from sprintnet.models.settings import ModelSettings
+from sprintnet.models.summary import layer_table
+
+ARTICLE = (Path(__file__).parents[1] / "reference" / "article_layers.txt").read_text().splitlines()
+
+
+def cells(line: str) -> list[str]:
+    return line.replace("[", "").replace("]", "").replace(",", " ").split()
+
+
+def test_every_line_of_the_articles_table() -> None:
+    lines = str(layer_table(build_model(ModelSettings(), 10, (32, 32, 3)), (32, 32, 3))).splitlines()
+    assert [cells(line) for line in lines[3:37]] == [cells(line) for line in ARTICLE]
+    assert len(ARTICLE) == 34
+    assert lines[38:] == [
+        "Total params: 6,573,130",
+        "Trainable params: 6,573,130",
+        "Non-trainable params: 0",
+        "-" * 64,
+        "Input size (MB): 0.01",
+        "Forward/backward pass size (MB): 8.70",
+        "Params size (MB): 25.07",
+        "Estimated Total Size (MB): 33.78",
+        "-" * 64,
+    ]
+
+
+def test_the_table_agrees_with_torchinfo_and_leaves_the_network_alone() -> None:
+    model = build_model(ModelSettings(width=8), 7, (28, 28, 1))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    table = layer_table(model, (28, 28, 1))
+    assert table.parameters == torchinfo.summary(model, (1, 1, 28, 28), verbose=0).total_params
+    assert model.training
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_one_skip_a_block() -> None:
+    block = WyBlock(4, 8).eval()
+    torch.nn.init.zeros_(block.residual_norm2.weight)  # f(x) = 0, so the block is its own first half
+    images = torch.randn(2, 4, 8, 8)
+    expected = torch.relu(block.norm(block.pool(block.conv(images))))
+    assert torch.equal(block(images), expected)
+
+
+def test_logits_are_scaled() -> None:
+    model = DavidNet(10, 3, (32, 32), width=4).eval()
+    torch.nn.init.zeros_(model.linear.weight)
+    torch.nn.init.ones_(model.linear.bias)
+    assert torch.equal(model(torch.zeros(2, 3, 32, 32)), torch.full((2, 10), LOGIT_SCALE))
+    assert LOGIT_SCALE == 0.125
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 48, 4), (64, 64, 3)])
+def test_other_sizes_channels_and_classes(shape: tuple[int, int, int]) -> None:
+    height, width, channels = shape
+    model = build_model(ModelSettings(width=4, dropout=0.5), 3, shape)
+    assert model(torch.zeros(2, channels, height, width)).shape == (2, 3)
+
+
+def test_images_that_are_too_small_are_refused() -> None:
+    with pytest.raises(SettingsError, match="8x8 pixels or more, not 7x32"):
+        build_model(ModelSettings(), 10, (32, 7, 3))
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    model = DavidNet(10, 3, (32, 32), width=8, dropout=0.5).eval()
+    images = torch.randn(4, 3, 32, 32)
+    assert torch.equal(model(images), model(images))
+    for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        norm.eval()
+    model.dropout.train()
+    assert not torch.equal(model(images), model(images))
+
+
+def test_weights_come_back_with_their_facts(tmp_path: Path) -> None:
+    settings = ModelSettings(width=4)
+    model = build_model(settings, 10, (32, 32, 3)).to(memory_format=torch.channels_last)
+    facts = {"classes": ["a", "b"], "mean": [0.1, 0.2], "nested": {"x": 1}}
+    (tmp_path / "w.safetensors").write_bytes(weights_to_bytes(model, facts))
+    other = build_model(settings, 10, (32, 32, 3))
+    assert load_weights(other, tmp_path / "w.safetensors") == facts
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_damaged_or_foreign_weights_are_named(tmp_path: Path) -> None:
+    model = build_model(ModelSettings(width=4), 10, (32, 32, 3))
+    content = weights_to_bytes(model, {})
+    for name, damaged in {"cut": content[:1000], "empty": b"", "text": b"hello world, this is no weights file"}.items():
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(SettingsError, match="not weights of this network"):
+            load_weights(model, tmp_path / name)
+    (tmp_path / "other").write_bytes(weights_to_bytes(build_model(ModelSettings(width=8), 10, (32, 32, 3)), {}))
+    with pytest.raises(SettingsError, match="not weights of this network"):
+        load_weights(model, tmp_path / "other")

@@ -1,0 +1,127 @@
+"""Settings: every recipe loads, every mistake is reported at once, by name, value, rule and remedy."""
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sprintnet.config import Config, differences, load_config, recipes
+from sprintnet.errors import SettingsError
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_shipped_recipe_loads_and_states_what_to_expect(name: str) -> None:
+    assert load_config(name).epochs >= 1
+    assert recipes()[name].strip()
+
+
+def test_davidnet_is_the_articles_recipe() -> None:
+    config = load_config("davidnet")
+    assert (config.epochs, config.batch_size) == (24, 512)
+    assert (config.optim.max_lr, config.optim.momentum, config.optim.weight_decay) == (0.45, 0.9, 5e-4)
+    assert (config.augment.crop_padding, config.augment.cutout, config.augment.rotate) == (4, 8, 5)
+    assert (config.model.dropout, config.l1) == (0, 0)
+
+
+def test_overrides_win_over_the_recipe_and_keep_the_rest() -> None:
+    changed = load_config("davidnet", ["optim.max_lr=0.4", "seed=3", "schedule.knots=0,2,24", "optim.nesterov=false"])
+    assert differences(load_config("davidnet"), changed) == [
+        "seed: 0 -> 3",
+        "optim.max_lr: 0.45 -> 0.4",
+        "optim.nesterov: True -> False",
+        "schedule.knots: (0.0, 7.0, 24.0) -> (0.0, 2.0, 24.0)",
+    ]
+
+
+def test_resolved_settings_load_back_equal(tmp_path: Path) -> None:
+    config = load_config("davidnet", ["data.name=some folder", "precision=fp16", "data.val=0.1"])
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    assert load_config(tmp_path / "config.toml") == config
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(AttributeError):
+        load_config("davidnet").epochs = 3  # type: ignore[misc]
+
+
+def test_every_mistake_is_in_one_message() -> None:
+    overrides = ["epocs=3", "max_lr=1", "data.val=0.9", "precision=fp12", "optim.nesterov=1", "epochs=2.5", "seed=-1"]
+    with pytest.raises(SettingsError) as caught:
+        load_config("davidnet", overrides)
+    assert str(caught.value).splitlines() == [
+        "7 mistakes in the settings; nothing was started:",
+        "  epocs=3: there is no such setting; did you mean epochs?",
+        "  max_lr=1: there is no such setting; did you mean optim.max_lr?",
+        "  data.val=0.9: must be at least 0 and at most 0.5",
+        "  precision=fp12: must be one of auto, fp32, bf16, fp16",
+        "  optim.nesterov=1: must be true or false",
+        "  epochs=2.5: must be a whole number",
+        "  seed=-1: must be at least 0 and below 9.22337e+18",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "rule"),
+    [
+        ("epochs=0", "at least 1"),
+        ("epochs=", "whole number"),
+        ("epochs=true", "whole number"),
+        ("optim.max_lr=nan", "must be a number"),
+        ("optim.max_lr=0", "above 0"),
+        ("optim.momentum=1", "below 1"),
+        ("schedule.knots=0,5,3", "start at 0 and rise"),
+        ("schedule.knots=1,2,3", "start at 0 and rise"),
+        ("schedule.knots=a,b", "numbers with commas between"),
+        ("schedule.factors=1,2", "one number for each of the 3 schedule.knots"),
+        ("schedule.factors=1,-1,0", "must not be negative"),
+        ("epochs=3\nseed=1", "whole number"),
+        ("optim=3", "no such setting"),
+        ("epochs", "written key=value"),
+    ],
+)
+def test_a_broken_rule_is_named(override: str, rule: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(rule)):
+        load_config("davidnet", [override])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("davidnett", "did you mean davidnet"),
+        ("missing.toml", "there is no such file"),
+        ("", "there is no such recipe"),
+    ],
+)
+def test_a_missing_recipe_is_named_with_those_that_exist(recipe: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_config(recipe)
+
+
+@pytest.mark.parametrize(("text", "message"), [("epochs = = 3", "not valid TOML"), ("epochs = '3'", "whole number")])
+def test_a_damaged_recipe_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        load_config(tmp_path / "mine.toml")
+
+
+def test_a_recipe_that_is_not_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="not valid TOML"):
+        load_config(tmp_path / "mine.toml")
+
+
+def test_no_override_changes_no_default() -> None:
+    assert asdict(load_config("davidnet")) == asdict(Config())
+
+
+@given(st.text())
+def test_no_override_crashes(text: str) -> None:
+    try:
+        config = load_config("davidnet", [text])
+    except SettingsError as error:
+        assert str(error)
+    else:
+        assert isinstance(config, Config)

@@ -1,0 +1,38 @@
+"""What may be imported when: help and mistakes load no torch, public names load on first use."""
+
+import subprocess
+import sys
+
+import pytest
+
+import sprintnet
+
+
+def modules_after(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint(*sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(finished.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sprintnet, sprintnet.cli",
+        "import sprintnet; sprintnet.load_config('davidnet'), sprintnet.recipes()",
+        "import sprintnet.run, sprintnet.data.sources, sprintnet.data.folder, sprintnet.evaluation.metrics",
+        "import sprintnet.reporting.table, sprintnet.reporting.progress, sprintnet.training.schedule",
+    ],
+)
+def test_the_light_rooms_load_no_torch(code: str) -> None:
+    assert "torch" not in modules_after(code)
+
+
+def test_this_check_would_see_torch() -> None:
+    assert "torch" in modules_after("import sprintnet; sprintnet.train")
+
+
+def test_public_names_are_sealed_and_exist() -> None:
+    assert all(getattr(sprintnet, name) for name in sprintnet.__all__)
+    assert set(dir(sprintnet)) == {*sprintnet.__all__, "__version__"}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        sprintnet.nothing  # noqa: B018

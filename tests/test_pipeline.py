@@ -1,0 +1,232 @@
+"""Whole runs on the sample: what the run folder holds, and that an interrupted run ends in the very same bits."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import sprintnet
+from conftest import SAMPLE, Command
+from sprintnet.config import load_config
+from sprintnet.data.sources import load
+from sprintnet.errors import SettingsError
+from sprintnet.pipeline import load_run, load_splits, train
+from sprintnet.run import RunFolder
+
+# dropout draws from the global generator, bf16 rounds: both must survive a resume
+EPOCHS = 12
+RESUMABLE = ["model.dropout=0.1", "precision=bf16", "checkpoint_seconds=0"]
+
+
+@pytest.fixture
+def finished(tmp_path: Path, tiny: list[str]) -> RunFolder:
+    run = RunFolder(tmp_path / "run")
+    train(load_config("davidnet", [*tiny, "data.val=0.1"]), run)
+    return run
+
+
+def test_the_run_folder_holds_what_the_readme_lists(finished: RunFolder) -> None:
+    names = {
+        "config.toml",
+        "environment.json",
+        "results.csv",
+        "metrics.json",
+        "predictions.npz",
+        "weights.safetensors",
+        "log.txt",
+    }
+    assert {path.name for path in finished.path.iterdir()} - {".lock"} == names
+    rows = read_rows(finished)
+    metrics = json.loads(finished.metrics.read_text())
+    arrays = np.load(finished.predictions)
+    environment = json.loads(finished.environment.read_text())
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert (metrics["test"]["images"], metrics["val"]["images"], metrics["epochs"]) == (100, 20, 2)
+    assert metrics["val"]["accuracy"] == float(rows[-1]["val_accuracy"])
+    assert metrics["test"]["accuracy"] == np.mean(arrays["test_logits"].argmax(1) == arrays["test_labels"])
+    assert np.array_equal(arrays["test_labels"], load(str(SAMPLE))[1].labels)
+    assert (environment["threads"], environment["device"]) == (1, "cpu")
+    assert len(environment["data_sha256"]) == 64
+    assert "| Epoch | LR" in finished.log_text.read_text()
+
+
+def test_a_finished_run_opens_again_with_the_same_answers(finished: RunFolder) -> None:
+    trained = load_run(finished.path)
+    logits, _, figures = trained.evaluate("test")
+    assert np.array_equal(logits, np.load(finished.predictions)["test_logits"])
+    assert figures == json.loads(finished.metrics.read_text())["test"]
+    assert trained.evaluate("train")[2]["images"] == 180
+
+
+def test_validation_images_are_not_trained_on_and_test_images_choose_nothing(tiny: list[str]) -> None:
+    splits = load_splits(load_config("davidnet", [*tiny, "data.val=0.1"]), print)
+    assert splits.val is not None
+    kept, held_out, test = ({image.tobytes() for image in part.images} for part in splits.named().values())
+    assert not kept & held_out
+    assert not (kept | held_out) & test
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (180, 20, 100)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path: Path, tiny: list[str]) -> None:
+    def weights(name: str, *overrides: str) -> bytes:
+        run = RunFolder(tmp_path / name)
+        train(load_config("davidnet", [*tiny, "epochs=1", *overrides]), run)
+        return b"".join(tensor.numpy().tobytes() for tensor in load_file(run.weights).values())
+
+    assert weights("one") == weights("two") != weights("three", "seed=1")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_precision_learns_the_sample(tmp_path: Path, tiny: list[str], precision: str) -> None:
+    still = ["augment.crop_padding=0", "augment.affine=0", "augment.cutout=0", "label_smoothing=0"]
+    overrides = [*tiny, f"precision={precision}", "epochs=15", "model.width=8", "batch_size=20", *still]
+    metrics = train(load_config("davidnet", overrides), RunFolder(tmp_path / "run"))
+    assert metrics["skipped_steps"] <= 3
+    assert load_run(tmp_path / "run").evaluate("train")[2]["accuracy"] > 0.5
+
+
+def test_resuming_under_other_settings_is_refused_by_name(tmp_path: Path, tiny: list[str], finished: RunFolder) -> None:
+    changed = load_config("davidnet", [*tiny, "data.val=0.1", "seed=5", "optim.max_lr=0.2"])
+    with pytest.raises(SettingsError) as caught:
+        train(changed, finished, resume=True)
+    assert str(caught.value).splitlines()[1:3] == ["  seed: 0 -> 5", "  optim.max_lr: 0.1 -> 0.2"]
+
+
+def test_resuming_a_finished_run_returns_its_metrics(tiny: list[str], finished: RunFolder) -> None:
+    written = finished.weights.stat().st_mtime_ns
+    metrics = train(load_config("davidnet", [*tiny, "data.val=0.1"]), finished, resume=True)
+    assert metrics == json.loads(finished.metrics.read_text())
+    assert finished.weights.stat().st_mtime_ns == written
+
+
+def test_public_names_train_and_load(tmp_path: Path, tiny: list[str]) -> None:
+    metrics = sprintnet.train(sprintnet.load_config("davidnet", tiny), sprintnet.RunFolder(tmp_path))
+    assert 0 <= metrics["test"]["accuracy"] <= 1
+    assert isinstance(sprintnet.load_run(tmp_path).model, torch.nn.Module)
+
+
+def read_rows(run: RunFolder) -> list[dict[str, str]]:
+    return list(csv.DictReader(run.results.read_text().splitlines()))
+
+
+class Trainer:
+    """`sprintnet train` as a process of its own, in its own folder."""
+
+    def __init__(self, folder: Path, overrides: list[str]):
+        self.folder = folder
+        self.arguments = [sys.executable, "-m", "sprintnet.cli", "train", "davidnet", "--name", "run", *overrides]
+
+    def start(self, *more: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [*self.arguments, *more], cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def finish(self, *more: str) -> float:
+        started = time.monotonic()
+        process = self.start(*more)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        return time.monotonic() - started
+
+    @property
+    def run(self) -> RunFolder:
+        return RunFolder(self.folder / "runs" / "train" / "run")
+
+    def weights(self) -> dict[str, bytes]:
+        return {name: tensor.numpy().tobytes() for name, tensor in load_file(self.run.weights).items()}
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, tiny: list[str]) -> Callable[[str], Trainer]:
+    def make(name: str) -> Trainer:
+        (tmp_path / name).mkdir()
+        return Trainer(tmp_path / name, [*tiny, *RESUMABLE, f"epochs={EPOCHS}"])
+
+    return make
+
+
+def wait_for_step(run: RunFolder, process: "subprocess.Popen[str]") -> None:
+    while not run.checkpoint.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+
+
+def test_kill_9_anywhere_then_resume_ends_in_the_same_bits(trainer: Callable[[str], Trainer]) -> None:
+    undisturbed = trainer("undisturbed")
+    seconds = undisturbed.finish()
+    moments = random.Random(0)
+    for attempt in range(int(os.environ.get("SPRINTNET_KILLS", "4"))):
+        victim = trainer(f"victim {attempt}")
+        process = victim.start()
+        if attempt:
+            time.sleep(moments.uniform(0, seconds))
+        else:  # certainly in mid-epoch, whatever the machine's speed
+            wait_for_step(victim.run, process)
+        process.kill()
+        process.communicate()
+        victim.finish("--resume")
+        assert victim.weights() == undisturbed.weights()
+        assert len(read_rows(victim.run)) == EPOCHS
+        assert not victim.run.checkpoint.exists()
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_to_go_on(trainer: Callable[[str], Trainer], number: int, exit_code: int) -> None:
+    interrupted, undisturbed = trainer("interrupted"), trainer("undisturbed")
+    process = interrupted.start()
+    wait_for_step(interrupted.run, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == exit_code
+    assert (
+        errors == f"sprintnet: {signal.Signals(number).name}: the state is saved; continue with the same command and --resume\n"
+    )
+    interrupted.finish("--resume")
+    undisturbed.finish()
+    assert interrupted.weights() == undisturbed.weights()
+
+
+def test_two_processes_do_not_train_in_one_folder(trainer: Callable[[str], Trainer]) -> None:
+    first = trainer("both")
+    process = first.start("epochs=1000")
+    wait_for_step(first.run, process)
+    second = first.start("epochs=1000", "--resume")
+    _, errors = second.communicate(timeout=60)
+    process.kill()
+    process.communicate()
+    assert second.returncode == 2
+    assert errors == "sprintnet: runs/train/run: another process is training here; wait for it, or choose another --name\n"
+
+
+def test_a_loss_that_is_lost_ends_with_its_own_exit_code(sprintnet: Command, tiny: list[str]) -> None:
+    finished = sprintnet("train", "davidnet", *tiny, "optim.max_lr=1000", "precision=fp32", "optim.weight_decay=1", "epochs=20")
+    assert finished.returncode == 4
+    assert "training diverged in epoch" in finished.stderr
+    assert "start again with a lower optim.max_lr" in finished.stderr
+
+
+def test_a_file_that_cannot_be_written_is_one_message_and_the_run_goes_on_later(trainer: Callable[[str], Trainer]) -> None:
+    limited, undisturbed = trainer("limited"), trainer("undisturbed")
+    wide = "model.width=8"
+    # no file may pass 100 kB: the system refuses the checkpoint as a full disk would
+    process = subprocess.run(
+        ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash", *limited.arguments, wide],
+        cwd=limited.folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert process.returncode == 1
+    assert "File too large; what was finished is kept" in process.stderr
+    assert "Traceback" not in process.stderr
+    limited.finish("--resume", wide)
+    undisturbed.finish(wide)
+    assert limited.weights() == undisturbed.weights()

@@ -1,0 +1,88 @@
+"""The run folder: names, atomic writes, rows, what is said when it is not as it should be."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from sprintnet.errors import SettingsError
+from sprintnet.run import RunFolder, environment, new_run, open_run, read_json, write_atomic, write_json, write_rows
+
+
+def test_fresh_runs_are_numbered_and_resume_takes_the_newest(tmp_path: Path) -> None:
+    def fresh() -> str:
+        run = new_run("davidnet", exact=False, resume=False, parent=tmp_path)
+        run.path.mkdir()
+        return run.path.name
+
+    assert [fresh(), fresh(), fresh()] == ["davidnet", "davidnet-2", "davidnet-3"]
+    assert new_run("davidnet", exact=False, resume=True, parent=tmp_path).path.name == "davidnet-3"
+
+
+def test_resuming_a_run_that_never_began_starts_it(tmp_path: Path) -> None:
+    assert new_run("davidnet", exact=False, resume=True, parent=tmp_path).path == tmp_path / "davidnet"
+
+
+def test_a_chosen_name_is_never_changed(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(SettingsError, match="exists; choose another name, or continue that run with --resume"):
+        new_run("mine", exact=True, resume=False, parent=tmp_path)
+    assert new_run("mine", exact=True, resume=True, parent=tmp_path).path == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "", ".", "/tmp/x", "a\\b", "\0"])
+def test_a_name_is_one_folder_under_runs(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsError, match="one folder name"):
+        new_run(name, exact=True, resume=False, parent=tmp_path)
+
+
+def test_an_unfinished_run_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="there is no such run folder"):
+        open_run(tmp_path / "none")
+    (tmp_path / "config.toml").touch()
+    with pytest.raises(SettingsError, match=r"weights.safetensors missing; .*--resume"):
+        open_run(tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    write_atomic(file, "old")
+
+    def full_disk(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(file, "new")
+    assert file.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_rows_and_json_read_back(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}])
+    with (tmp_path / "rows.csv").open() as file:
+        assert list(csv.DictReader(file)) == [{"epoch": "1", "loss": "0.5"}, {"epoch": "2", "loss": "0.25"}]
+    write_json(tmp_path / "a.json", {"a": [1, None]})
+    assert read_json(tmp_path / "a.json") == {"a": [1, None]}
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(SettingsError, match="damaged"):
+        read_json(tmp_path / "a.json")
+
+
+def test_what_is_logged_is_printed_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder(tmp_path)
+    run.log("one")
+    run.log("two")
+    assert capsys.readouterr().out == run.log_text.read_text() == "one\ntwo\n"
+
+
+def test_the_environment_names_versions_and_hardware_but_neither_path_nor_host() -> None:
+    record = environment(precision="bf16")
+    assert record["precision"] == "bf16"
+    assert record["versions"]["torch"][0].isdigit()
+    assert record["cpu"]
+    text = json.dumps({key: value for key, value in record.items() if key != "command"})
+    assert str(Path.home()) not in text
+    assert os.uname().nodename not in text

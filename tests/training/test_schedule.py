@@ -1,0 +1,44 @@
+"""The schedule against the article's LR column, then against its own definition."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sprintnet.config import load_config
+from sprintnet.training.schedule import factor_at, learning_rates
+from sprintnet.training.settings import ScheduleSettings
+
+ARTICLE = (Path(__file__).parents[1] / "reference" / "article_training.txt").read_text().splitlines()
+
+
+def test_the_articles_lr_column_to_six_decimals() -> None:
+    config = load_config("davidnet")
+    rates = learning_rates(config.schedule, config.epochs, config.optim.max_lr)
+    assert [f"{rate:.6f}" for rate in rates] == [line.split("|")[2].strip() for line in ARTICLE]
+    assert len(rates) == 24
+
+
+def test_the_last_knot_is_a_fortieth_of_the_first_rate() -> None:
+    config = load_config("davidnet")
+    assert config.optim.max_lr * factor_at(config.schedule, 24, 24) == pytest.approx(0.045 / 40)
+
+
+def test_a_rate_a_step_moves_within_the_epoch_and_a_rate_an_epoch_does_not() -> None:
+    by_epoch, by_step = ScheduleSettings(interval="epoch"), ScheduleSettings(interval="step")
+    assert factor_at(by_epoch, 24, 3.5) == factor_at(by_epoch, 24, 3)
+    assert factor_at(by_step, 24, 3.5) == pytest.approx((factor_at(by_step, 24, 3) + factor_at(by_step, 24, 4)) / 2)
+
+
+@given(st.integers(1, 200), st.floats(0, 1))
+def test_the_curve_keeps_its_shape_under_another_number_of_epochs(epochs: int, share: float) -> None:
+    schedule = ScheduleSettings(interval="step")
+    assert factor_at(schedule, epochs, share * epochs) == pytest.approx(factor_at(schedule, 24, share * 24))
+
+
+@given(st.lists(st.floats(0, 10), min_size=2, max_size=6))
+def test_knots_are_met_exactly(factors: list[float]) -> None:
+    knots = tuple(float(index) for index in range(len(factors)))
+    schedule = ScheduleSettings(knots=knots, factors=tuple(factors), interval="step")
+    assert [factor_at(schedule, len(knots) - 1, knot) for knot in knots] == pytest.approx(factors)

@@ -1,0 +1,114 @@
+"""The step against its formulas; an fp16 overflow leaves everything as it was."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sprintnet.runtime import Runtime
+from sprintnet.training.optim import build_optimizer, set_learning_rate
+from sprintnet.training.settings import OptimSettings
+from sprintnet.training.step import Step
+
+
+def runtime(precision: str) -> Runtime:
+    return Runtime(torch.device("cpu"), precision, 1)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
+
+
+def make_step(precision: str = "fp32", model: nn.Module | None = None, label_smoothing: float = 0.0, l1: float = 0.0) -> Step:
+    model = model or network()
+    return Step(model, build_optimizer(model, OptimSettings(max_lr=0.1)), runtime(precision), label_smoothing, l1)
+
+
+IMAGES = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+LABELS = torch.tensor([0, 1, 2, 3, 4, 0])
+
+
+def test_nesterov_momentum_and_weight_decay_by_their_formulas() -> None:
+    weight = nn.Parameter(torch.tensor([2.0, -1.0]))
+    model = nn.Module()
+    model.weight = weight
+    optimizer = build_optimizer(model, OptimSettings(max_lr=9, momentum=0.9, weight_decay=0.01))
+    expected, velocity = weight.detach().clone(), torch.zeros(2)
+    for lr, gradient in ((0.1, [1.0, 2.0]), (0.2, [-1.0, 0.5]), (0.05, [0.3, 0.3])):
+        set_learning_rate(optimizer, lr)
+        weight.grad = torch.tensor(gradient)
+        optimizer.step()
+        total = torch.tensor(gradient) + 0.01 * expected
+        velocity = 0.9 * velocity + total
+        expected = expected - lr * (total + 0.9 * velocity)
+        torch.testing.assert_close(weight.detach(), expected)
+
+
+def test_without_momentum_it_is_plain_descent() -> None:
+    model = nn.Linear(1, 1)
+    optimizer = build_optimizer(model, OptimSettings(momentum=0, nesterov=True))
+    assert not optimizer.param_groups[0]["nesterov"]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.2])
+def test_the_loss_is_the_articles_label_smoothing(alpha: float) -> None:
+    step = make_step(label_smoothing=alpha)
+    log_p = F.log_softmax(step.model(IMAGES), dim=1)
+    targets = (1 - alpha) * F.one_hot(LABELS, 5) + alpha / 5
+    expected = -(targets * log_p).sum(dim=1).mean()
+    step.model.load_state_dict(network().state_dict())
+    step(IMAGES, LABELS)
+    assert step.read().loss / 6 == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_l1_adds_the_sum_of_magnitudes() -> None:
+    plain, penalised = make_step(), make_step(l1=1e-3)
+    norm = sum(parameter.abs().sum().item() for parameter in plain.model.parameters())
+    plain(IMAGES, LABELS)
+    penalised(IMAGES, LABELS)
+    assert (penalised.read().loss - plain.read().loss) / 6 == pytest.approx(1e-3 * norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_totals_add_up_and_training_fits(precision: str) -> None:
+    step = make_step(precision)
+    for _ in range(3):
+        step(IMAGES, LABELS)
+    first = step.read()
+    assert (first.images, first.skipped) == (18, 0)
+    step.reset()
+    for _ in range(60):
+        step(IMAGES, LABELS)
+    last = step.read()
+    assert last.loss / last.images < first.loss / first.images
+    assert last.correct > 0.9 * last.images
+    assert all(parameter.dtype == torch.float32 for parameter in step.model.parameters())
+
+
+@pytest.mark.parametrize("overflow", ["gradients", "activations"])
+def test_an_overflow_in_fp16_is_skipped_whole_and_counted(overflow: str) -> None:
+    step = make_step("fp16")
+    step(IMAGES, LABELS)
+    totals = step.read()
+    state = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
+    momentum = [values["momentum_buffer"].clone() for values in step.optimizer.state.values()]
+    scale = step.scaler.get_scale()
+    if overflow == "gradients":
+        step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": 2.0**60})
+        step(IMAGES, LABELS)
+    else:
+        step(IMAGES * 1e6, LABELS)  # infinite already in the first convolution, so batch norm sees it too
+        assert step.scaler.get_scale() == scale / 2
+    after = step.read()
+    assert (after.skipped, after.images, after.loss, after.correct) == (1, totals.images, totals.loss, totals.correct)
+    assert all(torch.equal(state[name], tensor) for name, tensor in step.model.state_dict().items())
+    assert all(torch.equal(a, b["momentum_buffer"]) for a, b in zip(momentum, step.optimizer.state.values(), strict=True))
+
+
+def test_full_precision_does_not_skip_but_shows_a_lost_loss() -> None:
+    step = make_step()
+    step(IMAGES * float("inf"), LABELS)
+    totals = step.read()
+    assert totals.skipped == 0
+    assert totals.loss != totals.loss
