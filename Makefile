@@ -1,12 +1,14 @@
 # Two commands on a fresh machine: `make train` and `make test`. PYTHON chooses the interpreter (3.11 or newer).
 PYTHON ?= python3
 EPOCHS ?= 3
+# in so few epochs a rate that moves once an epoch would jump: it moves at every step
+SETTINGS ?= schedule.interval=step
 BIN := .venv/bin
 
 .PHONY: train test check clean
 
-train: .venv/train.done  ## obtain CIFAR-10 and train the article's network (EPOCHS=24 for the article's whole run)
-	$(BIN)/sprintnet train davidnet epochs=$(EPOCHS)
+train: .venv/train.done  ## obtain CIFAR-10 and train the article's network (the article's whole run: EPOCHS=24 SETTINGS=)
+	$(BIN)/sprintnet train davidnet epochs=$(EPOCHS) $(SETTINGS)
 
 test: .venv/dev.done  ## run all tests
 	$(BIN)/python -m pytest -n 2
