@@ -16,11 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from sprintnet.config import Config, load_config
+from sprintnet.errors import SettingsError
 from sprintnet.run import RunFolder, open_run, read_json
 
 RESULTS = Path(__file__).parent / "results"
 CLOCK = (
-    "train_seconds: data order, augmentation, forward, backward and update of every epoch, without evaluation; "
+    "train_seconds: data order, augmentation, forward, backward and update of every epoch, not evaluation and checkpoints; "
     "command_seconds: the whole pipeline after the imports, from loading the cached data to the saved metrics"
 )
 SHARED = ("commit", "versions", "cpu", "cores", "gpu", "cuda", "precision", "threads", "data_sha256")
@@ -36,11 +37,13 @@ def row(runs: list[RunFolder]) -> dict[str, object]:
     configs: list[Config] = [load_config(run.config) for run in runs]
     records = [read_json(run.environment) for run in runs]
     metrics = [read_json(run.metrics) for run in runs]
-    if len({replace(config, seed=0) for config in configs}) > 1:
-        raise SystemExit("the runs differ in more than their seed")
+    if len({replace(config, seed=0) for config in configs}) > 1 or len({config.seed for config in configs}) < len(configs):
+        raise SystemExit("the runs must differ in their seed, and in nothing else")
+    if "+" in (records[0]["commit"] or "+"):
+        raise SystemExit("the runs come from a tree with uncommitted changes: nobody could repeat them")
     if differing := [key for key in SHARED if len({json.dumps(record[key]) for record in records}) > 1]:
         raise SystemExit(f"the runs differ in {', '.join(differing)}")
-    tables = [list(csv.DictReader(run.results.open())) for run in runs]
+    tables = [list(csv.DictReader(run.results.read_text("utf-8").splitlines())) for run in runs]
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         **{key: records[0][key] for key in SHARED},
@@ -61,13 +64,17 @@ def main() -> None:
     """Appends the row and shows its headline."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the result files, such as davidnet-24-epochs")
-    parser.add_argument("runs", nargs="+", type=open_run, metavar="RUN", help="finished run folders")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="finished run folders")
     options = parser.parse_args()
-    entry = row(options.runs)
+    try:
+        runs = [open_run(path) for path in options.runs]
+        entry = row(runs)
+    except SettingsError as error:
+        raise SystemExit(str(error)) from None
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{options.name}.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
-    printed = options.runs[-1].log_text.read_text("utf-8")
+    printed = runs[-1].log_text.read_text("utf-8")
     table = printed[printed.index("Using Device") :]  # what comes before tells of this machine's folders
     (RESULTS / f"{options.name}.txt").write_text(table, "utf-8")
     print(f"{options.name}: n={entry['n']}, accuracy {entry['test_accuracy']}, images/s {entry['images_per_second']}")

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from sprintnet.data.sources import cache_folder
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
+settings.load_profile("no deadline")
 
 SAMPLE = Path(__file__).parent / "sample"
 """300 real CIFAR-10 images as PNG: 20 a class for training, 10 for test."""

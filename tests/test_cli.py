@@ -52,9 +52,9 @@ def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> No
         (["train", "device=cuda"], 2, "device=cuda: PyTorch sees no GPU here"),
         (["train", "data.name=nowhere"], 3, "data.name=nowhere: neither a named data set"),
         (["val", "nowhere"], 2, "nowhere: there is no such run folder"),
-        (["val", "nowhere", "more"], 2, "not understood: more"),
+        (["val", "nowhere", "more"], 2, "nowhere: there is no such run folder"),
+        (["train", "data.name=."], 3, "there is no folder train"),
         (["recipes", "--all"], 2, "not understood: --all"),
-        (["data", "fetch", "cifar10", "--source", "nowhere"], 3, "data.source=nowhere"),
     ],
 )
 def test_a_mistake_is_one_message_and_no_traceback(
@@ -69,6 +69,19 @@ def test_a_mistake_is_one_message_and_no_traceback(
     assert "Traceback" not in finished.stderr
 
 
+def test_a_mistake_leaves_no_run_behind(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:
+    assert sprintnet("train", "--name", "mine", *tiny, "data.val=0.01").returncode == 2
+    assert "runs/train/mine" in sprintnet("train", "--name", "mine", *tiny, "data.val=0.1").stdout
+
+
+@pytest.mark.parametrize("arguments", [["train", "epocs=3"], ["train", "data.name=nowhere"], ["val", "nowhere"]])
+def test_mistakes_are_found_before_torch_is_loaded(arguments: list[str], tmp_path: Path) -> None:
+    script = f"import sys; from sprintnet import cli; cli.main({arguments!r}); print(*sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert finished.stderr.startswith("sprintnet: ")
+    assert "torch" not in finished.stdout.split()
+
+
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["val"], ["data", "eat", "cifar10"], ["val", "x", "--split", "all"]])
 def test_an_unknown_verb_or_choice_exits_with_2(sprintnet: Command, arguments: list[str]) -> None:
     finished = sprintnet(*arguments)
@@ -81,7 +94,7 @@ def test_train_then_val_then_resume(sprintnet: Command, tmp_path: Path, tiny: li
     assert trained.returncode == 0, trained.stderr
     run = Path("runs/train/davidnet")
     lines = trained.stdout.splitlines()
-    assert sum(bool(re.match(r"\|     [12] \| 0\.\d{6} \| 00m 0\ds \|", line)) for line in lines) == 2
+    assert sum(bool(re.match(r"\|     [12] \| 0\.\d{6} \| \d\dm \d\ds \|", line)) for line in lines) == 2
     assert lines[-1].endswith(f"kept in {run}")
     assert (tmp_path / run / "log.txt").read_text() == trained.stdout
     assert trained.stderr == ""
@@ -106,7 +119,7 @@ def test_a_damaged_run_says_what_is_missing(sprintnet: Command, tmp_path: Path, 
     run = tmp_path / "runs" / "train" / "davidnet"
     weights = (run / "weights.safetensors").read_bytes()
     (run / "weights.safetensors").write_bytes(weights[:500])
-    assert "not weights of this network" in sprintnet("val", str(run)).stderr
+    assert "not the weights of a network of ours" in sprintnet("val", str(run)).stderr
     (run / "weights.safetensors").unlink()
     assert "weights.safetensors missing" in sprintnet("val", str(run)).stderr
     (run / "weights.safetensors").write_bytes(weights)

@@ -1,6 +1,7 @@
 """Settings: every recipe loads, every mistake is reported at once, by name, value, rule and remedy."""
 
 import re
+import tomllib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sprintnet.config import Config, differences, load_config, recipes
+from sprintnet.config import Config, _flatten, differences, load_config, recipes
 from sprintnet.errors import SettingsError
 
 
@@ -79,6 +80,11 @@ def test_every_mistake_is_in_one_message() -> None:
         ("schedule.factors=1,-1,0", "must not be negative"),
         ("epochs=3\nseed=1", "whole number"),
         ("optim=3", "no such setting"),
+        ("l1=" + "9" * 400, "must be a number"),
+        ("schedule.knots=" + "[" * 5000, "numbers with commas between"),
+        ("data.name=a\ud800", "printable"),
+        ("data.name=a\0b", "printable"),
+        ("batch_size=1" + "0" * 30, "at most 1e+06"),
         ("epochs", "written key=value"),
     ],
 )
@@ -91,7 +97,7 @@ def test_a_broken_rule_is_named(override: str, rule: str) -> None:
     ("recipe", "message"),
     [
         ("davidnett", "did you mean davidnet"),
-        ("missing.toml", "there is no such file"),
+        ("missing.toml", r"missing.toml: cannot be read \(No such file"),
         ("", "there is no such recipe"),
     ],
 )
@@ -117,11 +123,24 @@ def test_no_override_changes_no_default() -> None:
     assert asdict(load_config("davidnet")) == asdict(Config())
 
 
-@given(st.text())
-def test_no_override_crashes(text: str) -> None:
+def test_a_missing_recipe_does_not_hide_the_other_mistakes() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_config("davidnett", ["seed", "epochs=x"])
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:]] == ["  recipe davidnett", "  seed", "  epochs=x"]
+
+
+@given(st.sampled_from(["", *dict(_flatten(asdict(Config())))]), st.text())
+def test_no_override_crashes_and_what_is_accepted_loads_back(key: str, text: str) -> None:
     try:
-        config = load_config("davidnet", [text])
+        config = load_config("davidnet", [f"{key}={text}"])
     except SettingsError as error:
         assert str(error)
     else:
-        assert isinstance(config, Config)
+        assert tomllib.loads(config.to_toml()).keys() == asdict(config).keys()
+
+
+@pytest.mark.parametrize("value", ["2026-11-22", "[[1], [2]]", "{ a = 1 }", "-0.0", '"24"', "true"])
+def test_odd_toml_is_a_mistake_not_a_crash(tmp_path: Path, value: str) -> None:
+    (tmp_path / "mine.toml").write_text(f"epochs = {value}")
+    with pytest.raises(SettingsError, match="epochs"):
+        load_config(tmp_path / "mine.toml")

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
 
 import sprintnet
 from conftest import SAMPLE, Command
+from sprintnet import pipeline
 from sprintnet.config import load_config
+from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.sources import load
 from sprintnet.errors import SettingsError
 from sprintnet.pipeline import load_run, load_splits, train
@@ -62,20 +63,37 @@ def test_the_run_folder_holds_what_the_readme_lists(finished: RunFolder) -> None
 
 
 def test_a_finished_run_opens_again_with_the_same_answers(finished: RunFolder) -> None:
-    trained = load_run(finished.path)
-    logits, _, figures = trained.evaluate("test")
+    trained, config = load_run(finished.path)
+    splits = load_splits(config)
+    logits, _, figures = trained.evaluate(splits["test"])
     assert np.array_equal(logits, np.load(finished.predictions)["test_logits"])
     assert figures == json.loads(finished.metrics.read_text())["test"]
-    assert trained.evaluate("train")[2]["images"] == 180
+    assert trained.evaluate(splits["train"])[2]["images"] == 180
+
+
+def test_a_run_opens_without_its_data_and_refuses_data_of_other_classes(finished: RunFolder, tmp_path: Path) -> None:
+    trained, config = load_run(finished.path, [f"data.name={tmp_path / 'gone'}"])
+    assert config.data.name == str(tmp_path / "gone")
+    _, test = load(str(SAMPLE))
+    with pytest.raises(SettingsError, match=r"the data has the classes truck, .*; the network: airplane, "):
+        trained.evaluate(ImageDataset(test.images, test.labels, test.classes[::-1]))
 
 
 def test_validation_images_are_not_trained_on_and_test_images_choose_nothing(tiny: list[str]) -> None:
-    splits = load_splits(load_config("davidnet", [*tiny, "data.val=0.1"]), print)
-    assert splits.val is not None
-    kept, held_out, test = ({image.tobytes() for image in part.images} for part in splits.named().values())
-    assert not kept & held_out
-    assert not (kept | held_out) & test
-    assert (len(splits.train), len(splits.val), len(splits.test)) == (180, 20, 100)
+    splits = load_splits(load_config("davidnet", [*tiny, "data.val=0.1"]))
+    assert {name: len(part) for name, part in splits.items()} == {"train": 180, "val": 20, "test": 100}
+    pixels = [image.tobytes() for part in splits.values() for image in part.images]
+    assert len(set(pixels)) == len(pixels)
+
+
+def test_a_hold_out_of_no_image_is_refused(tiny: list[str]) -> None:
+    with pytest.raises(SettingsError, match=r"data.val=0.01: less than one image a class"):
+        load_splits(load_config("davidnet", [*tiny, "data.val=0.01"]))
+
+
+def test_a_last_batch_of_one_image_is_refused(tmp_path: Path, tiny: list[str]) -> None:
+    with pytest.raises(SettingsError, match=r"batch_size=199: leaves one of the 200 training images alone.*use 200"):
+        train(load_config("davidnet", [*tiny, "batch_size=199"]), RunFolder(tmp_path / "run"))
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path: Path, tiny: list[str]) -> None:
@@ -93,7 +111,8 @@ def test_every_precision_learns_the_sample(tmp_path: Path, tiny: list[str], prec
     overrides = [*tiny, f"precision={precision}", "epochs=15", "model.width=8", "batch_size=20", *still]
     metrics = train(load_config("davidnet", overrides), RunFolder(tmp_path / "run"))
     assert metrics["skipped_steps"] <= 3
-    assert load_run(tmp_path / "run").evaluate("train")[2]["accuracy"] > 0.5
+    trained, config = load_run(tmp_path / "run")
+    assert trained.evaluate(load_splits(config)["train"])[2]["accuracy"] > 0.5
 
 
 def test_resuming_under_other_settings_is_refused_by_name(tmp_path: Path, tiny: list[str], finished: RunFolder) -> None:
@@ -101,6 +120,44 @@ def test_resuming_under_other_settings_is_refused_by_name(tmp_path: Path, tiny: 
     with pytest.raises(SettingsError) as caught:
         train(changed, finished, resume=True)
     assert str(caught.value).splitlines()[1:3] == ["  seed: 0 -> 5", "  optim.max_lr: 0.1 -> 0.2"]
+
+
+def test_a_run_is_not_overwritten(tiny: list[str], finished: RunFolder) -> None:
+    with pytest.raises(SettingsError, match="holds a run already"):
+        train(load_config("davidnet", [*tiny, "data.val=0.1"]), finished)
+
+
+@pytest.mark.parametrize(("key", "value"), [("data_sha256", "0" * 64), ("precision", "fp16")])
+def test_resuming_on_other_data_or_precision_is_refused(tmp_path: Path, tiny: list[str], key: str, value: str) -> None:
+    run, config = interrupted_run(tmp_path, tiny)
+    record = json.loads(run.environment.read_text())
+    run.environment.write_text(json.dumps({**record, key: value}))
+    with pytest.raises(SettingsError, match=f"began with {key} {value}, now it is {record[key]}"):
+        train(config, run, resume=True)
+
+
+def test_resuming_with_other_threads_says_that_bits_may_differ(tmp_path: Path, tiny: list[str]) -> None:
+    run, config = interrupted_run(tmp_path, tiny)
+    record = json.loads(run.environment.read_text())
+    run.environment.write_text(json.dumps({**record, "threads": 64}))
+    train(config, run, resume=True)
+    assert "resuming on another machine or set-up (threads)" in run.log_text.read_text()
+
+
+def interrupted_run(folder: Path, tiny: list[str]) -> tuple[RunFolder, sprintnet.Config]:
+    """A run that was stopped as its first epoch ended."""
+    run, config = RunFolder(folder / "run"), load_config("davidnet", tiny)
+    write = pytest.MonkeyPatch()
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    write.setattr(pipeline, "write_rows", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, run)
+    write.undo()
+    assert run.checkpoint.exists()
+    return run, config
 
 
 def test_resuming_a_finished_run_returns_its_metrics(tiny: list[str], finished: RunFolder) -> None:
@@ -111,9 +168,9 @@ def test_resuming_a_finished_run_returns_its_metrics(tiny: list[str], finished: 
 
 
 def test_public_names_train_and_load(tmp_path: Path, tiny: list[str]) -> None:
-    metrics = sprintnet.train(sprintnet.load_config("davidnet", tiny), sprintnet.RunFolder(tmp_path))
-    assert 0 <= metrics["test"]["accuracy"] <= 1
-    assert isinstance(sprintnet.load_run(tmp_path).model, torch.nn.Module)
+    metrics = sprintnet.train(sprintnet.load_config("davidnet", tiny), sprintnet.RunFolder(f"{tmp_path}/mine"))
+    trained, config = sprintnet.load_run(f"{tmp_path}/mine")
+    assert trained.evaluate(sprintnet.load_splits(config)["test"])[2] == metrics["test"]
 
 
 def read_rows(run: RunFolder) -> list[dict[str, str]]:
@@ -164,21 +221,28 @@ def wait_for_step(run: RunFolder, process: "subprocess.Popen[str]") -> None:
 
 def test_kill_9_anywhere_then_resume_ends_in_the_same_bits(trainer: Callable[[str], Trainer]) -> None:
     undisturbed = trainer("undisturbed")
-    seconds = undisturbed.finish()
+    undisturbed.finish()
+    seconds = sum(float(row["train_seconds"]) + float(row["val_seconds"]) for row in read_rows(undisturbed.run))
     moments = random.Random(0)
+    in_training = 0
     for attempt in range(int(os.environ.get("SPRINTNET_KILLS", "4"))):
         victim = trainer(f"victim {attempt}")
         process = victim.start()
-        if attempt:
-            time.sleep(moments.uniform(0, seconds))
-        else:  # certainly in mid-epoch, whatever the machine's speed
+        if attempt == 0:  # before anything was saved
+            time.sleep(0.5)
+        else:
             wait_for_step(victim.run, process)
+            time.sleep(moments.uniform(0, 2 * seconds))  # twice: saving each step takes about as long again
         process.kill()
         process.communicate()
+        in_training += victim.run.checkpoint.exists()
         victim.finish("--resume")
         assert victim.weights() == undisturbed.weights()
         assert len(read_rows(victim.run)) == EPOCHS
-        assert not victim.run.checkpoint.exists()
+        left = {path.name for path in victim.run.path.iterdir()} - {path.name for path in undisturbed.run.path.iterdir()}
+        assert not left
+    print(f"killed in training: {in_training}")
+    assert in_training
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -14,7 +14,8 @@ from sprintnet.run import RunFolder, environment, new_run, open_run, read_json, 
 def test_fresh_runs_are_numbered_and_resume_takes_the_newest(tmp_path: Path) -> None:
     def fresh() -> str:
         run = new_run("davidnet", exact=False, resume=False, parent=tmp_path)
-        run.path.mkdir()
+        run.path.mkdir(exist_ok=True)
+        run.config.touch()
         return run.path.name
 
     assert [fresh(), fresh(), fresh()] == ["davidnet", "davidnet-2", "davidnet-3"]
@@ -27,6 +28,8 @@ def test_resuming_a_run_that_never_began_starts_it(tmp_path: Path) -> None:
 
 def test_a_chosen_name_is_never_changed(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
+    assert new_run("mine", exact=True, resume=False, parent=tmp_path).path == tmp_path / "mine"  # nothing began there
+    (tmp_path / "mine" / "config.toml").touch()
     with pytest.raises(SettingsError, match="exists; choose another name, or continue that run with --resume"):
         new_run("mine", exact=True, resume=False, parent=tmp_path)
     assert new_run("mine", exact=True, resume=True, parent=tmp_path).path == tmp_path / "mine"

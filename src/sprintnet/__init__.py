@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sprintnet.config import Config, load_config, recipes
-    from sprintnet.pipeline import TrainedModel, load_run, train
+    from sprintnet.pipeline import TrainedModel, load_run, load_splits, train
     from sprintnet.run import RunFolder
 
 __version__ = "0.1.0"
@@ -19,10 +19,11 @@ _HOMES = {
     "TrainedModel": "sprintnet.pipeline",
     "load_config": "sprintnet.config",
     "load_run": "sprintnet.pipeline",
+    "load_splits": "sprintnet.pipeline",
     "recipes": "sprintnet.config",
     "train": "sprintnet.pipeline",
 }
-__all__ = ["Config", "RunFolder", "TrainedModel", "load_config", "load_run", "recipes", "train"]
+__all__ = ["Config", "RunFolder", "TrainedModel", "load_config", "load_run", "load_splits", "recipes", "train"]
 
 
 def __getattr__(name: str) -> Any:

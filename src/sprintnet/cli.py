@@ -45,9 +45,11 @@ def train(options: argparse.Namespace, words: list[str]) -> None:
         _train_help(options, recipe)
         return
     from sprintnet.config import load_config
+    from sprintnet.data.sources import require
     from sprintnet.run import new_run
 
     config = load_config(recipe, overrides)
+    require(config.data.name)
     run = new_run(options.name or Path(recipe).stem, exact=bool(options.name), resume=options.resume)
 
     from sprintnet import pipeline
@@ -65,16 +67,20 @@ def train(options: argparse.Namespace, words: list[str]) -> None:
 
 def val(options: argparse.Namespace, words: list[str]) -> None:
     """Evaluates a finished run on one of its splits."""
-    _refuse(words)
+    overrides = _overrides(words)
+    from sprintnet.run import open_run
+
+    open_run(options.folder)
+
     from sprintnet import pipeline
 
-    trained = pipeline.load_run(options.folder)
-    known = trained.splits.named()
-    if options.split not in known:
+    trained, config = pipeline.load_run(options.folder, overrides)
+    splits = pipeline.load_splits(config)
+    if options.split not in splits:
         raise SettingsError(
-            f"--split {options.split}: this run has {', '.join(known)}; train with data.val=0.1 to hold out a part"
+            f"--split {options.split}: this run has {', '.join(splits)}; train with data.val=0.1 to hold out a part"
         )
-    _, _, figures = trained.evaluate(options.split)
+    _, _, figures = trained.evaluate(splits[options.split])
     print(f"{options.folder}: {options.split}, {figures['images']:,} images")
     print(f"top-1 accuracy  {figures['accuracy']:8.2%}")
     print(f"top-5 accuracy  {figures['top5_accuracy']:8.2%}")
@@ -138,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("-h", "--help", action="store_true", help="show this help and every setting of the recipe")
     verb.add_argument("--name", default="", help="name of the run folder under runs/train (default: the recipe's)")
     verb.add_argument("--resume", action="store_true", help="go on with the run of that name from its last checkpoint")
-    verb = add("val", val, "sprintnet val RUN [--split test|val|train]")
+    verb = add("val", val, "sprintnet val RUN [--split test|val|train] [KEY=VALUE | --KEY VALUE]...")
     verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/davidnet")
     verb.add_argument("--split", choices=("test", "val", "train"), default="test", help="which images (default: test)")
     add("summary", summary, f"sprintnet summary {overrides}")
@@ -151,16 +157,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _recipe_and_overrides(words: list[str]) -> tuple[str, list[str]]:
-    """Returns the recipe and `key=value` overrides from the words of a command line; `--key value` is understood too."""
-    recipe, overrides, left = "davidnet", [], list(words)
-    if left and "=" not in left[0] and not left[0].startswith("--"):
-        recipe = left.pop(0)
+    """Returns the recipe, which comes first or not at all, and the overrides."""
+    if words and "=" not in words[0] and not words[0].startswith("--"):
+        return words[0], _overrides(words[1:])
+    return "davidnet", _overrides(words)
+
+
+def _overrides(words: list[str]) -> list[str]:
+    """Returns `key=value` from the words of a command line, in which `--key value` and `--key=value` are other spellings."""
+    overrides, left = [], list(words)
     while left:
         word = left.pop(0)
         if word.startswith("--") and "=" not in word:
             word = f"{word}={left.pop(0) if left else ''}"
         overrides.append(word.removeprefix("--"))
-    return recipe, overrides
+    return overrides
 
 
 def _train_help(options: argparse.Namespace, recipe: str) -> None:

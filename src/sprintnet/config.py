@@ -1,7 +1,7 @@
 """The root Config: a recipe's TOML, then dotted overrides, validated together and frozen; every mistake is reported at once."""
 
 import difflib
-import math
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -22,9 +22,9 @@ from sprintnet.training.settings import OptimSettings, ScheduleSettings
 class Config:
     """Everything that decides a run; a recipe gives the values, overrides change them, nothing changes them afterwards."""
 
-    epochs: Annotated[int, Ge(1)] = 24
+    epochs: Annotated[int, Interval(ge=1, le=1_000_000)] = 24
     """Passes over the training images."""
-    batch_size: Annotated[int, Ge(2)] = 512
+    batch_size: Annotated[int, Interval(ge=2, le=1_000_000)] = 512
     """Images a step."""
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.2
     """Alpha of label smoothing: targets are (1 - alpha) * one_hot + alpha / K."""
@@ -36,7 +36,7 @@ class Config:
     """Number format of the network's arithmetic; auto: fp16 on a GPU, bf16 on a CPU that has it, else fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: the GPU if PyTorch sees one."""
-    threads: Annotated[int, Ge(0)] = 0
+    threads: Annotated[int, Interval(ge=0, le=1024)] = 0
     """CPU threads; 0: as many as PyTorch finds cores."""
     checkpoint_seconds: Annotated[float, Ge(0)] = 60.0
     """Seconds between checkpoints within an epoch (each epoch's end is always saved); 0: after every step."""
@@ -69,15 +69,22 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
     hints = dict(_leaves(Config))
     values: dict[str, Any] = {}
     mistakes: list[str] = []
-    for key, value, is_text in [*_recipe_items(recipe), *map(_split_override, overrides)]:
+    try:
+        items = [(key, value, False) for key, value in _flatten(_read_recipe(recipe))]
+    except SettingsError as error:
+        items, mistakes = [], [str(error)]
+    items += [(*_split_override(override), True) for override in overrides]
+    for key, value, is_text in items:
         shown = f"{key}={value}"
-        if key not in hints:
+        if value is None:
+            mistakes.append(f"{key}: not understood; an override is written key=value or --key value, such as epochs=3")
+        elif key not in hints:
             mistakes.append(f"{shown}: there is no such setting{_did_you_mean(key, hints)}")
-            continue
-        try:
-            values[key] = _convert(hints[key], _parse(hints[key], value) if is_text else value)
-        except ValueError as broken_rule:
-            mistakes.append(f"{shown}: {broken_rule}")
+        else:
+            try:
+                values[key] = _convert(hints[key], _parse(hints[key], value) if is_text else value)
+            except ValueError as broken_rule:
+                mistakes.append(f"{shown}: {broken_rule}")
     config: Config = _build(Config, values)
     for section in fields(config):
         part = getattr(config, section.name)
@@ -100,25 +107,23 @@ def _recipe_folder() -> Any:
     return resources.files("sprintnet") / "recipes"
 
 
-def _recipe_items(recipe: str | Path) -> Iterator[tuple[str, Any, bool]]:
+def _read_recipe(recipe: str | Path) -> Mapping[str, Any]:
+    known = recipes()
     path = Path(recipe)
-    if path.suffix == ".toml":
-        if not path.is_file():
-            raise SettingsError(f"recipe {recipe}: there is no such file; name a TOML file, or one of: {', '.join(recipes())}")
-        content = path.read_bytes()
-    elif str(recipe) in recipes():
-        content = (_recipe_folder() / f"{recipe}.toml").read_bytes()
-    else:
-        known = recipes()
+    if path.suffix != ".toml" and str(recipe) not in known:
         raise SettingsError(
             f"recipe {recipe}: there is no such recipe{_did_you_mean(str(recipe), known)}; "
             f"name one of: {', '.join(known)}, or the path of a .toml file"
         )
     try:
-        tree = tomllib.loads(content.decode("utf-8"))
-    except ValueError as error:
+        content = path.read_bytes() if path.suffix == ".toml" else (_recipe_folder() / f"{recipe}.toml").read_bytes()
+        return tomllib.loads(content.decode("utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"recipe {recipe}: cannot be read ({error.strerror}); name a file, or one of: {', '.join(known)}"
+        ) from None
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"recipe {recipe}: not valid TOML: {error}") from None
-    return ((key, value, False) for key, value in _flatten(tree))
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -137,11 +142,9 @@ def _leaves(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, hint
 
 
-def _split_override(override: str) -> tuple[str, str, bool]:
+def _split_override(override: str) -> tuple[str, str | None]:
     key, equals, value = override.partition("=")
-    if not equals:
-        raise SettingsError(f"{override}: not understood; an override is written key=value or --key value, such as epochs=3")
-    return key.replace("-", "_"), value, True
+    return (key.replace("-", "_"), value) if equals else (override, None)
 
 
 def _did_you_mean(key: str, known: Mapping[str, Any]) -> str:
@@ -156,7 +159,7 @@ def _parse(hint: Any, text: str) -> Any:
         return text
     try:
         tree = tomllib.loads(f"value = [{text}]" if get_origin(base) is tuple and "[" not in text else f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
     return tree["value"] if len(tree) == 1 else text
 
@@ -181,11 +184,11 @@ def _convert(hint: Any, value: Any) -> Any:
     if hint is int and (isinstance(value, bool) or not isinstance(value, int)):
         raise ValueError("must be a whole number")
     if hint is float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise ValueError("must be a number")
         return float(value)
-    if hint is str and not isinstance(value, str):
-        raise ValueError("must be text in quotes")
+    if hint is str and not (isinstance(value, str) and value.isprintable()):
+        raise ValueError("must be text of printable characters")
     return value
 
 

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from sprintnet.config import Config, differences, load_config
 from sprintnet.data import sources
 from sprintnet.data.dataset import ImageDataset, channel_statistics, digest, hold_out
 from sprintnet.data.loader import Loader, Normalisation
-from sprintnet.errors import SettingsError
+from sprintnet.errors import SettingsError, SprintNetError
 from sprintnet.evaluation.metrics import Floats, Ints, summarise
 from sprintnet.evaluation.predict import predict
-from sprintnet.models.build import build_model, load_weights, weights_to_bytes
+from sprintnet.models.build import build_model, load_model, weights_to_bytes
 from sprintnet.reporting.progress import track
 from sprintnet.reporting.table import RULE, table_row, training_header
 from sprintnet.run import RunFolder, environment, open_run, read_json, write_atomic, write_json, write_rows
@@ -31,75 +31,76 @@ from sprintnet.training.step import Step
 
 EVALUATION_BATCH = 500
 
-
-@dataclass(frozen=True)
-class Splits:
-    """The data of a run; `val` is None where nothing is held out."""
-
-    train: ImageDataset
-    val: ImageDataset | None
-    test: ImageDataset
-
-    def named(self) -> dict[str, ImageDataset]:
-        """Returns the splits that exist, by name."""
-        return {name: part for name, part in vars(self).items() if part is not None}
+Splits = dict[str, ImageDataset]
+"""The data of a run: train and test, and val where a part of the training set is held out."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A finished run, opened again: its network on the device with what is needed to feed it."""
+    """A trained network on its device, with what is needed to feed it."""
 
     model: nn.Module
+    classes: tuple[str, ...]
     normalisation: Normalisation
-    splits: Splits
     context: Runtime
 
-    def evaluate(self, split: str) -> tuple[Floats, Ints, dict[str, Any]]:
-        """Returns logits (N, K), labels (N,) and the figures of a split: train, val or test."""
-        dataset = self.splits.named()[split]
+    def evaluate(self, dataset: ImageDataset) -> tuple[Floats, Ints, dict[str, Any]]:
+        """Returns logits (N, K), labels (N,) and the figures of a data set; raises SettingsError if its classes are others."""
+        if dataset.classes != self.classes:
+            raise SettingsError(
+                f"the data has the classes {', '.join(dataset.classes)}; the network: {', '.join(self.classes)}"
+            )
         loader = Loader(dataset, self.normalisation, EVALUATION_BATCH, self.context.device)
-        batches = track(loader.in_order(), len(loader), f"evaluating {split}")
-        logits, labels = predict(self.model, batches, self.context)
+        logits, labels = predict(self.model, track(loader.in_order(), len(loader), "evaluating"), self.context)
         return logits, labels, summarise(logits, labels, dataset.classes)
 
 
 def train(config: Config, run: RunFolder, *, resume: bool = False) -> dict[str, Any]:
     """Trains, evaluates and returns the metrics; everything is left in the run folder.
 
-    With `resume` an interrupted run of the same settings goes on from its last step, and a finished one returns its metrics.
-    Raises SettingsError, DataError, DivergedError or Interrupted.
+    With `resume` an interrupted run of the same settings and data goes on from its last step, a finished one returns its
+    metrics. Raises SettingsError, DataError, DivergedError or Interrupted.
     """
     run.path.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(run.lock, blocking=False):
-            if resume:
-                _refuse_changes(config, run)
-                if run.metrics.exists():
-                    run.log(f"{run.path}: finished already, nothing to resume")
-                    return read_json(run.metrics)
+            if run.config.exists():
+                _refuse_others(config, run, resume)
+            if run.metrics.exists():
+                run.log(f"{run.path}: finished already, nothing to resume")
+                run.checkpoint.unlink(missing_ok=True)
+                return read_json(run.metrics)
             return _train(config, run)
     except Timeout:
         raise SettingsError(f"{run.path}: another process is training here; wait for it, or choose another --name") from None
+    except torch.OutOfMemoryError:
+        raise SprintNetError(
+            f"batch_size={config.batch_size}: too much for the device's memory; start another run with a smaller one"
+        ) from None
 
 
-def load_run(path: str | Path) -> TrainedModel:
-    """Returns the trained network of a run folder with its data; raises SettingsError where files are missing or damaged."""
+def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedModel, Config]:
+    """Returns the trained network of a run folder and the run's settings, with overrides such as `device=cpu` applied.
+
+    Raises SettingsError where files are missing or damaged.
+    """
     run = open_run(path)
-    config = load_config(run.config)
+    config = load_config(run.config, overrides)
     context = runtime.start(config.device, config.precision, config.threads, config.seed)
-    splits = load_splits(config, print)
-    model = _build(config, splits, context)
-    facts = load_weights(model, run.weights)
-    return TrainedModel(model, Normalisation(tuple(facts["mean"]), tuple(facts["std"])), splits, context)
+    model, facts = load_model(run.weights)
+    normalisation = Normalisation(tuple(facts["mean"]), tuple(facts["std"]))
+    return TrainedModel(_on_device(model, context), tuple(facts["classes"]), normalisation, context), config
 
 
-def load_splits(config: Config, log: Callable[[str], None]) -> Splits:
-    """Returns the data of these settings; raises DataError where it cannot be had."""
+def load_splits(config: Config, log: Callable[[str], None] = print) -> Splits:
+    """Returns the data of these settings; raises DataError where it cannot be had, SettingsError for an empty hold-out."""
     train, test = sources.load(config.data.name, config.data.source, log)
     if not config.data.val:
-        return Splits(train, None, test)
+        return {"train": train, "test": test}
     kept, held_out = hold_out(train, config.data.val, config.seed)
-    return Splits(kept, held_out, test)
+    if not len(held_out):
+        raise SettingsError(f"data.val={config.data.val:g}: less than one image a class; hold out a larger share, or none (0)")
+    return {"train": kept, "val": held_out, "test": test}
 
 
 def _train(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -107,18 +108,26 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
     is_resumed = run.checkpoint.exists()
     context = runtime.start(config.device, config.precision, config.threads, config.seed)
     splits = load_splits(config, run.log)
-    facts = environment(**context.describe(), data_sha256=digest(*splits.named().values()))
+    images = splits["train"]
+    if len(images) % config.batch_size == 1:
+        raise SettingsError(
+            f"batch_size={config.batch_size}: leaves one of the {len(images):,} training images alone in the last batch, "
+            f"too few for batch norm; use {config.batch_size + 1}"
+        )
+    record = environment(**context.describe(), data_sha256=digest(*splits.values()))
+    if is_resumed:
+        _refuse_other_surroundings(read_json(run.environment), record, run)
+    write_json(run.environment, record)
     write_atomic(run.config, config.to_toml())
-    write_json(run.environment, facts)
 
-    normalisation = Normalisation(*channel_statistics(splits.train.images))
-    model = _build(config, splits, context)
+    normalisation = Normalisation(*channel_statistics(images.images))
+    model = _on_device(build_model(config.model, len(images.classes), images.image_shape), context)
     step = Step(model, build_optimizer(model, config.optim), context, config.label_smoothing, config.l1)
     plan = Plan(config.epochs, config.optim.max_lr, config.schedule, config.augment, config.seed, config.checkpoint_seconds)
-    loader = Loader(splits.train, normalisation, config.batch_size, context.device)
-    val_loader = Loader(splits.val or splits.test, normalisation, EVALUATION_BATCH, context.device)
+    loader = Loader(images, normalisation, config.batch_size, context.device)
+    val_loader = Loader(splits.get("val", splits["test"]), normalisation, EVALUATION_BATCH, context.device)
 
-    run.log(training_header(config, context.describe(), {name: len(part) for name, part in splits.named().items()}))
+    run.log(training_header(config, context.describe(), {name: len(part) for name, part in splits.items()}))
     rows = []
     for row in fit(plan, step, loader, val_loader, run, track):
         rows.append(row)
@@ -127,23 +136,24 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
     run.log(RULE)
 
     # the last epoch's weights are the result: test data has chosen nothing
-    metadata = {
-        "classes": splits.train.classes,
-        "image_shape": splits.train.image_shape,
+    facts = {
+        "model": asdict(config.model),
+        "classes": images.classes,
+        "image_shape": images.image_shape,
         "mean": normalisation.mean,
         "std": normalisation.std,
-        "config": asdict(config),
-        "commit": facts["commit"],
+        "commit": record["commit"],
     }
-    write_atomic(run.weights, weights_to_bytes(model, metadata))
+    write_atomic(run.weights, weights_to_bytes(model, facts))
+    trained = TrainedModel(model, images.classes, normalisation, context)
     seconds = sum(row["train_seconds"] for row in rows)
     metrics = {
-        **_evaluate(TrainedModel(model, normalisation, splits, context), run),
+        **_evaluate(trained, {name: part for name, part in splits.items() if name != "train"}, run),
         "epochs": len(rows),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "skipped_steps": sum(row["skipped_steps"] for row in rows),
         "train_seconds": seconds,
-        "images_per_second": len(rows) * len(splits.train) / seconds,
+        "images_per_second": len(rows) * len(images) / seconds,
         "command_seconds": None if is_resumed else time.monotonic() - started,
     }
     write_json(run.metrics, metrics)
@@ -151,28 +161,39 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
     return metrics
 
 
-def _evaluate(trained: TrainedModel, run: RunFolder) -> dict[str, Any]:
-    """Returns the figures of the test set, and of the held-out part if there is one; their logits go to predictions.npz."""
+def _evaluate(trained: TrainedModel, splits: Splits, run: RunFolder) -> dict[str, Any]:
+    """Returns the figures of each split; their logits and labels go to predictions.npz."""
     arrays: dict[str, Any] = {}
     figures: dict[str, Any] = {}
-    for split in [name for name in trained.splits.named() if name != "train"]:
-        logits, labels, figures[split] = trained.evaluate(split)
-        arrays |= {f"{split}_logits": logits, f"{split}_labels": labels}
+    for name, dataset in splits.items():
+        logits, labels, figures[name] = trained.evaluate(dataset)
+        arrays |= {f"{name}_logits": logits, f"{name}_labels": labels}
     archive = io.BytesIO()
     np.savez(archive, **arrays)
     write_atomic(run.predictions, archive.getvalue())
     return figures
 
 
-def _build(config: Config, splits: Splits, context: Runtime) -> nn.Module:
-    model = build_model(config.model, len(splits.train.classes), splits.train.image_shape)
+def _on_device(model: nn.Module, context: Runtime) -> nn.Module:
     return model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def _refuse_changes(config: Config, run: RunFolder) -> None:
-    changed = differences(load_config(run.config), config) if run.config.exists() else []
-    if changed:
+def _refuse_others(config: Config, run: RunFolder, resume: bool) -> None:
+    """Raises SettingsError where the folder holds a run that is not to be resumed, or one of other settings."""
+    if not resume:
+        raise SettingsError(f"{run.path}: holds a run already; choose another folder, or resume it")
+    if changed := differences(load_config(run.config), config):
         raise SettingsError(
             f"--resume: the settings of {run.path} were others:\n  " + "\n  ".join(changed) + "\n"
             "resume with the settings of that run, or start another run without --resume"
         )
+
+
+def _refuse_other_surroundings(old: Mapping[str, Any], new: Mapping[str, Any], run: RunFolder) -> None:
+    """Raises SettingsError where data or precision are not those of the run's first part; logs what may change last bits."""
+    for key, remedy in (("data_sha256", "restore the data"), ("precision", f"add precision={old['precision']}")):
+        if old[key] != new[key]:
+            raise SettingsError(f"--resume: {run.path} began with {key} {old[key]}, now it is {new[key]}; {remedy}")
+    moved = [key for key in ("versions", "device", "gpu", "cpu", "threads") if old[key] != new[key]]
+    if moved:
+        run.log(f"resuming on another machine or set-up ({', '.join(moved)}): the result may differ in its last bits")

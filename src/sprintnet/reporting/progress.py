@@ -1,20 +1,42 @@
 """A progress bar on a terminal; nothing elsewhere."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 Item = TypeVar("Item")
 
 
 def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
-    """Passes items on; a terminal shows how many of how many have gone by, and how long the rest will take."""
+    """Passes items on; a terminal shows how many of `total` have gone by, and how long the rest will take."""
+    return _track(items, total, label, (MofNCompleteColumn(), TimeRemainingColumn()), lambda _: 1)
+
+
+def track_bytes(chunks: Iterable[bytes], total: int, label: str) -> Iterator[bytes]:
+    """Passes chunks on; a terminal shows how many of `total` bytes (0: unknown) have gone by, and how fast."""
+    return _track(chunks, total, label, (DownloadColumn(), TransferSpeedColumn()), len)
+
+
+def _track(
+    items: Iterable[Item], total: int, label: str, columns: tuple[ProgressColumn, ...], size: Callable[[Item], int]
+) -> Iterator[Item]:
     console = Console(stderr=True)
     if not console.is_terminal:
         yield from items
         return
-    columns = (TextColumn(label), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield from progress.track(items, total=total, description=label)
+    with Progress(TextColumn(label), BarColumn(), *columns, console=console, transient=True) as progress:
+        task = progress.add_task(label, total=total or None)
+        for item in items:
+            yield item
+            progress.advance(task, size(item))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from sprintnet.data.loader import Batch, Loader
 from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import DivergedError
@@ -62,7 +64,7 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
     yield from progress.rows
 
     def save() -> None:
-        _read_finite(step, progress)
+        _read_sound(step, progress)
         save_checkpoint(run.checkpoint, _state(step, progress))
 
     step.model.train()
@@ -81,16 +83,19 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
                     save()
                     signals.raise_if_received()
                     saved = time.monotonic()
-            totals = _read_finite(step, progress)
+                    started = saved - progress.seconds  # the clock stands while a checkpoint is written
+            totals = _read_sound(step, progress)
             trained = time.monotonic()
             progress.seconds = trained - started
             val_batches = signals.guard(track(val.in_order(), len(val), f"{label}, evaluating"), save)
             logits, truths = predict(step.model, val_batches, step.runtime)
+            if not np.isfinite(logits).all():
+                raise _diverged(progress, "the network's answers are no longer finite")
             row = {
                 "epoch": progress.epoch + 1,
                 "lr": plan.learning_rate(progress.epoch),
-                "train_loss": totals.loss / totals.images,
-                "train_accuracy": totals.correct / totals.images,
+                "train_loss": totals.loss / totals.images if totals.images else math.nan,
+                "train_accuracy": totals.correct / totals.images if totals.images else math.nan,
                 "val_loss": cross_entropy(logits, truths, step.label_smoothing),
                 "val_accuracy": top_k_accuracy(logits, truths, 1),
                 "train_seconds": progress.seconds,
@@ -101,15 +106,21 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
             step.reset()
             save_checkpoint(run.checkpoint, _state(step, progress))
             yield row
+            signals.raise_if_received()
 
 
-def _read_finite(step: Step, progress: Progress) -> Totals:
-    """Returns the totals of the epoch so far; raises DivergedError where they hold no finite loss."""
+def _read_sound(step: Step, progress: Progress) -> Totals:
+    """Returns the totals of the epoch so far; raises DivergedError where loss, weights or loss scale are lost."""
     totals = step.read()
-    if totals.images and math.isfinite(totals.loss):
-        return totals
-    cause = f"the loss is {totals.loss}" if totals.images else f"all {totals.skipped} steps overflowed"
-    raise DivergedError(
+    if not math.isfinite(totals.loss):
+        raise _diverged(progress, f"the loss is {totals.loss}")
+    if not step.is_sound():
+        raise _diverged(progress, "weights are no longer finite, or every step overflows")
+    return totals
+
+
+def _diverged(progress: Progress, cause: str) -> DivergedError:
+    return DivergedError(
         f"training diverged in epoch {progress.epoch + 1}, by step {progress.batch}: {cause}; "
         "the last good checkpoint is kept; start again with a lower optim.max_lr, or with precision=fp32"
     )

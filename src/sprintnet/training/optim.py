@@ -8,7 +8,7 @@ from sprintnet.training.settings import OptimSettings
 
 def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
     """Returns SGD over all parameters; fused, so that a step is one pass over memory and needs no synchronisation."""
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         model.parameters(),
         lr=settings.max_lr,
         momentum=settings.momentum,
@@ -16,6 +16,10 @@ def build_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Op
         weight_decay=settings.weight_decay,
         fused=True,
     )
+    if settings.momentum:
+        for parameter in model.parameters():  # left to itself, a first step that fp16 skips would leave it uninitialised
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

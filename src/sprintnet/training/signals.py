@@ -3,10 +3,11 @@
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from sprintnet.data.loader import Batch
 from sprintnet.errors import Interrupted
+
+Item = TypeVar("Item")
 
 
 class Signals:
@@ -34,13 +35,13 @@ class Signals:
             name = signal.Signals(self.received).name
             raise Interrupted(f"{name}: the state is saved; continue with the same command and --resume", self.received)
 
-    def guard(self, batches: Iterable[Batch], save: Callable[[], None]) -> Iterator[Batch]:
-        """Passes batches on until a signal has been noted; then saves and raises Interrupted."""
-        for batch in batches:
+    def guard(self, items: Iterable[Item], save: Callable[[], None]) -> Iterator[Item]:
+        """Passes items on until a signal has been noted; then saves and raises Interrupted."""
+        for item in items:
             if self.received:
                 save()
             self.raise_if_received()
-            yield batch
+            yield item
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = number

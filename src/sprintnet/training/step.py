@@ -30,7 +30,7 @@ class Step:
         self.model, self.optimizer, self.runtime = model, optimizer, runtime
         self.label_smoothing, self.l1 = label_smoothing, l1
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
-        self._statistics = [buffer for buffer in model.buffers() if buffer is not None]
+        self._statistics = list(model.buffers())
         self._one = torch.ones((), device=runtime.device)
         self.totals = torch.zeros(4, dtype=torch.float64, device=runtime.device)
 
@@ -59,6 +59,12 @@ class Step:
         """Returns the totals; this waits for the device."""
         loss, correct, images, skipped = self.totals.tolist()
         return Totals(loss, int(correct), int(images), int(skipped))
+
+    def is_sound(self) -> bool:
+        """Returns whether weights and batch-norm statistics are finite and the loss scale has not collapsed; this waits."""
+        floats = [tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point()]
+        is_finite = torch.stack([tensor.isfinite().all() for tensor in floats]).all()
+        return bool(is_finite) and (not self.scaler.is_enabled() or self.scaler.get_scale() >= 1)
 
     def reset(self) -> None:
         """Sets the totals to zero."""
