@@ -35,7 +35,7 @@ def sprintnet(tmp_path: Path) -> Command:
 
     def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-W", "error", "-m", "sprintnet.cli", *arguments],
+            [sys.executable, "-W", "error", "-m", "sprintnet", *arguments],
             cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
 

@@ -86,6 +86,11 @@ def test_validation_images_are_not_trained_on_and_test_images_choose_nothing(tin
     assert len(set(pixels)) == len(pixels)
 
 
+def test_a_cutout_larger_than_the_images_is_refused(tmp_path: Path, tiny: list[str]) -> None:
+    with pytest.raises(SettingsError, match=r"augment.cutout=33: larger than the images"):
+        train(load_config("davidnet", [*tiny, "augment.cutout=33"]), RunFolder(tmp_path / "run"))
+
+
 def test_a_hold_out_of_no_image_is_refused(tiny: list[str]) -> None:
     with pytest.raises(SettingsError, match=r"data.val=0.01: less than one image a class"):
         load_splits(load_config("davidnet", [*tiny, "data.val=0.01"]))
@@ -182,7 +187,7 @@ class Trainer:
 
     def __init__(self, folder: Path, overrides: list[str]):
         self.folder = folder
-        self.arguments = [sys.executable, "-m", "sprintnet.cli", "train", "davidnet", "--name", "run", *overrides]
+        self.arguments = [sys.executable, "-m", "sprintnet", "train", "davidnet", "--name", "run", *overrides]
 
     def start(self, *more: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -232,7 +237,7 @@ def test_kill_9_anywhere_then_resume_ends_in_the_same_bits(trainer: Callable[[st
             time.sleep(0.5)
         else:
             wait_for_step(victim.run, process)
-            time.sleep(moments.uniform(0, 2 * seconds))  # twice: saving each step takes about as long again
+            time.sleep(moments.uniform(0, seconds))
         process.kill()
         process.communicate()
         in_training += victim.run.checkpoint.exists()
@@ -253,9 +258,9 @@ def test_a_signal_saves_and_says_how_to_go_on(trainer: Callable[[str], Trainer],
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == exit_code
-    assert (
-        errors == f"sprintnet: {signal.Signals(number).name}: the state is saved; continue with the same command and --resume\n"
-    )
+    name = signal.Signals(number).name
+    advice = "the state is saved in runs/train/run; continue with the same command and --resume"
+    assert errors == f"sprintnet: {name}: {advice}\n"
     interrupted.finish("--resume")
     undisturbed.finish()
     assert interrupted.weights() == undisturbed.weights()
@@ -289,7 +294,9 @@ def test_a_file_that_cannot_be_written_is_one_message_and_the_run_goes_on_later(
         cwd=limited.folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert process.returncode == 1
-    assert "File too large; what was finished is kept" in process.stderr
+    assert (
+        "File too large; mend the cause and repeat the command; an unfinished training goes on with --resume" in process.stderr
+    )
     assert "Traceback" not in process.stderr
     limited.finish("--resume", wide)
     undisturbed.finish(wide)

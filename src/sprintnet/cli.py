@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sprintnet import __version__
 from sprintnet.errors import SettingsError, SprintNetError
 
 EXTRA_OF_MODULE = {"torch": "train", "safetensors": "train"}
@@ -31,9 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("interrupted; finished files are kept", 130)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        remedy = "what was finished is kept; mend the cause and repeat the command (train: with --resume)"
+        remedy = "mend the cause and repeat the command; an unfinished training goes on with --resume"
         return _fail(f"{where}{error.strerror or error}; {remedy}", SprintNetError.exit_code)
     return 0
 
@@ -130,6 +132,7 @@ def recipes(options: argparse.Namespace, words: list[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("sprintnet", description="Train, explain, prove and ship small-image classifiers.")
+    parser.add_argument("--version", action="version", version=f"sprintnet {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def add(verb: str, run: object, usage: str, help: bool = True) -> argparse.ArgumentParser:
@@ -169,7 +172,7 @@ def _overrides(words: list[str]) -> list[str]:
     while left:
         word = left.pop(0)
         if word.startswith("--") and "=" not in word:
-            word = f"{word}={left.pop(0) if left else ''}"
+            word = f"{word}={left.pop(0)}" if left else word
         overrides.append(word.removeprefix("--"))
     return overrides
 
@@ -194,7 +197,3 @@ def _refuse(words: list[str]) -> None:
 def _fail(message: str, exit_code: int) -> int:
     print(f"sprintnet: {message}", file=sys.stderr)
     return exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -33,10 +33,12 @@ class Config:
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     """Seed of the first weights, the order of the images and their augmentation."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of the network's arithmetic; auto: fp16 on a GPU, bf16 on a CPU that has it, else fp32."""
+    """Number format of the network's arithmetic; auto: fp16 on a GPU, bf16 on a CPU that has it, else fp32.
+
+    fp16 on a CPU works but is slow."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: the GPU if PyTorch sees one."""
-    threads: Annotated[int, Interval(ge=0, le=1024)] = 0
+    threads: Annotated[int, Interval(ge=0, le=256)] = 0
     """CPU threads; 0: as many as PyTorch finds cores."""
     checkpoint_seconds: Annotated[float, Ge(0)] = 60.0
     """Seconds between checkpoints within an epoch (each epoch's end is always saved); 0: after every step."""
@@ -77,9 +79,12 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
     for key, value, is_text in items:
         shown = f"{key}={value}"
         if value is None:
-            mistakes.append(f"{key}: not understood; an override is written key=value or --key value, such as epochs=3")
+            mistakes.append(
+                f"{key}: not understood; an override is written key=value or --key value, such as epochs=3, after the recipe"
+            )
         elif key not in hints:
-            mistakes.append(f"{shown}: there is no such setting{_did_you_mean(key, hints)}")
+            nearest = _did_you_mean(key, hints) or "; `sprintnet train --help` lists them all"
+            mistakes.append(f"{shown}: there is no such setting{nearest}")
         else:
             try:
                 values[key] = _convert(hints[key], _parse(hints[key], value) if is_text else value)
@@ -113,7 +118,7 @@ def _read_recipe(recipe: str | Path) -> Mapping[str, Any]:
     if path.suffix != ".toml" and str(recipe) not in known:
         raise SettingsError(
             f"recipe {recipe}: there is no such recipe{_did_you_mean(str(recipe), known)}; "
-            f"name one of: {', '.join(known)}, or the path of a .toml file"
+            f"the recipes are {', '.join(known)}, or the path of a .toml file"
         )
     try:
         content = path.read_bytes() if path.suffix == ".toml" else (_recipe_folder() / f"{recipe}.toml").read_bytes()
@@ -148,9 +153,11 @@ def _split_override(override: str) -> tuple[str, str | None]:
 
 
 def _did_you_mean(key: str, known: Mapping[str, Any]) -> str:
-    same_leaf = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
-    nearest = same_leaf or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"; did you mean {nearest[0]}?" if nearest else "; `sprintnet train --help` lists them all"
+    leaf = key.rpartition(".")[2]
+    leaves = {name: name.rpartition(".")[2] for name in known}
+    same_leaf = [name for name, other in leaves.items() if leaf in (other, *other.split("_"))]  # max_lr and lr: optim.max_lr
+    nearest = same_leaf or difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def _parse(hint: Any, text: str) -> Any:
@@ -185,7 +192,7 @@ def _convert(hint: Any, value: Any) -> Any:
         raise ValueError("must be a whole number")
     if hint is float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-            raise ValueError("must be a number")
+            raise ValueError("must be a finite number")
         return float(value)
     if hint is str and not (isinstance(value, str) and value.isprintable()):
         raise ValueError("must be text of printable characters")

@@ -66,6 +66,8 @@ def train(config: Config, run: RunFolder, *, resume: bool = False) -> dict[str, 
         with FileLock(run.lock, blocking=False):
             if run.config.exists():
                 _refuse_others(config, run, resume)
+            elif resume:
+                run.log(f"{run.path}: nothing to resume, starting")
             if run.metrics.exists():
                 run.log(f"{run.path}: finished already, nothing to resume")
                 run.checkpoint.unlink(missing_ok=True)
@@ -114,6 +116,8 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
             f"batch_size={config.batch_size}: leaves one of the {len(images):,} training images alone in the last batch, "
             f"too few for batch norm; use {config.batch_size + 1}"
         )
+    if config.augment.cutout > min(images.image_shape[:2]):
+        raise SettingsError(f"augment.cutout={config.augment.cutout}: larger than the images; use at most half their side")
     record = environment(**context.describe(), data_sha256=digest(*splits.values()))
     if is_resumed:
         _refuse_other_surroundings(read_json(run.environment), record, run)
@@ -127,7 +131,8 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
     loader = Loader(images, normalisation, config.batch_size, context.device)
     val_loader = Loader(splits.get("val", splits["test"]), normalisation, EVALUATION_BATCH, context.device)
 
-    run.log(training_header(config, context.describe(), {name: len(part) for name, part in splits.items()}))
+    sizes = {name: len(part) for name, part in splits.items()}
+    run.log(training_header(str(run.path), config, context.describe(), sizes))
     rows = []
     for row in fit(plan, step, loader, val_loader, run, track):
         rows.append(row)

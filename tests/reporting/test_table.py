@@ -43,8 +43,15 @@ def test_minutes_and_skipped_steps_are_shown() -> None:
 
 def test_the_header_states_the_articles_settings() -> None:
     machine = {"gpu": None, "device": "cpu", "precision": "bf16", "threads": 2}
-    lines = training_header(load_config("davidnet"), machine, {"train": 50_000, "test": 10_000}).splitlines()
-    for line in ("Epochs: 24", "Lr: 0.045", "Max Lr: 0.45", "Batch Size: 512", "Momentum: 0.9", "Weight Decay: 0.0005"):
+    lines = training_header("runs/train/x", load_config("davidnet"), machine, {"train": 50_000, "test": 10_000}).splitlines()
+    for line in (
+        "Epochs: 24",
+        "Lr: 0.045",
+        "Batch Size: 512",
+        "Momentum: 0.9",
+        "Max Lr: 0.45, moving every epoch",
+        "Weight Decay: 0.0005",
+    ):
         assert line in lines
     assert lines[-3:] == [RULE, COLUMNS, RULE]
     assert "Val Columns: test set" in lines

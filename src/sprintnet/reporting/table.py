@@ -7,18 +7,24 @@ COLUMNS = "| Epoch | LR       | Time    | TrainLoss | TrainAcc | ValLoss  | ValA
 RULE = "-" * len(COLUMNS)
 
 
-def training_header(settings: Any, machine: Mapping[str, Any], images: Mapping[str, int]) -> str:
-    """Returns the lines above the table and its head, in the article's words, from a Config and the runtime's description."""
-    optim, schedule, dropout = settings.optim, settings.schedule, settings.model.dropout
+def training_header(place: str, settings: Any, machine: Mapping[str, Any], images: Mapping[str, int]) -> str:
+    """Returns the lines above the table and its head, in the article's words.
+
+    `place` is the run folder, `settings` a Config, `machine` the runtime's description, `images` the size of each split.
+    """
+    optim, schedule, model = settings.optim, settings.schedule, settings.model
     facts = {
+        "Run Folder": place,
         "Using Device": f"{machine['gpu'] or machine['device']}, {machine['precision']}, {machine['threads']} threads",
-        "Images": ", ".join(f"{count:,} {split}" for split, count in images.items()),
+        "Network": f"{model.name}, width {model.width}",
+        "Data": f"{settings.data.name}: " + ", ".join(f"{count:,} {split}" for split, count in images.items()),
+        "Seed": settings.seed,
         "Epochs": settings.epochs,
         "Lr": f"{optim.max_lr * schedule.factors[0]:g}",
-        "Max Lr": f"{optim.max_lr:g}",
+        "Max Lr": f"{optim.max_lr:g}, moving every {schedule.interval}",
         "Batch Size": settings.batch_size,
         "Label Smoothing": f"{settings.label_smoothing:g}",
-        "Dropout": f"{dropout:g}" if dropout else False,
+        "Dropout": f"{model.dropout:g}" if model.dropout else False,
         "Momentum": f"{optim.momentum:g}",
         "Weight Decay": f"{optim.weight_decay:g}",
         "L1": f"{settings.l1:g}" if settings.l1 else False,

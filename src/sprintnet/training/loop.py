@@ -22,8 +22,8 @@ from sprintnet.training.signals import Signals
 from sprintnet.training.step import Step, Totals
 
 Row = dict[str, Any]
-Track = Callable[[Iterable[Batch], int, str], Iterable[Batch]]
-"""Passes batches on and shows how many of how many have gone by, under a label."""
+Track = Callable[[Iterable[Batch], int, str, int], Iterable[Batch]]
+"""Passes batches on and shows how many of how many have gone by, under a label, counting from a number already done."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
         save_checkpoint(run.checkpoint, _state(step, progress))
 
     step.model.train()
-    with Signals() as signals:
+    with Signals(run.path) as signals:
         while progress.epoch < plan.epochs:
             label = f"epoch {progress.epoch + 1}/{plan.epochs}"
             saved = time.monotonic()
             started = saved - progress.seconds
             batches = train.epoch(plan.seed, progress.epoch, plan.augment, progress.batch)
-            for images, labels in track(batches, len(train) - progress.batch, label):
+            for images, labels in track(batches, len(train), label, progress.batch):
                 set_learning_rate(step.optimizer, plan.learning_rate(progress.epoch + progress.batch / len(train)))
                 step(images, labels)
                 progress.batch += 1
@@ -87,7 +87,7 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
             totals = _read_sound(step, progress)
             trained = time.monotonic()
             progress.seconds = trained - started
-            val_batches = signals.guard(track(val.in_order(), len(val), f"{label}, evaluating"), save)
+            val_batches = signals.guard(track(val.in_order(), len(val), f"{label}, evaluating", 0), save)
             logits, truths = predict(step.model, val_batches, step.runtime)
             if not np.isfinite(logits).all():
                 raise _diverged(progress, "the network's answers are no longer finite")
@@ -122,7 +122,7 @@ def _read_sound(step: Step, progress: Progress) -> Totals:
 def _diverged(progress: Progress, cause: str) -> DivergedError:
     return DivergedError(
         f"training diverged in epoch {progress.epoch + 1}, by step {progress.batch}: {cause}; "
-        "the last good checkpoint is kept; start again with a lower optim.max_lr, or with precision=fp32"
+        "checkpoints from before are kept; start again with a lower optim.max_lr, or with precision=fp32"
     )
 
 

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -11,10 +12,14 @@ Item = TypeVar("Item")
 
 
 class Signals:
-    """A context in which the first SIGINT or SIGTERM is only noted; a second one acts as it would have outside."""
+    """A context in which the first SIGINT or SIGTERM is only noted; a second one acts as it would have outside.
 
-    def __init__(self) -> None:
+    `place` is where the state is saved, for the message.
+    """
+
+    def __init__(self, place: Path) -> None:
         self.received = 0
+        self.place = place
         self._outside: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -33,7 +38,8 @@ class Signals:
         """Raises Interrupted if a signal has been noted."""
         if self.received:
             name = signal.Signals(self.received).name
-            raise Interrupted(f"{name}: the state is saved; continue with the same command and --resume", self.received)
+            message = f"{name}: the state is saved in {self.place}; continue with the same command and --resume"
+            raise Interrupted(message, self.received)
 
     def guard(self, items: Iterable[Item], save: Callable[[], None]) -> Iterator[Item]:
         """Passes items on until a signal has been noted; then saves and raises Interrupted."""
