@@ -64,6 +64,8 @@ def train(options: argparse.Namespace, words: list[str]) -> None:
                 f"{split}: {figures['accuracy']:.2%} of {figures['images']:,} images right, "
                 f"{figures['top5_accuracy']:.2%} in the top 5, cross-entropy {figures['cross_entropy']:.4f}"
             )
+            if "tta" in figures:
+                run.log(f"{split}, six views: {figures['tta']['accuracy']:.2%}, in {figures['tta']['seconds']:.1f} s")
     run.log(f"trained in {metrics['train_seconds']:.1f} s, {metrics['images_per_second']:.0f} images/s; kept in {run.path}")
 
 
@@ -107,7 +109,7 @@ def summary(options: argparse.Namespace, words: list[str]) -> None:
     classes, image_shape = classes_and_image_shape(config.data.name)
     print(layer_table(build_model(config.model, len(classes), image_shape), image_shape))
     print("| Epoch | LR       | Momentum |\n-------------------------------")
-    for epoch, lr in enumerate(learning_rates(config.schedule, config.epochs, config.optim.max_lr), 1):
+    for epoch, lr in enumerate(learning_rates(config.schedule, config.epochs, config.peak_lr), 1):
         print(f"| {epoch:5d} | {lr:.6f} | {config.optim.momentum:.6f} |")
 
 

@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt
 from sprintnet.data.settings import AugmentSettings, DataSettings
 from sprintnet.errors import SettingsError
 from sprintnet.models.settings import ModelSettings
-from sprintnet.training.settings import OptimSettings, ScheduleSettings
+from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,19 @@ class Config:
     """CPU threads; 0: as many as PyTorch finds cores."""
     checkpoint_seconds: Annotated[float, Ge(0)] = 60.0
     """Seconds between checkpoints within an epoch (each epoch's end is always saved); 0: after every step."""
+    tta: bool = False
+    """Answer by the mean over six views as well: the image and two shifts by a pixel, each also mirrored."""
     data: DataSettings = field(default_factory=DataSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
+    muon: MuonSettings = field(default_factory=MuonSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+
+    @property
+    def peak_lr(self) -> float:
+        """The peak learning rate of the convolution filters, which the training table shows."""
+        return self.muon.max_lr or self.optim.max_lr
 
     def to_toml(self) -> str:
         """Returns the resolved settings as TOML, which `load_config` reads back to an equal Config."""

@@ -21,6 +21,7 @@ from sprintnet.errors import SettingsError, SprintNetError
 from sprintnet.evaluation.metrics import Floats, Ints, summarise
 from sprintnet.evaluation.predict import predict
 from sprintnet.models.build import build_model, load_model, weights_to_bytes
+from sprintnet.models.sprintnet import SprintNet
 from sprintnet.reporting.progress import track
 from sprintnet.reporting.table import RULE, table_row, training_header
 from sprintnet.run import RunFolder, environment, open_run, read_json, write_atomic, write_json, write_rows
@@ -30,6 +31,7 @@ from sprintnet.training.optim import build_optimizer
 from sprintnet.training.step import Step
 
 EVALUATION_BATCH = 500
+WHITENING_IMAGES = 5000
 
 Splits = dict[str, ImageDataset]
 """The data of a run: train and test, and val where a part of the training set is held out."""
@@ -44,14 +46,17 @@ class TrainedModel:
     normalisation: Normalisation
     context: Runtime
 
-    def evaluate(self, dataset: ImageDataset) -> tuple[Floats, Ints, dict[str, Any]]:
-        """Returns logits (N, K), labels (N,) and the figures of a data set; raises SettingsError if its classes are others."""
+    def evaluate(self, dataset: ImageDataset, *, tta: bool = False) -> tuple[Floats, Ints, dict[str, Any]]:
+        """Returns logits (N, K), labels (N,) and the figures of a data set, with `tta` by the mean over six views.
+
+        Raises SettingsError if its classes are others.
+        """
         if dataset.classes != self.classes:
             raise SettingsError(
                 f"the data has the classes {', '.join(dataset.classes)}; the network: {', '.join(self.classes)}"
             )
         loader = Loader(dataset, self.normalisation, EVALUATION_BATCH, self.context.device)
-        logits, labels = predict(self.model, track(loader.in_order(), len(loader), "evaluating"), self.context)
+        logits, labels = predict(self.model, track(loader.in_order(), len(loader), "evaluating"), self.context, tta)
         return logits, labels, summarise(logits, labels, dataset.classes)
 
 
@@ -126,9 +131,11 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
 
     normalisation = Normalisation(*channel_statistics(images.images))
     model = _on_device(build_model(config.model, len(images.classes), images.image_shape), context)
-    step = Step(model, build_optimizer(model, config.optim), context, config.label_smoothing, config.l1)
-    plan = Plan(config.epochs, config.optim.max_lr, config.schedule, config.augment, config.seed, config.checkpoint_seconds)
     loader = Loader(images, normalisation, config.batch_size, context.device)
+    whitening_seconds = _whiten(model, loader)
+    optimizer = build_optimizer(model, config.optim, config.muon)
+    step = Step(model, optimizer, context, config.label_smoothing, config.l1)
+    plan = Plan(config.epochs, config.peak_lr, config.schedule, config.augment, config.seed, config.checkpoint_seconds)
     val_loader = Loader(splits.get("val", splits["test"]), normalisation, EVALUATION_BATCH, context.device)
 
     sizes = {name: len(part) for name, part in splits.items()}
@@ -151,9 +158,9 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
     }
     write_atomic(run.weights, weights_to_bytes(model, facts))
     trained = TrainedModel(model, images.classes, normalisation, context)
-    seconds = sum(row["train_seconds"] for row in rows)
+    seconds = whitening_seconds + sum(row["train_seconds"] for row in rows)
     metrics = {
-        **_evaluate(trained, {name: part for name, part in splits.items() if name != "train"}, run),
+        **_evaluate(trained, {name: part for name, part in splits.items() if name != "train"}, config.tta, run),
         "epochs": len(rows),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "skipped_steps": sum(row["skipped_steps"] for row in rows),
@@ -166,13 +173,30 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
     return metrics
 
 
-def _evaluate(trained: TrainedModel, splits: Splits, run: RunFolder) -> dict[str, Any]:
+def _whiten(model: nn.Module, loader: Loader) -> float:
+    """Fits a whitening layer, where the network has one, to the first training images; returns the seconds that it took."""
+    started = time.monotonic()
+    if isinstance(model, SprintNet):
+        model.whiten_from(loader.first(WHITENING_IMAGES))
+    return time.monotonic() - started
+
+
+def _evaluate(trained: TrainedModel, splits: Splits, tta: bool, run: RunFolder) -> dict[str, Any]:
     """Returns the figures of each split; their logits and labels go to predictions.npz."""
     arrays: dict[str, Any] = {}
     figures: dict[str, Any] = {}
     for name, dataset in splits.items():
         logits, labels, figures[name] = trained.evaluate(dataset)
         arrays |= {f"{name}_logits": logits, f"{name}_labels": labels}
+        if tta:
+            started = time.monotonic()
+            logits, _, with_tta = trained.evaluate(dataset, tta=True)
+            arrays[f"{name}_tta_logits"] = logits
+            figures[name]["tta"] = {
+                "accuracy": with_tta["accuracy"],
+                "cross_entropy": with_tta["cross_entropy"],
+                "seconds": time.monotonic() - started,
+            }
     archive = io.BytesIO()
     np.savez(archive, **arrays)
     write_atomic(run.predictions, archive.getvalue())

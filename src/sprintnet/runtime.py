@@ -1,5 +1,7 @@
 """Device, precision, threads and seeds: decided once for a run, never at import."""
 
+import ctypes
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +10,11 @@ import torch
 
 from sprintnet.errors import SettingsError
 from sprintnet.run import cpu_flags
+
+# mallopt's parameters, from glibc's malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+KEEP_FREE = 2**31 - 1
+GROW_BY = 2**28
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -44,12 +51,26 @@ def start(device: str, precision: str, threads: int, seed: int) -> Runtime:
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("device=cuda: PyTorch sees no GPU here; use device=auto or device=cpu")
     chosen = "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+    if chosen == "cpu":
+        _keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True  # a resumed run must end in the same bits
     torch.backends.cudnn.benchmark = False
     return Runtime(torch.device(chosen), _best_precision(chosen) if precision == "auto" else precision, torch.get_num_threads())
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc's allocator to keep what is freed.
+
+    A training step frees hundreds of megabytes and asks for them again; handed back to the system in between, each page
+    costs a fault. Other C libraries have no mallopt, and keep their own ways.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, KEEP_FREE), (M_TOP_PAD, GROW_BY)):
+            mallopt(parameter, value)
 
 
 def _best_precision(device: str) -> str:

@@ -19,7 +19,7 @@ from sprintnet.run import RunFolder
 from sprintnet.runtime import Runtime
 from sprintnet.training.loop import Plan, fit
 from sprintnet.training.optim import build_optimizer
-from sprintnet.training.settings import OptimSettings, ScheduleSettings
+from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
 from sprintnet.training.step import Step
 
 CPU = torch.device("cpu")
@@ -44,7 +44,13 @@ def loader(count: int = 50) -> Loader:
 def step(precision: str = "fp32") -> Step:
     torch.manual_seed(0)  # of weights and dropout alike
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2), nn.BatchNorm1d(2), nn.Dropout(0.1))
-    return Step(model, build_optimizer(model, OptimSettings()), Runtime(CPU, precision, 1), label_smoothing=0.1, l1=0)
+    return Step(
+        model,
+        build_optimizer(model, OptimSettings(max_lr=0.1), MuonSettings()),
+        Runtime(CPU, precision, 1),
+        label_smoothing=0.1,
+        l1=0,
+    )
 
 
 def plan(epochs: int = 3, interval: str = "epoch", checkpoint_seconds: float = 60) -> Plan:

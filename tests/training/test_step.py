@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sprintnet.runtime import Runtime
-from sprintnet.training.optim import build_optimizer, set_learning_rate
-from sprintnet.training.settings import OptimSettings
+from sprintnet.training.optim import build_optimizer, set_learning_rates
+from sprintnet.training.settings import MuonSettings, OptimSettings
 from sprintnet.training.step import Step
 
 
@@ -22,7 +22,9 @@ def network() -> nn.Module:
 
 def make_step(precision: str = "fp32", model: nn.Module | None = None, label_smoothing: float = 0.0, l1: float = 0.0) -> Step:
     model = model or network()
-    return Step(model, build_optimizer(model, OptimSettings(max_lr=0.1)), runtime(precision), label_smoothing, l1)
+    return Step(
+        model, build_optimizer(model, OptimSettings(max_lr=0.1), MuonSettings()), runtime(precision), label_smoothing, l1
+    )
 
 
 IMAGES = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -33,10 +35,10 @@ def test_nesterov_momentum_and_weight_decay_by_their_formulas() -> None:
     weight = nn.Parameter(torch.tensor([2.0, -1.0]))
     model = nn.Module()
     model.weight = weight
-    optimizer = build_optimizer(model, OptimSettings(max_lr=9, momentum=0.9, weight_decay=0.01))
+    optimizer = build_optimizer(model, OptimSettings(max_lr=9, momentum=0.9, weight_decay=0.01), MuonSettings())
     expected, velocity = weight.detach().clone(), torch.zeros(2)
     for lr, gradient in ((0.1, [1.0, 2.0]), (0.2, [-1.0, 0.5]), (0.05, [0.3, 0.3])):
-        set_learning_rate(optimizer, lr)
+        set_learning_rates(optimizer, lr / 9, 0)
         weight.grad = torch.tensor(gradient)
         optimizer.step()
         total = torch.tensor(gradient) + 0.01 * expected
@@ -47,7 +49,7 @@ def test_nesterov_momentum_and_weight_decay_by_their_formulas() -> None:
 
 def test_without_momentum_it_is_plain_descent() -> None:
     model = nn.Linear(1, 1)
-    optimizer = build_optimizer(model, OptimSettings(momentum=0, nesterov=True))
+    optimizer = build_optimizer(model, OptimSettings(momentum=0, nesterov=True), MuonSettings())
     assert not optimizer.param_groups[0]["nesterov"]
 
 

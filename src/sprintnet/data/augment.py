@@ -57,7 +57,7 @@ def draw(count: int, height: int, width: int, settings: AugmentSettings, generat
 def augment(images: Tensor, draws: Draws, settings: AugmentSettings) -> Tensor:
     """Returns varied images (B, C, H, W) from normalised ones; what comes into view is 0, the mean colour."""
     if settings.crop_padding:
-        images = crop(images, draws.crop, settings.crop_padding)
+        images = crop(images, draws.crop, settings.crop_padding, "reflect" if settings.padding == "reflect" else "constant")
     if settings.flip:
         images = flip(images, draws.flip)
     if settings.affine:
@@ -72,10 +72,10 @@ def flip(images: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen[:, None, None, None], images.flip(-1), images)
 
 
-def crop(images: Tensor, corners: Tensor, padding: int) -> Tensor:
-    """Returns windows of the images' own size, at corners (B, 2) of the images padded by zeros on every side."""
+def crop(images: Tensor, corners: Tensor, padding: int, mode: str = "constant") -> Tensor:
+    """Returns windows of the images' own size, at corners (B, 2) of the images padded on every side (torch's pad modes)."""
     count, _, height, width = images.shape
-    padded = F.pad(images.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))  # (B, H, W, C): pixels move whole
+    padded = F.pad(images, (padding,) * 4, mode).permute(0, 2, 3, 1)  # (B, H, W, C): pixels move whole
     rows = corners[:, 0, None] + torch.arange(height, device=images.device)
     columns = corners[:, 1, None] + torch.arange(width, device=images.device)
     image = torch.arange(count, device=images.device)[:, None, None]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -49,12 +49,25 @@ class Loader:
         count, height, width = self.images.shape[:3]
         generator = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
         order = torch.randperm(count, generator=generator).to(self.images.device)
-        draws = draw(count, height, width, settings, generator).to(self.images.device)
+        draws = draw(count, height, width, settings, generator)
+        if settings.alternate_flip:
+            draws = replace(draws, flip=self._flipped(seed, epoch, settings.flip)[order.cpu()])
+        draws = draws.to(self.images.device)
         for batch in range(first_batch, len(self)):
             part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
             chosen = order[part]
             images = augment(self._normalise(self.images[chosen]), draws[part], settings)
             yield images.contiguous(memory_format=torch.channels_last), self.labels[chosen]
+
+    def first(self, count: int) -> Tensor:
+        """Returns the first `count` images, or all if there are fewer, normalised and unvaried (N, C, H, W)."""
+        return self._normalise(self.images[:count])
+
+    def _flipped(self, seed: int, epoch: int, share: float) -> Tensor:
+        # Jordan 2024, arXiv:2404.00498, section 3.6: all pairs of image and mirror image are seen every two epochs
+        generator = torch.Generator().manual_seed(_epoch_seed(seed, 0))
+        drawn_once = torch.rand(len(self.labels), generator=generator) < share
+        return drawn_once ^ (epoch % 2 == 1)
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         return (pixels.float() * self._scale + self._offset).permute(0, 3, 1, 2)

@@ -1,7 +1,7 @@
 """Settings of the data: which images, which split, which augmentation (no torch here: mistakes are found before it loads)."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
@@ -24,8 +24,12 @@ class AugmentSettings:
 
     crop_padding: Annotated[int, Interval(ge=0, le=32)] = 4
     """Pixels of padding on each side before a random crop back to the image's size."""
+    padding: Literal["zeros", "reflect"] = "zeros"
+    """What the padding shows: the mean colour, or the image mirrored at its border."""
     flip: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Probability of a horizontal flip."""
+    alternate_flip: bool = False
+    """Draw the flips once and turn every image over after each epoch, instead of drawing each epoch anew."""
     affine: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Probability that an image is rotated, shifted and scaled."""
     rotate: Annotated[float, Interval(ge=0, le=180)] = 5.0

@@ -12,8 +12,9 @@ from torch import nn
 from sprintnet.errors import SettingsError
 from sprintnet.models.davidnet import DavidNet
 from sprintnet.models.settings import ModelSettings
+from sprintnet.models.sprintnet import SprintNet
 
-NETWORKS = {"davidnet": DavidNet}
+NETWORKS = {"davidnet": DavidNet, "sprintnet": SprintNet}
 
 
 def build_model(settings: ModelSettings, classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
@@ -24,7 +25,8 @@ def build_model(settings: ModelSettings, classes: int, image_shape: tuple[int, i
     height, width, channels = image_shape
     if min(height, width) < 8:
         raise SettingsError(f"model.name={settings.name}: needs images of 8x8 pixels or more, not {width}x{height}")
-    return NETWORKS[settings.name](classes, channels, (height, width), settings.width, settings.dropout)
+    network = NETWORKS[settings.name]
+    return network(classes, channels, (height, width), settings.width, settings.dropout)
 
 
 def weights_to_bytes(model: nn.Module, facts: dict[str, Any]) -> bytes:

@@ -10,9 +10,9 @@ from annotated_types import Interval
 class ModelSettings:
     """Which network to build; classes, channels and image size come from the data."""
 
-    name: Literal["davidnet"] = "davidnet"
+    name: Literal["davidnet", "sprintnet"] = "davidnet"
     """The network's name."""
     width: Annotated[int, Interval(ge=1, le=1024)] = 64
-    """Channels of the first convolution; the later ones have 2, 4 and 8 times as many."""
+    """Channels of the first trained convolution; the later ones have 2, 4 and 8 (davidnet) or 4 (sprintnet) times as many."""
     dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     """Probability of dropping a feature before the last layer (the article's option, off there)."""

@@ -15,8 +15,8 @@ from sprintnet.evaluation.metrics import cross_entropy, top_k_accuracy
 from sprintnet.evaluation.predict import predict
 from sprintnet.run import RunFolder
 from sprintnet.training.checkpoint import State, load_checkpoint, random_state, save_checkpoint, set_random_state
-from sprintnet.training.optim import set_learning_rate
-from sprintnet.training.schedule import factor_at
+from sprintnet.training.optim import set_learning_rates
+from sprintnet.training.schedule import factor_at, whitening_factor_at
 from sprintnet.training.settings import ScheduleSettings
 from sprintnet.training.signals import Signals
 from sprintnet.training.step import Step, Totals
@@ -37,9 +37,13 @@ class Plan:
     seed: int
     checkpoint_seconds: float
 
-    def learning_rate(self, position: float) -> float:
-        """Returns the rate at a position in epochs."""
-        return self.max_lr * factor_at(self.schedule, self.epochs, position)
+    def factor(self, position: float) -> float:
+        """Returns the factor of the peak rates at a position in epochs."""
+        return factor_at(self.schedule, self.epochs, position)
+
+    def whitening_factor(self, position: float) -> float:
+        """Returns the factor of a whitening layer's peak rate at a position in epochs."""
+        return whitening_factor_at(self.schedule, self.epochs, position)
 
 
 @dataclass
@@ -75,7 +79,8 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
             started = saved - progress.seconds
             batches = train.epoch(plan.seed, progress.epoch, plan.augment, progress.batch)
             for images, labels in track(batches, len(train), label, progress.batch):
-                set_learning_rate(step.optimizer, plan.learning_rate(progress.epoch + progress.batch / len(train)))
+                position = progress.epoch + progress.batch / len(train)
+                set_learning_rates(step.optimizer, plan.factor(position), plan.whitening_factor(position))
                 step(images, labels)
                 progress.batch += 1
                 progress.seconds = time.monotonic() - started
@@ -93,7 +98,7 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
                 raise _diverged(progress, "the network's answers are no longer finite")
             row = {
                 "epoch": progress.epoch + 1,
-                "lr": plan.learning_rate(progress.epoch),
+                "lr": plan.max_lr * plan.factor(progress.epoch),
                 "train_loss": totals.loss / totals.images if totals.images else math.nan,
                 "train_accuracy": totals.correct / totals.images if totals.images else math.nan,
                 "val_loss": cross_entropy(logits, truths, step.label_smoothing),

@@ -17,6 +17,11 @@ def factor_at(settings: ScheduleSettings, epochs: int, position: float) -> float
     return float(np.interp(moment * settings.knots[-1] / epochs, settings.knots, settings.factors))
 
 
+def whitening_factor_at(settings: ScheduleSettings, epochs: int, position: float) -> float:
+    """Returns the factor for a whitening layer's bias at a position in epochs."""
+    return max(0.0, 1 - position / (settings.whitening * epochs))
+
+
 def learning_rates(settings: ScheduleSettings, epochs: int, max_lr: float) -> list[float]:
     """Returns the learning rate at the start of each epoch."""
     return [max_lr * factor_at(settings, epochs, epoch) for epoch in range(epochs)]

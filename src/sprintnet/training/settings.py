@@ -11,14 +11,26 @@ from annotated_types import Interval
 class OptimSettings:
     """Stochastic gradient descent."""
 
-    max_lr: Annotated[float, Interval(gt=0, le=1000)] = 0.45
+    max_lr: Annotated[float, Interval(gt=0, le=10_000)] = 0.45
     """Peak learning rate; the schedule's factors multiply it."""
+    head_lr: Annotated[float, Interval(ge=0, le=10_000)] = 0.0
+    """Peak learning rate of the last layer; 0: max_lr."""
     momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     nesterov: bool = True
     """Nesterov's form of momentum."""
     weight_decay: Annotated[float, Interval(ge=0, le=1)] = 5e-4
-    """Weight decay of every parameter."""
+    """Weight decay of every parameter (of a rate other than max_lr: scaled, so that all decay equally fast)."""
+
+
+@dataclass(frozen=True)
+class MuonSettings:
+    """Muon, for convolution filters; SGD trains the rest."""
+
+    max_lr: Annotated[float, Interval(ge=0, le=10)] = 0.0
+    """Peak learning rate of the filters; 0: no Muon, SGD trains them too."""
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.6
+    """Momentum of Muon."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,8 @@ class ScheduleSettings:
     """The learning rate at each knot, as a factor of optim.max_lr."""
     interval: Literal["epoch", "step"] = "epoch"
     """When the rate moves: at each epoch's start, as in the article's table, or at every step."""
+    whitening: Annotated[float, Interval(gt=0, le=1)] = 0.375
+    """Share of training in which the bias of a whitening layer is trained, at a rate that falls to 0; then it is frozen."""
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
         """Yields (field, rule) for each rule between fields that is broken."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sprintnet.runtime import Runtime
+from sprintnet.training.optim import Optimizer
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Step:
     weights, optimizer, batch-norm statistics and totals stay as they were.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime, label_smoothing: float, l1: float):
+    def __init__(self, model: nn.Module, optimizer: Optimizer, runtime: Runtime, label_smoothing: float, l1: float):
         self.model, self.optimizer, self.runtime = model, optimizer, runtime
         self.label_smoothing, self.l1 = label_smoothing, l1
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
@@ -45,7 +46,7 @@ class Step:
         penalised = loss + self.l1 * self._l1_norm() if self.l1 else loss
         self.optimizer.zero_grad()
         self.scaler.scale(penalised).backward()  # type: ignore[no-untyped-call]
-        self.scaler.step(self.optimizer)
+        self.scaler.step(self.optimizer)  # type: ignore[arg-type]
         self.scaler.update()
         skipped = self.scaler.scale(self._one) < scale  # the scaler backs off exactly where it skips
         for buffer, before in zip(self._statistics, statistics, strict=False):

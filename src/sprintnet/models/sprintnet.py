@@ -1,0 +1,68 @@
+"""SprintNet: frozen patch whitening, then three pairs of convolutions; after airbench94 (Jordan 2024, arXiv:2404.00498)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Convolution(nn.Conv2d):
+    """A 3x3 convolution without bias that begins as the identity on its first channels (dirac initialisation)."""
+
+    def reset_parameters(self) -> None:
+        """Sets the first min(in, out) filters to pass their channel on; the others keep PyTorch's initialisation."""
+        super().reset_parameters()
+        nn.init.dirac_(self.weight.data[: self.in_channels])
+
+
+class Norm(nn.BatchNorm2d):
+    """Batch norm with a trained bias, a fixed weight of 1 and quick statistics."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, eps=1e-12, momentum=0.4)
+        self.weight.requires_grad = False
+
+
+class Block(nn.Sequential):
+    """Two convolutions; the map is halved after the first."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(
+            Convolution(in_channels, out_channels, 3, padding=1, bias=False),
+            nn.MaxPool2d(2),
+            Norm(out_channels),
+            nn.GELU(),
+            Convolution(out_channels, out_channels, 3, padding=1, bias=False),
+            Norm(out_channels),
+            nn.GELU(),
+        )
+
+
+class SprintNet(nn.Module):
+    """Images (B, channels, H, W) -> logits (B, classes); `whiten_from` must see training images before the first step."""
+
+    def __init__(self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0):
+        super().__init__()
+        whitened = 2 * channels * 4
+        self.whiten = nn.Conv2d(channels, whitened, 2)
+        self.whiten.weight.requires_grad = False
+        self.blocks = nn.Sequential(Block(whitened, width), Block(width, 4 * width), Block(4 * width, 4 * width))
+        self.pool = nn.AdaptiveMaxPool2d(1)
+        self.dropout = nn.Dropout(dropout) if dropout else None
+        self.linear = nn.Linear(4 * width, classes, bias=False)
+        with torch.no_grad():
+            self.linear.weight /= self.linear.weight.std()
+
+    def whiten_from(self, images: Tensor, epsilon: float = 5e-4) -> None:
+        """Sets the first layer to the eigenvectors of 2x2 patches of normalised images (N, C, H, W), and their negatives."""
+        patches = F.unfold(images, 2).transpose(1, 2).flatten(0, 1)  # (N * L, C * 4)
+        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+        filters = (vectors / torch.sqrt(values + epsilon)).T.reshape(-1, *self.whiten.weight.shape[1:])
+        self.whiten.weight.data.copy_(torch.cat([filters, -filters]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns logits (B, classes)."""
+        x = self.pool(self.blocks(F.gelu(self.whiten(x)))).flatten(1)
+        if self.dropout is not None:
+            x = self.dropout(x)
+        logits: Tensor = self.linear(x)
+        return logits / self.linear.in_features

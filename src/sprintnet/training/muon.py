@@ -1,0 +1,61 @@
+"""Muon: momentum whose update is orthogonalised (Jordan 2024, https://kellerjordan.github.io/posts/muon), in batches."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum, orthogonalised, for convolution filters (out, in, h, w); each bank keeps a norm of sqrt(out).
+
+    Banks of one shape are orthogonalised together.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float):
+        super().__init__(groups, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Updates every filter bank that has a gradient."""
+        for group in self.param_groups:
+            banks = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    banks[parameter.shape].append(parameter)
+            for parameters in banks.values():
+                self._step(parameters, group["lr"], group["momentum"])
+
+    def _step(self, parameters: list[nn.Parameter], lr: float, momentum: float) -> None:
+        directions = []
+        for parameter in parameters:
+            gradient = parameter.grad
+            assert gradient is not None
+            state = self.state[parameter]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            velocity = state["momentum_buffer"].mul_(momentum).add_(gradient)
+            directions.append(gradient.add(velocity, alpha=momentum).flatten(1))
+        updates = orthogonalise(torch.stack(directions))
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+            parameter.add_(update.view(parameter.shape), alpha=-lr)
+
+
+def orthogonalise(matrices: Tensor, steps: int = 3) -> Tensor:
+    """Returns matrices (N, rows, columns) with singular values near 1 (about 0.5 to 1.5) and the singular vectors kept.
+
+    A quintic Newton-Schulz iteration in bf16.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrices.bfloat16()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    is_tall = x.shape[1] > x.shape[2]
+    if is_tall:
+        x = x.mT
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if is_tall else x).to(matrices.dtype)
