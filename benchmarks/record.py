@@ -22,6 +22,7 @@ from sprintnet.run import RunFolder, open_run, read_json
 RESULTS = Path(__file__).parent / "results"
 CLOCK = (
     "train_seconds: data order, augmentation, forward, backward and update of every epoch, not evaluation and checkpoints; "
+    "six_views.seconds: all test images through six views, with their loading onto the device; "
     "command_seconds: the whole pipeline after the imports, from loading the cached data to the saved metrics"
 )
 SHARED = ("commit", "versions", "cpu", "cores", "gpu", "cuda", "precision", "threads", "data_sha256")
@@ -30,6 +31,13 @@ SHARED = ("commit", "versions", "cpu", "cores", "gpu", "cuda", "precision", "thr
 def spread(values: list[float]) -> dict[str, float | None]:
     """Returns mean and sample standard deviation (None for a single value)."""
     return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
+
+
+def six_views(figures: list[dict[str, float]]) -> dict[str, object] | None:
+    """Returns accuracy and seconds of the answers over six views, or None where the recipe asks for none."""
+    if not figures:
+        return None
+    return {key: spread([entry[key] for entry in figures]) for key in ("accuracy", "seconds")}
 
 
 def row(runs: list[RunFolder]) -> dict[str, object]:
@@ -51,6 +59,7 @@ def row(runs: list[RunFolder]) -> dict[str, object]:
         "seeds": [config.seed for config in configs],
         "n": len(runs),
         "test_accuracy": spread([entry["test"]["accuracy"] for entry in metrics]),
+        "six_views": six_views([entry["test"]["tta"] for entry in metrics if "tta" in entry["test"]]),
         "train_seconds": spread([entry["train_seconds"] for entry in metrics]),
         "images_per_second": spread([entry["images_per_second"] for entry in metrics]),
         "command_seconds": [entry["command_seconds"] for entry in metrics],

@@ -120,6 +120,20 @@ def test_every_precision_learns_the_sample(tmp_path: Path, tiny: list[str], prec
     assert trained.evaluate(load_splits(config)["train"])[2]["accuracy"] > 0.5
 
 
+def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(tmp_path: Path) -> None:
+    small = [f"data.name={SAMPLE}", "model.width=16", "batch_size=40", "threads=1", "epochs=12", "precision=fp32"]
+    config = load_config("sprint94", small)
+    metrics = train(config, RunFolder(tmp_path / "whole"))
+    assert 0 <= metrics["test"]["tta"]["accuracy"] <= 1
+    trained, _ = load_run(tmp_path / "whole")
+    assert trained.evaluate(load_splits(config)["train"])[2]["accuracy"] > 0.7
+    (tmp_path / "stopped").mkdir()
+    run, _ = interrupted_run(tmp_path / "stopped", config)
+    assert train(config, run, resume=True)["test"]["cross_entropy"] == metrics["test"]["cross_entropy"]
+    whole, resumed = (load_file(folder.weights) for folder in (RunFolder(tmp_path / "whole"), run))
+    assert all(whole[name].equal(tensor) for name, tensor in resumed.items())
+
+
 def test_resuming_under_other_settings_is_refused_by_name(tmp_path: Path, tiny: list[str], finished: RunFolder) -> None:
     changed = load_config("davidnet", [*tiny, "data.val=0.1", "seed=5", "optim.max_lr=0.2"])
     with pytest.raises(SettingsError) as caught:
@@ -134,7 +148,7 @@ def test_a_run_is_not_overwritten(tiny: list[str], finished: RunFolder) -> None:
 
 @pytest.mark.parametrize(("key", "value"), [("data_sha256", "0" * 64), ("precision", "fp16")])
 def test_resuming_on_other_data_or_precision_is_refused(tmp_path: Path, tiny: list[str], key: str, value: str) -> None:
-    run, config = interrupted_run(tmp_path, tiny)
+    run, config = interrupted_run(tmp_path, load_config("davidnet", tiny))
     record = json.loads(run.environment.read_text())
     run.environment.write_text(json.dumps({**record, key: value}))
     with pytest.raises(SettingsError, match=f"began with {key} {value}, now it is {record[key]}"):
@@ -142,16 +156,16 @@ def test_resuming_on_other_data_or_precision_is_refused(tmp_path: Path, tiny: li
 
 
 def test_resuming_with_other_threads_says_that_bits_may_differ(tmp_path: Path, tiny: list[str]) -> None:
-    run, config = interrupted_run(tmp_path, tiny)
+    run, config = interrupted_run(tmp_path, load_config("davidnet", tiny))
     record = json.loads(run.environment.read_text())
     run.environment.write_text(json.dumps({**record, "threads": 64}))
     train(config, run, resume=True)
     assert "resuming on another machine or set-up (threads)" in run.log_text.read_text()
 
 
-def interrupted_run(folder: Path, tiny: list[str]) -> tuple[RunFolder, sprintnet.Config]:
+def interrupted_run(folder: Path, config: sprintnet.Config) -> tuple[RunFolder, sprintnet.Config]:
     """A run that was stopped as its first epoch ended."""
-    run, config = RunFolder(folder / "run"), load_config("davidnet", tiny)
+    run = RunFolder(folder / "run")
     write = pytest.MonkeyPatch()
 
     def stop(*_: object) -> None:

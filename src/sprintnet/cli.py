@@ -110,7 +110,7 @@ def summary(options: argparse.Namespace, words: list[str]) -> None:
     print(layer_table(build_model(config.model, len(classes), image_shape), image_shape))
     print("| Epoch | LR       | Momentum |\n-------------------------------")
     for epoch, lr in enumerate(learning_rates(config.schedule, config.epochs, config.peak_lr), 1):
-        print(f"| {epoch:5d} | {lr:.6f} | {config.optim.momentum:.6f} |")
+        print(f"| {epoch:5d} | {lr:.6f} | {config.filter_momentum:.6f} |")
 
 
 def fetch(options: argparse.Namespace, words: list[str]) -> None:

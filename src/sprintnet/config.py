@@ -54,7 +54,12 @@ class Config:
     @property
     def peak_lr(self) -> float:
         """The peak learning rate of the convolution filters, which the training table shows."""
-        return self.muon.max_lr or self.optim.max_lr
+        return self.muon.max_lr or self.optim.scaled_to(self.batch_size).max_lr
+
+    @property
+    def filter_momentum(self) -> float:
+        """The momentum of the convolution filters."""
+        return self.muon.momentum if self.muon.max_lr else self.optim.momentum
 
     def to_toml(self) -> str:
         """Returns the resolved settings as TOML, which `load_config` reads back to an equal Config."""

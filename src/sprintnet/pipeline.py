@@ -133,7 +133,7 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
     model = _on_device(build_model(config.model, len(images.classes), images.image_shape), context)
     loader = Loader(images, normalisation, config.batch_size, context.device)
     whitening_seconds = _whiten(model, loader)
-    optimizer = build_optimizer(model, config.optim, config.muon)
+    optimizer = build_optimizer(model, config.optim.scaled_to(config.batch_size), config.muon)
     step = Step(model, optimizer, context, config.label_smoothing, config.l1)
     plan = Plan(config.epochs, config.peak_lr, config.schedule, config.augment, config.seed, config.checkpoint_seconds)
     val_loader = Loader(splits.get("val", splits["test"]), normalisation, EVALUATION_BATCH, context.device)

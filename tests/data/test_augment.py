@@ -98,3 +98,10 @@ def test_about_as_many_as_asked_are_flipped_and_warped() -> None:
 def test_everything_off_changes_nothing() -> None:
     off = AugmentSettings(crop_padding=0, flip=0, affine=0, cutout=0)
     assert augment(IMAGES, draw(6, 12, 16, off, torch.Generator()), off) is IMAGES
+
+
+def test_a_reflecting_crop_shows_the_mirrored_border() -> None:
+    padded = torch.nn.functional.pad(IMAGES, (2, 2, 2, 2), mode="reflect")
+    corners = torch.tensor([[0, 0], [4, 4], [2, 2], [1, 3], [4, 0], [0, 2]])
+    expected = torch.stack([image[:, y : y + 12, x : x + 16] for image, (y, x) in zip(padded, corners.tolist(), strict=True)])
+    assert torch.equal(crop(IMAGES, corners, 2, "reflect"), expected)

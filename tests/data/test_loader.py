@@ -76,3 +76,18 @@ def test_the_batch_size_does_not_change_what_an_image_undergoes(dataset: ImageDa
     small, large = (joined(loader(dataset, size).epoch(0, 5, AugmentSettings())) for size in (7, 50))
     assert torch.equal(small[1], large[1])
     torch.testing.assert_close(small[0], large[0], atol=1e-5, rtol=0)
+
+
+def test_alternating_flips_turn_every_image_over_after_each_epoch(dataset: ImageDataset) -> None:
+    settings = AugmentSettings(crop_padding=0, affine=0, cutout=0, alternate_flip=True)
+    plain, _ = joined(loader(dataset).in_order())
+
+    def flipped(epoch: int) -> torch.Tensor:
+        images, labels = joined(loader(dataset).epoch(0, epoch, settings))
+        is_flipped = (images == plain[labels].flip(-1)).flatten(1).all(1)
+        assert ((images == plain[labels]).flatten(1).all(1) ^ is_flipped).all()
+        return is_flipped[labels.argsort()]
+
+    assert 0.3 < flipped(0).float().mean() < 0.7
+    assert torch.equal(flipped(1), ~flipped(0))
+    assert torch.equal(flipped(2), flipped(0))

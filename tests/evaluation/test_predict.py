@@ -27,3 +27,15 @@ def test_a_failure_leaves_the_mode_too() -> None:
     with pytest.raises(RuntimeError):
         predict(model, [(torch.zeros(1, 5), torch.zeros(1))], FP32)
     assert model.training
+
+
+def test_six_views_are_weighted_as_published() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))
+    images = torch.randn(5, 3, 8, 8)
+    padded = nn.functional.pad(images, (1, 1, 1, 1), mode="reflect")
+    views = [images, padded[:, :, 0:8, 0:8], padded[:, :, 2:10, 2:10]]
+    with torch.no_grad():
+        answers = [(model(view) + model(view.flip(-1))) / 2 for view in views]
+    expected = 0.5 * answers[0] + 0.25 * answers[1] + 0.25 * answers[2]
+    logits, _ = predict(model, [(images, torch.zeros(5))], FP32, tta=True)
+    np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-4, atol=1e-5)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sprintnet.config import load_config
-from sprintnet.training.schedule import factor_at, learning_rates
+from sprintnet.training.schedule import factor_at, learning_rates, whitening_factor_at
 from sprintnet.training.settings import ScheduleSettings
 
 ARTICLE = (Path(__file__).parents[1] / "reference" / "article_training.txt").read_text().splitlines()
@@ -42,3 +42,8 @@ def test_knots_are_met_exactly(factors: list[float]) -> None:
     knots = tuple(float(index) for index in range(len(factors)))
     schedule = ScheduleSettings(knots=knots, factors=tuple(factors), interval="step")
     assert [factor_at(schedule, len(knots) - 1, knot) for knot in knots] == pytest.approx(factors)
+
+
+def test_a_whitening_bias_is_trained_for_its_share_at_a_falling_rate() -> None:
+    schedule = ScheduleSettings(whitening=0.375)
+    assert [whitening_factor_at(schedule, 8, epoch) for epoch in (0, 1.5, 3, 5)] == [1, 0.5, 0, 0]

@@ -1,7 +1,7 @@
 """Settings of the optimizer and its schedule (no torch here: mistakes are found before it loads)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from annotated_types import Interval
@@ -15,12 +15,19 @@ class OptimSettings:
     """Peak learning rate; the schedule's factors multiply it."""
     head_lr: Annotated[float, Interval(ge=0, le=10_000)] = 0.0
     """Peak learning rate of the last layer; 0: max_lr."""
+    batch_size: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
+    """Batch size that max_lr and head_lr are meant for; with another they scale in proportion. 0: they stay as they are."""
     momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     nesterov: bool = True
     """Nesterov's form of momentum."""
     weight_decay: Annotated[float, Interval(ge=0, le=1)] = 5e-4
     """Weight decay of every parameter (of a rate other than max_lr: scaled, so that all decay equally fast)."""
+
+    def scaled_to(self, batch_size: int) -> "OptimSettings":
+        """Returns the settings with their rates in proportion to the batch size: Goyal et al. 2017, arXiv:1706.02677."""
+        ratio = batch_size / self.batch_size if self.batch_size else 1
+        return replace(self, max_lr=self.max_lr * ratio, head_lr=self.head_lr * ratio)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,122 @@
+"""Muon against the singular value decomposition and its own formula written out for one matrix."""
+
+import pytest
+import torch
+from torch import nn
+
+from sprintnet.training.muon import Muon, orthogonalise
+from sprintnet.training.optim import Optimizers, build_optimizer, set_learning_rates
+from sprintnet.training.settings import MuonSettings, OptimSettings
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("shape", [(16, 40), (40, 16), (24, 24)])
+def test_singular_vectors_stay_and_values_come_near_one(shape: tuple[int, int]) -> None:
+    matrices = torch.randn(5, *shape, generator=GENERATOR)
+    result = orthogonalise(matrices, steps=5)
+    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
+    inner = u.mT @ result @ v.mT  # diagonal, where the singular vectors are kept
+    assert (inner - torch.diag_embed(inner.diagonal(dim1=1, dim2=2))).abs().max() < 0.05
+    values = inner.diagonal(dim1=1, dim2=2)
+    assert 0.4 < values.min() <= values.max() < 1.4
+
+
+def test_a_batch_is_each_matrix_by_itself() -> None:
+    matrices = torch.randn(4, 8, 20, generator=GENERATOR)
+    alone = torch.cat([orthogonalise(matrix[None]) for matrix in matrices])
+    torch.testing.assert_close(orthogonalise(matrices), alone, atol=1e-2, rtol=0)
+
+
+def test_two_steps_by_the_formula() -> None:
+    banks = [nn.Parameter(torch.randn(6, 4, 3, 3, generator=GENERATOR)) for _ in range(2)]
+    banks.append(nn.Parameter(torch.randn(5, 6, 3, 3, generator=GENERATOR)))
+    idle = nn.Parameter(torch.ones(5, 6, 3, 3))
+    expected = [bank.detach().clone() for bank in banks]
+    velocities = [torch.zeros_like(bank) for bank in banks]
+    optimizer = Muon([{"params": [*banks, idle]}], lr=0.1, momentum=0.6)
+    for _ in range(2):
+        for index, bank in enumerate(banks):
+            bank.grad = torch.randn(bank.shape, generator=GENERATOR)
+            velocities[index] = 0.6 * velocities[index] + bank.grad
+            direction = bank.grad + 0.6 * velocities[index]
+            weight = expected[index] * len(bank) ** 0.5 / expected[index].norm()
+            expected[index] = weight - 0.1 * orthogonalise(direction.flatten(1)[None])[0].view(bank.shape)
+        optimizer.step()
+    for bank, value in zip(banks, expected, strict=True):
+        torch.testing.assert_close(bank.detach(), value, atol=2e-3, rtol=0)
+    assert torch.equal(idle, torch.ones_like(idle))
+
+
+def network() -> nn.Module:
+    model = nn.Module()
+    model.whiten = nn.Conv2d(3, 4, 2)
+    model.whiten.weight.requires_grad = False
+    model.conv = nn.Conv2d(4, 8, 3, bias=False)
+    model.norm = nn.BatchNorm2d(8)
+    model.linear = nn.Linear(8, 5, bias=False)
+    return model
+
+
+SETTINGS = OptimSettings(max_lr=10, head_lr=40, weight_decay=0.01)
+
+
+def test_every_parameter_is_in_the_group_of_its_role() -> None:
+    model = network()
+    optimizer = build_optimizer(model, SETTINGS, MuonSettings(max_lr=0.2))
+    roles = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = [(sorted(roles[id(p)] for p in group["params"]), group["peak_lr"]) for group in optimizer.param_groups]
+    assert groups == [
+        (["conv.weight"], 0.2),
+        (["linear.weight"], 40),
+        (["whiten.bias"], 10),
+        (["norm.bias", "norm.weight"], 10),
+    ]
+    decays = {group["peak_lr"] * group["weight_decay"] for group in optimizer.param_groups if "weight_decay" in group}
+    assert decays == {0.1}
+
+
+def test_without_muon_sgd_trains_the_filters_too() -> None:
+    optimizer = build_optimizer(network(), SETTINGS, MuonSettings())
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 5
+
+
+def test_a_whitening_bias_has_its_own_rate_and_is_frozen_when_that_is_zero() -> None:
+    model = network()
+    optimizer = build_optimizer(model, SETTINGS, MuonSettings(max_lr=0.2))
+    set_learning_rates(optimizer, 0.5, 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 20, 2.5, 5]
+    assert model.whiten.bias.requires_grad
+    set_learning_rates(optimizer, 0.5, 0.0)
+    assert not model.whiten.bias.requires_grad
+    set_learning_rates(optimizer, 0.5, 0.1)  # as after a resume from before
+    assert model.whiten.bias.requires_grad
+
+
+def test_optimizers_are_saved_and_skipped_as_one() -> None:
+    model = network()
+    optimizer = build_optimizer(model, SETTINGS, MuonSettings(max_lr=0.2))
+    assert isinstance(optimizer, Optimizers)
+    scaler = torch.amp.GradScaler("cpu")
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    model.linear.weight.grad[0, 0] = torch.inf  # one overflow, in SGD's part
+    scaler.scale(torch.ones(()))
+    scaler.step(optimizer)  # type: ignore[arg-type]
+    scaler.update()
+    assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    state = optimizer.state_dict()
+    other = build_optimizer(network(), SETTINGS, MuonSettings(max_lr=0.2))
+    other.load_state_dict(state)
+    assert other.state_dict()["optimizers"][0]["state"][0]["momentum_buffer"].eq(1).all()
+
+
+def test_rates_follow_the_batch_size_where_one_is_named() -> None:
+    named = OptimSettings(max_lr=10, head_lr=40, batch_size=2000)
+    assert named.scaled_to(500) == OptimSettings(max_lr=2.5, head_lr=10, batch_size=2000)
+    assert OptimSettings().scaled_to(7) == OptimSettings()
