@@ -124,7 +124,9 @@ def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(tmp_path
     small = [f"data.name={SAMPLE}", "model.width=16", "batch_size=40", "threads=1", "epochs=12", "precision=fp32"]
     config = load_config("sprint94", small)
     metrics = train(config, RunFolder(tmp_path / "whole"))
-    assert 0 <= metrics["test"]["tta"]["accuracy"] <= 1
+    arrays = np.load(tmp_path / "whole" / "predictions.npz")
+    assert metrics["test"]["tta"]["accuracy"] == np.mean(arrays["test_tta_logits"].argmax(1) == arrays["test_labels"])
+    assert not np.array_equal(arrays["test_tta_logits"], arrays["test_logits"])
     trained, _ = load_run(tmp_path / "whole")
     assert trained.evaluate(load_splits(config)["train"])[2]["accuracy"] > 0.7
     (tmp_path / "stopped").mkdir()

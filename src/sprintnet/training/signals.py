@@ -1,6 +1,7 @@
 """SIGINT and SIGTERM are noted, so that training can end between two steps with its state saved."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -23,11 +24,9 @@ class Signals:
         self._outside: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
-        try:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python hands out no signals
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._outside[number] = signal.signal(number, self._note)
-        except ValueError:
-            pass  # not the main thread: whoever runs us there also ends us
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
