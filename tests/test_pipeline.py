@@ -122,7 +122,7 @@ def test_every_precision_learns_the_sample(tmp_path: Path, tiny: list[str], prec
 
 def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(tmp_path: Path) -> None:
     small = [f"data.name={SAMPLE}", "model.width=16", "batch_size=40", "threads=1", "epochs=12", "precision=fp32"]
-    config = load_config("sprint94", small)
+    config = load_config("sprint94", [*small, "tta=1", "schedule.resolution=0.75,1", "schedule.resolution_from=0,0.4"])
     metrics = train(config, RunFolder(tmp_path / "whole"))
     arrays = np.load(tmp_path / "whole" / "predictions.npz")
     assert metrics["test"]["tta"]["accuracy"] == np.mean(arrays["test_tta_logits"].argmax(1) == arrays["test_labels"])

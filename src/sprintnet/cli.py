@@ -10,7 +10,7 @@ from pathlib import Path
 from sprintnet import __version__
 from sprintnet.errors import SettingsError, SprintNetError
 
-EXTRA_OF_MODULE = {"torch": "train", "safetensors": "train"}
+EXTRA_OF_MODULE = {"torch": "train", "safetensors": "train", "scipy": "study"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +65,11 @@ def train(options: argparse.Namespace, words: list[str]) -> None:
                 f"{figures['top5_accuracy']:.2%} in the top 5, cross-entropy {figures['cross_entropy']:.4f}"
             )
             if "tta" in figures:
-                run.log(f"{split}, six views: {figures['tta']['accuracy']:.2%}, in {figures['tta']['seconds']:.1f} s")
+                tta = figures["tta"]
+                run.log(
+                    f"{split}, six views for the {tta['asked_again']:.0%} least sure: {tta['accuracy']:.2%} right, "
+                    f"all answers in {tta['seconds']:.1f} s"
+                )
     run.log(f"trained in {metrics['train_seconds']:.1f} s, {metrics['images_per_second']:.0f} images/s; kept in {run.path}")
 
 
@@ -92,6 +96,44 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
     width = max(map(len, figures["class_accuracy"]))
     for name, accuracy in figures["class_accuracy"].items():
         print(f"  {name:{width}}  " + (f"{accuracy:8.2%}" if accuracy is not None else "no support"))
+
+
+def study(options: argparse.Namespace, words: list[str]) -> None:
+    """Trains a recipe under several seeds and states mean, spread and interval."""
+    recipe, overrides = _recipe_and_overrides(words)
+    if options.seeds < 2:
+        raise SettingsError(f"--seeds {options.seeds}: a spread needs two or more")
+    from sprintnet.config import load_config
+    from sprintnet.data.sources import require
+    from sprintnet.run import STUDY_FOLDER, new_run
+
+    config = load_config(recipe, overrides)
+    require(config.data.name)
+    name = options.name or Path(recipe).stem
+    folder = new_run(name, exact=bool(options.name), resume=options.resume, parent=STUDY_FOLDER)
+
+    from sprintnet.reporting.statistics import run_line, summary_line
+    from sprintnet.study import figures, run_study, summarise
+
+    runs = []
+    for metrics in run_study(config, folder, options.seeds):
+        runs.append(metrics)
+        print(f"{len(runs)} of {options.seeds}: {run_line(figures(runs))}", flush=True)
+    print(f"\n{folder.path}: {len(runs)} runs; mean, standard deviation, 95 % interval of the mean")
+    for label, values in figures(runs).items():
+        print(summary_line(label, summarise(values)))
+
+
+def compare(options: argparse.Namespace, words: list[str]) -> None:
+    """Says whether two studies differ by more than their spread."""
+    _refuse(words)
+    from sprintnet.reporting.statistics import comparison_lines
+    from sprintnet.study import compare, figures, read_runs
+
+    a, b = (figures(read_runs(path)) for path in (options.a, options.b))
+    for side, path, found in (("A", options.a, a), ("B", options.b, b)):
+        print(f"{side}: {path}, {len(found['accuracy'])} runs")
+    print(*comparison_lines({label: compare(a[label], b[label]) for label in a if label in b}), sep="\n")
 
 
 def summary(options: argparse.Namespace, words: list[str]) -> None:
@@ -152,6 +194,13 @@ def _parser() -> argparse.ArgumentParser:
     verb = add("val", val, "sprintnet val RUN [--split test|val|train] [KEY=VALUE | --KEY VALUE]...")
     verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/davidnet")
     verb.add_argument("--split", choices=("test", "val", "train"), default="test", help="which images (default: test)")
+    verb = add("study", study, f"sprintnet study {overrides} [--seeds N] [--name NAME] [--resume]")
+    verb.add_argument("--seeds", type=int, default=10, help="number of runs, from the recipe's seed upwards (default: 10)")
+    verb.add_argument("--name", default="", help="name of the folder under runs/study (default: the recipe's)")
+    verb.add_argument("--resume", action="store_true", help="go on with the study of that name, or add seeds to it")
+    verb = add("compare", compare, "sprintnet compare A B")
+    verb.add_argument("a", metavar="A", help="a folder of runs, such as runs/study/sprint94")
+    verb.add_argument("b", metavar="B", help="another one")
     add("summary", summary, f"sprintnet summary {overrides}")
     verb = add("data", fetch, "sprintnet data fetch DATASET [--source PATH]")
     verb.add_argument("action", choices=("fetch",), help="put a data set into the cache ($SPRINTNET_CACHE)")

@@ -39,11 +39,14 @@ class Config:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: the GPU if PyTorch sees one."""
     threads: Annotated[int, Interval(ge=0, le=256)] = 0
-    """CPU threads; 0: as many as PyTorch finds cores."""
+    """CPU threads; 0: as many as PyTorch finds cores, and one more while another process competes for them.
+
+    Another number of threads rounds differently: name one where a run must be repeated to the last bit."""
     checkpoint_seconds: Annotated[float, Ge(0)] = 60.0
     """Seconds between checkpoints within an epoch (each epoch's end is always saved); 0: after every step."""
-    tta: bool = False
-    """Answer by the mean over six views as well: the image and two shifts by a pixel, each also mirrored."""
+    tta: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    """Ask again about test images whose answer has this probability or less: the mean over six views (two shifts by a pixel,
+    all mirrored too). 0: none; 1: all."""
     data: DataSettings = field(default_factory=DataSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     model: ModelSettings = field(default_factory=ModelSettings)

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from sprintnet import runtime
 from sprintnet.config import Config, differences, load_config
 from sprintnet.data import sources
 from sprintnet.data.dataset import ImageDataset, channel_statistics, digest, hold_out
-from sprintnet.data.loader import Loader, Normalisation
+from sprintnet.data.loader import Batch, Loader, Normalisation
 from sprintnet.errors import SettingsError, SprintNetError
-from sprintnet.evaluation.metrics import Floats, Ints, summarise
-from sprintnet.evaluation.predict import predict
-from sprintnet.models.build import build_model, load_model, weights_to_bytes
+from sprintnet.evaluation.metrics import Floats, Ints, cross_entropy, summarise, top_k_accuracy
+from sprintnet.evaluation.predict import ask_again, predict
+from sprintnet.models.build import build_model, check_resolution, load_model, weights_to_bytes
 from sprintnet.models.sprintnet import SprintNet
 from sprintnet.reporting.progress import track
 from sprintnet.reporting.table import RULE, table_row, training_header
@@ -46,18 +46,22 @@ class TrainedModel:
     normalisation: Normalisation
     context: Runtime
 
-    def evaluate(self, dataset: ImageDataset, *, tta: bool = False) -> tuple[Floats, Ints, dict[str, Any]]:
-        """Returns logits (N, K), labels (N,) and the figures of a data set, with `tta` by the mean over six views.
-
-        Raises SettingsError if its classes are others.
-        """
+    def evaluate(self, dataset: ImageDataset) -> tuple[Floats, Ints, dict[str, Any]]:
+        """Returns logits (N, K), labels (N,) and the figures of a data set; raises SettingsError if its classes are others."""
         if dataset.classes != self.classes:
             raise SettingsError(
                 f"the data has the classes {', '.join(dataset.classes)}; the network: {', '.join(self.classes)}"
             )
-        loader = Loader(dataset, self.normalisation, EVALUATION_BATCH, self.context.device)
-        logits, labels = predict(self.model, track(loader.in_order(), len(loader), "evaluating"), self.context, tta)
+        logits, labels = predict(self.model, self._batches(dataset, "evaluating"), self.context)
         return logits, labels, summarise(logits, labels, dataset.classes)
+
+    def ask_again(self, dataset: ImageDataset, logits: Floats, confidence: float) -> Floats:
+        """Returns logits (N, K): the mean over six views where the probability is `confidence` or less, `logits` elsewhere."""
+        return ask_again(self.model, self._batches(dataset, "six views"), self.context, logits, confidence)
+
+    def _batches(self, dataset: ImageDataset, label: str) -> Iterable[Batch]:
+        loader = Loader(dataset, self.normalisation, EVALUATION_BATCH, self.context.device)
+        return track(loader.in_order(), len(loader), label)
 
 
 def train(config: Config, run: RunFolder, *, resume: bool = False) -> dict[str, Any]:
@@ -123,6 +127,7 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
         )
     if config.augment.cutout > min(images.image_shape[:2]):
         raise SettingsError(f"augment.cutout={config.augment.cutout}: larger than the images; use at most half their side")
+    check_resolution(config.model, images.image_shape, min(config.schedule.resolution))
     record = environment(**context.describe(), data_sha256=digest(*splits.values()))
     if is_resumed:
         _refuse_other_surroundings(read_json(run.environment), record, run)
@@ -181,21 +186,22 @@ def _whiten(model: nn.Module, loader: Loader) -> float:
     return time.monotonic() - started
 
 
-def _evaluate(trained: TrainedModel, splits: Splits, tta: bool, run: RunFolder) -> dict[str, Any]:
+def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder) -> dict[str, Any]:
     """Returns the figures of each split; their logits and labels go to predictions.npz."""
     arrays: dict[str, Any] = {}
     figures: dict[str, Any] = {}
     for name, dataset in splits.items():
+        started = time.monotonic()
         logits, labels, figures[name] = trained.evaluate(dataset)
         arrays |= {f"{name}_logits": logits, f"{name}_labels": labels}
         if tta:
-            started = time.monotonic()
-            logits, _, with_tta = trained.evaluate(dataset, tta=True)
-            arrays[f"{name}_tta_logits"] = logits
+            again = trained.ask_again(dataset, logits, tta)
+            arrays[f"{name}_tta_logits"] = again
             figures[name]["tta"] = {
-                "accuracy": with_tta["accuracy"],
-                "cross_entropy": with_tta["cross_entropy"],
-                "seconds": time.monotonic() - started,
+                "accuracy": top_k_accuracy(again, labels, 1),
+                "cross_entropy": cross_entropy(again, labels),
+                "asked_again": float((again != logits).any(axis=1).mean()),
+                "seconds": time.monotonic() - started,  # from the first answers on, as the records count it
             }
     archive = io.BytesIO()
     np.savez(archive, **arrays)

@@ -16,6 +16,7 @@ from typing import Any
 from sprintnet.errors import SettingsError
 
 TRAIN_FOLDER = Path("runs") / "train"
+STUDY_FOLDER = Path("runs") / "study"
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ class Runtime:
     device: torch.device
     precision: str
     threads: int
+    adapts_threads: bool = False
+    """Whether more threads may be taken while another process competes for the cores."""
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Returns the context in which the network's forward pass runs: reduced precision over fp32 weights, or nothing."""
@@ -58,7 +60,12 @@ def start(device: str, precision: str, threads: int, seed: int) -> Runtime:
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True  # a resumed run must end in the same bits
     torch.backends.cudnn.benchmark = False
-    return Runtime(torch.device(chosen), _best_precision(chosen) if precision == "auto" else precision, torch.get_num_threads())
+    return Runtime(
+        torch.device(chosen),
+        _best_precision(chosen) if precision == "auto" else precision,
+        torch.get_num_threads(),
+        adapts_threads=chosen == "cpu" and not threads and sys.platform != "win32",
+    )
 
 
 def _keep_freed_memory() -> None:

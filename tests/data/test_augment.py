@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sprintnet.data.augment import _affine_matrices, augment, crop, cut_out, draw, flip, warp
+from sprintnet.data.augment import _affine_matrices, augment, crop, cut_out, draw, flip, resize, warp
 from sprintnet.data.settings import AugmentSettings
 
 IMAGES = torch.randn(6, 3, 12, 16, generator=torch.Generator().manual_seed(0))
@@ -21,6 +21,21 @@ def matrices(count: int, angle: float = 0.0, scale: float = 1.0, shift: tuple[fl
         torch.tensor([shift] * count),
         torch.ones(count, dtype=torch.bool),
     )
+
+
+def test_half_the_side_is_the_mean_of_each_four_pixels() -> None:
+    halved = resize(IMAGES, 0.5)
+    fours = IMAGES.unflatten(2, (6, 2)).unflatten(4, (8, 2))
+    torch.testing.assert_close(halved, fours.mean(dim=(3, 5)))
+    assert halved.is_contiguous(memory_format=torch.channels_last)
+    assert resize(IMAGES, 1) is IMAGES
+
+
+@given(st.floats(0.2, 1))
+def test_resizing_keeps_the_range_and_rounds_the_sides(share: float) -> None:
+    resized = resize(IMAGES, share)
+    assert resized.shape[2:] == (round(share * 12), round(share * 16))
+    assert IMAGES.min() <= resized.min() <= resized.max() <= IMAGES.max()
 
 
 def test_a_crop_at_the_padding_is_the_image() -> None:

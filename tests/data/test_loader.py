@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sprintnet.data.dataset import ImageDataset, channel_statistics
-from sprintnet.data.loader import Loader, Normalisation
+from sprintnet.data.loader import Loader, Normalisation, _epoch_seed
 from sprintnet.data.settings import AugmentSettings
 
 CPU = torch.device("cpu")
@@ -91,3 +91,10 @@ def test_alternating_flips_turn_every_image_over_after_each_epoch(dataset: Image
     assert 0.3 < flipped(0).float().mean() < 0.7
     assert torch.equal(flipped(1), ~flipped(0))
     assert torch.equal(flipped(2), flipped(0))
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_alternating_flips_have_a_stream_of_their_own(dataset: ImageDataset, epoch: int) -> None:
+    # from an epoch's own stream, whether an image is flipped would follow from its place in that epoch
+    stream = torch.Generator().manual_seed(_epoch_seed(0, epoch))
+    assert not torch.equal(loader(dataset)._flipped(0, 0, 0.5), torch.rand(COUNT, generator=stream) < 0.5)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from sprintnet.evaluation.predict import predict
+from sprintnet.evaluation.predict import ask_again, predict
 from sprintnet.runtime import Runtime
 
 FP32 = Runtime(torch.device("cpu"), "fp32", 1)
@@ -29,13 +29,24 @@ def test_a_failure_leaves_the_mode_too() -> None:
     assert model.training
 
 
-def test_six_views_are_weighted_as_published() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))
-    images = torch.randn(5, 3, 8, 8)
+def six_views(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     padded = nn.functional.pad(images, (1, 1, 1, 1), mode="reflect")
     views = [images, padded[:, :, 0:8, 0:8], padded[:, :, 2:10, 2:10]]
     with torch.no_grad():
         answers = [(model(view) + model(view.flip(-1))) / 2 for view in views]
-    expected = 0.5 * answers[0] + 0.25 * answers[1] + 0.25 * answers[2]
-    logits, _ = predict(model, [(images, torch.zeros(5))], FP32, tta=True)
-    np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-4, atol=1e-5)
+    return 0.5 * answers[0] + 0.25 * answers[1] + 0.25 * answers[2]
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.3, 0.5, 1.0])
+def test_the_unsure_are_asked_again_with_the_published_weights(confidence: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))
+    images, labels = torch.randn(25, 3, 8, 8), torch.zeros(25)
+    batches = [(images[:10], labels[:10]), (images[10:], labels[10:])]
+    first, _ = predict(model, batches, FP32)
+    again = ask_again(model, batches, FP32, first, confidence)
+    is_unsure = (torch.from_numpy(first).softmax(1).amax(1) <= confidence).numpy()
+    assert {0.0: 0, 1.0: 25}.get(confidence, is_unsure.sum()) == is_unsure.sum()
+    assert confidence in (0, 1) or 0 < is_unsure.sum() < 25
+    np.testing.assert_array_equal(again[~is_unsure], first[~is_unsure])
+    np.testing.assert_allclose(again[is_unsure], six_views(model, images).numpy()[is_unsure], rtol=1e-4, atol=1e-5)

@@ -70,7 +70,7 @@ def test_other_sizes_channels_and_classes(shape: tuple[int, int, int]) -> None:
 
 
 def test_images_that_are_too_small_are_refused() -> None:
-    with pytest.raises(SettingsError, match="8x8 pixels or more, not 7x32"):
+    with pytest.raises(SettingsError, match="davidnet: needs images of 8x8 pixels or more, not 7x32"):
         build_model(ModelSettings(), 10, (32, 7, 3))
 
 

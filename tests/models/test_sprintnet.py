@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from sprintnet.models.build import build_model
+from sprintnet.errors import SettingsError
+from sprintnet.models.build import build_model, check_resolution
 from sprintnet.models.settings import ModelSettings
 from sprintnet.models.sprintnet import Convolution, SprintNet
 
@@ -52,3 +53,27 @@ def test_other_sizes_channels_and_classes(shape: tuple[int, int, int], classes: 
     logits = model(images)
     assert logits.shape == (6, classes)
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(9, 9), (9, 40), (16, 12)])
+def test_the_smallest_images_that_are_allowed_go_through(size: tuple[int, int]) -> None:
+    network = build_model(ModelSettings("sprintnet", 4), 5, (*size, 1))
+    assert network(torch.randn(2, 1, *size)).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "resolution", "rule"),
+    [
+        ("davidnet", 0.75, "schedule.resolution=0.75: davidnet's last pooling fits images of one size"),
+        ("sprintnet", 0.5, "schedule.resolution=0.5: of 16 pixels leaves less than the 9 that sprintnet needs; use 1"),
+    ],
+)
+def test_a_resolution_that_a_network_cannot_train_at_is_refused(name: str, resolution: float, rule: str) -> None:
+    check_resolution(ModelSettings(name, 4), (16, 20, 3), 1)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=rule):
+        check_resolution(ModelSettings(name, 4), (16, 20, 3), resolution)  # type: ignore[arg-type]
+
+
+def test_images_that_are_too_small_are_refused() -> None:
+    with pytest.raises(SettingsError, match="sprintnet: needs images of 9x9 pixels or more, not 8x32"):
+        build_model(ModelSettings("sprintnet", 4), 10, (32, 8, 3))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sprintnet.config import load_config
-from sprintnet.training.schedule import factor_at, learning_rates, whitening_factor_at
+from sprintnet.training.schedule import factor_at, learning_rates, resolution_at, whitening_factor_at
 from sprintnet.training.settings import ScheduleSettings
 
 ARTICLE = (Path(__file__).parents[1] / "reference" / "article_training.txt").read_text().splitlines()
@@ -47,3 +47,9 @@ def test_knots_are_met_exactly(factors: list[float]) -> None:
 def test_a_whitening_bias_is_trained_for_its_share_at_a_falling_rate() -> None:
     schedule = ScheduleSettings(whitening=0.375)
     assert [whitening_factor_at(schedule, 8, epoch) for epoch in (0, 1.5, 3, 5)] == [1, 0.5, 0, 0]
+
+
+def test_each_resolution_begins_at_its_share_of_training_and_the_last_stays() -> None:
+    schedule = ScheduleSettings(resolution=(0.5, 0.75, 1), resolution_from=(0, 0.4, 0.75))
+    assert [resolution_at(schedule, 8, position) for position in (0, 3.1, 3.2, 5.9, 6, 8)] == [0.5, 0.5, 0.75, 0.75, 1, 1]
+    assert resolution_at(ScheduleSettings(), 8, 3) == 1

@@ -82,6 +82,14 @@ def crop(images: Tensor, corners: Tensor, padding: int, mode: str = "constant") 
     return padded[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def resize(images: Tensor, share: float) -> Tensor:
+    """Returns the images with sides of this share of their own, rounded; each pixel is the mean of the area that it covers."""
+    sides = [round(share * side) for side in images.shape[2:]]
+    if sides == list(images.shape[2:]):
+        return images
+    return F.interpolate(images, size=sides, mode="area").contiguous(memory_format=torch.channels_last)
+
+
 def warp(images: Tensor, matrices: Tensor) -> Tensor:
     """Returns the images seen through affine maps (B, 2, 3) from output to input positions, bilinear, zeros outside."""
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)

@@ -65,7 +65,7 @@ class Loader:
 
     def _flipped(self, seed: int, epoch: int, share: float) -> Tensor:
         # Jordan 2024, arXiv:2404.00498, section 3.6: all pairs of image and mirror image are seen every two epochs
-        generator = torch.Generator().manual_seed(_epoch_seed(seed, 0))
+        generator = torch.Generator().manual_seed(_epoch_seed(seed, -1))  # no epoch's own
         drawn_once = torch.rand(len(self.labels), generator=generator) < share
         return drawn_once ^ (epoch % 2 == 1)
 

@@ -1,6 +1,7 @@
 """The network's answers for a whole split."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,33 +11,54 @@ from sprintnet.data.loader import Batch
 from sprintnet.evaluation.metrics import Floats, Ints
 from sprintnet.runtime import Runtime
 
+SIX_VIEWS = (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)
+"""Weights of an image, its mirror image, two shifts by a pixel and theirs: airbench94 (Jordan 2024, arXiv:2404.00498)."""
+
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches: Iterable[Batch], runtime: Runtime, tta: bool = False) -> tuple[Floats, Ints]:
-    """Returns logits float32 (N, K) and labels (N,); with `tta` their mean over six views. The model's mode is left alone."""
-    was_training = model.training
-    model.eval()
-    answers = []
-    try:
-        for images, labels in batches:
-            with runtime.autocast():
-                answers.append((_six_views(model, images) if tta else model(images).float(), labels))
-    finally:
-        model.train(was_training)
+def predict(model: nn.Module, batches: Iterable[Batch], runtime: Runtime) -> tuple[Floats, Ints]:
+    """Returns logits float32 (N, K) and labels (N,). The model's mode is left alone."""
+    with _evaluating(model), runtime.autocast():
+        answers = [(model(images).float(), labels) for images, labels in batches]
     logits, truths = zip(*answers, strict=True)
     return torch.cat(logits).cpu().numpy(), torch.cat(truths).cpu().numpy()
 
 
-def _six_views(model: nn.Module, images: Tensor) -> Tensor:
-    """Returns logits: half from the image and its mirror image, half from both shifted a pixel up-left and down-right.
+@torch.inference_mode()
+def ask_again(model: nn.Module, batches: Iterable[Batch], runtime: Runtime, logits: Floats, confidence: float) -> Floats:
+    """Returns logits (N, K): the mean over six views for images whose probability is `confidence` or less, `logits` elsewhere.
 
-    The views and weights of airbench94 (Jordan 2024, arXiv:2404.00498).
+    The batches are those that `logits` came from, in the same order; confidence 1 asks again about every image.
     """
+    first = torch.from_numpy(logits).to(runtime.device)
+    unsure = first.softmax(1).amax(1) <= confidence
+    answers, start = [], 0
+    with _evaluating(model), runtime.autocast():
+        for images, _ in batches:
+            part = slice(start, start := start + len(images))
+            chosen = unsure[part].nonzero()[:, 0]
+            answer = first[part].clone()
+            if len(chosen):
+                answer[chosen] = _six_views(model, images[chosen], answer[chosen])
+            answers.append(answer)
+    return torch.cat(answers).cpu().numpy()
 
-    def mirrored(views: Tensor) -> Tensor:
-        answer: Tensor = (model(views).float() + model(views.flip(-1)).float()) / 2
-        return answer
 
+def _six_views(model: nn.Module, images: Tensor, first: Tensor) -> Tensor:
+    """Returns the weighted mean of the answers to six views, the first of which is known."""
     padded = F.pad(images, (1, 1, 1, 1), "reflect")
-    shifted = (mirrored(padded[..., :-2, :-2]) + mirrored(padded[..., 2:, 2:])) / 2
-    return (mirrored(images) + shifted) / 2
+    shifted = [padded[..., :-2, :-2], padded[..., 2:, 2:]]
+    views = torch.cat([images.flip(-1), *shifted, *(view.flip(-1) for view in shifted)])
+    others = model(views.contiguous(memory_format=torch.channels_last)).float().unflatten(0, (5, len(images)))
+    weights = torch.tensor(SIX_VIEWS, device=first.device)
+    return torch.einsum("v,vbk->bk", weights, torch.cat([first[None], others]))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

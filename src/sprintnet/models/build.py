@@ -14,7 +14,7 @@ from sprintnet.models.davidnet import DavidNet
 from sprintnet.models.settings import ModelSettings
 from sprintnet.models.sprintnet import SprintNet
 
-NETWORKS = {"davidnet": DavidNet, "sprintnet": SprintNet}
+NETWORKS: dict[str, type[DavidNet] | type[SprintNet]] = {"davidnet": DavidNet, "sprintnet": SprintNet}
 
 
 def build_model(settings: ModelSettings, classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
@@ -23,10 +23,21 @@ def build_model(settings: ModelSettings, classes: int, image_shape: tuple[int, i
     Raises SettingsError for images that are too small for it.
     """
     height, width, channels = image_shape
-    if min(height, width) < 8:
-        raise SettingsError(f"model.name={settings.name}: needs images of 8x8 pixels or more, not {width}x{height}")
     network = NETWORKS[settings.name]
+    side = network.smallest_side
+    if min(height, width) < side:
+        raise SettingsError(f"model.name={settings.name}: needs images of {side}x{side} pixels or more, not {width}x{height}")
     return network(classes, channels, (height, width), settings.width, settings.dropout)
+
+
+def check_resolution(settings: ModelSettings, image_shape: tuple[int, int, int], resolution: float) -> None:
+    """Raises SettingsError where the network cannot be trained on images of this share of their side."""
+    shown = f"schedule.resolution={resolution:g}"
+    if resolution < 1 and settings.name == "davidnet":
+        raise SettingsError(f"{shown}: davidnet's last pooling fits images of one size; use 1, or model.name=sprintnet")
+    side, smallest = min(image_shape[:2]), NETWORKS[settings.name].smallest_side
+    if round(resolution * side) < smallest:
+        raise SettingsError(f"{shown}: of {side} pixels leaves less than the {smallest} that {settings.name} needs; use 1")
 
 
 def weights_to_bytes(model: nn.Module, facts: dict[str, Any]) -> bytes:

@@ -49,7 +49,9 @@ class View(nn.Module):
 
 
 class DavidNet(nn.Module):
-    """Images (B, channels, H, W) -> logits (B, classes), scaled by 0.125; H and W at least 8."""
+    """Images (B, channels, H, W) -> logits (B, classes), scaled by 0.125."""
+
+    smallest_side = 8
 
     def __init__(self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0):
         super().__init__()

@@ -40,6 +40,8 @@ class Block(nn.Sequential):
 class SprintNet(nn.Module):
     """Images (B, channels, H, W) -> logits (B, classes); `whiten_from` must see training images before the first step."""
 
+    smallest_side = 9  # three poolings of what the 2x2 whitening leaves
+
     def __init__(self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0):
         super().__init__()
         whitened = 2 * channels * 4

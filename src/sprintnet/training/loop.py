@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sprintnet.data.augment import resize
 from sprintnet.data.loader import Batch, Loader
 from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import DivergedError
@@ -16,10 +17,11 @@ from sprintnet.evaluation.predict import predict
 from sprintnet.run import RunFolder
 from sprintnet.training.checkpoint import State, load_checkpoint, random_state, save_checkpoint, set_random_state
 from sprintnet.training.optim import set_learning_rates
-from sprintnet.training.schedule import factor_at, whitening_factor_at
+from sprintnet.training.schedule import factor_at, resolution_at, whitening_factor_at
 from sprintnet.training.settings import ScheduleSettings
 from sprintnet.training.signals import Signals
 from sprintnet.training.step import Step, Totals
+from sprintnet.training.threads import Threads
 
 Row = dict[str, Any]
 Track = Callable[[Iterable[Batch], int, str, int], Iterable[Batch]]
@@ -44,6 +46,10 @@ class Plan:
     def whitening_factor(self, position: float) -> float:
         """Returns the factor of a whitening layer's peak rate at a position in epochs."""
         return whitening_factor_at(self.schedule, self.epochs, position)
+
+    def resolution(self, position: float) -> float:
+        """Returns the side of the training images, as a share of their own, at a position in epochs."""
+        return resolution_at(self.schedule, self.epochs, position)
 
 
 @dataclass
@@ -72,7 +78,7 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
         save_checkpoint(run.checkpoint, _state(step, progress))
 
     step.model.train()
-    with Signals(run.path) as signals:
+    with Signals(run.path) as signals, Threads(step.runtime) as threads:
         while progress.epoch < plan.epochs:
             label = f"epoch {progress.epoch + 1}/{plan.epochs}"
             saved = time.monotonic()
@@ -81,7 +87,8 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
             for images, labels in track(batches, len(train), label, progress.batch):
                 position = progress.epoch + progress.batch / len(train)
                 set_learning_rates(step.optimizer, plan.factor(position), plan.whitening_factor(position))
-                step(images, labels)
+                step(resize(images, plan.resolution(position)), labels)
+                threads.adapt()
                 progress.batch += 1
                 progress.seconds = time.monotonic() - started
                 if signals.received or time.monotonic() - saved >= plan.checkpoint_seconds:

@@ -22,6 +22,12 @@ def whitening_factor_at(settings: ScheduleSettings, epochs: int, position: float
     return max(0.0, 1 - position / (settings.whitening * epochs))
 
 
+def resolution_at(settings: ScheduleSettings, epochs: int, position: float) -> float:
+    """Returns the side of the training images, as a share of their own, at a position in epochs."""
+    begun = sum(start <= position / epochs for start in settings.resolution_from)
+    return settings.resolution[begun - 1]
+
+
 def learning_rates(settings: ScheduleSettings, epochs: int, max_lr: float) -> list[float]:
     """Returns the learning rate at the start of each epoch."""
     return [max_lr * factor_at(settings, epochs, epoch) for epoch in range(epochs)]

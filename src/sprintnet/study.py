@@ -1,0 +1,160 @@
+"""Many runs: one recipe under several seeds, and whether two such sets differ by more than their spread."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from sprintnet import pipeline
+from sprintnet.config import Config
+from sprintnet.errors import SettingsError
+from sprintnet.run import RunFolder, read_json, write_atomic, write_json
+
+CONFIDENCE = 0.95
+POWER = 0.8
+MOST_RUNS = 1_000_000
+
+FIGURES = {
+    "accuracy": ("test", "accuracy"),
+    "accuracy, six views": ("test", "tta", "accuracy"),
+    "cross-entropy": ("test", "cross_entropy"),
+    "training seconds": ("train_seconds",),
+}
+"""What is compared between runs: a label -> where metrics.json has it."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What n values say of their source: mean, standard deviation, and Student's 95 % interval of the mean."""
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How b differs from a: Welch's test of the means, Hedges' g, and how many runs a side would show it four times in five."""
+
+    a: Summary
+    b: Summary
+    difference: float
+    low: float
+    high: float
+    p: float
+    effect: float
+    runs_needed: int | None
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Returns the summary of one value or more; a single one has no spread (NaN)."""
+    n, mean = len(values), float(np.mean(values))
+    if n == 1:
+        return Summary(1, mean, math.nan, math.nan, math.nan)
+    sd = float(np.std(values, ddof=1))
+    margin = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
+    return Summary(n, mean, sd, mean - margin, mean + margin)
+
+
+def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
+    """Returns how b differs from a, each of two values or more.
+
+    Welch 1947; Hedges 1981. `runs_needed` is None where no number up to a million would do.
+    """
+    first, second = summarise(a), summarise(b)
+    difference = second.mean - first.mean
+    if first.sd == second.sd == 0:  # nothing varies: any difference is certain
+        certain = 1.0 if difference == 0 else 0.0
+        effect = math.copysign(math.inf, difference) if difference else 0.0
+        return Comparison(first, second, difference, difference, difference, certain, effect, 2 if difference else None)
+    test = stats.ttest_ind(b, a, equal_var=False)
+    interval = test.confidence_interval(CONFIDENCE)
+    degrees = first.n + second.n - 2
+    pooled = math.sqrt(((first.n - 1) * first.sd**2 + (second.n - 1) * second.sd**2) / degrees)
+    return Comparison(
+        first,
+        second,
+        difference,
+        float(interval.low),
+        float(interval.high),
+        float(test.pvalue),
+        difference / pooled * (1 - 3 / (4 * degrees - 1)),
+        runs_needed(difference, first.sd, second.sd),
+    )
+
+
+def runs_needed(difference: float, sd_a: float, sd_b: float) -> int | None:
+    """Returns how many runs a side Welch's test at 5 % needs to find this difference with a probability of 80 %."""
+
+    def power(n: int) -> float:
+        error = math.sqrt((sd_a**2 + sd_b**2) / n)
+        degrees = (n - 1) * (sd_a**2 + sd_b**2) ** 2 / (sd_a**4 + sd_b**4)
+        limit = stats.t.ppf((1 + CONFIDENCE) / 2, degrees)
+        distance = abs(difference) / error
+        return float(stats.nct.sf(limit, degrees, distance) + stats.nct.cdf(-limit, degrees, distance))
+
+    if difference == 0 or power(MOST_RUNS) < POWER:
+        return None
+    low, high = 1, 2
+    while power(high) < POWER:
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
+    return high
+
+
+def run_study(config: Config, folder: RunFolder, seeds: int) -> Iterator[dict[str, Any]]:
+    """Trains one ordinary run a seed (`seed-0`, ...) and yields its metrics; finished ones are read, a cut one goes on.
+
+    study.json in the folder has the summary of the runs so far.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    if not folder.config.exists():
+        write_atomic(folder.config, config.to_toml())
+    done: list[dict[str, Any]] = []
+    for seed in range(config.seed, config.seed + seeds):
+        run = RunFolder(folder.path / f"seed-{seed}")
+        metrics = pipeline.train(replace(config, seed=seed), run, resume=run.config.exists())
+        done.append(metrics)
+        if len(done) > 1:
+            summaries = {label: asdict(summarise(values)) for label, values in figures(done).items()}
+            write_json(folder.path / "study.json", summaries)
+        yield metrics
+
+
+def figures(runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Returns the figures of runs, from their metrics: label -> one value a run; what a run lacks is left out for all."""
+    found = {}
+    for label, path in FIGURES.items():
+        values = []
+        for metrics in runs:
+            value: Any = metrics
+            for key in path:
+                value = value.get(key) if value else None
+            values.append(value)
+        if None not in values:
+            found[label] = values
+    return found
+
+
+def read_runs(path: str | Path) -> list[dict[str, Any]]:
+    """Returns the metrics of the finished runs of a study's folder, or of any folder that holds run folders.
+
+    Raises SettingsError for fewer than two.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise SettingsError(f"{path}: there is no such folder; `sprintnet study RECIPE --seeds 10` makes one under runs/study")
+    runs = [read_json(file) for file in sorted(folder.glob("*/metrics.json"))]
+    if len(runs) < 2:
+        raise SettingsError(
+            f"{path}: {len(runs)} finished runs; a spread needs two or more: sprintnet study RECIPE --seeds 10 --resume"
+        )
+    return runs
