@@ -1,6 +1,5 @@
 """Whole runs on the sample: what the run folder holds, and that an interrupted run ends in the very same bits."""
 
-import csv
 import json
 import os
 import random
@@ -23,7 +22,7 @@ from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.sources import load
 from sprintnet.errors import SettingsError
 from sprintnet.pipeline import load_run, load_splits, train
-from sprintnet.run import RunFolder
+from sprintnet.run import RunFolder, read_rows
 
 # dropout draws from the global generator, bf16 rounds: both must survive a resume
 EPOCHS = 12
@@ -48,7 +47,7 @@ def test_the_run_folder_holds_what_the_readme_lists(finished: RunFolder) -> None
         "log.txt",
     }
     assert {path.name for path in finished.path.iterdir()} - {".lock"} == names
-    rows = read_rows(finished)
+    rows = read_rows(finished.results)
     metrics = json.loads(finished.metrics.read_text())
     arrays = np.load(finished.predictions)
     environment = json.loads(finished.environment.read_text())
@@ -194,10 +193,6 @@ def test_public_names_train_and_load(tmp_path: Path, tiny: list[str]) -> None:
     assert trained.evaluate(sprintnet.load_splits(config)["test"])[2] == metrics["test"]
 
 
-def read_rows(run: RunFolder) -> list[dict[str, str]]:
-    return list(csv.DictReader(run.results.read_text().splitlines()))
-
-
 class Trainer:
     """`sprintnet train` as a process of its own, in its own folder."""
 
@@ -243,7 +238,7 @@ def wait_for_step(run: RunFolder, process: "subprocess.Popen[str]") -> None:
 def test_kill_9_anywhere_then_resume_ends_in_the_same_bits(trainer: Callable[[str], Trainer]) -> None:
     undisturbed = trainer("undisturbed")
     undisturbed.finish()
-    seconds = sum(float(row["train_seconds"]) + float(row["val_seconds"]) for row in read_rows(undisturbed.run))
+    seconds = sum(float(row["train_seconds"]) + float(row["val_seconds"]) for row in read_rows(undisturbed.run.results))
     moments = random.Random(0)
     in_training = 0
     for attempt in range(int(os.environ.get("SPRINTNET_KILLS", "4"))):
@@ -259,7 +254,7 @@ def test_kill_9_anywhere_then_resume_ends_in_the_same_bits(trainer: Callable[[st
         in_training += victim.run.checkpoint.exists()
         victim.finish("--resume")
         assert victim.weights() == undisturbed.weights()
-        assert len(read_rows(victim.run)) == EPOCHS
+        assert len(read_rows(victim.run.results)) == EPOCHS
         left = {path.name for path in victim.run.path.iterdir()} - {path.name for path in undisturbed.run.path.iterdir()}
         assert not left
     print(f"killed in training: {in_training}")

@@ -136,6 +136,32 @@ def compare(options: argparse.Namespace, words: list[str]) -> None:
     print(*comparison_lines({label: compare(a[label], b[label]) for label in a if label in b}), sep="\n")
 
 
+def benchmark(options: argparse.Namespace, words: list[str]) -> None:
+    """Measures a recipe on this machine: phases of a step, then a whole training."""
+    recipe, overrides = _recipe_and_overrides(words)
+    from sprintnet.config import load_config
+    from sprintnet.data.sources import require
+    from sprintnet.run import append_row, environment, new_run
+
+    config = load_config(recipe, overrides)
+    require(config.data.name)
+
+    from sprintnet.benchmark import measure_phases, measure_training
+    from sprintnet.pipeline import load_splits
+    from sprintnet.reporting.benchmark import phase_lines, training_lines
+
+    record = environment()
+    row = {"recipe": recipe, "overrides": overrides, **{key: record[key] for key in ("commit", "versions", "cpu", "cores")}}
+    row["phases"] = measure_phases(config, load_splits(config)["train"])
+    print(*phase_lines(row["phases"]), sep="\n")
+    if not options.phases:
+        run = new_run(f"benchmark-{Path(recipe).stem}", exact=False, resume=False)
+        row["training"] = measure_training([recipe, *overrides], run, options.target)
+        print(*training_lines(row["training"]), sep="\n")
+    append_row(Path(options.output), row)
+    print(f"row appended to {options.output}")
+
+
 def summary(options: argparse.Namespace, words: list[str]) -> None:
     """Prints a recipe's layer table, then its learning rate and momentum epoch by epoch."""
     recipe, overrides = _recipe_and_overrides(words)
@@ -201,6 +227,12 @@ def _parser() -> argparse.ArgumentParser:
     verb = add("compare", compare, "sprintnet compare A B")
     verb.add_argument("a", metavar="A", help="a folder of runs, such as runs/study/sprint94")
     verb.add_argument("b", metavar="B", help="another one")
+    verb = add("benchmark", benchmark, f"sprintnet benchmark {overrides} [--phases] [--target ACCURACY] [--output FILE]")
+    verb.add_argument("--phases", action="store_true", help="measure single steps alone, without a whole training")
+    verb.add_argument("--target", type=float, default=0.94, help="accuracy to which seconds are counted (default: 0.94)")
+    verb.add_argument(
+        "--output", default="benchmarks/results/benchmark.jsonl", help="file that a row is appended to (default: %(default)s)"
+    )
     add("summary", summary, f"sprintnet summary {overrides}")
     verb = add("data", fetch, "sprintnet data fetch DATASET [--source PATH]")
     verb.add_argument("action", choices=("fetch",), help="put a data set into the cache ($SPRINTNET_CACHE)")

@@ -114,6 +114,14 @@ def load_splits(config: Config, log: Callable[[str], None] = print) -> Splits:
     return {"train": kept, "val": held_out, "test": test}
 
 
+def prepare(config: Config, images: ImageDataset, context: Runtime) -> tuple[Step, Loader]:
+    """Returns the training step of a fresh network, not whitened yet, and the loader of its training images."""
+    model = _on_device(build_model(config.model, len(images.classes), images.image_shape), context)
+    optimizer = build_optimizer(model, config.optim.scaled_to(config.batch_size), config.muon)
+    loader = Loader(images, Normalisation(*channel_statistics(images.images)), config.batch_size, context.device)
+    return Step(model, optimizer, context, config.label_smoothing, config.l1), loader
+
+
 def _train(config: Config, run: RunFolder) -> dict[str, Any]:
     started = time.monotonic()
     is_resumed = run.checkpoint.exists()
@@ -134,14 +142,10 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
     write_json(run.environment, record)
     write_atomic(run.config, config.to_toml())
 
-    normalisation = Normalisation(*channel_statistics(images.images))
-    model = _on_device(build_model(config.model, len(images.classes), images.image_shape), context)
-    loader = Loader(images, normalisation, config.batch_size, context.device)
-    whitening_seconds = _whiten(model, loader)
-    optimizer = build_optimizer(model, config.optim.scaled_to(config.batch_size), config.muon)
-    step = Step(model, optimizer, context, config.label_smoothing, config.l1)
+    step, loader = prepare(config, images, context)
+    whitening_seconds = _whiten(step.model, loader)
     plan = Plan(config.epochs, config.peak_lr, config.schedule, config.augment, config.seed, config.checkpoint_seconds)
-    val_loader = Loader(splits.get("val", splits["test"]), normalisation, EVALUATION_BATCH, context.device)
+    val_loader = Loader(splits.get("val", splits["test"]), loader.normalisation, EVALUATION_BATCH, context.device)
 
     sizes = {name: len(part) for name, part in splits.items()}
     run.log(training_header(str(run.path), config, context.describe(), sizes))
@@ -157,17 +161,17 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
         "model": asdict(config.model),
         "classes": images.classes,
         "image_shape": images.image_shape,
-        "mean": normalisation.mean,
-        "std": normalisation.std,
+        "mean": loader.normalisation.mean,
+        "std": loader.normalisation.std,
         "commit": record["commit"],
     }
-    write_atomic(run.weights, weights_to_bytes(model, facts))
-    trained = TrainedModel(model, images.classes, normalisation, context)
+    write_atomic(run.weights, weights_to_bytes(step.model, facts))
+    trained = TrainedModel(step.model, images.classes, loader.normalisation, context)
     seconds = whitening_seconds + sum(row["train_seconds"] for row in rows)
     metrics = {
         **_evaluate(trained, {name: part for name, part in splits.items() if name != "train"}, config.tta, run),
         "epochs": len(rows),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in step.model.parameters()),
         "skipped_steps": sum(row["skipped_steps"] for row in rows),
         "train_seconds": seconds,
         "images_per_second": len(rows) * len(images) / seconds,

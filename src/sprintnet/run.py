@@ -1,6 +1,7 @@
 """The run folder: the only contract between making and showing. Paths, atomic writes, rows, the record of the environment."""
 
 import csv
+import datetime
 import importlib.metadata
 import io
 import json
@@ -153,6 +154,19 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(path, text.getvalue())
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Appends a dated row to a file of JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"date": today, **row}) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Returns what `write_rows` wrote, as text."""
+    return list(csv.DictReader(path.read_text("utf-8").splitlines()))
 
 
 def environment(**more: Any) -> dict[str, Any]:

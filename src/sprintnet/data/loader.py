@@ -29,6 +29,7 @@ class Loader:
     def __init__(self, dataset: ImageDataset, normalisation: Normalisation, batch_size: int, device: torch.device):
         self.images = torch.from_numpy(dataset.images).to(device)
         self.labels = torch.from_numpy(dataset.labels).to(device)
+        self.normalisation = normalisation
         self.batch_size = batch_size
         # (pixel / 255 - mean) / std, as one multiplication and one addition
         mean, std = (torch.tensor(values, device=device) for values in (normalisation.mean, normalisation.std))

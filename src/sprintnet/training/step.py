@@ -32,29 +32,41 @@ class Step:
         self.label_smoothing, self.l1 = label_smoothing, l1
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
         self._statistics = list(model.buffers())
+        self._statistics_before: list[Tensor] = []
         self._one = torch.ones((), device=runtime.device)
         self.totals = torch.zeros(4, dtype=torch.float64, device=runtime.device)
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
         """Updates the model by one batch: images (B, C, H, W), labels (B,)."""
-        scale = self.scaler.scale(self._one)
-        statistics = [buffer.clone() for buffer in self._statistics] if self.scaler.is_enabled() else []
+        loss, logits = self.forward(images, labels)
+        self.backward(loss)
+        self.update(loss.detach(), (logits.detach().argmax(1) == labels).sum(), len(labels))
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the mean loss, a scalar, and logits (B, K)."""
+        if self.scaler.is_enabled():
+            self._statistics_before = [buffer.clone() for buffer in self._statistics]
         with self.runtime.autocast():
             logits = self.model(images)
         # the targets (1 - alpha) * one_hot + alpha / K: Szegedy et al. 2015, arXiv:1512.00567
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
-        penalised = loss + self.l1 * self._l1_norm() if self.l1 else loss
+        return loss + self.l1 * self._l1_norm() if self.l1 else loss, logits
+
+    def backward(self, loss: Tensor) -> None:
+        """Sets the gradients."""
         self.optimizer.zero_grad()
-        self.scaler.scale(penalised).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def update(self, loss: Tensor, correct: Tensor, images: int) -> None:
+        """Updates the weights, and the totals by the loss, the number of correct answers and the number of images."""
+        scale = self.scaler.scale(self._one)
         self.scaler.step(self.optimizer)  # type: ignore[arg-type]
         self.scaler.update()
         skipped = self.scaler.scale(self._one) < scale  # the scaler backs off exactly where it skips
-        for buffer, before in zip(self._statistics, statistics, strict=False):
+        for buffer, before in zip(self._statistics, self._statistics_before, strict=False):
             buffer.copy_(torch.where(skipped, before, buffer))
         kept = ~skipped
-        loss_sum = torch.where(kept, penalised.detach() * len(labels), 0)
-        correct = kept * (logits.argmax(1) == labels).sum()
-        self.totals += torch.stack([loss_sum, correct, kept * len(labels), skipped])
+        self.totals += torch.stack([torch.where(kept, loss * images, 0), kept * correct, kept * images, skipped])
 
     def read(self) -> Totals:
         """Returns the totals; this waits for the device."""

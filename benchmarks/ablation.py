@@ -1,0 +1,148 @@
+"""What each part of the engine brings: images/s of training steps with and without it, A B A B.
+
+    python benchmarks/ablation.py allocator threads --recipe sprint94
+
+Each arm is a process of its own, since an allocator cannot be told to forget; nothing else should run beside it. Appends a row
+an ablation to benchmarks/results/ablation.jsonl: images/s of each arm in each round, the ratio of medians, peak memory, n.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sprintnet.config import load_config
+from sprintnet.run import append_row, environment
+
+RESULTS = Path(__file__).parent / "results" / "ablation.jsonl"
+WARM_UP, STEPS = 3, 6
+CORES = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of an ablation: what it is called, and how it differs from the recipe as it is."""
+
+    label: str
+    overrides: tuple[str, ...] = ()
+    returns_memory: bool = False
+    trains_whitening: bool = False
+    is_beside_a_busy_process: bool = False
+    is_plain_script: bool = False
+
+
+ABLATIONS = {
+    "allocator": (Arm("freed memory returned", returns_memory=True), Arm("freed memory kept")),
+    "precision": (Arm("fp32", ("precision=fp32",)), Arm("bf16")),
+    "whitening": (Arm("whitening bias trained", trains_whitening=True), Arm("whitening bias frozen")),
+    "batch": (Arm("batches of 2,000", ("batch_size=2000",)), Arm("the recipe's batches")),
+    "thread": (Arm("a thread a core", (f"threads={CORES}",)), Arm("one more", (f"threads={CORES + 1}",))),
+    "crowd": (
+        Arm("a thread a core, beside a busy process", (f"threads={CORES}",), is_beside_a_busy_process=True),
+        Arm("threads that adapt, beside a busy process", is_beside_a_busy_process=True),
+    ),
+    "busy": (Arm("alone"), Arm("beside a busy process", is_beside_a_busy_process=True)),
+    "engine": (Arm("a plain script in fp32", is_plain_script=True), Arm("this engine")),
+}
+
+
+def measure(recipe: str, arm: Arm) -> dict[str, float]:
+    """Returns the median images/s of training steps on CIFAR-10's first images, and the peak memory."""
+    from sprintnet import pipeline, runtime
+    from sprintnet.data import sources
+    from sprintnet.training.optim import set_learning_rates
+    from sprintnet.training.threads import Threads
+
+    if arm.is_plain_script:
+        from baseline import training_steps
+
+        batch_size, laps = training_steps(WARM_UP + STEPS)
+    else:
+        if arm.returns_memory:
+            runtime._keep_freed_memory = lambda: None
+        config = load_config(recipe, arm.overrides)
+        context = runtime.start(config.device, config.precision, config.threads, 0)
+        step, loader = pipeline.prepare(config, sources.load("cifar10")[0], context)
+        if hasattr(step.model, "whiten_from"):
+            step.model.whiten_from(loader.first(1000))
+        set_learning_rates(step.optimizer, 0.1, 0.1 if arm.trains_whitening else 0)
+        batch_size, laps = config.batch_size, []
+        with Threads(context) as threads:
+            last = time.perf_counter()
+            for batch in loader.epoch(0, 0, config.augment):
+                step(*batch)
+                threads.adapt()
+                laps.append(time.perf_counter() - last)
+                last = time.perf_counter()
+                if len(laps) == WARM_UP + STEPS:
+                    break
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"images_per_second": batch_size / statistics.median(laps[WARM_UP:]), "peak_gib": peak}
+
+
+@contextlib.contextmanager
+def busy_process(wanted: bool) -> Iterator[None]:
+    """Runs a process beside that never waits, in a session of its own, as another program of the user would."""
+    command = [sys.executable, "-c", "while True: pass"]
+    process = subprocess.Popen(command, start_new_session=True) if wanted else None
+    try:
+        yield
+    finally:
+        if process:
+            process.kill()
+            process.wait()
+
+
+def main() -> None:
+    """Runs the arms in turn and appends a row an ablation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ablations", nargs="+", choices=ABLATIONS, metavar="ABLATION", help=", ".join(ABLATIONS))
+    parser.add_argument("--recipe", default="sprint94")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--arm", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.arm is not None:
+        print(json.dumps(measure(options.recipe, ABLATIONS[options.ablations[0]][options.arm])))
+        return
+    for name in options.ablations:
+        arms = ABLATIONS[name]
+        found: list[list[dict[str, float]]] = [[], []]
+        for _ in range(options.rounds):
+            for index, arm in enumerate(arms):
+                command = [sys.executable, __file__, name, "--recipe", options.recipe, "--arm", str(index)]
+                with busy_process(arm.is_beside_a_busy_process):
+                    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+                found[index].append(json.loads(printed))
+                print(f"{options.recipe}, {arm.label}: {found[index][-1]['images_per_second']:.0f} images/s", flush=True)
+        medians = [statistics.median(entry["images_per_second"] for entry in side) for side in found]
+        record = environment()
+        append_row(
+            RESULTS,
+            {
+                **{key: record[key] for key in ("commit", "versions", "cpu", "cores")},
+                "ablation": name,
+                "recipe": options.recipe,
+                "n": options.rounds,
+                "images_per_second": {
+                    arm.label: [entry["images_per_second"] for entry in side] for arm, side in zip(arms, found, strict=True)
+                },
+                "ratio_of_medians": medians[1] / medians[0],
+                "peak_gib": {
+                    arm.label: max(entry["peak_gib"] for entry in side) for arm, side in zip(arms, found, strict=True)
+                },
+                "clock": f"median of {STEPS} steps: order, augmentation, forward, backward, update, at full resolution",
+            },
+        )
+        print(f"{options.recipe}, {name}: {medians[1] / medians[0]:.2f} times as fast")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Trains with a peer's script as its authors published it, on a GPU as it is, on a CPU through the stand-ins below.
+
+    python benchmarks/peer.py PATH/airbench94_muon.py --runs 1
+
+The script is not part of this repository: take it from https://github.com/KellerJordan/cifar10-airbench. Prints what it prints,
+then one line of JSON: accuracy with six views and seconds of each run, as the script's own clock has them (whitening,
+augmentation, training, six views). On a CPU: PyTorch's CUDA clock becomes the clock, compilation is off, half precision
+becomes bf16 autocast over fp32 weights, freed memory is kept as in SprintNet; the recipe stays as it is.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+import time
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from sprintnet import runtime
+from sprintnet.data import sources
+
+
+class Clock:
+    """Stands for torch.cuda.Event."""
+
+    def __init__(self, **_: object):
+        self.time = 0.0
+
+    def record(self) -> None:
+        """Notes the time."""
+        self.time = time.perf_counter()
+
+    def elapsed_time(self, end: "Clock") -> float:
+        """Returns milliseconds until `end`."""
+        return 1000 * (end.time - self.time)
+
+
+def torchvision_stand_in() -> None:
+    """The one function of torchvision that the script uses while its data is there already."""
+    transforms = types.ModuleType("torchvision.transforms")
+
+    class Normalize:
+        def __init__(self, mean: torch.Tensor, std: torch.Tensor):
+            self.mean, self.std = mean, std
+
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            mean, std = (values.to(images)[:, None, None] for values in (self.mean, self.std))
+            return (images - mean) / std
+
+    transforms.Normalize = Normalize  # type: ignore[attr-defined]
+    package = types.ModuleType("torchvision")
+    package.transforms = transforms  # type: ignore[attr-defined]
+    sys.modules |= {"torchvision": package, "torchvision.transforms": transforms}
+
+
+def save_data(folder: Path) -> None:
+    """Writes CIFAR-10 where the script looks for it, in its layout."""
+    folder.mkdir()
+    for name, dataset in zip(("train", "test"), sources.load("cifar10"), strict=True):
+        images, labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
+        torch.save({"images": images, "labels": labels, "classes": list(dataset.classes)}, folder / f"{name}.pt")
+
+
+def move_to_cpu() -> contextlib.AbstractContextManager[Any]:
+    """Replaces what is CUDA's alone; returns the context of bf16 autocast."""
+    runtime.start("cpu", "bf16", 0, 0)
+    load, cross_entropy = torch.load, F.cross_entropy
+    torch.load = lambda *arguments, **options: load(*arguments, **{**options, "map_location": "cpu"})  # type: ignore[assignment]
+    F.cross_entropy = lambda logits, *arguments, **options: cross_entropy(logits.float(), *arguments, **options)
+    torch.compile = lambda function=None, **_: function or (lambda inner: inner)  # type: ignore[assignment]
+    torch.nn.Module.compile = lambda *_, **__: None  # type: ignore[method-assign]
+    torch.nn.Module.cuda = lambda self, *_: self  # type: ignore[assignment, method-assign]
+    torch.nn.Module.half = torch.nn.Module.float  # type: ignore[method-assign]
+    torch.Tensor.half = torch.Tensor.float  # type: ignore[method-assign, assignment]
+    torch.cuda.Event = Clock  # type: ignore[misc, assignment]
+    torch.cuda.synchronize = lambda *_: None  # type: ignore[assignment]
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+def main() -> None:
+    """Runs the script in a folder of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("script", type=Path)
+    parser.add_argument("--runs", type=int, default=1)
+    options = parser.parse_args()
+    code = options.script.read_text("utf-8").replace("range(200)", f"range({options.runs})")
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        code = code.replace('main("warmup", model)', "pass")
+    torchvision_stand_in()
+    found: list[dict[str, float]] = []
+
+    def collect(variables: dict[str, Any], is_final_entry: bool) -> None:
+        shown = {key: variables.get(key) for key in ("epoch", "train_acc", "val_acc", "tta_val_acc", "time_seconds")}
+        print(shown, flush=True)
+        if is_final_entry:
+            found.append({"accuracy": variables["tta_val_acc"], "seconds": variables["time_seconds"]})
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        save_data(Path("cifar10"))
+        Path("script.py").write_text(code, "utf-8")
+        sys.argv = ["script.py"]
+        # the script's own printer is replaced by one that keeps the figures
+        start = code.index('if __name__ == "__main__":')
+        names: dict[str, Any] = {"__name__": "__main__"}
+        with contextlib.nullcontext() if on_gpu else move_to_cpu():
+            exec(compile(code[:start], str(options.script), "exec"), names)
+            names["print_training_details"] = collect
+            exec(compile(code[start:], str(options.script), "exec"), names)
+    print(json.dumps({"peer": options.script.stem, "runs": found[-options.runs :]}))
+
+
+if __name__ == "__main__":
+    main()

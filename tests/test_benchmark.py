@@ -1,0 +1,70 @@
+"""Benchmarks: closed forms of the arithmetic, then the command on the sample as a user runs it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import SAMPLE, Command
+from sprintnet import benchmark
+from sprintnet.config import load_config
+from sprintnet.data.sources import load
+from sprintnet.models.build import build_model
+from sprintnet.run import cpu_flags
+
+
+def test_arithmetic_is_counted_layer_by_layer() -> None:
+    config = load_config("davidnet", [f"data.name={SAMPLE}", "model.width=4", "batch_size=20", "threads=1", "precision=fp32"])
+    found = benchmark.measure_phases(config, load(str(SAMPLE))[0])
+    macs, side = 0, 32
+    for name, parameter in build_model(config.model, 10, (32, 32, 3)).named_parameters():
+        if parameter.ndim == 4:
+            side = 32 if "prepare" in name or name == "block1.conv.conv.weight" else side
+            macs += parameter.numel() * side * side * (2 if "prepare" in name else 3)  # no gradient for the images
+            side = side // 2 if name in POOLED else side
+    macs += 3 * 10 * 32
+    assert found["gflop_per_image"] == pytest.approx(2 * macs / 1e9, rel=1e-6)
+    phases = found["images_per_second"]
+    assert set(phases) == {"load", "augment", "forward", "backward", "update", "evaluate"}
+    assert all(rate > 0 for rate in phases.values())
+    # a step is its phases, up to the noise of a busy machine
+    whole = found["step_images_per_second"]["1.0"]
+    assert 1 / whole == pytest.approx(sum(1 / phases[phase] for phase in ("forward", "backward", "update")), rel=0.8)
+
+
+POOLED = {"block1.conv.conv.weight", "transition.0.conv.weight", "block2.conv.conv.weight"}
+
+
+def test_every_scheduled_resolution_is_timed() -> None:
+    small = [f"data.name={SAMPLE}", "model.width=4", "batch_size=20", "threads=1"]
+    resolution = ["schedule.resolution=0.5,0.75,1", "schedule.resolution_from=0,0.3,0.6"]
+    rates = benchmark.measure_phases(load_config("sprint94", [*small, *resolution]), load(str(SAMPLE))[0])
+    assert set(rates["step_images_per_second"]) == {"0.5", "0.75", "1.0"}
+
+
+def test_seconds_to_a_target_add_up_until_the_epoch_that_reaches_it() -> None:
+    rows = [{"train_seconds": "2.5", "val_accuracy": accuracy} for accuracy in ("0.5", "0.7", "0.6", "0.9")]
+    assert [benchmark.seconds_to(target, rows) for target in (0.4, 0.7, 0.75, 0.95)] == [2.5, 5.0, 10.0, None]
+
+
+def test_the_command_prints_a_table_and_appends_a_row(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:
+    finished = sprintnet("benchmark", "davidnet", *tiny, "--target", "0.05", "--output", "rows/mine.jsonl")
+    assert finished.returncode == 0, finished.stderr
+    assert "GFLOP/s" in finished.stdout
+    (row,) = map(json.loads, (tmp_path / "rows" / "mine.jsonl").read_text().splitlines())
+    assert row["recipe"] == "davidnet"
+    assert row["phases"]["precision"] == ("bf16" if cpu_flags() & {"amx_bf16", "avx512_bf16"} else "fp32")
+    training = row["training"]
+    assert 0 < training["start_seconds"] < training["command_seconds"]
+    assert 0 < training["seconds_to_target"] <= training["train_seconds"] < training["command_seconds"]
+    assert training["peak_gib"] > 0.1
+    assert (tmp_path / "runs/train/benchmark-davidnet/metrics.json").exists()
+    assert sprintnet("benchmark", "davidnet", *tiny, "--phases", "--output", "rows/mine.jsonl").returncode == 0
+    assert "training" not in json.loads((tmp_path / "rows" / "mine.jsonl").read_text().splitlines()[1])
+
+
+def test_a_training_that_fails_is_one_message(sprintnet: Command, tiny: list[str]) -> None:
+    finished = sprintnet("benchmark", "davidnet", *tiny, "augment.cutout=40")
+    assert finished.returncode == 1
+    assert "the training failed: augment.cutout=40: larger than the images" in finished.stderr
+    assert "Traceback" not in finished.stderr
