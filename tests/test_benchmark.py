@@ -59,6 +59,7 @@ def test_the_command_prints_a_table_and_appends_a_row(sprintnet: Command, tmp_pa
     assert 0 < training["seconds_to_target"] <= training["train_seconds"] < training["command_seconds"]
     assert training["peak_gib"] > 0.1
     assert (tmp_path / "runs/train/benchmark-davidnet/metrics.json").exists()
+    assert (tmp_path / "runs/train/benchmark-davidnet/plots/accuracy_over_time.png").stat().st_size > 5000
     assert sprintnet("benchmark", "davidnet", *tiny, "--phases", "--output", "rows/mine.jsonl").returncode == 0
     assert "training" not in json.loads((tmp_path / "rows" / "mine.jsonl").read_text().splitlines()[1])
 

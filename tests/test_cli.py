@@ -71,8 +71,8 @@ def test_a_mistake_is_one_message_and_no_traceback(
 
 
 def test_a_mistake_leaves_no_run_behind(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:
-    assert sprintnet("train", "--name", "mine", *tiny, "data.val=0.01").returncode == 2
-    assert "runs/train/mine" in sprintnet("train", "--name", "mine", *tiny, "data.val=0.1").stdout
+    assert sprintnet("train", "davidnet", "--name", "mine", *tiny, "data.val=0.01").returncode == 2
+    assert "runs/train/mine" in sprintnet("train", "davidnet", "--name", "mine", *tiny, "data.val=0.1").stdout
 
 
 @pytest.mark.parametrize("arguments", [["train", "epocs=3"], ["train", "data.name=nowhere"], ["val", "nowhere"]])
@@ -172,10 +172,10 @@ def test_a_missing_extra_says_the_line_that_installs_it(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], ("davidnet", [])),
+        ([], ("sprint94", [])),
         (["x.toml", "a=1"], ("x.toml", ["a=1"])),
-        (["a.b=1"], ("davidnet", ["a.b=1"])),
-        (["--a.b", "1", "c=2", "--d=3"], ("davidnet", ["a.b=1", "c=2", "d=3"])),
+        (["a.b=1"], ("sprint94", ["a.b=1"])),
+        (["--a.b", "1", "c=2", "--d=3"], ("sprint94", ["a.b=1", "c=2", "d=3"])),
         (["r", "--a.b", "-1"], ("r", ["a.b=-1"])),
     ],
 )

@@ -10,7 +10,8 @@ from pathlib import Path
 from sprintnet import __version__
 from sprintnet.errors import SettingsError, SprintNetError
 
-EXTRA_OF_MODULE = {"torch": "train", "safetensors": "train", "scipy": "study"}
+DEFAULT_RECIPE = "sprint94"
+EXTRA_OF_MODULE = {"torch": "train", "safetensors": "train", "scipy": "study", "matplotlib": "train"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,7 +142,7 @@ def benchmark(options: argparse.Namespace, words: list[str]) -> None:
     recipe, overrides = _recipe_and_overrides(words)
     from sprintnet.config import load_config
     from sprintnet.data.sources import require
-    from sprintnet.run import append_row, environment, new_run
+    from sprintnet.run import append_row, environment, new_run, read_rows
 
     config = load_config(recipe, overrides)
     require(config.data.name)
@@ -149,6 +150,7 @@ def benchmark(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.benchmark import measure_phases, measure_training
     from sprintnet.pipeline import load_splits
     from sprintnet.reporting.benchmark import phase_lines, training_lines
+    from sprintnet.reporting.plots import accuracy_over_time
 
     record = environment()
     row = {"recipe": recipe, "overrides": overrides, **{key: record[key] for key in ("commit", "versions", "cpu", "cores")}}
@@ -158,6 +160,7 @@ def benchmark(options: argparse.Namespace, words: list[str]) -> None:
         run = new_run(f"benchmark-{Path(recipe).stem}", exact=False, resume=False)
         row["training"] = measure_training([recipe, *overrides], run, options.target)
         print(*training_lines(row["training"]), sep="\n")
+        accuracy_over_time({recipe: read_rows(run.results)}, options.target, run.path / "plots" / "accuracy_over_time.png")
     append_row(Path(options.output), row)
     print(f"row appended to {options.output}")
 
@@ -213,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     overrides = "[RECIPE] [KEY=VALUE | --KEY VALUE]..."
-    verb = add("train", train, f"sprintnet train {overrides} [--name NAME] [--resume]", help=False)
+    verb = add("train", train, f"sprintnet train {overrides} [--name NAME] [--resume]   (default: {DEFAULT_RECIPE})", help=False)
     verb.add_argument("-h", "--help", action="store_true", help="show this help and every setting of the recipe")
     verb.add_argument("--name", default="", help="name of the run folder under runs/train (default: the recipe's)")
     verb.add_argument("--resume", action="store_true", help="go on with the run of that name from its last checkpoint")
@@ -246,7 +249,7 @@ def _recipe_and_overrides(words: list[str]) -> tuple[str, list[str]]:
     """Returns the recipe, which comes first or not at all, and the overrides."""
     if words and "=" not in words[0] and not words[0].startswith("--"):
         return words[0], _overrides(words[1:])
-    return "davidnet", _overrides(words)
+    return DEFAULT_RECIPE, _overrides(words)
 
 
 def _overrides(words: list[str]) -> list[str]:
