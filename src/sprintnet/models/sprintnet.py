@@ -1,4 +1,7 @@
-"""SprintNet: frozen patch whitening, then three pairs of convolutions; after airbench94 (Jordan 2024, arXiv:2404.00498)."""
+"""SprintNet: frozen patch whitening, then three pairs of convolutions; after airbench94 (Jordan 2024, arXiv:2404.00498).
+
+Unlike there, the last pair sees the map already halved: a fifth of the arithmetic less, for more than it costs in accuracy.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +26,12 @@ class Norm(nn.BatchNorm2d):
 
 
 class Block(nn.Sequential):
-    """Two convolutions; the map is halved after the first."""
+    """Two convolutions; the map is halved after the first, or before it, which is quicker."""
 
-    def __init__(self, in_channels: int, out_channels: int):
+    def __init__(self, in_channels: int, out_channels: int, *, halves_first: bool = False):
+        halve = [Convolution(in_channels, out_channels, 3, padding=1, bias=False), nn.MaxPool2d(2)]
         super().__init__(
-            Convolution(in_channels, out_channels, 3, padding=1, bias=False),
-            nn.MaxPool2d(2),
+            *(reversed(halve) if halves_first else halve),
             Norm(out_channels),
             nn.GELU(),
             Convolution(out_channels, out_channels, 3, padding=1, bias=False),
@@ -47,7 +50,9 @@ class SprintNet(nn.Module):
         whitened = 2 * channels * 4
         self.whiten = nn.Conv2d(channels, whitened, 2)
         self.whiten.weight.requires_grad = False
-        self.blocks = nn.Sequential(Block(whitened, width), Block(width, 4 * width), Block(4 * width, 4 * width))
+        self.blocks = nn.Sequential(
+            Block(whitened, width), Block(width, 4 * width), Block(4 * width, 4 * width, halves_first=True)
+        )
         self.pool = nn.AdaptiveMaxPool2d(1)
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.linear = nn.Linear(4 * width, classes, bias=False)

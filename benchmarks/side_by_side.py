@@ -1,0 +1,76 @@
+"""A recipe against a peer's published script, whole trainings in turn: peer, recipe, peer, recipe, ...
+
+    python benchmarks/side_by_side.py PATH/airbench94_muon.py sprint94 --rounds 2
+
+Both clocks cover whitening, data order, augmentation, training and all answers with six views (of the recipe: for the
+unsure); neither covers start, loading and the evaluations between epochs. Each training is a process of its own; nothing else
+should run beside it. Appends a row to benchmarks/results/side-by-side.jsonl.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from sprintnet.config import load_config
+from sprintnet.run import append_row, environment, read_json
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "side-by-side.jsonl"
+
+
+def train_peer(script: Path) -> dict[str, float]:
+    """Returns accuracy with six views and seconds of one training by the peer's script."""
+    command = [sys.executable, str(HERE / "peer.py"), str(script)]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    found: dict[str, float] = json.loads(printed.splitlines()[-1])["runs"][0]
+    return found
+
+
+def train_recipe(recipe: str, seed: int) -> dict[str, float]:
+    """Returns accuracy with six views and seconds of one training by the recipe."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "sprintnet", "train", recipe, f"seed={seed}", "--name", "run"]
+        subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
+        metrics = read_json(Path(folder) / "runs" / "train" / "run" / "metrics.json")
+    tta = metrics["test"]["tta"]
+    return {"accuracy": tta["accuracy"], "seconds": metrics["train_seconds"] + tta["seconds"]}
+
+
+def main() -> None:
+    """Runs both in turn and appends a row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("script", type=Path, help="the peer's script, fetched by you")
+    parser.add_argument("recipe")
+    parser.add_argument("--rounds", type=int, default=2)
+    options = parser.parse_args()
+    peer, recipe = [], []
+    for round_number in range(options.rounds):
+        peer.append(train_peer(options.script))
+        print(options.script.stem, peer[-1], flush=True)
+        recipe.append(train_recipe(options.recipe, round_number))
+        print(options.recipe, recipe[-1], flush=True)
+    ratio = statistics.median(run["seconds"] for run in peer) / statistics.median(run["seconds"] for run in recipe)
+    record = environment()
+    append_row(
+        RESULTS,
+        {
+            **{key: record[key] for key in ("commit", "versions", "cpu", "cores")},
+            "peer": options.script.stem,
+            "recipe": options.recipe,
+            "settings": load_config(options.recipe).to_toml(),
+            "n": options.rounds,
+            "peer_runs": peer,
+            "recipe_runs": recipe,
+            "ratio_of_median_seconds": ratio,
+            "clock": "whitening, order, augmentation, training, answers with six views",
+        },
+    )
+    print(f"{options.recipe} takes 1/{ratio:.2f} of the time of {options.script.stem}")
+
+
+if __name__ == "__main__":
+    main()
