@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import sprintnet
@@ -21,6 +22,7 @@ from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.sources import load
 from sprintnet.errors import SettingsError
+from sprintnet.evaluation.calibration import fit_temperature
 from sprintnet.pipeline import load_run, load_splits, train
 from sprintnet.run import RunFolder, read_rows
 
@@ -43,6 +45,7 @@ def test_the_run_folder_holds_what_the_readme_lists(finished: RunFolder) -> None
         "results.csv",
         "metrics.json",
         "predictions.npz",
+        "predictions.csv",
         "weights.safetensors",
         "log.txt",
     }
@@ -61,12 +64,33 @@ def test_the_run_folder_holds_what_the_readme_lists(finished: RunFolder) -> None
     assert "| Epoch | LR" in finished.log_text.read_text()
 
 
+def test_the_temperature_is_fitted_on_held_out_images_alone(finished: RunFolder, tmp_path: Path, tiny: list[str]) -> None:
+    metrics = json.loads(finished.metrics.read_text())
+    arrays = np.load(finished.predictions)
+    assert metrics["temperature"] == fit_temperature(arrays["val_logits"], arrays["val_labels"])
+    with safe_open(finished.weights, "pt") as file:
+        assert json.loads(file.metadata()["temperature"]) == metrics["temperature"]
+    before, after = (metrics["val"][key]["nll"] for key in ("calibration", "calibration_at_temperature"))
+    assert after < before == metrics["val"]["cross_entropy"]
+    without = train(load_config("davidnet", [*tiny, "epochs=1"]), RunFolder(tmp_path / "without"))
+    assert without["temperature"] is None
+    assert "calibration_at_temperature" not in without["test"]
+
+
+def test_predictions_have_a_row_an_image(finished: RunFolder) -> None:
+    rows = read_rows(finished.prediction_table)
+    assert [row["split"] for row in rows] == ["val"] * 20 + ["test"] * 100
+    right = [row["true"] == row["predicted"] for row in rows if row["split"] == "test"]
+    assert np.mean(right) == json.loads(finished.metrics.read_text())["test"]["accuracy"]
+
+
 def test_a_finished_run_opens_again_with_the_same_answers(finished: RunFolder) -> None:
     trained, config = load_run(finished.path)
     splits = load_splits(config)
     logits, _, figures = trained.evaluate(splits["test"])
     assert np.array_equal(logits, np.load(finished.predictions)["test_logits"])
-    assert figures == json.loads(finished.metrics.read_text())["test"]
+    kept = json.loads(finished.metrics.read_text())["test"]
+    assert figures == {key: kept[key] for key in figures}
     assert trained.evaluate(splits["train"])[2]["images"] == 180
 
 
@@ -119,8 +143,9 @@ def test_every_precision_learns_the_sample(tmp_path: Path, tiny: list[str], prec
     assert trained.evaluate(load_splits(config)["train"])[2]["accuracy"] > 0.5
 
 
-def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(tmp_path: Path) -> None:
-    small = [f"data.name={SAMPLE}", "model.width=16", "batch_size=40", "threads=1", "epochs=12", "precision=fp32"]
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(tmp_path: Path, precision: str) -> None:
+    small = [f"data.name={SAMPLE}", "model.width=16", "batch_size=40", "threads=1", "epochs=12", f"precision={precision}"]
     config = load_config("sprint94", [*small, "tta=1", "schedule.resolution=0.75,1", "schedule.resolution_from=0,0.4"])
     metrics = train(config, RunFolder(tmp_path / "whole"))
     arrays = np.load(tmp_path / "whole" / "predictions.npz")
@@ -190,7 +215,8 @@ def test_resuming_a_finished_run_returns_its_metrics(tiny: list[str], finished: 
 def test_public_names_train_and_load(tmp_path: Path, tiny: list[str]) -> None:
     metrics = sprintnet.train(sprintnet.load_config("davidnet", tiny), sprintnet.RunFolder(f"{tmp_path}/mine"))
     trained, config = sprintnet.load_run(f"{tmp_path}/mine")
-    assert trained.evaluate(sprintnet.load_splits(config)["test"])[2] == metrics["test"]
+    figures = trained.evaluate(sprintnet.load_splits(config)["test"])[2]
+    assert figures == {key: metrics["test"][key] for key in figures}
 
 
 class Trainer:

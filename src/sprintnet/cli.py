@@ -89,14 +89,15 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
         raise SettingsError(
             f"--split {options.split}: this run has {', '.join(splits)}; train with data.val=0.1 to hold out a part"
         )
+    from sprintnet.reporting.table import class_lines
+
     _, _, figures = trained.evaluate(splits[options.split])
+    low, high = figures["accuracy_interval"]
     print(f"{options.folder}: {options.split}, {figures['images']:,} images")
-    print(f"top-1 accuracy  {figures['accuracy']:8.2%}")
+    print(f"top-1 accuracy  {figures['accuracy']:8.2%}  95 % interval {low:.2%} to {high:.2%}")
     print(f"top-5 accuracy  {figures['top5_accuracy']:8.2%}")
     print(f"cross-entropy   {figures['cross_entropy']:8.4f}")
-    width = max(map(len, figures["class_accuracy"]))
-    for name, accuracy in figures["class_accuracy"].items():
-        print(f"  {name:{width}}  " + (f"{accuracy:8.2%}" if accuracy is not None else "no support"))
+    print(*class_lines(figures["classes"]), sep="\n")
 
 
 def study(options: argparse.Namespace, words: list[str]) -> None:

@@ -18,7 +18,8 @@ from sprintnet.data import sources
 from sprintnet.data.dataset import ImageDataset, channel_statistics, digest, hold_out
 from sprintnet.data.loader import Batch, Loader, Normalisation
 from sprintnet.errors import SettingsError, SprintNetError
-from sprintnet.evaluation.metrics import Floats, Ints, cross_entropy, summarise, top_k_accuracy
+from sprintnet.evaluation.calibration import calibration, coverage_table, fit_temperature
+from sprintnet.evaluation.metrics import Floats, Ints, cross_entropy, prediction_rows, summarise, top_k_accuracy
 from sprintnet.evaluation.predict import ask_again, predict
 from sprintnet.models.build import build_model, check_resolution, load_model, weights_to_bytes
 from sprintnet.models.sprintnet import SprintNet
@@ -157,19 +158,23 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
     run.log(RULE)
 
     # the last epoch's weights are the result: test data has chosen nothing
+    trained = TrainedModel(step.model, images.classes, loader.normalisation, context)
+    evaluated = {name: part for name, part in splits.items() if name != "train"}
+    figures, temperature = _evaluate(trained, evaluated, config.tta, run)
     facts = {
         "model": asdict(config.model),
         "classes": images.classes,
         "image_shape": images.image_shape,
         "mean": loader.normalisation.mean,
         "std": loader.normalisation.std,
+        "temperature": temperature,
         "commit": record["commit"],
     }
     write_atomic(run.weights, weights_to_bytes(step.model, facts))
-    trained = TrainedModel(step.model, images.classes, loader.normalisation, context)
     seconds = whitening_seconds + sum(row["train_seconds"] for row in rows)
     metrics = {
-        **_evaluate(trained, {name: part for name, part in splits.items() if name != "train"}, config.tta, run),
+        **figures,
+        "temperature": temperature,
         "epochs": len(rows),
         "parameters": sum(parameter.numel() for parameter in step.model.parameters()),
         "skipped_steps": sum(row["skipped_steps"] for row in rows),
@@ -190,8 +195,11 @@ def _whiten(model: nn.Module, loader: Loader) -> float:
     return time.monotonic() - started
 
 
-def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder) -> dict[str, Any]:
-    """Returns the figures of each split; their logits and labels go to predictions.npz."""
+def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder) -> tuple[dict[str, Any], float | None]:
+    """Returns the figures of each split, and the temperature fitted on the held-out part (None without one).
+
+    Logits and labels go to predictions.npz, a row an image to predictions.csv.
+    """
     arrays: dict[str, Any] = {}
     figures: dict[str, Any] = {}
     for name, dataset in splits.items():
@@ -207,10 +215,20 @@ def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder)
                 "asked_again": float((again != logits).any(axis=1).mean()),
                 "seconds": time.monotonic() - started,  # from the first answers on, as the records count it
             }
+    temperature = fit_temperature(arrays["val_logits"], arrays["val_labels"]) if "val" in splits else None
+    rows = []
+    for name in splits:
+        logits, labels = arrays[f"{name}_logits"], arrays[f"{name}_labels"]
+        figures[name]["calibration"] = calibration(logits, labels)
+        if temperature is not None:
+            figures[name]["calibration_at_temperature"] = calibration(logits, labels, temperature)
+        figures[name]["coverage"] = coverage_table(logits, labels)
+        rows += [{"split": name, **row} for row in prediction_rows(logits, labels, trained.classes)]
     archive = io.BytesIO()
     np.savez(archive, **arrays)
     write_atomic(run.predictions, archive.getvalue())
-    return figures
+    write_rows(run.prediction_table, rows)
+    return figures, temperature
 
 
 def _on_device(model: nn.Module, context: Runtime) -> nn.Module:

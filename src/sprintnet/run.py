@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / "predictions.npz"
 
     @property
+    def prediction_table(self) -> Path:
+        """One row an evaluated image: true and predicted class, confidence, margin, loss (CSV)."""
+        return self.path / "predictions.csv"
+
+    @property
     def weights(self) -> Path:
         """The trained weights, with readable JSON metadata (safetensors)."""
         return self.path / "weights.safetensors"

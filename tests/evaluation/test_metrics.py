@@ -1,15 +1,30 @@
-"""Metrics against PyTorch's own functions and by hand."""
+"""Metrics against PyTorch's, scikit-learn's and SciPy's own functions, and by hand."""
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import precision_recall_fscore_support
 from torch.nn import functional as F
 
-from sprintnet.evaluation.metrics import confusion_matrix, cross_entropy, log_probabilities, summarise, top_k_accuracy
+from sprintnet.evaluation.metrics import (
+    class_table,
+    confusion_matrix,
+    cross_entropy,
+    log_probabilities,
+    most_confused,
+    prediction_rows,
+    summarise,
+    top_k_accuracy,
+    wilson_interval,
+)
 
 GENERATOR = np.random.default_rng(0)
 LOGITS = GENERATOR.normal(0, 3, (200, 10)).astype(np.float32)
 LABELS = GENERATOR.integers(0, 10, 200)
+NAMES = tuple("abcdefghij")
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.2, 0.5])
@@ -36,7 +51,56 @@ def test_the_confusion_matrix_by_hand() -> None:
     assert confusion_matrix(logits, np.array([0, 1, 2, 2, 0])).tolist() == [[2, 0, 0], [0, 1, 0], [0, 1, 1]]
 
 
-def test_a_class_without_images_has_no_accuracy() -> None:
-    figures = summarise(np.eye(3)[[0, 1, 0]], np.array([0, 1, 1]), ("a", "b", "c"))
-    assert figures["class_accuracy"] == {"a": 1.0, "b": 0.5, "c": None}
-    assert figures["accuracy"] == pytest.approx(2 / 3)
+def test_precision_recall_and_f1_are_scikit_learns() -> None:
+    confusion = confusion_matrix(LOGITS, LABELS)
+    table = class_table(confusion, NAMES)
+    precision, recall, f1, support = precision_recall_fscore_support(LABELS, LOGITS.argmax(1))
+    for index, name in enumerate(NAMES):
+        row = table[name]
+        assert (row["precision"], row["recall"], row["f1"]) == pytest.approx((precision[index], recall[index], f1[index]))
+        assert row["support"] == support[index]
+        low, high = row["f1_interval"]
+        assert 0 <= low <= row["f1"] <= high <= 1
+
+
+@given(st.integers(1, 500), st.floats(0, 1))
+def test_the_interval_of_a_share_is_scipys_wilson(count: int, share: float) -> None:
+    hits = round(share * count)
+    expected = stats.binomtest(hits, count).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(np.int64(hits), np.int64(count)) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_f1_intervals_cover_the_true_f1() -> None:
+    generator = np.random.default_rng(1)
+    truth = np.array([[0.4, 0.1], [0.05, 0.45]])
+    true_f1 = 2 * 0.4 / (2 * 0.4 + 0.1 + 0.05)
+    covered = 0
+    for _ in range(60):
+        sample = generator.multinomial(300, truth.ravel()).reshape(2, 2)
+        low, high = class_table(sample, ("a", "b"))["a"]["f1_interval"]
+        covered += low <= true_f1 <= high
+    assert covered >= 50  # 57 expected
+
+
+def test_a_class_without_images_or_answers_has_no_figures_and_makes_no_noise() -> None:
+    figures = summarise(np.eye(3)[[0, 1, 0, 0]], np.array([0, 1, 1, 2]), ("a", "b", "c"))
+    assert figures["accuracy"] == 0.5
+    assert figures["classes"]["a"]["precision"] == pytest.approx(1 / 3)
+    assert (figures["classes"]["c"]["precision"], figures["classes"]["c"]["recall"]) == (None, 0)
+    absent = summarise(np.eye(3)[[0, 1, 0]], np.array([0, 1, 1]), ("a", "b", "c"))["classes"]["c"]
+    assert absent == {key: 0 if key == "support" else None for key in absent}
+
+
+def test_the_largest_confusions_come_first() -> None:
+    confusion = np.array([[5, 3, 0], [1, 7, 2], [0, 0, 4]])
+    pairs = [(pair["true"], pair["predicted"], pair["images"]) for pair in most_confused(confusion, ("a", "b", "c"), 5)]
+    assert pairs == [("a", "b", 3), ("b", "c", 2), ("b", "a", 1)]
+    assert most_confused(confusion, ("a", "b", "c"), 1)[0]["share"] == 3 / 8
+
+
+def test_a_prediction_row_by_hand() -> None:
+    logits = np.log(np.array([[0.7, 0.2, 0.1]]))
+    (row,) = prediction_rows(logits, np.array([1]), ("a", "b", "c"))
+    assert row == {
+        "index": 0, "true": "b", "predicted": "a", "confidence": "0.700000", "margin": "0.500000", "loss": "1.609438"
+    }  # fmt: skip

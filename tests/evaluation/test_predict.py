@@ -50,3 +50,13 @@ def test_the_unsure_are_asked_again_with_the_published_weights(confidence: float
     assert confidence in (0, 1) or 0 < is_unsure.sum() < 25
     np.testing.assert_array_equal(again[~is_unsure], first[~is_unsure])
     np.testing.assert_allclose(again[is_unsure], six_views(model, images).numpy()[is_unsure], rtol=1e-4, atol=1e-5)
+
+
+def test_reduced_precision_asks_again_too_and_answers_in_fp32() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))
+    images, bf16 = torch.randn(25, 3, 8, 8), Runtime(torch.device("cpu"), "bf16", 1)
+    first, _ = predict(model, [(images, torch.zeros(25))], bf16)
+    again = ask_again(model, [(images, torch.zeros(25))], bf16, first, 1)
+    assert again.dtype == np.float32
+    np.testing.assert_allclose(again, six_views(model, images).numpy(), atol=0.03)

@@ -8,6 +8,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
+NORMAL_95 = 1.959963984540054
+"""Half the width of the standard normal's 95 % interval."""
+RESAMPLINGS = 1000
+
 
 def log_probabilities(logits: Floats) -> Floats:
     """Returns the logarithm of the softmax over classes, (N, K) in float64."""
@@ -35,16 +39,108 @@ def confusion_matrix(logits: Floats, labels: Ints) -> Ints:
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def summarise(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the figures that metrics.json keeps of a split; shares are 0..1, a class without images has accuracy None."""
-    confusion = confusion_matrix(logits, labels)
+def wilson_interval(hits: Floats | Ints, counts: Floats | Ints) -> tuple[Floats, Floats]:
+    """Returns the ends of the 95 % intervals of shares hits / counts, NaN where counts is 0; Wilson 1927."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share, z2 = hits / counts, NORMAL_95**2
+        centre = (share + z2 / (2 * counts)) / (1 + z2 / counts)
+        margin = NORMAL_95 * np.sqrt(share * (1 - share) / counts + z2 / (4 * counts**2)) / (1 + z2 / counts)
+        return np.maximum(centre - margin, 0), np.minimum(centre + margin, 1)
+
+
+def f1_scores(confusion: Ints) -> Floats:
+    """Returns each class's F1, 2 TP / (2 TP + FP + FN), of confusion matrices (..., K, K); NaN where there is nothing."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(2 * hits / (confusion.sum(axis=-1) + confusion.sum(axis=-2)))
+
+
+def class_table(confusion: Ints, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Returns support, precision, recall and F1 of each class, each with the ends of its 95 % interval; None without support.
+
+    Intervals: Wilson's; for F1, which is no share of anything, the percentiles of 1,000 resamplings of the images.
+    """
+    hits, support, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    total = int(confusion.sum())
+    resampled = np.random.default_rng(0).multinomial(total, confusion.ravel() / total, size=RESAMPLINGS)
+    f1_ends = _percentiles(f1_scores(resampled.reshape(RESAMPLINGS, *confusion.shape)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        figures = {
+            "precision": (hits / predicted, *wilson_interval(hits, predicted)),
+            "recall": (hits / support, *wilson_interval(hits, support)),
+            "f1": (f1_scores(confusion), *f1_ends),
+        }
+    table: dict[str, dict[str, Any]] = {}
+    for index, name in enumerate(classes):
+        table[name] = {"support": int(support[index])}
+        for figure, (values, low, high) in figures.items():
+            value = _number(values[index]) if support[index] else None
+            table[name][figure] = value
+            table[name][f"{figure}_interval"] = None if value is None else [_number(low[index]), _number(high[index])]
+    return table
+
+
+def most_confused(confusion: Ints, classes: tuple[str, ...], count: int) -> list[dict[str, Any]]:
+    """Returns the largest confusions: true class, predicted class, images, share of the true class's images."""
+    errors = confusion - np.diag(confusion.diagonal())
+    order = np.argsort(-errors, axis=None, kind="stable")[:count]
+    rows, columns = np.unravel_index(order, errors.shape)
     support = confusion.sum(axis=1)
-    recall = [float(hit / count) if count else None for hit, count in zip(confusion.diagonal(), support, strict=True)]
+    return [
+        {
+            "true": classes[row],
+            "predicted": classes[column],
+            "images": int(errors[row, column]),
+            "share": float(errors[row, column] / support[row]),
+        }
+        for row, column in zip(rows, columns, strict=True)
+        if errors[row, column]
+    ]
+
+
+def prediction_rows(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Returns a row an image: index, true and predicted class, confidence, margin over the second class, loss in nats."""
+    log_p = log_probabilities(logits)
+    ranked = np.sort(np.exp(log_p), axis=1)
+    predicted = logits.argmax(axis=1)
+    losses = -log_p[np.arange(len(labels)), labels]
+    return [
+        {
+            "index": index,
+            "true": classes[label],
+            "predicted": classes[answer],
+            "confidence": f"{top:.6f}",
+            "margin": f"{top - second:.6f}",
+            "loss": f"{loss:.6f}",
+        }
+        for index, (label, answer, top, second, loss) in enumerate(
+            zip(labels, predicted, ranked[:, -1], ranked[:, -2], losses, strict=True)
+        )
+    ]
+
+
+def summarise(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the figures that metrics.json keeps of a split; shares are 0..1, intervals 95 %, a class without images None."""
+    confusion = confusion_matrix(logits, labels)
+    low, high = wilson_interval(np.asarray(confusion.trace()), np.asarray(len(labels)))
     return {
         "images": len(labels),
         "accuracy": top_k_accuracy(logits, labels, 1),
+        "accuracy_interval": [float(low), float(high)],
         "top5_accuracy": top_k_accuracy(logits, labels, 5),
         "cross_entropy": cross_entropy(logits, labels),
-        "class_accuracy": dict(zip(classes, recall, strict=True)),
+        "classes": class_table(confusion, classes),
+        "most_confused": most_confused(confusion, classes, 10),
         "confusion": confusion.tolist(),
     }
+
+
+def _percentiles(samples: Floats) -> tuple[Floats, Floats]:
+    """Returns the 2.5th and 97.5th percentiles along the first axis, NaN left out (all NaN: NaN)."""
+    known = np.where(np.isnan(samples).all(axis=0), 0, samples)
+    low, high = np.nanpercentile(known, [2.5, 97.5], axis=0)
+    return low, high
+
+
+def _number(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -33,23 +33,24 @@ def ask_again(model: nn.Module, batches: Iterable[Batch], runtime: Runtime, logi
     first = torch.from_numpy(logits).to(runtime.device)
     unsure = first.softmax(1).amax(1) <= confidence
     answers, start = [], 0
-    with _evaluating(model), runtime.autocast():
+    with _evaluating(model):
         for images, _ in batches:
             part = slice(start, start := start + len(images))
             chosen = unsure[part].nonzero()[:, 0]
             answer = first[part].clone()
             if len(chosen):
-                answer[chosen] = _six_views(model, images[chosen], answer[chosen])
+                answer[chosen] = _six_views(model, images[chosen], answer[chosen], runtime)
             answers.append(answer)
     return torch.cat(answers).cpu().numpy()
 
 
-def _six_views(model: nn.Module, images: Tensor, first: Tensor) -> Tensor:
+def _six_views(model: nn.Module, images: Tensor, first: Tensor, runtime: Runtime) -> Tensor:
     """Returns the weighted mean of the answers to six views, the first of which is known."""
     padded = F.pad(images, (1, 1, 1, 1), "reflect")
     shifted = [padded[..., :-2, :-2], padded[..., 2:, 2:]]
     views = torch.cat([images.flip(-1), *shifted, *(view.flip(-1) for view in shifted)])
-    others = model(views.contiguous(memory_format=torch.channels_last)).float().unflatten(0, (5, len(images)))
+    with runtime.autocast():
+        others = model(views.contiguous(memory_format=torch.channels_last)).float().unflatten(0, (5, len(images)))
     weights = torch.tensor(SIX_VIEWS, device=first.device)
     return torch.einsum("v,vbk->bk", weights, torch.cat([first[None], others]))
 

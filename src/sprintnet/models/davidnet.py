@@ -52,6 +52,7 @@ class DavidNet(nn.Module):
     """Images (B, channels, H, W) -> logits (B, classes), scaled by 0.125."""
 
     smallest_side = 8
+    feature_layers = ("block1", "transition", "block2")  # from fine maps to coarse ones; Grad-CAM shows the last by itself
 
     def __init__(self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0):
         super().__init__()

@@ -44,6 +44,7 @@ class SprintNet(nn.Module):
     """Images (B, channels, H, W) -> logits (B, classes); `whiten_from` must see training images before the first step."""
 
     smallest_side = 9  # three poolings of what the 2x2 whitening leaves
+    feature_layers = ("blocks.0", "blocks.1", "blocks.2")  # from fine maps to coarse ones
 
     def __init__(self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0):
         super().__init__()

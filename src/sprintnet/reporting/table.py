@@ -1,6 +1,6 @@
 """The article's training table, line by line."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 COLUMNS = "| Epoch | LR       | Time    | TrainLoss | TrainAcc | ValLoss  | ValAcc |"
@@ -42,3 +42,18 @@ def table_row(row: Mapping[str, Any]) -> str:
         f"| {row['train_accuracy']:8.2%} | {row['val_loss']:.6f} | {row['val_accuracy']:6.2%} |"
     )
     return line + (f" {row['skipped_steps']} steps skipped: fp16 overflow" if row["skipped_steps"] else "")
+
+
+def class_lines(classes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yields the table of classes (metrics.json's): support, then precision, recall and F1 with their 95 % intervals."""
+    width = max(len("class"), *map(len, classes))
+    figures = ("precision", "recall", "f1")
+    yield f"{'class':{width}}  {'support':>7}" + "".join(f"  {figure:>9}  {'95 % interval':16}" for figure in figures)
+    for name, row in classes.items():
+        cells = [
+            f"  {row[figure]:9.2%}  {row[f'{figure}_interval'][0]:.2%} to {row[f'{figure}_interval'][1]:.2%}"
+            if row[figure] is not None
+            else f"  {'no answer' if row['support'] else 'no support':>9}{'':18}"
+            for figure in figures
+        ]
+        yield f"{name:{width}}  {row['support']:7,d}{''.join(cells)}".rstrip()

@@ -1,0 +1,90 @@
+"""Whether a probability of 0.9 is right nine times in ten: calibration figures, temperature, abstaining; in NumPy."""
+
+from typing import Any
+
+import numpy as np
+
+from sprintnet.evaluation.metrics import Floats, Ints, cross_entropy, log_probabilities
+
+BINS = 15
+COVERAGES = (1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.5)
+
+
+def calibration(logits: Floats, labels: Ints, temperature: float = 1.0) -> dict[str, Any]:
+    """Returns the calibration figures of logits / temperature, all of the top answer but for NLL and Brier score.
+
+    nll, in nats; brier, summed over classes (0..2); ece over 15 bins of equal width, adaptive_ece over 15 bins of equally many
+    images (Guo et al. 2017, arXiv:1706.04599; Nixon et al. 2019, arXiv:1904.01685); reliability: the bins of equal width as
+    rows of images, confidence, accuracy (the last two None in an empty bin).
+    """
+    scaled = logits / temperature
+    probabilities = np.exp(log_probabilities(scaled))
+    confidence, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    target = np.eye(probabilities.shape[1])[labels]
+    equal_width = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    equal_count = np.empty(len(labels), np.int64)
+    equal_count[np.argsort(confidence, kind="stable")] = np.arange(len(labels)) * BINS // len(labels)
+    return {
+        "temperature": temperature,
+        "nll": cross_entropy(scaled, labels),
+        "brier": float(((probabilities - target) ** 2).sum(axis=1).mean()),
+        "ece": _expected_error(equal_width, confidence, hits),
+        "adaptive_ece": _expected_error(equal_count, confidence, hits),
+        "reliability": _reliability(equal_width, confidence, hits),
+    }
+
+
+def fit_temperature(logits: Floats, labels: Ints) -> float:
+    """Returns the temperature, 0.01..100, at which logits / temperature have the least NLL on these images.
+
+    The NLL is convex in 1 / temperature, so that its slope is followed to zero by bisection. Guo et al. 2017.
+    """
+    centred = logits.astype(np.float64) - logits.mean(axis=1, keepdims=True)
+    true_logits = centred[np.arange(len(labels)), labels].mean()
+
+    def slope(inverse: float) -> float:
+        probabilities = np.exp(log_probabilities(centred * inverse))
+        return float((probabilities * centred).sum(axis=1).mean() - true_logits)
+
+    low, high = 0.01, 100.0
+    for _ in range(100):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if slope(middle) <= 0 else (low, middle)
+    return float(1 / (low * high) ** 0.5)
+
+
+def coverage_table(logits: Floats, labels: Ints) -> list[dict[str, float]]:
+    """Returns a row a share of images answered, the surest first: coverage, the least confidence among them, their accuracy."""
+    probabilities = np.exp(log_probabilities(logits))
+    confidence, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    order = np.argsort(-confidence, kind="stable")
+    rows = []
+    for coverage in COVERAGES:
+        answered = order[: max(1, round(coverage * len(labels)))]
+        rows.append(
+            {
+                "coverage": len(answered) / len(labels),
+                "confidence": float(confidence[answered[-1]]),
+                "accuracy": float(hits[answered].mean()),
+            }
+        )
+    return rows
+
+
+def _expected_error(bins: Ints, confidence: Floats, hits: Any) -> float:
+    """Returns the mean over images of their bin's |accuracy - confidence|."""
+    gaps = np.bincount(bins, weights=confidence - hits, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(hits))
+
+
+def _reliability(bins: Ints, confidence: Floats, hits: Any) -> list[dict[str, Any]]:
+    counts = np.bincount(bins, minlength=BINS)
+    sums = [np.bincount(bins, weights=values, minlength=BINS) for values in (confidence, hits)]
+    return [
+        {
+            "images": int(count),
+            "confidence": float(confidences / count) if count else None,
+            "accuracy": float(right / count) if count else None,
+        }
+        for count, confidences, right in zip(counts, *sums, strict=True)
+    ]
