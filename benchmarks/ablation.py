@@ -37,10 +37,12 @@ class Arm:
     trains_whitening: bool = False
     is_beside_a_busy_process: bool = False
     is_plain_script: bool = False
+    widest_strip: int | None = None
 
 
 ABLATIONS = {
     "allocator": (Arm("freed memory returned", returns_memory=True), Arm("freed memory kept")),
+    "strips": (Arm("weight gradients over maps as they are", widest_strip=0), Arm("over film strips")),
     "precision": (Arm("fp32", ("precision=fp32",)), Arm("bf16")),
     "whitening": (Arm("whitening bias trained", trains_whitening=True), Arm("whitening bias frozen")),
     "batch": (Arm("batches of 2,000", ("batch_size=2000",)), Arm("the recipe's batches")),
@@ -58,6 +60,7 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
     """Returns the median images/s of training steps on CIFAR-10's first images, and the peak memory."""
     from sprintnet import pipeline, runtime
     from sprintnet.data import sources
+    from sprintnet.models import filmstrip
     from sprintnet.training.optim import set_learning_rates
     from sprintnet.training.threads import Threads
 
@@ -66,6 +69,8 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
 
         batch_size, laps = training_steps(WARM_UP + STEPS)
     else:
+        if arm.widest_strip is not None:
+            filmstrip.WIDEST = arm.widest_strip
         if arm.returns_memory:
             runtime._keep_freed_memory = lambda: None
         config = load_config(recipe, arm.overrides)

@@ -33,7 +33,7 @@ def test_the_whitening_filters_are_frozen_and_its_bias_is_not() -> None:
 
 
 def test_the_first_filters_pass_their_channel_on() -> None:
-    layer = Convolution(4, 10, 3, padding=1, bias=False)
+    layer = Convolution(4, 10)
     images = torch.randn(2, 4, 8, 8)
     assert torch.equal(layer(images)[:, :4], images)
 

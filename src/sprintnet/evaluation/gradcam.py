@@ -57,7 +57,8 @@ def faithfulness(model: nn.Module, images: Tensor, classes: Tensor, maps: Tensor
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
     rank = rank.view(len(images), 1, *images.shape[2:])
-    deletion, insertion = [], []
+    deletion: list[Tensor] = []
+    insertion: list[Tensor] = []
     for step in range(STEPS + 1):
         is_first = rank < rank[0].numel() * step / STEPS
         for kept, scores in ((~is_first, deletion), (is_first, insertion)):

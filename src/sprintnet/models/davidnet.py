@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sprintnet.models.filmstrip import Convolution3x3
+
 LOGIT_SCALE = 0.125
 
 
@@ -12,7 +14,7 @@ class WyConv2d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.conv = Convolution3x3(in_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns features (B, out_channels, H, W)."""

@@ -1,14 +1,16 @@
 """SprintNet: frozen patch whitening, then three pairs of convolutions; after airbench94 (Jordan 2024, arXiv:2404.00498).
 
-Unlike there, the last pair sees the map already halved: a fifth of the arithmetic less, for more than it costs in accuracy.
+Unlike there, the blocks have SiLU, which a CPU computes in a third of the time of GELU.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sprintnet.models.filmstrip import Convolution3x3
 
-class Convolution(nn.Conv2d):
+
+class Convolution(Convolution3x3):
     """A 3x3 convolution without bias that begins as the identity on its first channels (dirac initialisation)."""
 
     def reset_parameters(self) -> None:
@@ -26,17 +28,17 @@ class Norm(nn.BatchNorm2d):
 
 
 class Block(nn.Sequential):
-    """Two convolutions; the map is halved after the first, or before it, which is quicker."""
+    """Two convolutions; the map is halved after the first."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, halves_first: bool = False):
-        halve = [Convolution(in_channels, out_channels, 3, padding=1, bias=False), nn.MaxPool2d(2)]
+    def __init__(self, in_channels: int, out_channels: int):
         super().__init__(
-            *(reversed(halve) if halves_first else halve),
+            Convolution(in_channels, out_channels),
+            nn.MaxPool2d(2),
             Norm(out_channels),
-            nn.GELU(),
-            Convolution(out_channels, out_channels, 3, padding=1, bias=False),
+            nn.SiLU(),
+            Convolution(out_channels, out_channels),
             Norm(out_channels),
-            nn.GELU(),
+            nn.SiLU(),
         )
 
 
@@ -51,9 +53,7 @@ class SprintNet(nn.Module):
         whitened = 2 * channels * 4
         self.whiten = nn.Conv2d(channels, whitened, 2)
         self.whiten.weight.requires_grad = False
-        self.blocks = nn.Sequential(
-            Block(whitened, width), Block(width, 4 * width), Block(4 * width, 4 * width, halves_first=True)
-        )
+        self.blocks = nn.Sequential(Block(whitened, width), Block(width, 4 * width), Block(4 * width, 4 * width))
         self.pool = nn.AdaptiveMaxPool2d(1)
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.linear = nn.Linear(4 * width, classes, bias=False)

@@ -61,7 +61,7 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> LayerTab
 
     def record(layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
         own = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
-        layers.append(Layer(type(layer).__name__, tuple(output.shape[1:]), own))
+        layers.append(Layer(_kind(layer), tuple(output.shape[1:]), own))
 
     shown = [layer for layer in model.modules() if layer is not model and not isinstance(layer, nn.Sequential)]
     hooks = [layer.register_forward_hook(record) for layer in shown]
@@ -82,3 +82,9 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> LayerTab
         parameters=sum(count for count, _ in counts),
         trainable=sum(count for count, trainable in counts if trainable),
     )
+
+
+def _kind(layer: nn.Module) -> str:
+    """Returns the name of PyTorch's layer that this is a kind of, or its own."""
+    names = [kind.__name__ for kind in type(layer).__mro__ if kind.__module__.startswith("torch.nn.modules")]
+    return names[0] if names[0] != "Module" else type(layer).__name__
