@@ -46,6 +46,7 @@ def test_a_strip_is_images_side_by_side_with_a_blank_column_after_each() -> None
     assert torch.equal(strip[:, :, 0:2], maps[0])
     assert torch.equal(strip[:, :, 3:5], maps[1])
     assert strip[:, :, [2, 5]].abs().sum() == 0
+    assert torch.equal(lay_on_strips(maps.contiguous(memory_format=torch.channels_last))[0], strip)
 
 
 @pytest.mark.parametrize(("images", "length"), [(1000, 20), (512, 16), (7, 7), (23, 1), (1, 1), (46, 2)])

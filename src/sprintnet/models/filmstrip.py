@@ -42,7 +42,7 @@ def lay_on_strips(maps: Tensor) -> Tensor:
     count, channels, height, width = maps.shape
     length = strip_length(count)
     strips = maps.new_zeros(count // length, height, length, width + 1, channels)
-    strips[:, :, :, :width] = maps.permute(0, 2, 3, 1).view(-1, length, height, width, channels).transpose(1, 2)
+    strips[:, :, :, :width] = maps.permute(0, 2, 3, 1).reshape(-1, length, height, width, channels).transpose(1, 2)
     return strips.flatten(2, 3).permute(0, 3, 1, 2)
 
 
