@@ -3,10 +3,14 @@
 import csv
 import json
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import sprintnet
 from sprintnet.errors import SettingsError
 from sprintnet.run import RunFolder, environment, new_run, open_run, read_json, write_atomic, write_json, write_rows
 
@@ -89,3 +93,29 @@ def test_the_environment_names_versions_and_hardware_but_neither_path_nor_host()
     text = json.dumps({key: value for key, value in record.items() if key != "command"})
     assert str(Path.home()) not in text
     assert os.uname().nodename not in text
+
+
+def test_the_commit_has_a_mark_where_the_package_is_changed_and_only_there(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(
+            ["git", *identity, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    def recorded() -> str:
+        script = "from sprintnet.run import environment; print(environment()['commit'])"
+        path = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+        return subprocess.run(
+            [sys.executable, "-c", script], env=path, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    package = tmp_path / "src" / "sprintnet"
+    shutil.copytree(Path(sprintnet.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    git("init", "--quiet")
+    assert recorded() == "None"
+    git("add", "-A")
+    git("commit", "--quiet", "-m", "first")
+    (tmp_path / "results.jsonl").write_text("a row")
+    assert recorded() == git("rev-parse", "HEAD")
+    (package / "new.py").write_text("")
+    assert recorded() == git("rev-parse", "HEAD") + "+"

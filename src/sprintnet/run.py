@@ -212,7 +212,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """Returns the commit of the source tree that runs, with `+` where it has changes; None where it is not under git."""
+    """Returns the commit of the source tree that runs, with `+` where the package has changes; None where it is not under git."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
@@ -221,6 +221,6 @@ def _commit() -> str | None:
 
     try:
         git("ls-files", "--error-unmatch", here.name)  # an installed copy may lie inside somebody else's repository
-        return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+")
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None
