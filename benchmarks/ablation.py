@@ -43,7 +43,7 @@ class Arm:
 ABLATIONS = {
     "allocator": (Arm("freed memory returned", returns_memory=True), Arm("freed memory kept")),
     "strips": (Arm("weight gradients over maps as they are", widest_strip=0), Arm("over film strips")),
-    "precision": (Arm("fp32", ("precision=fp32",)), Arm("bf16")),
+    "precision": (Arm("fp32", ("precision=fp32",)), Arm("bf16", ("precision=bf16",))),
     "whitening": (Arm("whitening bias trained", trains_whitening=True), Arm("whitening bias frozen")),
     "batch": (Arm("batches of 2,000", ("batch_size=2000",)), Arm("the recipe's batches")),
     "thread": (Arm("a thread a core", (f"threads={CORES}",)), Arm("one more", (f"threads={CORES + 1}",))),
@@ -125,7 +125,7 @@ def main() -> None:
                 command = [sys.executable, __file__, name, "--recipe", options.recipe, "--arm", str(index)]
                 with busy_process(arm.is_beside_a_busy_process):
                     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-                found[index].append(json.loads(printed))
+                found[index].append(json.loads(printed.splitlines()[-1]))
                 print(f"{options.recipe}, {arm.label}: {found[index][-1]['images_per_second']:.0f} images/s", flush=True)
         medians = [statistics.median(entry["images_per_second"] for entry in side) for side in found]
         record = environment()

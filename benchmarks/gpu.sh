@@ -9,8 +9,8 @@ cd "$(dirname "$0")/.."
 
 sprintnet benchmark sprint94
 sprintnet benchmark davidnet
-sprintnet study sprint94 --seeds 100 --name gpu-sprint94
-sprintnet study davidnet --seeds 5 --name gpu-davidnet
+sprintnet study sprint94 --seeds 100 --name gpu-sprint94 --resume
+sprintnet study davidnet --seeds 5 --name gpu-davidnet --resume
 python benchmarks/record.py sprint94-gpu runs/study/gpu-sprint94/seed-*
 python benchmarks/record.py davidnet-24-epochs-gpu runs/study/gpu-davidnet/seed-*
 for script in airbench94_muon cifar10_speedrun; do

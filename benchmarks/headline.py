@@ -18,6 +18,8 @@ ROWS = {
     "smoke": "`train smoke`",
     "davidnet-24-epochs": "`train davidnet`, the article's 24 epochs",
     "davidnet-3-epochs-by-step": "`train davidnet epochs=3 schedule.interval=step`",
+    "sprint94-gpu": "`train` (sprint94) on a GPU",
+    "davidnet-24-epochs-gpu": "`train davidnet` on a GPU",
 }
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
 HEAD = "| command | hardware | n | accuracy, plain | with six views | training | six views | images/s |\n|" + "---|" * 8
@@ -43,7 +45,7 @@ def line(command: str, row: dict[str, Any] | None) -> str:
     if row is None:
         return f"| {command} | any | 0 | not measured | | | | |"
     hardware = row["gpu"] or f"{row['cores']} cores, {row['cpu']}"
-    views = row["six_views"]
+    views = row.get("six_views")
     seconds = f"{views['seconds']['mean']:.0f} s" if views else "-"
     return (
         f"| {command} | {hardware}, {row['precision']} | {row['n']} | {share(row['test_accuracy'])} "
@@ -62,10 +64,9 @@ def main() -> None:
     readme.write_text(f"{text[:start]}\n{table}\n{text[end:]}", "utf-8")
     curves = {}
     for name, row in rows.items():
-        if row:
-            epochs = row["epoch_val_accuracy"][0]
-            seconds = row["train_seconds"]["mean"] / len(epochs)
-            curves[name] = [{"train_seconds": seconds, "val_accuracy": accuracy} for accuracy in epochs]
+        if row and "epoch_train_seconds" in row:  # the first seed's
+            epochs = zip(row["epoch_train_seconds"][0], row["epoch_val_accuracy"][0], strict=True)
+            curves[name] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]
     accuracy_over_time(curves, 0.94, ROOT / "docs" / "accuracy_over_time.svg")
 
 

@@ -8,8 +8,6 @@ and come from one commit, one machine and one precision; anything else is refuse
 """
 
 import argparse
-import csv
-import datetime
 import json
 import statistics
 from dataclasses import replace
@@ -17,12 +15,12 @@ from pathlib import Path
 
 from sprintnet.config import Config, load_config
 from sprintnet.errors import SettingsError
-from sprintnet.run import RunFolder, open_run, read_json
+from sprintnet.run import RunFolder, append_row, open_run, read_json, read_rows
 
 RESULTS = Path(__file__).parent / "results"
 CLOCK = (
-    "train_seconds: data order, augmentation, forward, backward and update of every epoch, not evaluation and checkpoints; "
-    "six_views.seconds: all test images through six views, with their loading onto the device; "
+    "train_seconds: whitening, then data order, augmentation, forward, backward and update of every epoch, not evaluation and "
+    "checkpoints; six_views.seconds: all test answers, those below the recipe's confidence through six views; "
     "command_seconds: the whole pipeline after the imports, from loading the cached data to the saved metrics"
 )
 SHARED = ("commit", "versions", "cpu", "cores", "gpu", "cuda", "precision", "threads", "data_sha256")
@@ -51,9 +49,8 @@ def row(runs: list[RunFolder]) -> dict[str, object]:
         raise SystemExit("the runs come from a tree with uncommitted changes: nobody could repeat them")
     if differing := [key for key in SHARED if len({json.dumps(record[key]) for record in records}) > 1]:
         raise SystemExit(f"the runs differ in {', '.join(differing)}")
-    tables = [list(csv.DictReader(run.results.read_text("utf-8").splitlines())) for run in runs]
+    tables = [read_rows(run.results) for run in runs]
     return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         **{key: records[0][key] for key in SHARED},
         "settings": configs[0].to_toml(),
         "seeds": [config.seed for config in configs],
@@ -64,6 +61,7 @@ def row(runs: list[RunFolder]) -> dict[str, object]:
         "images_per_second": spread([entry["images_per_second"] for entry in metrics]),
         "command_seconds": [entry["command_seconds"] for entry in metrics],
         "skipped_steps": [entry["skipped_steps"] for entry in metrics],
+        "epoch_train_seconds": [[float(line["train_seconds"]) for line in table] for table in tables],
         "epoch_val_accuracy": [[float(line["val_accuracy"]) for line in table] for table in tables],
         "clock": CLOCK,
     }
@@ -80,9 +78,7 @@ def main() -> None:
         entry = row(runs)
     except SettingsError as error:
         raise SystemExit(str(error)) from None
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"{options.name}.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+    append_row(RESULTS / f"{options.name}.jsonl", entry)
     printed = runs[-1].log_text.read_text("utf-8")
     table = printed[printed.index("Using Device") :]  # what comes before tells of this machine's folders
     (RESULTS / f"{options.name}.txt").write_text(table, "utf-8")

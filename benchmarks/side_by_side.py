@@ -47,6 +47,8 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
+    if not load_config(options.recipe).tta:
+        parser.error(f"{options.recipe} has no six views (tta), which the peer's clock and accuracy include")
     peer, recipe = [], []
     for round_number in range(options.rounds):
         peer.append(train_peer(options.script))

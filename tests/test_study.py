@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from conftest import Command
+from sprintnet import pipeline
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
 from sprintnet.run import RunFolder
@@ -85,6 +86,8 @@ def test_a_study_is_ordinary_runs_and_goes_on_where_it_stopped(tmp_path: Path, t
     accuracies = [metrics["test"]["accuracy"] for metrics in more]
     assert (summary["n"], summary["mean"]) == (3, pytest.approx(np.mean(accuracies)))
     assert read_runs(study.path) == more
+    list(run_study(config, study, 2))
+    assert json.loads((study.path / "study.json").read_text())["accuracy"]["n"] == 3
     with pytest.raises(SettingsError, match=r"optim.max_lr: 0.1 -> 0.2"):
         list(run_study(load_config("davidnet", [*tiny, "epochs=1", "seed=5", "optim.max_lr=0.2"]), study, 3))
 
@@ -109,6 +112,27 @@ def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tm
         "cross-entropy",
         "training seconds",
     ]
+
+
+def test_runs_that_differ_in_more_than_their_seed_have_no_mean(tmp_path: Path, tiny: list[str]) -> None:
+    for name, overrides in {"one": ["seed=1"], "two": ["seed=2", "optim.max_lr=0.2"]}.items():
+        pipeline.train(load_config("davidnet", [*tiny, "epochs=1", *overrides]), RunFolder(tmp_path / name))
+    with pytest.raises(SettingsError, match=r"two: differs from .*one in optim.max_lr: 0.1 -> 0.2; a mean over both"):
+        read_runs(tmp_path)
+    environment = json.loads((tmp_path / "one" / "environment.json").read_text())
+    pipeline.train(load_config("davidnet", [*tiny, "epochs=1", "seed=3"]), RunFolder(tmp_path / "same" / "three"))
+    (tmp_path / "one").rename(tmp_path / "same" / "one")
+    assert len(read_runs(tmp_path / "same")) == 2
+    (tmp_path / "same" / "one" / "environment.json").write_text(json.dumps({**environment, "commit": "another"}))
+    with pytest.raises(SettingsError, match="in commit; a mean over both"):
+        read_runs(tmp_path / "same")
+
+
+def test_a_study_that_cannot_start_leaves_its_name_free(tmp_path: Path, tiny: list[str]) -> None:
+    study = RunFolder(tmp_path / "study")
+    with pytest.raises(SettingsError):
+        list(run_study(load_config("davidnet", [*tiny, "augment.cutout=40"]), study, 2))
+    assert not study.config.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """How fast a recipe is on this machine: each phase of a step, arithmetic against the ceiling, memory, a whole training."""
 
-import resource
+import itertools
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +20,7 @@ from sprintnet import runtime
 from sprintnet.config import Config
 from sprintnet.data.augment import resize
 from sprintnet.data.dataset import ImageDataset
-from sprintnet.data.loader import Loader
+from sprintnet.data.loader import Batch, Loader
 from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import SprintNetError
 from sprintnet.evaluation.predict import predict
@@ -31,22 +33,22 @@ from sprintnet.training.optim import set_learning_rates
 WARM_UP, REPEATS = 2, 5
 CEILING_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
 UNVARIED = AugmentSettings(crop_padding=0, flip=0, affine=0, cutout=0)
-PHASES = ("load", "augment", "forward", "backward", "update")
 
 
 def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
     """Returns medians of a training step's phases at full resolution, and of whole steps at each resolution.
 
-    `images_per_second` by phase (evaluate: forward alone, unvaried), `step_images_per_second` by resolution, `gflop_per_image`
-    and `gflops` (forward and backward; multiplications and additions both count), `ceiling_gflops` of matrix products.
+    `images_per_second` by phase (evaluate: forward alone; None: below the noise), `step_images_per_second` by resolution,
+    `gflop_per_image` and `gflops` (forward and backward; multiplications and additions both count), `ceiling_gflops` of
+    matrix products.
     """
     context = runtime.start(config.device, config.precision, config.threads, config.seed)
     some = images.take(np.arange(min(len(images), (WARM_UP + REPEATS) * config.batch_size)))
     step, loader = prepare(config, some, context)
     set_learning_rates(step.optimizer, 1e-6, 0)  # most of training has no gradient for a whitening layer
     step.model.train()
-    batches = list(loader.epoch(0, 0, config.augment))
-    seconds: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    batches = list(_batches(loader, config.augment))
+    seconds: dict[str, list[float]] = {"forward": [], "backward": [], "update": []}
     for number, (inputs, labels) in enumerate(batches):
         clock = _Clock(context)
         loss, logits = step.forward(inputs, labels)
@@ -60,20 +62,21 @@ def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
     seconds["load"] = _loading(loader, UNVARIED, context)
     augmented = statistics.median(_loading(loader, config.augment, context))
     medians = {phase: statistics.median(times) for phase, times in seconds.items() if times}
-    medians["augment"] = max(augmented - medians["load"], 1e-9)
+    medians["augment"] = max(augmented - medians["load"], 0)
     inputs, labels = batches[0]
     medians["evaluate"] = _median(lambda: predict(step.model, [(inputs, labels)], context), context) / len(labels)
     whole = {}
     for resolution in dict.fromkeys((*config.schedule.resolution, 1.0)):
         scaled = resize(inputs, resolution)
         whole[resolution] = len(labels) / _median(partial(step, scaled, labels), context)
+    step.runtime = replace(context, precision="fp32")  # the blank columns of film strips are no work of the network's
     with FlopCounterMode(display=False) as counter:
         step.backward(step.forward(inputs, labels)[0])
     gflop = counter.get_total_flops() / len(labels) / 1e9
     return {
         **context.describe(),
         "batch_size": config.batch_size,
-        "images_per_second": {phase: 1 / value for phase, value in medians.items()},
+        "images_per_second": {phase: 1 / value if value else None for phase, value in medians.items()},
         "step_images_per_second": {str(resolution): rate for resolution, rate in whole.items()},
         "gflop_per_image": gflop,
         "gflops": gflop / (medians["forward"] + medians["backward"]),
@@ -111,9 +114,9 @@ def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dic
                 print(line, end="", flush=True)
                 if line.rstrip() == COLUMNS:
                     start_seconds = time.monotonic() - started
+        errors.seek(0)
         if process.returncode:
-            errors.seek(0)
-            raise SprintNetError(f"the training failed: {errors.read().strip().removeprefix('sprintnet: ')}")
+            raise _failure(process.returncode, errors.read().strip().removeprefix("sprintnet: "))
     metrics = read_json(run.metrics)
     tta = metrics["test"].get("tta", {})
     return {
@@ -125,7 +128,7 @@ def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dic
         "tta_seconds": tta.get("seconds"),
         "target": target,
         "seconds_to_target": seconds_to(target, read_rows(run.results)),
-        "peak_gib": _peak_gib(resource.RUSAGE_CHILDREN),
+        "peak_gib": metrics["peak_gib"],
     }
 
 
@@ -137,6 +140,15 @@ def seconds_to(target: float, rows: Sequence[Mapping[str, Any]]) -> float | None
         if float(row["val_accuracy"]) >= target:
             return total
     return None
+
+
+def _failure(code: int, message: str) -> SprintNetError:
+    """Returns the error of a training that ended with this exit code (negative: by a signal)."""
+    if code < 0:
+        return SprintNetError(f"the training was ended by {signal.Signals(-code).name}; is there enough memory?")
+    error = SprintNetError(f"the training failed: {message}")
+    error.exit_code = code
+    return error
 
 
 class _Clock:
@@ -166,14 +178,14 @@ def _median(action: Callable[[], Any], context: Runtime) -> float:
 
 
 def _loading(loader: Loader, settings: AugmentSettings, context: Runtime) -> list[float]:
-    """Returns the seconds an image that it takes to make each batch of an epoch."""
+    """Returns the seconds an image that it takes to make each batch, warm."""
     clock, laps = _Clock(context), []
-    for _, labels in loader.epoch(0, 0, settings):
+    for _, labels in _batches(loader, settings):
         laps.append(clock.lap() / len(labels))
-    return laps[1:]
+    return laps[WARM_UP:]
 
 
-def _peak_gib(of: int) -> float:
-    """Returns the largest resident memory of this process or its children, in GiB."""
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts bytes, Linux KiB
-    return resource.getrusage(of).ru_maxrss / unit
+def _batches(loader: Loader, settings: AugmentSettings) -> Iterator[Batch]:
+    """Yields the batches that a measurement needs, from as many epochs as that takes."""
+    epochs = (loader.epoch(0, epoch, settings) for epoch in itertools.count())
+    return itertools.islice(itertools.chain.from_iterable(epochs), WARM_UP + REPEATS)

@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from sprintnet import __version__
@@ -141,6 +142,8 @@ def compare(options: argparse.Namespace, words: list[str]) -> None:
 def benchmark(options: argparse.Namespace, words: list[str]) -> None:
     """Measures a recipe on this machine: phases of a step, then a whole training."""
     recipe, overrides = _recipe_and_overrides(words)
+    if not 0 < options.target <= 1:
+        raise SettingsError(f"--target {options.target:g}: must be a share above 0 and at most 1, such as 0.94")
     from sprintnet.config import load_config
     from sprintnet.data.sources import require
     from sprintnet.run import append_row, environment, new_run, read_rows
@@ -157,13 +160,43 @@ def benchmark(options: argparse.Namespace, words: list[str]) -> None:
     row = {"recipe": recipe, "overrides": overrides, **{key: record[key] for key in ("commit", "versions", "cpu", "cores")}}
     row["phases"] = measure_phases(config, load_splits(config)["train"])
     print(*phase_lines(row["phases"]), sep="\n")
+    append_row(Path(options.output), row)
     if not options.phases:
         run = new_run(f"benchmark-{Path(recipe).stem}", exact=False, resume=False)
         row["training"] = measure_training([recipe, *overrides], run, options.target)
+        append_row(Path(options.output), row)
         print(*training_lines(row["training"]), sep="\n")
         accuracy_over_time({recipe: read_rows(run.results)}, options.target, run.path / "plots" / "accuracy_over_time.png")
-    append_row(Path(options.output), row)
-    print(f"row appended to {options.output}")
+    print(f"measurements appended to {options.output}")
+
+
+def lr_find(options: argparse.Namespace, words: list[str]) -> None:
+    """Sweeps the learning rate of a recipe and suggests where its peak should be."""
+    recipe, overrides = _recipe_and_overrides(words)
+    if options.seeds < 1 or options.rates < 10 or not 0 < options.lowest < options.highest:
+        raise SettingsError("--seeds must be at least 1, --rates at least 10, and 0 < --lowest < --highest")
+    from sprintnet.config import load_config
+    from sprintnet.data.sources import require
+    from sprintnet.run import LR_FOLDER, new_run, write_atomic, write_json
+
+    config = load_config(recipe, overrides)
+    require(config.data.name)
+
+    from sprintnet.pipeline import find_learning_rate
+    from sprintnet.reporting.plots import lr_sweeps
+    from sprintnet.reporting.statistics import suggestion_lines
+
+    found = []
+    for seed in range(config.seed, config.seed + options.seeds):
+        sweep = find_learning_rate(replace(config, seed=seed), options.lowest, options.highest, options.rates)
+        found.append({"seed": seed, **asdict(sweep), "suggestions": sweep.suggestions()})
+    folder = new_run(Path(recipe).stem, exact=False, resume=False, parent=LR_FOLDER)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder.config, config.to_toml())
+    write_json(folder.path / "lr_finder.json", {"sweeps": found})
+    lr_sweeps(found, folder.path / "plots" / "lr_finder.png")
+    print(*suggestion_lines(found, config.peak_lr), sep="\n")
+    print(f"curve and picture in {folder.path}")
 
 
 def summary(options: argparse.Namespace, words: list[str]) -> None:
@@ -233,6 +266,11 @@ def _parser() -> argparse.ArgumentParser:
     verb = add("compare", compare, "sprintnet compare A B")
     verb.add_argument("a", metavar="A", help="a folder of runs, such as runs/study/sprint94")
     verb.add_argument("b", metavar="B", help="another one")
+    verb = add("lr-find", lr_find, f"sprintnet lr-find {overrides} [--seeds N] [--lowest LR] [--highest LR] [--rates N]")
+    verb.add_argument("--seeds", type=int, default=1, help="sweeps, from the recipe's seed upwards (default: 1)")
+    verb.add_argument("--lowest", type=float, default=1e-7, help="the first rate (default: 1e-7)")
+    verb.add_argument("--highest", type=float, default=10.0, help="the last rate (default: 10)")
+    verb.add_argument("--rates", type=int, default=100, help="steps of the sweep (default: 100)")
     verb = add("benchmark", benchmark, f"sprintnet benchmark {overrides} [--phases] [--target ACCURACY] [--output FILE]")
     verb.add_argument("--phases", action="store_true", help="measure single steps alone, without a whole training")
     verb.add_argument("--target", type=float, default=0.94, help="accuracy to which seconds are counted (default: 0.94)")

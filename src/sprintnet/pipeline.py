@@ -1,6 +1,7 @@
 """One run, start to end: data, network, fit, evaluation; and a finished run, opened again."""
 
 import io
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from sprintnet.reporting.table import RULE, table_row, training_header
 from sprintnet.run import RunFolder, environment, open_run, read_json, write_atomic, write_json, write_rows
 from sprintnet.runtime import Runtime
 from sprintnet.training.loop import Plan, fit
+from sprintnet.training.lr_finder import Sweep, sweep
 from sprintnet.training.optim import build_optimizer
 from sprintnet.training.step import Step
 
@@ -116,19 +118,10 @@ def load_splits(config: Config, log: Callable[[str], None] = print) -> Splits:
 
 
 def prepare(config: Config, images: ImageDataset, context: Runtime) -> tuple[Step, Loader]:
-    """Returns the training step of a fresh network, not whitened yet, and the loader of its training images."""
-    model = _on_device(build_model(config.model, len(images.classes), images.image_shape), context)
-    optimizer = build_optimizer(model, config.optim.scaled_to(config.batch_size), config.muon)
-    loader = Loader(images, Normalisation(*channel_statistics(images.images)), config.batch_size, context.device)
-    return Step(model, optimizer, context, config.label_smoothing, config.l1), loader
+    """Returns the training step of a fresh network, not whitened yet, and the loader of its training images.
 
-
-def _train(config: Config, run: RunFolder) -> dict[str, Any]:
-    started = time.monotonic()
-    is_resumed = run.checkpoint.exists()
-    context = runtime.start(config.device, config.precision, config.threads, config.seed)
-    splits = load_splits(config, run.log)
-    images = splits["train"]
+    Raises SettingsError for settings that do not fit the images.
+    """
     if len(images) % config.batch_size == 1:
         raise SettingsError(
             f"batch_size={config.batch_size}: leaves one of the {len(images):,} training images alone in the last batch, "
@@ -137,13 +130,38 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
     if config.augment.cutout > min(images.image_shape[:2]):
         raise SettingsError(f"augment.cutout={config.augment.cutout}: larger than the images; use at most half their side")
     check_resolution(config.model, images.image_shape, min(config.schedule.resolution))
+    model = _on_device(build_model(config.model, len(images.classes), images.image_shape), context)
+    optimizer = build_optimizer(model, config.optim.scaled_to(config.batch_size), config.muon)
+    loader = Loader(images, Normalisation(*channel_statistics(images.images)), config.batch_size, context.device)
+    return Step(model, optimizer, context, config.label_smoothing, config.l1), loader
+
+
+def find_learning_rate(config: Config, lowest: float = 1e-7, highest: float = 10.0, rates: int = 100) -> Sweep:
+    """Returns the loss over rising peak rates, from the fresh network of these settings on; a batch a rate.
+
+    The rate is the one that the training table shows; with several optimizers all keep their proportion to it.
+    """
+    context = runtime.start(config.device, config.precision, config.threads, config.seed)
+    step, loader = prepare(config, load_splits(config)["train"], context)
+    _whiten(step.model, loader)
+    epochs = (loader.epoch(config.seed, epoch, config.augment) for epoch in itertools.count())
+    batches = track(itertools.islice(itertools.chain.from_iterable(epochs), rates), rates, "rates")
+    return sweep(step, batches, config.peak_lr, lowest, highest, rates)
+
+
+def _train(config: Config, run: RunFolder) -> dict[str, Any]:
+    started = time.monotonic()
+    is_resumed = run.checkpoint.exists()
+    context = runtime.start(config.device, config.precision, config.threads, config.seed)
+    splits = load_splits(config, run.log)
+    images = splits["train"]
+    step, loader = prepare(config, images, context)
     record = environment(**context.describe(), data_sha256=digest(*splits.values()))
     if is_resumed:
         _refuse_other_surroundings(read_json(run.environment), record, run)
     write_json(run.environment, record)
     write_atomic(run.config, config.to_toml())
 
-    step, loader = prepare(config, images, context)
     whitening_seconds = _whiten(step.model, loader)
     plan = Plan(config.epochs, config.peak_lr, config.schedule, config.augment, config.seed, config.checkpoint_seconds)
     val_loader = Loader(splits.get("val", splits["test"]), loader.normalisation, EVALUATION_BATCH, context.device)
@@ -181,6 +199,7 @@ def _train(config: Config, run: RunFolder) -> dict[str, Any]:
         "train_seconds": seconds,
         "images_per_second": len(rows) * len(images) / seconds,
         "command_seconds": None if is_resumed else time.monotonic() - started,
+        "peak_gib": context.peak_gib(),
     }
     write_json(run.metrics, metrics)
     run.checkpoint.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from sprintnet.errors import SettingsError
 
 TRAIN_FOLDER = Path("runs") / "train"
 STUDY_FOLDER = Path("runs") / "study"
+LR_FOLDER = Path("runs") / "lr"
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """Returns the commit of the source tree that runs, with `+` where the package has changes; None where it is not under git."""
+    """Returns the commit of the source tree that runs, with `+` where the package has changes; None outside of git."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str:

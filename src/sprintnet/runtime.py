@@ -4,6 +4,7 @@ import ctypes
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +33,16 @@ class Runtime:
     def autocast(self) -> AbstractContextManager[Any]:
         """Returns the context in which the network's forward pass runs: reduced precision over fp32 weights, or nothing."""
         return torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32")
+
+    def peak_gib(self) -> float | None:
+        """Returns the most memory that this process has held, in GiB: of the GPU if it computes there; None where unknown."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**30
+        try:
+            status = Path("/proc/self/status").read_text("utf-8")
+        except OSError:
+            return None
+        return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
 
     def describe(self) -> dict[str, Any]:
         """Returns the part of a run's environment record that PyTorch knows."""

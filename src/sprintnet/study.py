@@ -10,13 +10,16 @@ import numpy as np
 from scipy import stats
 
 from sprintnet import pipeline
-from sprintnet.config import Config
+from sprintnet.config import Config, differences, load_config
 from sprintnet.errors import SettingsError
 from sprintnet.run import RunFolder, read_json, write_atomic, write_json
 
 CONFIDENCE = 0.95
 POWER = 0.8
 MOST_RUNS = 1_000_000
+
+BELONGING = ("commit", "data_sha256", "precision")
+"""What the runs of one mean must share, besides their settings."""
 
 FIGURES = {
     "accuracy": ("test", "accuracy"),
@@ -113,18 +116,21 @@ def runs_needed(difference: float, sd_a: float, sd_b: float) -> int | None:
 def run_study(config: Config, folder: RunFolder, seeds: int) -> Iterator[dict[str, Any]]:
     """Trains one ordinary run a seed (`seed-0`, ...) and yields its metrics; finished ones are read, a cut one goes on.
 
-    study.json in the folder has the summary of the runs so far.
+    study.json in the folder has the summary of all its finished runs. Raises SettingsError where the folder's study has other
+    settings, or its runs come from other code, data or precision.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    if not folder.config.exists():
-        write_atomic(folder.config, config.to_toml())
-    done: list[dict[str, Any]] = []
+    if folder.config.exists() and (changed := differences(load_config(folder.config), config)):
+        raise SettingsError(
+            f"--resume: the settings of {folder.path} were others:\n  " + "\n  ".join(changed) + "\n"
+            "resume with the settings of that study, or start another without --resume"
+        )
     for seed in range(config.seed, config.seed + seeds):
         run = RunFolder(folder.path / f"seed-{seed}")
         metrics = pipeline.train(replace(config, seed=seed), run, resume=run.config.exists())
-        done.append(metrics)
-        if len(done) > 1:
-            summaries = {label: asdict(summarise(values)) for label, values in figures(done).items()}
+        write_atomic(folder.config, config.to_toml())  # once a run has shown that the settings are sound
+        finished = _finished_runs(folder.path)
+        if len(finished) > 1:
+            summaries = {label: asdict(summarise(values)) for label, values in figures(finished).items()}
             write_json(folder.path / "study.json", summaries)
         yield metrics
 
@@ -147,14 +153,29 @@ def figures(runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
 def read_runs(path: str | Path) -> list[dict[str, Any]]:
     """Returns the metrics of the finished runs of a study's folder, or of any folder that holds run folders.
 
-    Raises SettingsError for fewer than two.
+    Raises SettingsError for fewer than two, or for runs that differ in more than their seed.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise SettingsError(f"{path}: there is no such folder; `sprintnet study RECIPE --seeds 10` makes one under runs/study")
-    runs = [read_json(file) for file in sorted(folder.glob("*/metrics.json"))]
+    runs = _finished_runs(folder)
     if len(runs) < 2:
         raise SettingsError(
             f"{path}: {len(runs)} finished runs; a spread needs two or more: sprintnet study RECIPE --seeds 10 --resume"
         )
     return runs
+
+
+def _finished_runs(folder: Path) -> list[dict[str, Any]]:
+    """Returns the metrics of the finished runs in a folder; raises SettingsError where they do not belong together."""
+    runs = [RunFolder(file.parent) for file in sorted(folder.glob("*/metrics.json"))]
+    for run in runs[1:]:
+        first, other = (read_json(each.environment) for each in (runs[0], run))
+        changed = [key for key in BELONGING if first[key] != other[key]]
+        settings = [replace(load_config(each.config), seed=0) for each in (runs[0], run)]
+        if changed or differences(*settings):
+            what = ", ".join([*changed, *differences(*settings)])
+            raise SettingsError(
+                f"{run.path}: differs from {runs[0].path} in {what}; a mean over both says nothing; move one of them away"
+            )
+    return [read_json(run.metrics) for run in runs]

@@ -65,7 +65,11 @@ def test_the_smallest_images_that_are_allowed_go_through(size: tuple[int, int]) 
     ("name", "resolution", "rule"),
     [
         ("davidnet", 0.75, "schedule.resolution=0.75: davidnet's last pooling fits images of one size"),
-        ("sprintnet", 0.5, "schedule.resolution=0.5: of 16 pixels leaves less than the 9 that sprintnet needs; use 1"),
+        (
+            "sprintnet",
+            0.5,
+            "schedule.resolution=0.5: of 16 pixels leaves less than the 9 that sprintnet needs; use schedule.resolution=1",
+        ),
     ],
 )
 def test_a_resolution_that_a_network_cannot_train_at_is_refused(name: str, resolution: float, rule: str) -> None:

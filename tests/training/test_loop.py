@@ -4,6 +4,7 @@ import contextlib
 import math
 import signal
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from sprintnet.training.loop import Plan, fit
 from sprintnet.training.optim import build_optimizer
 from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
 from sprintnet.training.step import Step
+from sprintnet.training.threads import Threads
 
 CPU = torch.device("cpu")
 
@@ -189,3 +191,22 @@ def test_a_signal_in_training_or_evaluation_saves_first(tmp_path: Path, number: 
     assert torch.equal(resumed.model[1].weight, undisturbed.model[1].weight)
     first = {"epoch 2/3": "epoch 2/3: 4", "epoch 2/3, evaluating": "epoch 2/3: 5", "epoch 3/3, evaluating": "epoch 3/3: 5"}
     assert seen[0] == first[moment]
+
+
+def test_the_network_sees_each_resolution_in_its_part_of_training(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, 2), nn.BatchNorm1d(2))
+    trained = Step(model, build_optimizer(model, OptimSettings(), MuonSettings()), Runtime(CPU, "fp32", 1), 0, 0)
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]) if module.training else None)
+    schedule = ScheduleSettings(resolution=(0.5, 1), resolution_from=(0, 0.3))
+    list(fit(replace(plan(epochs=2), schedule=schedule), trained, loader(), loader(), folder(tmp_path / "a"), track))
+    assert seen == [4] * 3 + [8] * 7
+
+
+def test_threads_are_looked_after_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr(Threads, "adapt", lambda _: (calls.append(True), len(calls) in (3, 5))[1])
+    run = folder(tmp_path / "a")
+    list(fit(plan(), step(), loader(), loader(), run, track))
+    assert len(calls) == 15
+    assert run.log_text.read_text().count("another process takes the cores") == 1

@@ -48,11 +48,11 @@ def wilson_interval(hits: Floats | Ints, counts: Floats | Ints) -> tuple[Floats,
         return np.maximum(centre - margin, 0), np.minimum(centre + margin, 1)
 
 
-def f1_scores(confusion: Ints) -> Floats:
-    """Returns each class's F1, 2 TP / (2 TP + FP + FN), of confusion matrices (..., K, K); NaN where there is nothing."""
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+def f1_scores(outcomes: Ints) -> Floats:
+    """Returns F1 of counts (..., 4) of true positives, false negatives, false positives, true negatives; NaN of nothing."""
+    hits, missed, wrong, _ = np.moveaxis(outcomes, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(2 * hits / (confusion.sum(axis=-1) + confusion.sum(axis=-2)))
+        return np.asarray(2 * hits / (2 * hits + missed + wrong))
 
 
 def class_table(confusion: Ints, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -62,13 +62,13 @@ def class_table(confusion: Ints, classes: tuple[str, ...]) -> dict[str, dict[str
     """
     hits, support, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     total = int(confusion.sum())
-    resampled = np.random.default_rng(0).multinomial(total, confusion.ravel() / total, size=RESAMPLINGS)
-    f1_ends = _percentiles(f1_scores(resampled.reshape(RESAMPLINGS, *confusion.shape)))
+    outcomes = np.stack([hits, support - hits, predicted - hits, total - support - predicted + hits], axis=1)
+    resampled = np.random.default_rng(0).multinomial(total, outcomes / total, size=(RESAMPLINGS, len(classes)))
     with np.errstate(invalid="ignore", divide="ignore"):
         figures = {
             "precision": (hits / predicted, *wilson_interval(hits, predicted)),
             "recall": (hits / support, *wilson_interval(hits, support)),
-            "f1": (f1_scores(confusion), *f1_ends),
+            "f1": (f1_scores(outcomes), *_percentiles(f1_scores(resampled))),
         }
     table: dict[str, dict[str, Any]] = {}
     for index, name in enumerate(classes):

@@ -14,6 +14,7 @@ from sprintnet.models.davidnet import DavidNet
 from sprintnet.models.settings import ModelSettings
 from sprintnet.models.sprintnet import SprintNet
 
+FULL_SIZE = "use schedule.resolution=1 schedule.resolution_from=0"
 NETWORKS: dict[str, type[DavidNet] | type[SprintNet]] = {"davidnet": DavidNet, "sprintnet": SprintNet}
 
 
@@ -34,10 +35,12 @@ def check_resolution(settings: ModelSettings, image_shape: tuple[int, int, int],
     """Raises SettingsError where the network cannot be trained on images of this share of their side."""
     shown = f"schedule.resolution={resolution:g}"
     if resolution < 1 and settings.name == "davidnet":
-        raise SettingsError(f"{shown}: davidnet's last pooling fits images of one size; use 1, or model.name=sprintnet")
+        raise SettingsError(f"{shown}: davidnet's last pooling fits images of one size; {FULL_SIZE}, or model.name=sprintnet")
     side, smallest = min(image_shape[:2]), NETWORKS[settings.name].smallest_side
     if round(resolution * side) < smallest:
-        raise SettingsError(f"{shown}: of {side} pixels leaves less than the {smallest} that {settings.name} needs; use 1")
+        raise SettingsError(
+            f"{shown}: of {side} pixels leaves less than the {smallest} that {settings.name} needs; {FULL_SIZE}"
+        )
 
 
 def weights_to_bytes(model: nn.Module, facts: dict[str, Any]) -> bytes:

@@ -6,14 +6,16 @@ from typing import Any
 
 def phase_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Yields a step's phases: microseconds an image, its share of a step, images/s; then arithmetic against the ceiling."""
-    rates = found["images_per_second"]
-    step = sum(1 / rate for phase, rate in rates.items() if phase != "evaluate")
+    seconds = {phase: 1 / rate if rate else 0.0 for phase, rate in found["images_per_second"].items()}
+    phases = ("load", "augment", "forward", "backward", "update")
+    step = sum(seconds[phase] for phase in phases)
     device = found["gpu"] or found["device"]
     yield f"{device}, {found['precision']}, {found['threads']} threads, batches of {found['batch_size']}"
     yield f"{'phase':10}  {'us/image':>9}  {'of a step':>9}  {'images/s':>10}"
-    for phase in ("load", "augment", "forward", "backward", "update"):
-        yield f"{phase:10}  {1e6 / rates[phase]:9.1f}  {1 / rates[phase] / step:9.1%}  {rates[phase]:10,.0f}"
-    yield f"{'evaluate':10}  {1e6 / rates['evaluate']:9.1f}  {'':9}  {rates['evaluate']:10,.0f}"
+    for phase in (*phases, "evaluate"):
+        share = f"{seconds[phase] / step:9.1%}" if phase in phases else f"{'':9}"
+        rate = f"{1 / seconds[phase]:10,.0f}" if seconds[phase] else "below the noise"
+        yield f"{phase:10}  {1e6 * seconds[phase]:9.1f}  {share}  {rate}"
     for resolution, rate in found["step_images_per_second"].items():
         yield f"whole steps, images at {float(resolution):.0%} of their side: {rate:,.0f} images/s"
     share = found["gflops"] / found["ceiling_gflops"]
@@ -35,4 +37,5 @@ def training_lines(found: Mapping[str, Any]) -> Iterator[str]:
         f"  of training until an epoch ends with {found['target']:.1%} right (without six views)"
     )
     yield f"{found['command_seconds']:8.1f} s  the whole command: start, data, training, evaluations, saving"
-    yield f"{found['peak_gib']:8.2f} GiB  peak memory of the process"
+    if found["peak_gib"] is not None:
+        yield f"{found['peak_gib']:8.2f} GiB  most memory held (of the GPU where one computes)"

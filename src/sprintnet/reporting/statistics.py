@@ -1,5 +1,6 @@
 """Figures of many runs as lines of text."""
 
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,14 @@ def comparison_lines(comparisons: Mapping[str, Any]) -> Iterator[str]:
         needed = f"{found.runs_needed:,}" if found.runs_needed else "-"
         yield _columns([label, a, b, _text(label, found.difference), interval, f"{found.p:.4f}", f"{found.effect:.2f}", needed])
     yield COMPARISON_FOOT
+
+
+def suggestion_lines(sweeps: Sequence[Mapping[str, Any]], peak_lr: float) -> Iterator[str]:
+    """Yields the rates that sweeps suggest (lr_finder.json's entries): by name, the median and range over the seeds."""
+    yield f"{'suggestion':12}  {'median':>9}  over {len(sweeps)} seeds; the recipe's peak is {peak_lr:g}"
+    for name in sweeps[0]["suggestions"]:
+        rates = [found["suggestions"][name] for found in sweeps]
+        yield f"{name:12}  {statistics.median(rates):9.3g}  {min(rates):.3g} to {max(rates):.3g}"
 
 
 def _columns(cells: Iterable[str]) -> str:

@@ -77,6 +77,7 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
         _read_sound(step, progress)
         save_checkpoint(run.checkpoint, _state(step, progress))
 
+    was_crowded = False
     step.model.train()
     with Signals(run.path) as signals, Threads(step.runtime) as threads:
         while progress.epoch < plan.epochs:
@@ -88,7 +89,9 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
                 position = progress.epoch + progress.batch / len(train)
                 set_learning_rates(step.optimizer, plan.factor(position), plan.whitening_factor(position))
                 step(resize(images, plan.resolution(position)), labels)
-                threads.adapt()
+                if threads.adapt() and not was_crowded:
+                    was_crowded = True
+                    run.log("another process takes the cores: one thread more, and other roundings, while it does")
                 progress.batch += 1
                 progress.seconds = time.monotonic() - started
                 if signals.received or time.monotonic() - saved >= plan.checkpoint_seconds:

@@ -57,13 +57,17 @@ class Threads:
         if self._start:
             torch.set_num_threads(self.runtime.threads)
 
-    def adapt(self) -> None:
-        """Looks back over the last `window` seconds; an extra thread stays for `hold` seconds before it must prove itself."""
+    def adapt(self) -> bool:
+        """Looks back over the last `window` seconds and returns whether a thread was added just now.
+
+        It stays for `hold` seconds before it must prove itself.
+        """
         if not self._start:
-            return
+            return False
         now = usage()
         if now.wall - self._start.wall < (self.hold if self._is_crowded else self.window):
-            return
+            return False
         self._is_crowded = not self._is_crowded and now.is_crowded_since(self._start, self.runtime.threads)
         torch.set_num_threads(self.runtime.threads + self._is_crowded)
         self._start = now
+        return self._is_crowded

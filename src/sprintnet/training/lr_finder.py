@@ -1,0 +1,94 @@
+"""The learning-rate finder: a sweep of rising rates on a copy of the network, and the rates that its curve suggests.
+
+Smith 2015, arXiv:1506.01186; the smoothed curve as in https://sgugger.github.io/how-do-you-find-a-good-learning-rate.html.
+"""
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sprintnet.data.loader import Batch
+from sprintnet.errors import SettingsError
+from sprintnet.training.checkpoint import random_state, set_random_state
+from sprintnet.training.optim import set_learning_rates
+from sprintnet.training.step import Step
+
+BETA = 0.98
+DIVERGED = 4.0
+"""The sweep ends once the smoothed loss is this many times its minimum."""
+FEWEST = 10
+"""Rates without which a curve suggests nothing."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The loss before the step at each rate, as it was and smoothed; a rate is what the training table shows as its peak."""
+
+    rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+
+    def suggestions(self) -> dict[str, float]:
+        """Returns rates by name: `steepest` (slope of loss over log rate), `minimum` / 10, `valley` (late in the longest fall).
+
+        Raises SettingsError for a curve of fewer than ten rates.
+        """
+        if len(self.rates) < FEWEST:
+            raise SettingsError(
+                f"the loss diverged after {len(self.rates)} rates, from {self.rates[0]:g} on; begin the sweep at a lower rate"
+            )
+        losses = np.array(self.smoothed)
+        slope = np.gradient(losses, np.log(self.rates))
+        start, end = _longest_fall(losses)
+        # two thirds down the longest fall: Howard and Gugger's valley
+        return {
+            "steepest": self.rates[int(slope.argmin())],
+            "minimum": self.rates[int(losses.argmin())] / 10,
+            "valley": self.rates[start + round(2 * (end - start) / 3)],
+        }
+
+
+def sweep(step: Step, batches: Iterable[Batch], peak_lr: float, lowest: float, highest: float, rates: int) -> Sweep:
+    """Returns the losses while the rates of all parameters rise geometrically from `lowest` to `highest`, a batch each.
+
+    Every group keeps its share of the peak rate, as in training. Works on a copy: the model, the optimizer and PyTorch's
+    generators are as before afterwards. Ends early where the loss is no longer finite or has grown to four times its minimum.
+    """
+    trial, state = copy.deepcopy(step), random_state(step.runtime.device)
+    trial.model.train()
+    found = Sweep([], [], [])
+    average = 0.0
+    try:
+        for number, (rate, (images, labels)) in enumerate(
+            zip(np.geomspace(lowest, highest, rates).tolist(), batches, strict=False), 1
+        ):
+            set_learning_rates(trial.optimizer, rate / peak_lr, rate / peak_lr)
+            mean_loss, logits = trial.forward(images, labels)
+            loss = float(mean_loss.detach())
+            if not math.isfinite(loss):
+                break
+            average = BETA * average + (1 - BETA) * loss
+            smoothed = average / (1 - BETA**number)  # without the zero that the average began with
+            for values, value in ((found.rates, rate), (found.losses, loss), (found.smoothed, smoothed)):
+                values.append(value)
+            if smoothed > DIVERGED * min(found.smoothed):
+                break
+            trial.backward(mean_loss)
+            trial.update(mean_loss.detach(), (logits.detach().argmax(1) == labels).sum(), len(labels))
+    finally:
+        set_random_state(state, step.runtime.device)
+    return found
+
+
+def _longest_fall(losses: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[int, int]:
+    """Returns the first and last index of the longest decreasing subsequence."""
+    length, first = [1] * len(losses), list(range(len(losses)))
+    for later in range(len(losses)):
+        for earlier in range(later):
+            if losses[earlier] > losses[later] and length[earlier] >= length[later]:
+                length[later], first[later] = length[earlier] + 1, first[earlier]
+    end = int(np.argmax(length))
+    return first[end], end

@@ -1,0 +1,107 @@
+"""The learning-rate finder: closed forms of its curve, everything as before afterwards, and it works for every recipe."""
+
+import copy
+import json
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conftest import SAMPLE, Command
+from sprintnet.config import load_config
+from sprintnet.errors import SettingsError
+from sprintnet.pipeline import find_learning_rate
+from sprintnet.runtime import Runtime
+from sprintnet.training.lr_finder import Sweep, sweep
+from sprintnet.training.optim import build_optimizer
+from sprintnet.training.settings import MuonSettings, OptimSettings
+from sprintnet.training.step import Step
+
+BATCH = (torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 4)
+
+
+def step(max_lr: float = 0.1) -> Step:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.2), nn.Flatten(), nn.Linear(288, 4))
+    settings = OptimSettings(max_lr=max_lr, momentum=0.9)
+    return Step(model, build_optimizer(model, settings, MuonSettings()), Runtime(torch.device("cpu"), "fp32", 1), 0.0, 0.0)
+
+
+def test_rates_rise_geometrically_and_the_first_loss_is_the_untrained_networks() -> None:
+    untrained = step()
+    torch.manual_seed(7)  # dropout draws
+    found = sweep(untrained, repeat(BATCH), 0.1, 1e-5, 1e-2, 50)
+    assert found.rates == pytest.approx(np.geomspace(1e-5, 1e-2, 50))
+    torch.manual_seed(7)
+    assert found.losses[0] == untrained.forward(*BATCH)[0].item()
+
+
+def test_a_constant_loss_is_smoothed_to_itself_from_the_first_step_on() -> None:
+    found = sweep(step(), repeat(BATCH), 0.1, 1e-12, 1e-11, 30)
+    assert found.smoothed[0] == pytest.approx(found.losses[0])
+    average = 0.0
+    for number, (loss, smoothed) in enumerate(zip(found.losses, found.smoothed, strict=True), 1):
+        average = 0.98 * average + 0.02 * loss
+        assert smoothed == pytest.approx(average / (1 - 0.98**number))
+
+
+def test_everything_is_as_before_afterwards() -> None:
+    trained = step()
+    for _ in range(3):
+        trained(*BATCH)
+    before = copy.deepcopy((trained.model.state_dict(), trained.optimizer.state_dict(), trained.totals))
+    generator = torch.get_rng_state()
+    found = sweep(trained, repeat(BATCH), 0.1, 1e-3, 10, 60)
+    assert max(found.losses) > min(found.losses) + 0.1  # it did train
+    after = (trained.model.state_dict(), trained.optimizer.state_dict(), trained.totals)
+    assert all(torch.equal(before[0][name], tensor) for name, tensor in after[0].items())
+    torch.testing.assert_close(before[1:], after[1:], rtol=0, atol=0)
+    assert torch.equal(generator, torch.get_rng_state())
+
+
+def test_a_loss_that_explodes_ends_the_sweep() -> None:
+    found = sweep(step(), repeat(BATCH), 0.1, 1e-3, 1e6, 100)
+    assert len(found.rates) < 100
+    assert np.isfinite(found.losses).all()
+
+
+def curve(losses: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Sweep:
+    return Sweep(np.geomspace(1e-4, 1, len(losses)).tolist(), losses.tolist(), losses.tolist())
+
+
+def test_suggestions_on_a_curve_whose_answers_are_known() -> None:
+    logs = np.linspace(-4, 0, 81)  # falls as a sigmoid round 10^-2, rises after 10^-0.5
+    losses = 2 - 1 / (1 + np.exp(-6 * (logs + 2))) + np.maximum(0, logs + 0.5) * 3
+    found = curve(losses).suggestions()
+    assert np.log10(found["steepest"]) == pytest.approx(-2, abs=0.06)
+    assert np.log10(found["minimum"]) == pytest.approx(logs[losses.argmin()] - 1, abs=1e-6)
+    assert np.log10(found["valley"]) == pytest.approx(-4 + 3.5 * 2 / 3, abs=0.06)
+
+
+def test_a_curve_of_a_few_rates_suggests_nothing() -> None:
+    with pytest.raises(SettingsError, match=r"diverged after 3 rates, from 0.0001 on; begin the sweep at a lower rate"):
+        curve(np.array([1.0, 2, 5])).suggestions()
+
+
+SMALL = [f"data.name={SAMPLE}", "model.width=8", "batch_size=40", "threads=1", "precision=fp32"]
+
+
+@pytest.mark.parametrize("recipe", ["davidnet", "sprint94", "smoke"])
+def test_every_recipe_has_a_curve_that_falls(recipe: str) -> None:
+    found = find_learning_rate(load_config(recipe, SMALL), 1e-4, 10, 40)
+    assert min(found.smoothed) < found.smoothed[0] - 0.05
+    assert all(1e-5 <= rate <= 10 for rate in found.suggestions().values())
+
+
+def test_the_command_keeps_curves_and_a_picture(sprintnet: Command, tmp_path: Path) -> None:
+    finished = sprintnet("lr-find", "davidnet", *SMALL, "--seeds", "2", "--rates", "30", "--lowest", "1e-4")
+    assert finished.returncode == 0, finished.stderr
+    folder = tmp_path / "runs" / "lr" / "davidnet"
+    sweeps = json.loads((folder / "lr_finder.json").read_text())["sweeps"]
+    assert [found["seed"] for found in sweeps] == [0, 1]
+    assert (folder / "plots" / "lr_finder.png").stat().st_size > 5000
+    assert [line.split()[0] for line in finished.stdout.splitlines()[1:4]] == ["steepest", "minimum", "valley"]
+    assert sprintnet("lr-find", "davidnet", "--rates", "3").returncode == 2
