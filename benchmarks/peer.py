@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from sprintnet import runtime
 from sprintnet.data import sources
@@ -66,12 +65,11 @@ def save_data(folder: Path) -> None:
         torch.save({"images": images, "labels": labels, "classes": list(dataset.classes)}, folder / f"{name}.pt")
 
 
-def move_to_cpu() -> contextlib.AbstractContextManager[Any]:
-    """Replaces what is CUDA's alone; returns the context of bf16 autocast."""
+def move_to_cpu() -> None:
+    """Replaces what is CUDA's alone."""
     runtime.start("cpu", "bf16", 0, 0)
-    load, cross_entropy = torch.load, F.cross_entropy
+    load = torch.load
     torch.load = lambda *arguments, **options: load(*arguments, **{**options, "map_location": "cpu"})  # type: ignore[assignment]
-    F.cross_entropy = lambda logits, *arguments, **options: cross_entropy(logits.float(), *arguments, **options)
     torch.compile = lambda function=None, **_: function or (lambda inner: inner)  # type: ignore[assignment]
     torch.nn.Module.compile = lambda *_, **__: None  # type: ignore[method-assign]
     torch.nn.Module.cuda = lambda self, *_: self  # type: ignore[assignment, method-assign]
@@ -79,7 +77,18 @@ def move_to_cpu() -> contextlib.AbstractContextManager[Any]:
     torch.Tensor.half = torch.Tensor.float  # type: ignore[method-assign, assignment]
     torch.cuda.Event = Clock  # type: ignore[misc, assignment]
     torch.cuda.synchronize = lambda *_: None  # type: ignore[assignment]
-    return torch.autocast("cpu", torch.bfloat16)
+
+
+def in_bf16(network: type[torch.nn.Module]) -> None:
+    """Puts the network's forward pass under autocast; whitening stays in fp32 (bf16 makes its small eigenvalues negative)."""
+    forward = network.forward
+
+    def under_autocast(self: torch.nn.Module, *arguments: Any, **options: Any) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits: torch.Tensor = forward(self, *arguments, **options)
+        return logits.float()
+
+    network.forward = under_autocast  # type: ignore[method-assign, assignment]
 
 
 def main() -> None:
@@ -108,10 +117,13 @@ def main() -> None:
         # the script's own printer is replaced by one that keeps the figures
         start = code.index('if __name__ == "__main__":')
         names: dict[str, Any] = {"__name__": "__main__"}
-        with contextlib.nullcontext() if on_gpu else move_to_cpu():
-            exec(compile(code[:start], str(options.script), "exec"), names)
-            names["print_training_details"] = collect
-            exec(compile(code[start:], str(options.script), "exec"), names)
+        if not on_gpu:
+            move_to_cpu()
+        exec(compile(code[:start], str(options.script), "exec"), names)
+        names["print_training_details"] = collect
+        if not on_gpu:
+            in_bf16(names["CifarNet"])
+        exec(compile(code[start:], str(options.script), "exec"), names)
     print(json.dumps({"peer": options.script.stem, "runs": found[-options.runs :]}))
 
 
