@@ -1,6 +1,6 @@
 """What each part of the engine brings: images/s of training steps with and without it, A B A B.
 
-    python benchmarks/ablation.py allocator threads --recipe sprint94
+    python benchmarks/ablation.py allocator crowd --recipe sprint94
 
 Each arm is a process of its own, since an allocator cannot be told to forget; nothing else should run beside it. Appends a row
 an ablation to benchmarks/results/ablation.jsonl: images/s of each arm in each round, the ratio of medians, peak memory, n.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sprintnet.config import load_config
-from sprintnet.run import append_row, environment
+from sprintnet.run import append_row
 
 RESULTS = Path(__file__).parent / "results" / "ablation.jsonl"
 WARM_UP, STEPS = 3, 6
@@ -128,11 +128,9 @@ def main() -> None:
                 found[index].append(json.loads(printed.splitlines()[-1]))
                 print(f"{options.recipe}, {arm.label}: {found[index][-1]['images_per_second']:.0f} images/s", flush=True)
         medians = [statistics.median(entry["images_per_second"] for entry in side) for side in found]
-        record = environment()
         append_row(
             RESULTS,
             {
-                **{key: record[key] for key in ("commit", "versions", "cpu", "cores")},
                 "ablation": name,
                 "recipe": options.recipe,
                 "n": options.rounds,

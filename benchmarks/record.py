@@ -1,7 +1,7 @@
 """Appends one row about finished runs of one recipe to a JSONL file: what ran, on what, how often, what came out.
 
-    for seed in 0 1 2 3 4; do sprintnet train davidnet seed=$seed --name davidnet-seed$seed; done
-    python benchmarks/record.py davidnet-24-epochs runs/train/davidnet-seed?
+    sprintnet study davidnet --seeds 5
+    python benchmarks/record.py davidnet-24-epochs runs/study/davidnet/seed-*
 
 Writes benchmarks/results/NAME.jsonl, and the last run's printed table as NAME.txt. The runs must differ in their seed alone
 and come from one commit, one machine and one precision; anything else is refused.

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from sprintnet.config import load_config
-from sprintnet.run import append_row, environment, read_json
+from sprintnet.run import append_row, read_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "side-by-side.jsonl"
@@ -56,11 +56,9 @@ def main() -> None:
         recipe.append(train_recipe(options.recipe, round_number))
         print(options.recipe, recipe[-1], flush=True)
     ratio = statistics.median(run["seconds"] for run in peer) / statistics.median(run["seconds"] for run in recipe)
-    record = environment()
     append_row(
         RESULTS,
         {
-            **{key: record[key] for key in ("commit", "versions", "cpu", "cores")},
             "peer": options.script.stem,
             "recipe": options.recipe,
             "settings": load_config(options.recipe).to_toml(),

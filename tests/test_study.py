@@ -128,6 +128,16 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(tmp_path: Path, t
         read_runs(tmp_path / "same")
 
 
+def test_a_study_is_not_gone_on_with_by_other_code(tmp_path: Path, tiny: list[str]) -> None:
+    config, study = load_config("davidnet", [*tiny, "epochs=1"]), RunFolder(tmp_path / "study")
+    list(run_study(config, study, 1))
+    first = RunFolder(study.path / "seed-0")
+    first.environment.write_text(json.dumps({**json.loads(first.environment.read_text()), "commit": "another"}))
+    with pytest.raises(SettingsError, match="seed-0: was trained by commit another, now it is"):
+        list(run_study(config, study, 2))
+    assert not (study.path / "seed-1").exists()
+
+
 def test_a_study_that_cannot_start_leaves_its_name_free(tmp_path: Path, tiny: list[str]) -> None:
     study = RunFolder(tmp_path / "study")
     with pytest.raises(SettingsError):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from sprintnet import runtime
 from sprintnet.config import Config
 from sprintnet.data.augment import resize
 from sprintnet.data.dataset import ImageDataset
-from sprintnet.data.loader import Batch, Loader
+from sprintnet.data.loader import Loader
 from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import SprintNetError
 from sprintnet.evaluation.predict import predict
@@ -47,7 +47,7 @@ def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
     step, loader = prepare(config, some, context)
     set_learning_rates(step.optimizer, 1e-6, 0)  # most of training has no gradient for a whitening layer
     step.model.train()
-    batches = list(_batches(loader, config.augment))
+    batches = list(itertools.islice(loader.endless(0, config.augment), WARM_UP + REPEATS))
     seconds: dict[str, list[float]] = {"forward": [], "backward": [], "update": []}
     for number, (inputs, labels) in enumerate(batches):
         clock = _Clock(context)
@@ -100,9 +100,10 @@ def ceiling(context: Runtime) -> float:
 def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dict[str, Any]:
     """Trains in a process of its own, `sprintnet train *words` into `run`, and returns its times and its peak memory.
 
-    `command_seconds`: from the start of the command to its end; `start_seconds`: until training begins; `train_seconds`: order,
-    augmentation, forward, backward, update; `seconds_to_target`: of these, until the first epoch whose accuracy without six
-    views reaches the target (None: none does); `accuracy`, and `tta_accuracy` with the six views' `tta_seconds`.
+    `command_seconds`: from the start of the command to its end; `start_seconds`: until training begins; `train_seconds`:
+    whitening, order, augmentation, forward, backward, update; `seconds_to_target`: of these, without whitening, until the first
+    epoch whose accuracy without six views reaches the target (None: none does); `accuracy`, and `tta_accuracy` with the six
+    views' `tta_seconds`; `peak_gib`.
     """
     started = time.monotonic()
     command = [sys.executable, "-u", "-m", "sprintnet", "train", *words, "--name", run.path.name]
@@ -180,12 +181,6 @@ def _median(action: Callable[[], Any], context: Runtime) -> float:
 def _loading(loader: Loader, settings: AugmentSettings, context: Runtime) -> list[float]:
     """Returns the seconds an image that it takes to make each batch, warm."""
     clock, laps = _Clock(context), []
-    for _, labels in _batches(loader, settings):
+    for _, labels in itertools.islice(loader.endless(0, settings), WARM_UP + REPEATS):
         laps.append(clock.lap() / len(labels))
     return laps[WARM_UP:]
-
-
-def _batches(loader: Loader, settings: AugmentSettings) -> Iterator[Batch]:
-    """Yields the batches that a measurement needs, from as many epochs as that takes."""
-    epochs = (loader.epoch(0, epoch, settings) for epoch in itertools.count())
-    return itertools.islice(itertools.chain.from_iterable(epochs), WARM_UP + REPEATS)

@@ -5,11 +5,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sprintnet import __version__
 from sprintnet.errors import SettingsError, SprintNetError
+
+if TYPE_CHECKING:
+    from sprintnet.config import Config
 
 DEFAULT_RECIPE = "sprint94"
 EXTRA_OF_MODULE = {"torch": "train", "safetensors": "train", "scipy": "study", "matplotlib": "train"}
@@ -26,19 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in EXTRA_OF_MODULE:
             raise
-        extra = EXTRA_OF_MODULE[error.name]
-        return _fail(
-            f'`sprintnet {options.verb}` needs {error.name}: pip install "sprintnet[{extra}]"', SettingsError.exit_code
-        )
+        remedy = f'pip install "sprintnet[{EXTRA_OF_MODULE[error.name]}]"'
+        return _fail(f"`sprintnet {options.verb}` needs {error.name}: {remedy}", SettingsError.exit_code)
     except KeyboardInterrupt:
         return _fail("interrupted; finished files are kept", 130)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        cause = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
         remedy = "mend the cause and repeat the command; an unfinished training goes on with --resume"
-        return _fail(f"{where}{error.strerror or error}; {remedy}", SprintNetError.exit_code)
+        return _fail(f"{cause}; {remedy}", SprintNetError.exit_code)
     return 0
 
 
@@ -48,31 +49,17 @@ def train(options: argparse.Namespace, words: list[str]) -> None:
     if options.help:
         _train_help(options, recipe)
         return
-    from sprintnet.config import load_config
-    from sprintnet.data.sources import require
     from sprintnet.run import new_run
 
-    config = load_config(recipe, overrides)
-    require(config.data.name)
+    config = _config(recipe, overrides)
     run = new_run(options.name or Path(recipe).stem, exact=bool(options.name), resume=options.resume)
 
     from sprintnet import pipeline
+    from sprintnet.reporting.table import result_lines
 
     metrics = pipeline.train(config, run, resume=options.resume)
-    for split in ("val", "test"):
-        if split in metrics:
-            figures = metrics[split]
-            run.log(
-                f"{split}: {figures['accuracy']:.2%} of {figures['images']:,} images right, "
-                f"{figures['top5_accuracy']:.2%} in the top 5, cross-entropy {figures['cross_entropy']:.4f}"
-            )
-            if "tta" in figures:
-                tta = figures["tta"]
-                run.log(
-                    f"{split}, six views for the {tta['asked_again']:.0%} least sure: {tta['accuracy']:.2%} right, "
-                    f"all answers in {tta['seconds']:.1f} s"
-                )
-    run.log(f"trained in {metrics['train_seconds']:.1f} s, {metrics['images_per_second']:.0f} images/s; kept in {run.path}")
+    for line in result_lines(metrics, str(run.path)):
+        run.log(line)
 
 
 def val(options: argparse.Namespace, words: list[str]) -> None:
@@ -83,6 +70,7 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
     open_run(options.folder)
 
     from sprintnet import pipeline
+    from sprintnet.reporting.table import evaluation_lines
 
     trained, config = pipeline.load_run(options.folder, overrides)
     splits = pipeline.load_splits(config)
@@ -90,15 +78,9 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
         raise SettingsError(
             f"--split {options.split}: this run has {', '.join(splits)}; train with data.val=0.1 to hold out a part"
         )
-    from sprintnet.reporting.table import class_lines
-
     _, _, figures = trained.evaluate(splits[options.split])
-    low, high = figures["accuracy_interval"]
     print(f"{options.folder}: {options.split}, {figures['images']:,} images")
-    print(f"top-1 accuracy  {figures['accuracy']:8.2%}  95 % interval {low:.2%} to {high:.2%}")
-    print(f"top-5 accuracy  {figures['top5_accuracy']:8.2%}")
-    print(f"cross-entropy   {figures['cross_entropy']:8.4f}")
-    print(*class_lines(figures["classes"]), sep="\n")
+    print(*evaluation_lines(figures), sep="\n")
 
 
 def study(options: argparse.Namespace, words: list[str]) -> None:
@@ -106,12 +88,9 @@ def study(options: argparse.Namespace, words: list[str]) -> None:
     recipe, overrides = _recipe_and_overrides(words)
     if options.seeds < 2:
         raise SettingsError(f"--seeds {options.seeds}: a spread needs two or more")
-    from sprintnet.config import load_config
-    from sprintnet.data.sources import require
     from sprintnet.run import STUDY_FOLDER, new_run
 
-    config = load_config(recipe, overrides)
-    require(config.data.name)
+    config = _config(recipe, overrides)
     name = options.name or Path(recipe).stem
     folder = new_run(name, exact=bool(options.name), resume=options.resume, parent=STUDY_FOLDER)
 
@@ -133,9 +112,10 @@ def compare(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.reporting.statistics import comparison_lines
     from sprintnet.study import compare, figures, read_runs
 
-    a, b = (figures(read_runs(path)) for path in (options.a, options.b))
-    for side, path, found in (("A", options.a, a), ("B", options.b, b)):
-        print(f"{side}: {path}, {len(found['accuracy'])} runs")
+    runs = {path: read_runs(path) for path in (options.a, options.b)}
+    for side, path in (("A", options.a), ("B", options.b)):
+        print(f"{side}: {path}, {len(runs[path])} runs")
+    a, b = figures(runs[options.a]), figures(runs[options.b])
     print(*comparison_lines({label: compare(a[label], b[label]) for label in a if label in b}), sep="\n")
 
 
@@ -144,29 +124,25 @@ def benchmark(options: argparse.Namespace, words: list[str]) -> None:
     recipe, overrides = _recipe_and_overrides(words)
     if not 0 < options.target <= 1:
         raise SettingsError(f"--target {options.target:g}: must be a share above 0 and at most 1, such as 0.94")
-    from sprintnet.config import load_config
-    from sprintnet.data.sources import require
-    from sprintnet.run import append_row, environment, new_run, read_rows
+    from sprintnet.run import append_row, new_run, read_rows
 
-    config = load_config(recipe, overrides)
-    require(config.data.name)
+    config = _config(recipe, overrides)
 
     from sprintnet.benchmark import measure_phases, measure_training
     from sprintnet.pipeline import load_splits
     from sprintnet.reporting.benchmark import phase_lines, training_lines
     from sprintnet.reporting.plots import accuracy_over_time
 
-    record = environment()
-    row = {"recipe": recipe, "overrides": overrides, **{key: record[key] for key in ("commit", "versions", "cpu", "cores")}}
-    row["phases"] = measure_phases(config, load_splits(config)["train"])
-    print(*phase_lines(row["phases"]), sep="\n")
+    phases = measure_phases(config, load_splits(config)["train"])
+    print(*phase_lines(phases), sep="\n")
+    row = {"recipe": recipe, "overrides": overrides, "phases": phases}
     append_row(Path(options.output), row)
     if not options.phases:
         run = new_run(f"benchmark-{Path(recipe).stem}", exact=False, resume=False)
-        row["training"] = measure_training([recipe, *overrides], run, options.target)
-        append_row(Path(options.output), row)
-        print(*training_lines(row["training"]), sep="\n")
-        accuracy_over_time({recipe: read_rows(run.results)}, options.target, run.path / "plots" / "accuracy_over_time.png")
+        training = measure_training([recipe, *overrides], run, options.target)
+        append_row(Path(options.output), {**row, "training": training})
+        print(*training_lines(training), sep="\n")
+        accuracy_over_time({recipe: read_rows(run.results)}, options.target, run.accuracy_plot)
     print(f"measurements appended to {options.output}")
 
 
@@ -175,38 +151,28 @@ def lr_find(options: argparse.Namespace, words: list[str]) -> None:
     recipe, overrides = _recipe_and_overrides(words)
     if options.seeds < 1 or options.rates < 10 or not 0 < options.lowest < options.highest:
         raise SettingsError("--seeds must be at least 1, --rates at least 10, and 0 < --lowest < --highest")
-    from sprintnet.config import load_config
-    from sprintnet.data.sources import require
-    from sprintnet.run import LR_FOLDER, new_run, write_atomic, write_json
+    from sprintnet.run import LR_FOLDER, new_run
 
-    config = load_config(recipe, overrides)
-    require(config.data.name)
+    config = _config(recipe, overrides)
+    folder = new_run(Path(recipe).stem, exact=False, resume=False, parent=LR_FOLDER)
 
-    from sprintnet.pipeline import find_learning_rate
+    from sprintnet.pipeline import find_learning_rates
     from sprintnet.reporting.plots import lr_sweeps
     from sprintnet.reporting.statistics import suggestion_lines
 
-    found = []
-    for seed in range(config.seed, config.seed + options.seeds):
-        sweep = find_learning_rate(replace(config, seed=seed), options.lowest, options.highest, options.rates)
-        found.append({"seed": seed, **asdict(sweep), "suggestions": sweep.suggestions()})
-    folder = new_run(Path(recipe).stem, exact=False, resume=False, parent=LR_FOLDER)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder.config, config.to_toml())
-    write_json(folder.path / "lr_finder.json", {"sweeps": found})
-    lr_sweeps(found, folder.path / "plots" / "lr_finder.png")
-    print(*suggestion_lines(found, config.peak_lr), sep="\n")
-    print(f"curve and picture in {folder.path}")
+    found = find_learning_rates(config, folder, options.seeds, options.lowest, options.highest, options.rates)
+    lr_sweeps(found, folder.lr_plot)
+    print(*suggestion_lines(found, config.peak_lr), f"curve and picture in {folder.path}", sep="\n")
 
 
 def summary(options: argparse.Namespace, words: list[str]) -> None:
     """Prints a recipe's layer table, then its learning rate and momentum epoch by epoch."""
     recipe, overrides = _recipe_and_overrides(words)
     from sprintnet.config import load_config
+    from sprintnet.data.sources import classes_and_image_shape
 
     config = load_config(recipe, overrides)
 
-    from sprintnet.data.sources import classes_and_image_shape
     from sprintnet.models.build import build_model
     from sprintnet.models.summary import layer_table
     from sprintnet.training.schedule import learning_rates
@@ -224,8 +190,9 @@ def fetch(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.data.sources import cache_folder, fetch_cifar10
 
     files = fetch_cifar10(options.source)
-    size = sum(map(len, files.values()))
-    print(f"{options.dataset}: {len(files)} files, {size:,} bytes, in {cache_folder() / options.dataset}")
+    print(
+        f"{options.dataset}: {len(files)} files, {sum(map(len, files.values())):,} bytes, in {cache_folder() / options.dataset}"
+    )
 
 
 def recipes(options: argparse.Namespace, words: list[str]) -> None:
@@ -250,10 +217,9 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     overrides = "[RECIPE] [KEY=VALUE | --KEY VALUE]..."
-    verb = add(
-        "train", train, f"sprintnet train {overrides} [--name NAME] [--resume]   (default: {DEFAULT_RECIPE})", help=False
-    )
-    verb.add_argument("-h", "--help", action="store_true", help="show this help and every setting of the recipe")
+    usage = f"sprintnet train {overrides} [--name NAME] [--resume]   (default: {DEFAULT_RECIPE})"
+    verb = add("train", train, usage, help=False)
+    verb.add_argument("-h", "--help", action="store_true", help="show this and every setting of the recipe")
     verb.add_argument("--name", default="", help="name of the run folder under runs/train (default: the recipe's)")
     verb.add_argument("--resume", action="store_true", help="go on with the run of that name from its last checkpoint")
     verb = add("val", val, "sprintnet val RUN [--split test|val|train] [KEY=VALUE | --KEY VALUE]...")
@@ -274,9 +240,8 @@ def _parser() -> argparse.ArgumentParser:
     verb = add("benchmark", benchmark, f"sprintnet benchmark {overrides} [--phases] [--target ACCURACY] [--output FILE]")
     verb.add_argument("--phases", action="store_true", help="measure single steps alone, without a whole training")
     verb.add_argument("--target", type=float, default=0.94, help="accuracy to which seconds are counted (default: 0.94)")
-    verb.add_argument(
-        "--output", default="benchmarks/results/benchmark.jsonl", help="file that a row is appended to (default: %(default)s)"
-    )
+    results = "benchmarks/results/benchmark.jsonl"
+    verb.add_argument("--output", default=results, help=f"file that a row is appended to (default: {results})")
     add("summary", summary, f"sprintnet summary {overrides}")
     verb = add("data", fetch, "sprintnet data fetch DATASET [--source PATH]")
     verb.add_argument("action", choices=("fetch",), help="put a data set into the cache ($SPRINTNET_CACHE)")
@@ -291,6 +256,16 @@ def _recipe_and_overrides(words: list[str]) -> tuple[str, list[str]]:
     if words and "=" not in words[0] and not words[0].startswith("--"):
         return words[0], _overrides(words[1:])
     return DEFAULT_RECIPE, _overrides(words)
+
+
+def _config(recipe: str, overrides: list[str]) -> "Config":
+    """Returns the settings of a recipe whose data can be had."""
+    from sprintnet.config import load_config
+    from sprintnet.data.sources import require
+
+    config = load_config(recipe, overrides)
+    require(config.data.name)
+    return config
 
 
 def _overrides(words: list[str]) -> list[str]:

@@ -29,7 +29,7 @@ from sprintnet.reporting.table import RULE, table_row, training_header
 from sprintnet.run import RunFolder, environment, open_run, read_json, write_atomic, write_json, write_rows
 from sprintnet.runtime import Runtime
 from sprintnet.training.loop import Plan, fit
-from sprintnet.training.lr_finder import Sweep, sweep
+from sprintnet.training.lr_finder import sweep
 from sprintnet.training.optim import build_optimizer
 from sprintnet.training.step import Step
 
@@ -136,17 +136,26 @@ def prepare(config: Config, images: ImageDataset, context: Runtime) -> tuple[Ste
     return Step(model, optimizer, context, config.label_smoothing, config.l1), loader
 
 
-def find_learning_rate(config: Config, lowest: float = 1e-7, highest: float = 10.0, rates: int = 100) -> Sweep:
-    """Returns the loss over rising peak rates, from the fresh network of these settings on; a batch a rate.
+def find_learning_rates(
+    config: Config, folder: RunFolder, seeds: int = 1, lowest: float = 1e-7, highest: float = 10.0, rates: int = 100
+) -> list[dict[str, Any]]:
+    """Returns, for each seed, the loss over rising peak rates of the fresh network, a batch a rate, and the rates suggested.
 
-    The rate is the one that the training table shows; with several optimizers all keep their proportion to it.
+    The rate is the one that the training table shows; with several optimizers all keep their proportion to it. The curves are
+    kept in the folder's lr_finder.json. Raises SettingsError where a curve suggests nothing, DataError.
     """
-    context = runtime.start(config.device, config.precision, config.threads, config.seed)
-    step, loader = prepare(config, load_splits(config)["train"], context)
-    _whiten(step.model, loader)
-    epochs = (loader.epoch(config.seed, epoch, config.augment) for epoch in itertools.count())
-    batches = track(itertools.islice(itertools.chain.from_iterable(epochs), rates), rates, "rates")
-    return sweep(step, batches, config.peak_lr, lowest, highest, rates)
+    found = []
+    for seed in range(config.seed, config.seed + seeds):
+        context = runtime.start(config.device, config.precision, config.threads, seed)
+        step, loader = prepare(config, load_splits(config)["train"], context)
+        _whiten(step.model, loader)
+        batches = track(itertools.islice(loader.endless(seed, config.augment), rates), rates, f"seed {seed}")
+        curve = sweep(step, batches, config.peak_lr, lowest, highest, rates)
+        found.append({"seed": seed, **asdict(curve), "suggestions": curve.suggestions()})
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder.config, config.to_toml())
+    write_json(folder.lr_finder, {"sweeps": found})
+    return found
 
 
 def _train(config: Config, run: RunFolder) -> dict[str, Any]:

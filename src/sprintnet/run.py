@@ -61,6 +61,21 @@ class RunFolder:
         return self.path / "predictions.csv"
 
     @property
+    def lr_finder(self) -> Path:
+        """The curves of the learning-rate finder and what they suggest (JSON)."""
+        return self.path / "lr_finder.json"
+
+    @property
+    def accuracy_plot(self) -> Path:
+        """Accuracy over training time (PNG)."""
+        return self.path / "plots" / "accuracy_over_time.png"
+
+    @property
+    def lr_plot(self) -> Path:
+        """The learning-rate finder's curves (PNG)."""
+        return self.path / "plots" / "lr_finder.png"
+
+    @property
     def weights(self) -> Path:
         """The trained weights, with readable JSON metadata (safetensors)."""
         return self.path / "weights.safetensors"
@@ -163,11 +178,13 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Appends a dated row to a file of JSON lines."""
+    """Appends a row to a file of JSON lines, with date, commit, versions and processor where the row does not have its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    here = environment()
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    whole = {"date": today, **{key: here[key] for key in ("commit", "versions", "cpu", "cores")}, **row}
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"date": today, **row}) + "\n")
+        file.write(json.dumps(whole) + "\n")
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

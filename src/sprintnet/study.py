@@ -12,7 +12,7 @@ from scipy import stats
 from sprintnet import pipeline
 from sprintnet.config import Config, differences, load_config
 from sprintnet.errors import SettingsError
-from sprintnet.run import RunFolder, read_json, write_atomic, write_json
+from sprintnet.run import RunFolder, environment, read_json, write_atomic, write_json
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -126,6 +126,8 @@ def run_study(config: Config, folder: RunFolder, seeds: int) -> Iterator[dict[st
         )
     for seed in range(config.seed, config.seed + seeds):
         run = RunFolder(folder.path / f"seed-{seed}")
+        if not run.metrics.exists():
+            _refuse_other_code(folder.path)
         metrics = pipeline.train(replace(config, seed=seed), run, resume=run.config.exists())
         write_atomic(folder.config, config.to_toml())  # once a run has shown that the settings are sound
         finished = _finished_runs(folder.path)
@@ -164,6 +166,18 @@ def read_runs(path: str | Path) -> list[dict[str, Any]]:
             f"{path}: {len(runs)} finished runs; a spread needs two or more: sprintnet study RECIPE --seeds 10 --resume"
         )
     return runs
+
+
+def _refuse_other_code(folder: Path) -> None:
+    """Raises SettingsError where the folder's finished runs come from another commit than the code that would train now."""
+    commit = environment()["commit"]
+    for file in folder.glob("*/metrics.json"):
+        theirs = read_json(RunFolder(file.parent).environment)["commit"]
+        if theirs != commit:
+            raise SettingsError(
+                f"{file.parent}: was trained by commit {theirs}, now it is {commit}; a mean over both says nothing; "
+                "go back to that commit, or start another study with --name"
+            )
 
 
 def _finished_runs(folder: Path) -> list[dict[str, Any]]:

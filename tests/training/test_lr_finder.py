@@ -13,7 +13,8 @@ from torch import nn
 from conftest import SAMPLE, Command
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
-from sprintnet.pipeline import find_learning_rate
+from sprintnet.pipeline import find_learning_rates
+from sprintnet.run import RunFolder
 from sprintnet.runtime import Runtime
 from sprintnet.training.lr_finder import Sweep, sweep
 from sprintnet.training.optim import build_optimizer
@@ -90,10 +91,10 @@ SMALL = [f"data.name={SAMPLE}", "model.width=8", "batch_size=40", "threads=1", "
 
 
 @pytest.mark.parametrize("recipe", ["davidnet", "sprint94", "smoke"])
-def test_every_recipe_has_a_curve_that_falls(recipe: str) -> None:
-    found = find_learning_rate(load_config(recipe, SMALL), 1e-4, 10, 40)
-    assert min(found.smoothed) < found.smoothed[0] - 0.05
-    assert all(1e-5 <= rate <= 10 for rate in found.suggestions().values())
+def test_every_recipe_has_a_curve_that_falls(tmp_path: Path, recipe: str) -> None:
+    (found,) = find_learning_rates(load_config(recipe, SMALL), RunFolder(tmp_path / "lr"), 1, 1e-4, 10, 40)
+    assert min(found["smoothed"]) < found["smoothed"][0] - 0.05
+    assert all(1e-5 <= rate <= 10 for rate in found["suggestions"].values())
 
 
 def test_the_command_keeps_curves_and_a_picture(sprintnet: Command, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """In-memory batches on the device; order and augmentation of an epoch are a function of (seed, epoch)."""
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -59,6 +60,11 @@ class Loader:
             chosen = order[part]
             images = augment(self._normalise(self.images[chosen]), draws[part], settings)
             yield images.contiguous(memory_format=torch.channels_last), self.labels[chosen]
+
+    def endless(self, seed: int, settings: AugmentSettings) -> Iterator[Batch]:
+        """Yields the batches of epoch after epoch."""
+        for epoch in itertools.count():
+            yield from self.epoch(seed, epoch, settings)
 
     def first(self, count: int) -> Tensor:
         """Returns the first `count` images, or all if there are fewer, normalised and unvaried (N, C, H, W)."""

@@ -57,3 +57,29 @@ def class_lines(classes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             for figure in figures
         ]
         yield f"{name:{width}}  {row['support']:7,d}{''.join(cells)}".rstrip()
+
+
+def result_lines(metrics: Mapping[str, Any], place: str) -> Iterator[str]:
+    """Yields what a training came to (metrics.json), kept in the folder `place`."""
+    for split in ("val", "test"):
+        if split in metrics:
+            figures = metrics[split]
+            yield (
+                f"{split}: {figures['accuracy']:.2%} of {figures['images']:,} images right, "
+                f"{figures['top5_accuracy']:.2%} in the top 5, cross-entropy {figures['cross_entropy']:.4f}"
+            )
+            if tta := figures.get("tta"):
+                yield (
+                    f"{split}, six views for the {tta['asked_again']:.0%} least sure: {tta['accuracy']:.2%} right, "
+                    f"all answers in {tta['seconds']:.1f} s"
+                )
+    yield f"trained in {metrics['train_seconds']:.1f} s, {metrics['images_per_second']:.0f} images/s; kept in {place}"
+
+
+def evaluation_lines(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the figures of one split (metrics.json's): the whole, then each class."""
+    low, high = figures["accuracy_interval"]
+    yield f"top-1 accuracy  {figures['accuracy']:8.2%}  95 % interval {low:.2%} to {high:.2%}"
+    yield f"top-5 accuracy  {figures['top5_accuracy']:8.2%}"
+    yield f"cross-entropy   {figures['cross_entropy']:8.4f}"
+    yield from class_lines(figures["classes"])
