@@ -37,12 +37,12 @@ class Arm:
     trains_whitening: bool = False
     is_beside_a_busy_process: bool = False
     is_plain_script: bool = False
-    widest_strip: int | None = None
+    is_direct: bool = False
 
 
 ABLATIONS = {
     "allocator": (Arm("freed memory returned", returns_memory=True), Arm("freed memory kept")),
-    "strips": (Arm("weight gradients over maps as they are", widest_strip=0), Arm("over film strips")),
+    "winograd": (Arm("PyTorch's convolutions", is_direct=True), Arm("convolutions by fewer products")),
     "precision": (Arm("fp32", ("precision=fp32",)), Arm("bf16", ("precision=bf16",))),
     "whitening": (Arm("whitening bias trained", trains_whitening=True), Arm("whitening bias frozen")),
     "batch": (Arm("batches of 2,000", ("batch_size=2000",)), Arm("the recipe's batches")),
@@ -60,7 +60,7 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
     """Returns the median images/s of training steps on CIFAR-10's first images, and the peak memory."""
     from sprintnet import pipeline, runtime
     from sprintnet.data import sources
-    from sprintnet.models import filmstrip
+    from sprintnet.models import winograd
     from sprintnet.training.optim import set_learning_rates
     from sprintnet.training.threads import Threads
 
@@ -69,8 +69,8 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
 
         batch_size, laps = training_steps(WARM_UP + STEPS)
     else:
-        if arm.widest_strip is not None:
-            filmstrip.WIDEST = arm.widest_strip
+        if arm.is_direct:
+            winograd.FEWEST_CHANNELS = sys.maxsize
         if arm.returns_memory:
             runtime._keep_freed_memory = lambda: None
         config = load_config(recipe, arm.overrides)

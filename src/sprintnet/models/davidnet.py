@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sprintnet.models.filmstrip import Convolution3x3
+from sprintnet.models.winograd import Convolution3x3
 
 LOGIT_SCALE = 0.125
 

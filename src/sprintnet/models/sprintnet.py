@@ -1,13 +1,14 @@
 """SprintNet: frozen patch whitening, then three pairs of convolutions; after airbench94 (Jordan 2024, arXiv:2404.00498).
 
-Unlike there, the blocks have SiLU, which a CPU computes in a third of the time of GELU.
+Unlike there, the second block widens in two steps, since its first convolution, on the larger map, was the dearest of all; a
+seventh convolution, on the smallest map, costs next to nothing; and the blocks have SiLU, a third of GELU's time on a CPU.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sprintnet.models.filmstrip import Convolution3x3
+from sprintnet.models.winograd import Convolution3x3
 
 
 class Convolution(Convolution3x3):
@@ -30,16 +31,29 @@ class Norm(nn.BatchNorm2d):
 class Block(nn.Sequential):
     """Two convolutions; the map is halved after the first."""
 
-    def __init__(self, in_channels: int, out_channels: int):
+    def __init__(self, in_channels: int, middle: int, out_channels: int):
         super().__init__(
-            Convolution(in_channels, out_channels),
+            Convolution(in_channels, middle),
             nn.MaxPool2d(2),
-            Norm(out_channels),
+            Norm(middle),
             nn.SiLU(),
-            Convolution(out_channels, out_channels),
+            Convolution(middle, out_channels),
             Norm(out_channels),
             nn.SiLU(),
         )
+
+
+class Residual(nn.Module):
+    """A convolution whose result is added to what it came from."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.convolution = Convolution(channels, channels)
+        self.norm = Norm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns features (B, channels, H, W)."""
+        return F.silu(x + self.norm(self.convolution(x)))
 
 
 class SprintNet(nn.Module):
@@ -53,10 +67,15 @@ class SprintNet(nn.Module):
         whitened = 2 * channels * 4
         self.whiten = nn.Conv2d(channels, whitened, 2)
         self.whiten.weight.requires_grad = False
-        self.blocks = nn.Sequential(Block(whitened, width), Block(width, 4 * width), Block(4 * width, 4 * width))
+        wide = 4 * width
+        self.blocks = nn.Sequential(
+            Block(whitened, width, width),
+            Block(width, 2 * width, wide),
+            Block(wide, wide, wide).append(Residual(wide)),
+        )
         self.pool = nn.AdaptiveMaxPool2d(1)
         self.dropout = nn.Dropout(dropout) if dropout else None
-        self.linear = nn.Linear(4 * width, classes, bias=False)
+        self.linear = nn.Linear(wide, classes, bias=False)
         with torch.no_grad():
             self.linear.weight /= self.linear.weight.std()
 
