@@ -56,7 +56,7 @@ def convolve(maps: Tensor, weight: Tensor) -> Tensor:
     # pixels first, images and channels last: so each step is one product of matrices, or a batch of them
     channels_last = maps.permute(0, 2, 3, 1)
     if channels_last.requires_grad:  # the layers before are several times slower on a gradient with pixels first
-        channels_last.register_hook(Tensor.contiguous)
+        channels_last.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
     pixels = channels_last.permute(1, 2, 0, 3).reshape(height, -1)
     entries = transform(pixels, in_h, in_w).view(rows * columns, images, channels)
     taps = weight.to(maps.dtype).permute(2, 3, 1, 0).reshape(9, -1)
