@@ -23,6 +23,8 @@ from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.sources import load
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import fit_temperature
+from sprintnet.models import winograd
+from sprintnet.models.winograd import convolve
 from sprintnet.pipeline import load_run, load_splits, train
 from sprintnet.run import RunFolder, read_rows
 
@@ -144,13 +146,21 @@ def test_every_precision_learns_the_sample(tmp_path: Path, tiny: list[str], prec
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(tmp_path: Path, precision: str) -> None:
+def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(
+    tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as large layers do, so that fewer products are taken here too
+    fewer: list[None] = []
+    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 16)
+    monkeypatch.setattr(winograd, "FEWEST_IMAGES", 16)
+    monkeypatch.setattr(winograd, "convolve", lambda maps, weight: (fewer.append(None), convolve(maps, weight))[1])
     small = [f"data.name={SAMPLE}", "model.width=16", "batch_size=40", "threads=1", "epochs=12", f"precision={precision}"]
     config = load_config("sprint94", [*small, "tta=1", "schedule.resolution=0.75,1", "schedule.resolution_from=0,0.4"])
     metrics = train(config, RunFolder(tmp_path / "whole"))
     arrays = np.load(tmp_path / "whole" / "predictions.npz")
     assert metrics["test"]["tta"]["accuracy"] == np.mean(arrays["test_tta_logits"].argmax(1) == arrays["test_labels"])
     assert not np.array_equal(arrays["test_tta_logits"], arrays["test_logits"])
+    assert bool(fewer) == (precision == "bf16")
     trained, _ = load_run(tmp_path / "whole")
     assert trained.evaluate(load_splits(config)["train"])[2]["accuracy"] > 0.7
     (tmp_path / "stopped").mkdir()

@@ -38,8 +38,8 @@ def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
     """Returns medians of a training step's phases at full resolution, and of whole steps at each resolution.
 
     `images_per_second` by phase (evaluate: forward alone; None: below the noise), `step_images_per_second` by resolution,
-    `gflop_per_image` and `gflops` (forward and backward as computed here, which on a CPU takes fewer products than convolutions
-    do; multiplications and additions both count), `ceiling_gflops` of matrix products.
+    `gflop_per_image` and `gflops` (forward and backward as computed: in bf16 on a CPU large layers take fewer products than
+    convolutions do, see models/winograd.py; multiplications and additions both count), `ceiling_gflops` of matrix products.
     """
     context = runtime.start(config.device, config.precision, config.threads, config.seed)
     some = images.take(np.arange(min(len(images), (WARM_UP + REPEATS) * config.batch_size)))

@@ -6,7 +6,7 @@ import torch
 from sprintnet.errors import SettingsError
 from sprintnet.models.build import build_model, check_resolution
 from sprintnet.models.settings import ModelSettings
-from sprintnet.models.sprintnet import Convolution, SprintNet
+from sprintnet.models.sprintnet import Convolution, Residual, SprintNet
 
 
 def correlated_images(channels: int = 3) -> torch.Tensor:
@@ -36,6 +36,12 @@ def test_the_first_filters_pass_their_channel_on() -> None:
     layer = Convolution(4, 10)
     images = torch.randn(2, 4, 8, 8)
     assert torch.equal(layer(images)[:, :4], images)
+
+
+def test_the_residual_convolution_adds_to_what_it_came_from() -> None:
+    layer, features = Residual(4).eval(), torch.randn(2, 4, 3, 3)
+    layer.convolution.weight.data.zero_()
+    torch.testing.assert_close(layer(features), torch.nn.functional.silu(features))
 
 
 def test_parameters_are_counted_by_hand() -> None:

@@ -89,16 +89,20 @@ def test_a_large_layer_in_bf16_takes_fewer_products_and_keeps_fp32_gradients(tak
         (128, (128, 127, 3, 3), torch.bfloat16),
         (128, (127, 128, 3, 3), torch.bfloat16),
         (128, (128, 128, 1, 3), torch.bfloat16),
+        (128, (128, 128, 3, 1), torch.bfloat16),
+        (128, (128, 128, 17, 2), torch.bfloat16),
+        (128, (128, 5, 5), torch.bfloat16),
     ],
 )
 def test_small_layers_and_batches_and_other_precisions_go_the_usual_way(
     channels: int, shape: tuple[int, ...], dtype: torch.dtype | None, taken: list[Tensor]
 ) -> None:
-    train_step(Convolution3x3(shape[1], channels), torch.randn(shape), dtype)
+    train_step(Convolution3x3(shape[-3], channels), torch.randn(shape), dtype)
     assert not taken
 
 
-def test_evaluation_is_pytorchs_own() -> None:
-    layer, maps = Convolution3x3(128, 128), torch.randn(128, 128, 4, 4)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+@pytest.mark.parametrize("gradients", [False, True])
+def test_evaluation_is_pytorchs_own(gradients: bool) -> None:
+    layer, maps = Convolution3x3(128, 128).eval(), torch.randn(128, 128, 4, 4)
+    with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer(maps), nn.Conv2d.forward(layer, maps))

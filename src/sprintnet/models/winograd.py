@@ -1,15 +1,16 @@
-"""A 3x3 convolution that trains on a CPU with two to four times fewer products, all of them in plain matrix products.
+"""A 3x3 convolution whose large layers train on a CPU in bf16 with fewer products, all of them products of matrices.
 
 Toom and Cook's algorithm gives m outputs of a filter with 3 taps for m + 2 products instead of 3m (Winograd 1980; in networks:
 Lavin and Gray 2016, arXiv:1509.09308). Here tiles of 2 to 4 pixels cover a whole map X with one channel, and per filter W
 
     Y = A [(B X B') * (G W G')] A',        * entry by entry, ' transposed:
 
-summed over the channels, that is one matrix product for each entry, over all images at once. Autograd's gradients are matrix
-products again and cost as little; that of the weights has none of the short rows on which a convolution's kernel starves.
+summed over the channels, that is one matrix product for each entry, over all images at once: two to four times fewer products
+(the transforms by A and B come on top, and G W G' once a batch). Autograd's gradients are matrix products again and cost as
+little; that of the weights has none of the short rows on which a convolution's kernel starves.
 
-The price is rounding: in bf16 a result is off by 2 %, a convolution's own by 0.3 %. Training does not feel it (LOG.md);
-answers outside training are PyTorch's own.
+The price is rounding: in bf16 a result is off by about 1.5 %, a convolution's own by 0.3 % (LOG.md has what training makes of
+it). Answers outside training are PyTorch's own.
 """
 
 from functools import cache
@@ -18,9 +19,11 @@ import torch
 from torch import Tensor, nn
 
 POINTS = {2: (0, 1, -1), 3: (0.4, -0.4, 1.3, -1.3), 4: (0, 0.6, -0.6, 1.6, -1.6)}
-"""By size of tile, where polynomials are evaluated besides infinity: of the sets tried, those with the least error in bf16."""
+"""By size of tile, where polynomials are evaluated besides infinity: small errors in bf16 (LOG.md)."""
 FEWEST_CHANNELS, FEWEST_IMAGES = 128, 128
-"""With fewer, the way there and back costs more than the products saved (LOG.md has the figures)."""
+"""With fewer there is little to gain, or a loss (LOG.md has the figures)."""
+LARGEST_MAP = 16
+"""Pixels: the largest side that was measured; the transforms' share grows with it."""
 
 
 class Convolution3x3(nn.Conv2d):
@@ -32,11 +35,14 @@ class Convolution3x3(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Returns features (B, out_channels, H, W)."""
         in_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        pays = len(input) >= FEWEST_IMAGES and min(self.weight.shape[:2]) >= FEWEST_CHANNELS and min(input.shape[2:]) > 1
-        if input.device.type == "cpu" and in_bf16 and pays and torch.is_grad_enabled():
+        if self.training and torch.is_grad_enabled() and input.device.type == "cpu" and in_bf16 and self._pays(input.shape):
             with torch.autocast("cpu", enabled=False):
                 return convolve(input.bfloat16(), self.weight)
         return super().forward(input)
+
+    def _pays(self, shape: torch.Size) -> bool:
+        fits = len(shape) == 4 and min(shape[2:]) >= 2 and max(shape[2:]) <= LARGEST_MAP
+        return fits and shape[0] >= FEWEST_IMAGES and min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
@@ -68,7 +74,11 @@ def convolve(maps: Tensor, weight: Tensor) -> Tensor:
 
 @cache
 def transforms(size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns A (size, P), G (P, 3) and B (P, size) of a convolution with padding 1 of `size` pixels by P products, fp32."""
+    """Returns A (size, P), G (P, 3) and B (P, size), fp32: y = A [(G w) * (B x)] convolves x with w, padding 1, by P products.
+
+    The size is 2 or more.
+    """
+    assert size >= 2
     tiles = -(-size // max(POINTS))
     lengths = [size // tiles + (tile < size % tiles) for tile in range(tiles)]
     parts = [toom_cook(length) for length in lengths]
@@ -83,7 +93,7 @@ def transforms(size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def toom_cook(outputs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns A (m, m + 2), G (m + 2, 3) and B (m + 2, m + 2) of m outputs of a filter with 3 taps, in fp64.
+    """Returns A (m, m + 2), G (m + 2, 3) and B (m + 2, m + 2), fp64: y = A [(G w) * (B x)] slides w along x for m outputs.
 
     The rows of G and B have length 1, which keeps their entries alike in size and so the rounding small.
     """

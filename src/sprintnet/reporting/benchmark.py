@@ -20,7 +20,7 @@ def phase_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"whole steps, images at {float(resolution):.0%} of their side: {rate:,.0f} images/s"
     share = found["gflops"] / found["ceiling_gflops"]
     yield (
-        f"{found['gflop_per_image']:.3f} GFLOP an image; forward and backward {found['gflops']:,.0f} GFLOP/s, "
+        f"{found['gflop_per_image']:.3f} GFLOP an image as computed; forward and backward {found['gflops']:,.0f} GFLOP/s, "
         f"{share:.0%} of the {found['ceiling_gflops']:,.0f} of matrix products here (medians of {found['n']})"
     )
 
