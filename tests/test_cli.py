@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import SAMPLE, Command
-from sprintnet import cli
+from sprintnet import cli, verbs
 
 ARTICLE = (Path(__file__).parent / "reference" / "article_training.txt").read_text().splitlines()
 
@@ -180,4 +180,4 @@ def test_a_missing_extra_says_the_line_that_installs_it(
     ],
 )
 def test_overrides_have_two_spellings(words: list[str], expected: tuple[str, list[str]]) -> None:
-    assert cli._recipe_and_overrides(words) == expected
+    assert verbs._recipe_and_overrides(words) == expected

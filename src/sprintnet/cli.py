@@ -1,20 +1,13 @@
-"""The command: thin verbs, each importing what it needs when it runs, so that help and mistakes take no time."""
+"""The command line: what can be typed, and the exit code and message of whatever goes wrong."""
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from sprintnet import __version__
+from sprintnet import __version__, verbs
 from sprintnet.errors import SettingsError, SprintNetError
 
-if TYPE_CHECKING:
-    from sprintnet.config import Config
-
-DEFAULT_RECIPE = "sprint94"
 EXTRA_OF_MODULE = {"torch": "train", "safetensors": "train", "scipy": "study", "matplotlib": "train"}
 
 
@@ -43,257 +36,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def train(options: argparse.Namespace, words: list[str]) -> None:
-    """Trains a recipe into a new run folder, or resumes one."""
-    recipe, overrides = _recipe_and_overrides(words)
-    if options.help:
-        _train_help(options, recipe)
-        return
-    from sprintnet.run import new_run
-
-    config = _config(recipe, overrides)
-    run = new_run(options.name or Path(recipe).stem, exact=bool(options.name), resume=options.resume)
-
-    from sprintnet import pipeline
-    from sprintnet.reporting.table import result_lines
-
-    metrics = pipeline.train(config, run, resume=options.resume)
-    for line in result_lines(metrics, str(run.path)):
-        run.log(line)
-
-
-def val(options: argparse.Namespace, words: list[str]) -> None:
-    """Evaluates a finished run on one of its splits."""
-    overrides = _overrides(words)
-    from sprintnet.run import open_run
-
-    open_run(options.folder)
-
-    from sprintnet import pipeline
-    from sprintnet.reporting.table import evaluation_lines
-
-    trained, config = pipeline.load_run(options.folder, overrides)
-    splits = pipeline.load_splits(config)
-    if options.split not in splits:
-        raise SettingsError(
-            f"--split {options.split}: this run has {', '.join(splits)}; train with data.val=0.1 to hold out a part"
-        )
-    _, _, figures = trained.evaluate(splits[options.split])
-    print(f"{options.folder}: {options.split}, {figures['images']:,} images")
-    print(*evaluation_lines(figures), sep="\n")
-
-
-def study(options: argparse.Namespace, words: list[str]) -> None:
-    """Trains a recipe under several seeds and states mean, spread and interval."""
-    recipe, overrides = _recipe_and_overrides(words)
-    if options.seeds < 2:
-        raise SettingsError(f"--seeds {options.seeds}: a spread needs two or more")
-    from sprintnet.run import STUDY_FOLDER, new_run
-
-    config = _config(recipe, overrides)
-    name = options.name or Path(recipe).stem
-    folder = new_run(name, exact=bool(options.name), resume=options.resume, parent=STUDY_FOLDER)
-
-    from sprintnet.reporting.statistics import run_line, summary_line
-    from sprintnet.study import figures, run_study, summarise
-
-    runs = []
-    for metrics in run_study(config, folder, options.seeds):
-        runs.append(metrics)
-        print(f"{len(runs)} of {options.seeds}: {run_line(figures(runs))}", flush=True)
-    print(f"\n{folder.path}: {len(runs)} runs; mean, standard deviation, 95 % interval of the mean")
-    for label, values in figures(runs).items():
-        print(summary_line(label, summarise(values)))
-
-
-def compare(options: argparse.Namespace, words: list[str]) -> None:
-    """Says whether two studies differ by more than their spread."""
-    _refuse(words)
-    from sprintnet.reporting.statistics import comparison_lines
-    from sprintnet.study import compare, figures, read_runs
-
-    runs = {path: read_runs(path) for path in (options.a, options.b)}
-    for side, path in (("A", options.a), ("B", options.b)):
-        print(f"{side}: {path}, {len(runs[path])} runs")
-    a, b = figures(runs[options.a]), figures(runs[options.b])
-    print(*comparison_lines({label: compare(a[label], b[label]) for label in a if label in b}), sep="\n")
-
-
-def benchmark(options: argparse.Namespace, words: list[str]) -> None:
-    """Measures a recipe on this machine: phases of a step, then a whole training."""
-    recipe, overrides = _recipe_and_overrides(words)
-    if not 0 < options.target <= 1:
-        raise SettingsError(f"--target {options.target:g}: must be a share above 0 and at most 1, such as 0.94")
-    from sprintnet.run import append_row, new_run, read_rows
-
-    config = _config(recipe, overrides)
-
-    from sprintnet.benchmark import measure_phases, measure_training
-    from sprintnet.pipeline import load_splits
-    from sprintnet.reporting.benchmark import phase_lines, training_lines
-    from sprintnet.reporting.plots import accuracy_over_time
-
-    phases = measure_phases(config, load_splits(config)["train"])
-    print(*phase_lines(phases), sep="\n")
-    row = {"recipe": recipe, "overrides": overrides, "phases": phases}
-    append_row(Path(options.output), row)
-    if not options.phases:
-        run = new_run(f"benchmark-{Path(recipe).stem}", exact=False, resume=False)
-        training = measure_training([recipe, *overrides], run, options.target)
-        append_row(Path(options.output), {**row, "training": training})
-        print(*training_lines(training), sep="\n")
-        accuracy_over_time({recipe: read_rows(run.results)}, options.target, run.accuracy_plot)
-    print(f"measurements appended to {options.output}")
-
-
-def lr_find(options: argparse.Namespace, words: list[str]) -> None:
-    """Sweeps the learning rate of a recipe and suggests where its peak should be."""
-    recipe, overrides = _recipe_and_overrides(words)
-    if options.seeds < 1 or options.rates < 10 or not 0 < options.lowest < options.highest:
-        raise SettingsError("--seeds must be at least 1, --rates at least 10, and 0 < --lowest < --highest")
-    from sprintnet.run import LR_FOLDER, new_run
-
-    config = _config(recipe, overrides)
-    folder = new_run(Path(recipe).stem, exact=False, resume=False, parent=LR_FOLDER)
-
-    from sprintnet.pipeline import find_learning_rates
-    from sprintnet.reporting.plots import lr_sweeps
-    from sprintnet.reporting.statistics import suggestion_lines
-
-    found = find_learning_rates(config, folder, options.seeds, options.lowest, options.highest, options.rates)
-    lr_sweeps(found, folder.lr_plot)
-    print(*suggestion_lines(found, config.peak_lr), f"curve and picture in {folder.path}", sep="\n")
-
-
-def summary(options: argparse.Namespace, words: list[str]) -> None:
-    """Prints a recipe's layer table, then its learning rate and momentum epoch by epoch."""
-    recipe, overrides = _recipe_and_overrides(words)
-    from sprintnet.config import load_config
-    from sprintnet.data.sources import classes_and_image_shape
-
-    config = load_config(recipe, overrides)
-
-    from sprintnet.models.build import build_model
-    from sprintnet.models.summary import layer_table
-    from sprintnet.training.schedule import learning_rates
-
-    classes, image_shape = classes_and_image_shape(config.data.name)
-    print(layer_table(build_model(config.model, len(classes), image_shape), image_shape))
-    print("| Epoch | LR       | Momentum |\n-------------------------------")
-    for epoch, lr in enumerate(learning_rates(config.schedule, config.epochs, config.peak_lr), 1):
-        print(f"| {epoch:5d} | {lr:.6f} | {config.filter_momentum:.6f} |")
-
-
-def fetch(options: argparse.Namespace, words: list[str]) -> None:
-    """Puts a named data set into the cache."""
-    _refuse(words)
-    from sprintnet.data.sources import cache_folder, fetch_cifar10
-
-    files = fetch_cifar10(options.source)
-    print(
-        f"{options.dataset}: {len(files)} files, {sum(map(len, files.values())):,} bytes, in {cache_folder() / options.dataset}"
-    )
-
-
-def recipes(options: argparse.Namespace, words: list[str]) -> None:
-    """Lists the shipped recipes with what to expect of each."""
-    _refuse(words)
-    from sprintnet.config import recipes
-
-    for name, head in recipes().items():
-        print(f"{name}\n  " + head.replace("\n", "\n  "))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("sprintnet", description="Train, explain, prove and ship small-image classifiers.")
     parser.add_argument("--version", action="version", version=f"sprintnet {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    commands = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def add(verb: str, run: object, usage: str, help: bool = True) -> argparse.ArgumentParser:
         text = (run.__doc__ or "").splitlines()[0]
         # what a verb does not know is left over: overrides for some, a mistake for the others
-        added = verbs.add_parser(verb, help=text, description=text, usage=usage, add_help=help, allow_abbrev=False)
+        added = commands.add_parser(verb, help=text, description=text, usage=usage, add_help=help, allow_abbrev=False)
         added.set_defaults(run=run, parser=added)
         return added
 
     overrides = "[RECIPE] [KEY=VALUE | --KEY VALUE]..."
-    usage = f"sprintnet train {overrides} [--name NAME] [--resume]   (default: {DEFAULT_RECIPE})"
-    verb = add("train", train, usage, help=False)
+    usage = f"sprintnet train {overrides} [--name NAME] [--resume]   (default: {verbs.DEFAULT_RECIPE})"
+    verb = add("train", verbs.train, usage, help=False)
     verb.add_argument("-h", "--help", action="store_true", help="show this and every setting of the recipe")
     verb.add_argument("--name", default="", help="name of the run folder under runs/train (default: the recipe's)")
     verb.add_argument("--resume", action="store_true", help="go on with the run of that name from its last checkpoint")
-    verb = add("val", val, "sprintnet val RUN [--split test|val|train] [KEY=VALUE | --KEY VALUE]...")
+    verb = add("val", verbs.val, "sprintnet val RUN [--split test|val|train] [KEY=VALUE | --KEY VALUE]...")
     verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/davidnet")
     verb.add_argument("--split", choices=("test", "val", "train"), default="test", help="which images (default: test)")
-    verb = add("study", study, f"sprintnet study {overrides} [--seeds N] [--name NAME] [--resume]")
+    verb = add("study", verbs.study, f"sprintnet study {overrides} [--seeds N] [--name NAME] [--resume]")
     verb.add_argument("--seeds", type=int, default=10, help="number of runs, from the recipe's seed upwards (default: 10)")
     verb.add_argument("--name", default="", help="name of the folder under runs/study (default: the recipe's)")
     verb.add_argument("--resume", action="store_true", help="go on with the study of that name, or add seeds to it")
-    verb = add("compare", compare, "sprintnet compare A B")
+    verb = add("compare", verbs.compare, "sprintnet compare A B")
     verb.add_argument("a", metavar="A", help="a folder of runs, such as runs/study/sprint94")
     verb.add_argument("b", metavar="B", help="another one")
-    verb = add("lr-find", lr_find, f"sprintnet lr-find {overrides} [--seeds N] [--lowest LR] [--highest LR] [--rates N]")
+    verb = add("lr-find", verbs.lr_find, f"sprintnet lr-find {overrides} [--seeds N] [--lowest LR] [--highest LR] [--rates N]")
     verb.add_argument("--seeds", type=int, default=1, help="sweeps, from the recipe's seed upwards (default: 1)")
     verb.add_argument("--lowest", type=float, default=1e-7, help="the first rate (default: 1e-7)")
     verb.add_argument("--highest", type=float, default=10.0, help="the last rate (default: 10)")
     verb.add_argument("--rates", type=int, default=100, help="steps of the sweep (default: 100)")
-    verb = add("benchmark", benchmark, f"sprintnet benchmark {overrides} [--phases] [--target ACCURACY] [--output FILE]")
+    verb = add("benchmark", verbs.benchmark, f"sprintnet benchmark {overrides} [--phases] [--target ACCURACY] [--output FILE]")
     verb.add_argument("--phases", action="store_true", help="measure single steps alone, without a whole training")
     verb.add_argument("--target", type=float, default=0.94, help="accuracy to which seconds are counted (default: 0.94)")
     results = "benchmarks/results/benchmark.jsonl"
     verb.add_argument("--output", default=results, help=f"file that a row is appended to (default: {results})")
-    add("summary", summary, f"sprintnet summary {overrides}")
-    verb = add("data", fetch, "sprintnet data fetch DATASET [--source PATH]")
+    add("summary", verbs.summary, f"sprintnet summary {overrides}")
+    verb = add("data", verbs.fetch, "sprintnet data fetch DATASET [--source PATH]")
     verb.add_argument("action", choices=("fetch",), help="put a data set into the cache ($SPRINTNET_CACHE)")
     verb.add_argument("dataset", choices=("cifar10",), help="the data set's name")
     verb.add_argument("--source", default="", help="a local folder or archive to take it from (default: the network)")
-    add("recipes", recipes, "sprintnet recipes")
+    add("recipes", verbs.recipes, "sprintnet recipes")
     return parser
-
-
-def _recipe_and_overrides(words: list[str]) -> tuple[str, list[str]]:
-    """Returns the recipe, which comes first or not at all, and the overrides."""
-    if words and "=" not in words[0] and not words[0].startswith("--"):
-        return words[0], _overrides(words[1:])
-    return DEFAULT_RECIPE, _overrides(words)
-
-
-def _config(recipe: str, overrides: list[str]) -> "Config":
-    """Returns the settings of a recipe whose data can be had."""
-    from sprintnet.config import load_config
-    from sprintnet.data.sources import require
-
-    config = load_config(recipe, overrides)
-    require(config.data.name)
-    return config
-
-
-def _overrides(words: list[str]) -> list[str]:
-    """Returns `key=value` from the words of a command line, in which `--key value` and `--key=value` are other spellings."""
-    overrides, left = [], list(words)
-    while left:
-        word = left.pop(0)
-        if word.startswith("--") and "=" not in word:
-            word = f"{word}={left.pop(0)}" if left else word
-        overrides.append(word.removeprefix("--"))
-    return overrides
-
-
-def _train_help(options: argparse.Namespace, recipe: str) -> None:
-    """Prints the verb's own options, then every setting with the recipe's value as its default."""
-    import tyro
-
-    from sprintnet.config import Config, load_config
-
-    options.parser.print_help()
-    print(f"\nsettings of {recipe}:")
-    with contextlib.suppress(SystemExit):
-        tyro.cli(Config, default=load_config(recipe), args=["--help"], prog=f"sprintnet train {recipe}")
-
-
-def _refuse(words: list[str]) -> None:
-    if words:
-        raise SettingsError(f"not understood: {' '.join(words)}; see sprintnet --help")
 
 
 def _fail(message: str, exit_code: int) -> int:
