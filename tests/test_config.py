@@ -23,7 +23,8 @@ def test_davidnet_is_the_articles_recipe() -> None:
     config = load_config("davidnet")
     assert (config.epochs, config.batch_size) == (24, 512)
     assert (config.optim.max_lr, config.optim.momentum, config.optim.weight_decay) == (0.45, 0.9, 5e-4)
-    assert (config.augment.crop_padding, config.augment.cutout, config.augment.rotate) == (4, 8, 5)
+    crops = (config.augment.crop_padding, config.augment.cutout, config.augment.rotate, config.augment.shift)
+    assert crops == (2, 8, 5, 0.15)
     assert (config.model.dropout, config.l1) == (0, 0)
 
 

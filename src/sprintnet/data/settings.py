@@ -22,7 +22,7 @@ class DataSettings:
 class AugmentSettings:
     """How training images vary; 0 switches a part off."""
 
-    crop_padding: Annotated[int, Interval(ge=0, le=32)] = 4
+    crop_padding: Annotated[int, Interval(ge=0, le=32)] = 2
     """Pixels of padding on each side before a random crop back to the image's size."""
     padding: Literal["zeros", "reflect"] = "zeros"
     """What the padding shows: the mean colour, or the image mirrored at its border."""
@@ -34,9 +34,9 @@ class AugmentSettings:
     """Probability that an image is rotated, shifted and scaled."""
     rotate: Annotated[float, Interval(ge=0, le=180)] = 5.0
     """Largest rotation, in degrees, either way."""
-    shift: Annotated[float, Interval(ge=0, lt=1)] = 0.05
+    shift: Annotated[float, Interval(ge=0, lt=1)] = 0.15
     """Largest shift, as a share of the image's side, either way."""
-    scale: Annotated[float, Interval(ge=0, lt=1)] = 0.05
+    scale: Annotated[float, Interval(ge=0, lt=1)] = 0.15
     """Largest change of scale, either way: 0.05 is 0.95 to 1.05."""
     cutout: Annotated[int, Ge(0)] = 8
     """Side, in pixels, of the square that is cut out (set to the mean colour)."""
