@@ -49,7 +49,7 @@ def test_the_header_states_the_articles_settings() -> None:
         "Lr: 0.045",
         "Batch Size: 512",
         "Momentum: 0.9",
-        "Max Lr: 0.45, moving every epoch",
+        "Max Lr: 0.45, moving every step",
         "Weight Decay: 0.0005",
     ):
         assert line in lines
