@@ -11,8 +11,9 @@ import torch
 from sprintnet import runtime
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
+from sprintnet.machine import cpu_flags
 from sprintnet.pipeline import train
-from sprintnet.run import RunFolder, cpu_flags
+from sprintnet.run import RunFolder
 
 FAULTS = """
 import resource, torch

@@ -1,20 +1,19 @@
-"""The run folder: the only contract between making and showing. Paths, atomic writes, rows, the record of the environment."""
+"""The run folder: the only contract between making and showing. Paths, atomic writes, rows."""
 
 import csv
 import datetime
-import importlib.metadata
 import io
 import json
 import os
-import platform
-import subprocess
-import sys
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sprintnet.errors import SettingsError
+from sprintnet.machine import environment
 
 TRAIN_FOLDER = Path("runs") / "train"
 STUDY_FOLDER = Path("runs") / "study"
@@ -66,14 +65,39 @@ class RunFolder:
         return self.path / "lr_finder.json"
 
     @property
-    def accuracy_plot(self) -> Path:
-        """Accuracy over training time (PNG)."""
-        return self.path / "plots" / "accuracy_over_time.png"
+    def evidence(self) -> Path:
+        """Pictures and curves that figures need and no other file holds (NumPy archive)."""
+        return self.path / "evidence.npz"
 
     @property
-    def lr_plot(self) -> Path:
-        """The learning-rate finder's curves (PNG)."""
-        return self.path / "plots" / "lr_finder.png"
+    def network(self) -> Path:
+        """The layers with their shapes and parameters (JSON)."""
+        return self.path / "network.json"
+
+    @property
+    def explanations(self) -> Path:
+        """Grad-CAM maps and the images under them (NumPy archive)."""
+        return self.path / "explanations.npz"
+
+    @property
+    def file_explanations(self) -> Path:
+        """The same over image files that a user named (NumPy archive)."""
+        return self.path / "file_explanations.npz"
+
+    @property
+    def plots(self) -> Path:
+        """The folder of figures."""
+        return self.path / "plots"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows all of it (HTML)."""
+        return self.path / "report.html"
 
     @property
     def weights(self) -> Path:
@@ -154,12 +178,32 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             os.close(folder)
 
 
+def read_arrays(path: Path) -> dict[str, Any]:
+    """Returns the arrays that `write_arrays` wrote, by name; raises SettingsError for a missing or damaged file."""
+    import numpy as np  # not above: mistakes in a command are found before it loads
+
+    try:
+        with np.load(path) as archive:
+            return dict(archive)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise _unreadable(path, error) from None
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Replaces a file by a compressed NumPy archive."""
+    import numpy as np
+
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **arrays)
+    write_atomic(path, archive.getvalue())
+
+
 def read_json(path: Path) -> dict[str, Any]:
-    """Returns what `write_json` wrote; raises SettingsError for a damaged file."""
+    """Returns what `write_json` wrote; raises SettingsError for a missing or damaged file."""
     try:
         value: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{path}: damaged ({error}); remove it and repeat the run's command with --resume") from None
+        raise _unreadable(path, error) from None
     return value
 
 
@@ -188,57 +232,23 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Returns what `write_rows` wrote, as text."""
-    return list(csv.DictReader(path.read_text("utf-8").splitlines()))
-
-
-def environment(**more: Any) -> dict[str, Any]:
-    """Returns what a reader needs to judge or repeat a run on this machine, with `more` added; `command` is as it was typed."""
-    versions = {}
-    for package in ("sprintnet", "torch", "numpy", "safetensors"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "commit": _commit(),
-        "command": ["sprintnet", *sys.argv[1:]],
-        "versions": {"python": platform.python_version(), **versions},
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        **more,
-    }
-
-
-def cpu_name() -> str:
-    """Returns the processor's name as the kernel or the platform gives it."""
-    return _cpuinfo().get("model name") or platform.processor() or "unknown"
-
-
-def cpu_flags() -> frozenset[str]:
-    """Returns the processor's feature flags (`avx512_bf16`, `amx_bf16`, ...); empty where the system does not list them."""
-    return frozenset(_cpuinfo().get("flags", "").split())
-
-
-def _cpuinfo() -> dict[str, str]:
+    """Returns what `write_rows` wrote, as text; raises SettingsError for a missing or damaged file."""
     try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return {}
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8"), newline=""), strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise _unreadable(path, error) from None
+    if not rows or any(None in row or None in row.values() for row in rows):
+        raise _unreadable(path, ValueError("not whole rows"))
+    return rows
 
 
-def _commit() -> str | None:
-    """Returns the commit of the source tree that runs, with `+` where the package has changes; None outside of git."""
-    here = Path(__file__)
-
-    def git(*arguments: str) -> str:
-        result = subprocess.run(["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10, check=True)
-        return result.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", here.name)  # an installed copy may lie inside somebody else's repository
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
+def _unreadable(path: Path, error: Exception) -> SettingsError:
+    state = "missing" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
+    run = RunFolder(path.parent)
+    if path in (run.explanations, run.file_explanations):
+        remedy = f"sprintnet explain {run.path}"
+    elif run.checkpoint.exists():
+        remedy = "the run is unfinished: remove the file and repeat the run's command with --resume"
+    else:
+        remedy = f"repeat the run: sprintnet train {run.config}"
+    return SettingsError(f"{path}: {state}; {remedy}")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sprintnet.errors import SettingsError
-from sprintnet.run import cpu_flags
+from sprintnet.machine import cpu_flags
 
 # mallopt's parameters, from glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4

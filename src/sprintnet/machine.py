@@ -1,0 +1,61 @@
+"""The machine and the code that a run comes from, as a reader needs them to judge or repeat it."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def environment(**more: Any) -> dict[str, Any]:
+    """Returns what a reader needs to judge or repeat a run on this machine, with `more` added; `command` is as it was typed."""
+    versions = {}
+    for package in ("sprintnet", "torch", "numpy", "safetensors"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "commit": _commit(),
+        "command": ["sprintnet", *sys.argv[1:]],
+        "versions": {"python": platform.python_version(), **versions},
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        **more,
+    }
+
+
+def cpu_name() -> str:
+    """Returns the processor's name as the kernel or the platform gives it."""
+    return _cpuinfo().get("model name") or platform.processor() or "unknown"
+
+
+def cpu_flags() -> frozenset[str]:
+    """Returns the processor's feature flags (`avx512_bf16`, `amx_bf16`, ...); empty where the system does not list them."""
+    return frozenset(_cpuinfo().get("flags", "").split())
+
+
+def _cpuinfo() -> dict[str, str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def _commit() -> str | None:
+    """Returns the commit of the source tree that runs, with `+` where the package has changes; None outside of git."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        result = subprocess.run(["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10, check=True)
+        return result.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # an installed copy may lie inside somebody else's repository
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
