@@ -23,7 +23,7 @@ from sprintnet.data.loader import Loader
 from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import SprintNetError
 from sprintnet.evaluation.predict import predict
-from sprintnet.pipeline import prepare
+from sprintnet.preparation import prepare
 from sprintnet.reporting.table import COLUMNS
 from sprintnet.run import RunFolder, read_json, read_rows
 from sprintnet.runtime import DTYPES, Runtime
@@ -104,7 +104,7 @@ def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dic
     views' `tta_seconds`; `peak_gib`.
     """
     started = time.monotonic()
-    command = [sys.executable, "-u", "-m", "sprintnet", "train", *words, "--name", run.path.name]
+    command = [sys.executable, "-u", "-m", "sprintnet", "train", *words, "--name", run.path.name, "--no-report"]
     start_seconds = None
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:

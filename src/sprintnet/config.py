@@ -4,7 +4,7 @@ import difflib
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -16,6 +16,10 @@ from sprintnet.data.settings import AugmentSettings, DataSettings
 from sprintnet.errors import SettingsError
 from sprintnet.models.settings import ModelSettings
 from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
+
+PEAKS = ("optim.max_lr", "muon.max_lr")
+"""Rates that may be `auto`."""
+RATES = (*PEAKS, "optim.head_lr")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class Config:
     tta: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Ask again about test images whose answer has this probability or less: the mean over six views (two shifts by a pixel,
     all mirrored too). 0: none; 1: all."""
+    find_rate: bool = False
+    """Begin with the learning-rate finder and train at the peak that it suggests; `optim.max_lr=auto` says the same.
+
+    The rates of several optimizers keep their proportions."""
     data: DataSettings = field(default_factory=DataSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -63,6 +71,12 @@ class Config:
     def filter_momentum(self) -> float:
         """The momentum of the convolution filters."""
         return self.muon.momentum if self.muon.max_lr else self.optim.momentum
+
+    def with_peak(self, rate: float) -> "Config":
+        """Returns these settings with another peak rate; the rates of all parameters keep their proportions."""
+        ratio = rate / self.peak_lr
+        optim = replace(self.optim, max_lr=self.optim.max_lr * ratio, head_lr=self.optim.head_lr * ratio)
+        return replace(self, optim=optim, muon=replace(self.muon, max_lr=self.muon.max_lr * ratio))
 
     def to_toml(self) -> str:
         """Returns the resolved settings as TOML, which `load_config` reads back to an equal Config."""
@@ -91,9 +105,17 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
         items = [(key, value, False) for key, value in _flatten(_read_recipe(recipe))]
     except SettingsError as error:
         items, mistakes = [], [str(error)]
-    items += [(*_split_override(override), True) for override in overrides]
+    typed = [_split_override(override) for override in overrides]
+    items += [(key, value, True) for key, value in typed]
+    named = [f"{key}={value}" for key, value in typed if key in RATES and value != "auto"]
+    if named and any((key in PEAKS and value == "auto") or (key, value) == ("find_rate", "true") for key, value in typed):
+        mistakes.append(f"{named[0]}: beside a rate that is to be found; a rate that is named stands, so leave one of them out")
+    elif named:
+        items.append(("find_rate", False, False))
     for key, value, is_text in items:
         shown = f"{key}={value}"
+        if key in PEAKS and value == "auto":
+            key, value, is_text = "find_rate", True, False
         if value is None:
             mistakes.append(
                 f"{key}: not understood; an override is written key=value or --key value, such as epochs=3, after the recipe"

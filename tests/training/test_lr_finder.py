@@ -13,11 +13,13 @@ from torch import nn
 from conftest import SAMPLE, Command
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
-from sprintnet.pipeline import find_learning_rates
-from sprintnet.run import RunFolder
+from sprintnet.lr_search import find_learning_rates
+from sprintnet.pipeline import train
+from sprintnet.run import RunFolder, read_json, read_rows, write_json
 from sprintnet.runtime import Runtime
 from sprintnet.training.lr_finder import Sweep, sweep
 from sprintnet.training.optim import build_optimizer
+from sprintnet.training.schedule import factor_at
 from sprintnet.training.settings import MuonSettings, OptimSettings
 from sprintnet.training.step import Step
 
@@ -106,3 +108,48 @@ def test_the_command_keeps_curves_and_a_picture(sprintnet: Command, tmp_path: Pa
     assert (folder / "plots" / "lr_finder.png").stat().st_size > 5000
     assert [line.split()[0] for line in finished.stdout.splitlines()[1:4]] == ["steepest", "minimum", "valley"]
     assert sprintnet("lr-find", "davidnet", "--rates", "3").returncode == 2
+
+
+@pytest.mark.parametrize("recipe", ["davidnet", "sprint94"])
+def test_auto_trains_at_the_valley_and_keeps_it_over_a_resume(recipe: str, tmp_path: Path, tiny: list[str]) -> None:
+    small = [*(setting for setting in tiny if "max_lr" not in setting), "model.width=8"]
+    config = load_config(recipe, [*small, "optim.max_lr=auto"])
+    run = RunFolder(tmp_path / "run")
+    train(config, run)
+    valley = read_json(run.lr_finder)["sweeps"][0]["suggestions"]["valley"]
+    peak = max(factor_at(config.schedule, config.epochs, epoch) for epoch in range(config.epochs))
+    assert max(float(row["lr"]) for row in read_rows(run.results)) == pytest.approx(valley * peak)
+    assert load_config(run.config) == config
+    scaled = config.with_peak(valley)
+    assert scaled.peak_lr == pytest.approx(valley)
+    assert scaled.optim.head_lr * config.peak_lr == pytest.approx(config.optim.head_lr * valley)
+    found = read_json(run.lr_finder)
+    found["sweeps"][0]["suggestions"]["valley"] = 2 * valley  # what a resumed run must read, not find again
+    write_json(run.lr_finder, found)
+    run.metrics.unlink()
+    train(config, run, resume=True)
+    assert read_json(run.metrics)["peak_lr"] == pytest.approx(2 * valley)
+    assert max(float(row["lr"]) for row in read_rows(run.results)) == pytest.approx(2 * valley * peak)
+    run.metrics.unlink()
+    run.lr_finder.unlink()
+    run.checkpoint.touch()
+    with pytest.raises(SettingsError, match=r"lr_finder.json: missing"):
+        train(config, run, resume=True)
+
+
+def test_a_rate_that_is_named_is_not_overridden(tmp_path: Path) -> None:
+    automatic = load_config("davidnet", ["optim.max_lr=auto"])
+    assert automatic.find_rate
+    assert not load_config("davidnet", ["optim.max_lr=0.3"]).find_rate
+    (tmp_path / "auto.toml").write_text(automatic.to_toml())
+    assert load_config(tmp_path / "auto.toml") == automatic
+    named = load_config(tmp_path / "auto.toml", ["optim.max_lr=0.3"])
+    assert (named.find_rate, named.peak_lr) == (False, 0.3)
+
+
+@pytest.mark.parametrize("named", ["optim.max_lr=0.3", "muon.max_lr=0.2", "optim.head_lr=500"])
+@pytest.mark.parametrize("automatic", ["optim.max_lr=auto", "muon.max_lr=auto", "find_rate=true"])
+def test_a_named_rate_beside_one_to_be_found_is_refused(named: str, automatic: str) -> None:
+    for overrides in ([named, automatic], [automatic, named]):
+        with pytest.raises(SettingsError, match=rf"{named}: beside a rate that is to be found"):
+            load_config("sprint94", overrides)

@@ -1,0 +1,57 @@
+"""Which peak learning rate suits a recipe: the finder on its data and a fresh network, for show or for training."""
+
+import itertools
+from dataclasses import asdict
+from typing import Any
+
+from sprintnet import runtime
+from sprintnet.config import Config, differences, load_config
+from sprintnet.errors import SettingsError
+from sprintnet.preparation import load_splits, prepare, whiten
+from sprintnet.reporting.progress import track
+from sprintnet.run import RunFolder, read_json, write_atomic, write_json
+from sprintnet.training.lr_finder import sweep
+
+TAKEN = "valley"
+"""The suggestion that training takes."""
+
+
+def find_learning_rates(
+    config: Config, folder: RunFolder, seeds: int = 1, lowest: float = 1e-7, highest: float = 10.0, rates: int = 100
+) -> list[dict[str, Any]]:
+    """Returns, for each seed, the loss over rising peak rates of the fresh network, a batch a rate, and the rates suggested.
+
+    The rate is the one that the training table shows; with several optimizers all keep their proportion to it. The curves are
+    kept in the folder's lr_finder.json. Raises SettingsError where a curve suggests nothing or the folder holds a run of other
+    settings, DataError.
+    """
+    if folder.config.exists() and (changed := differences(load_config(folder.config), config)):
+        raise SettingsError(f"{folder.path}: holds a run of other settings ({', '.join(changed)}); choose another folder")
+    found = []
+    for seed in range(config.seed, config.seed + seeds):
+        context = runtime.start(config.device, config.precision, config.threads, seed)
+        step, loader = prepare(config, load_splits(config)["train"], context)
+        whiten(step.model, loader)
+        batches = track(itertools.islice(loader.endless(seed, config.augment), rates), rates, f"seed {seed}")
+        curve = sweep(step, batches, config.peak_lr, lowest, highest, rates)
+        found.append({"seed": seed, **asdict(curve), "suggestions": curve.suggestions()})
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder.config, config.to_toml())
+    write_json(folder.lr_finder, {"sweeps": found})
+    return found
+
+
+def at_found_rate(config: Config, run: RunFolder) -> Config:
+    """Returns the settings with the peak that the finder suggests, where they ask for it, and else as they are.
+
+    The curve is kept in the run's lr_finder.json; a resumed run reads it there. Raises SettingsError where it is gone.
+    """
+    if not config.find_rate:
+        return config
+    if run.lr_finder.exists() or run.checkpoint.exists():
+        found = read_json(run.lr_finder)["sweeps"]
+    else:
+        found = find_learning_rates(config, run)
+    rate = found[0]["suggestions"][TAKEN]
+    run.log(f"learning-rate finder: a peak of {rate:.3g} ({TAKEN}); the recipe's is {config.peak_lr:g}")
+    return config.with_peak(rate)
