@@ -25,7 +25,8 @@ from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import fit_temperature
 from sprintnet.models import winograd
 from sprintnet.models.winograd import convolve
-from sprintnet.pipeline import load_run, load_splits, train
+from sprintnet.pipeline import load_run, train
+from sprintnet.preparation import load_splits
 from sprintnet.run import RunFolder, read_rows
 
 # dropout draws from the global generator, bf16 rounds: both must survive a resume
@@ -50,6 +51,8 @@ def test_the_run_folder_holds_what_the_readme_lists(finished: RunFolder) -> None
         "predictions.csv",
         "weights.safetensors",
         "log.txt",
+        "evidence.npz",
+        "network.json",
     }
     assert {path.name for path in finished.path.iterdir()} - {".lock"} == names
     rows = read_rows(finished.results)

@@ -107,9 +107,10 @@ def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tm
     assert sprintnet(*words, "optim.max_lr=0.01", "--name", "slow").returncode == 0
     compared = sprintnet("compare", "runs/study/davidnet", "runs/study/slow")
     assert compared.returncode == 0, compared.stderr
-    assert [line.split("  ")[0] for line in compared.stdout.splitlines()[3:6]] == [
+    assert [line.split("  ")[0] for line in compared.stdout.splitlines()[3:7]] == [
         "accuracy",
         "cross-entropy",
+        "ECE",
         "training seconds",
     ]
 

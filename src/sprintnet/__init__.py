@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sprintnet.config import Config, load_config, recipes
-    from sprintnet.pipeline import TrainedModel, load_run, load_splits, train
+    from sprintnet.explanation import explain_files, explain_wrong
+    from sprintnet.lr_search import find_learning_rates
+    from sprintnet.models.build import build_model
+    from sprintnet.models.summary import layer_table
+    from sprintnet.pipeline import TrainedModel, load_run, train
+    from sprintnet.preparation import load_splits
+    from sprintnet.reporting.draw import draw_one
+    from sprintnet.reporting.report import write_report
     from sprintnet.run import RunFolder
 
 __version__ = "0.1.0"
@@ -17,13 +24,36 @@ _HOMES = {
     "Config": "sprintnet.config",
     "RunFolder": "sprintnet.run",
     "TrainedModel": "sprintnet.pipeline",
+    "build_model": "sprintnet.models.build",
+    "draw_one": "sprintnet.reporting.draw",
+    "explain_files": "sprintnet.explanation",
+    "explain_wrong": "sprintnet.explanation",
+    "find_learning_rates": "sprintnet.lr_search",
+    "layer_table": "sprintnet.models.summary",
     "load_config": "sprintnet.config",
     "load_run": "sprintnet.pipeline",
-    "load_splits": "sprintnet.pipeline",
+    "load_splits": "sprintnet.preparation",
     "recipes": "sprintnet.config",
     "train": "sprintnet.pipeline",
+    "write_report": "sprintnet.reporting.report",
 }
-__all__ = ["Config", "RunFolder", "TrainedModel", "load_config", "load_run", "load_splits", "recipes", "train"]
+__all__ = [
+    "Config",
+    "RunFolder",
+    "TrainedModel",
+    "build_model",
+    "draw_one",
+    "explain_files",
+    "explain_wrong",
+    "find_learning_rates",
+    "layer_table",
+    "load_config",
+    "load_run",
+    "load_splits",
+    "recipes",
+    "train",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:

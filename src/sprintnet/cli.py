@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from sprintnet import __version__, verbs
 from sprintnet.errors import SettingsError, SprintNetError
 
-EXTRA_OF_MODULE = {"torch": "train", "safetensors": "train", "scipy": "study", "matplotlib": "train"}
+EXTRA_OF_MODULE = {
+    "torch": "train",
+    "safetensors": "train",
+    "scipy": "study",
+    "matplotlib": "train",
+    "jinja2": "train",
+    "tensorboardX": "track",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,14 +56,18 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     overrides = "[RECIPE] [KEY=VALUE | --KEY VALUE]..."
-    usage = f"sprintnet train {overrides} [--name NAME] [--resume]   (default: {verbs.DEFAULT_RECIPE})"
+    switches = "[--name NAME] [--resume] [--tensorboard] [--no-report]"
+    usage = f"sprintnet train {overrides} {switches}   (default: {verbs.DEFAULT_RECIPE})"
     verb = add("train", verbs.train, usage, help=False)
     verb.add_argument("-h", "--help", action="store_true", help="show this and every setting of the recipe")
     verb.add_argument("--name", default="", help="name of the run folder under runs/train (default: the recipe's)")
     verb.add_argument("--resume", action="store_true", help="go on with the run of that name from its last checkpoint")
-    verb = add("val", verbs.val, "sprintnet val RUN [--split test|val|train] [KEY=VALUE | --KEY VALUE]...")
+    verb.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's event files into the run folder")
+    verb.add_argument("--no-report", action="store_true", help="leave out Grad-CAM, figures and report.html at the end")
+    verb = add("val", verbs.val, "sprintnet val RUN [--split test|val|train] [--output FILE] [KEY=VALUE | --KEY VALUE]...")
     verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/davidnet")
     verb.add_argument("--split", choices=("test", "val", "train"), default="test", help="which images (default: test)")
+    verb.add_argument("--output", default="", metavar="FILE", help="also write a row an image to a CSV file")
     verb = add("study", verbs.study, f"sprintnet study {overrides} [--seeds N] [--name NAME] [--resume]")
     verb.add_argument("--seeds", type=int, default=10, help="number of runs, from the recipe's seed upwards (default: 10)")
     verb.add_argument("--name", default="", help="name of the folder under runs/study (default: the recipe's)")
@@ -64,6 +75,16 @@ def _parser() -> argparse.ArgumentParser:
     verb = add("compare", verbs.compare, "sprintnet compare A B")
     verb.add_argument("a", metavar="A", help="a folder of runs, such as runs/study/sprint94")
     verb.add_argument("b", metavar="B", help="another one")
+    verb = add("explain", verbs.explain, "sprintnet explain RUN [IMAGE...] [--wrong N] [--about CLASS] [--layer NAME]")
+    verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/sprint94")
+    verb.add_argument("--wrong", type=int, help="without files: how many of the surest wrong answers (default: 16)")
+    verb.add_argument("--about", default="predicted", help="predicted (default), true, or the name of a class")
+    verb.add_argument(
+        "--layer", default="", help="one layer by its name (default: the last feature layer, and the mean of all)"
+    )
+    verb = add("report", verbs.report, "sprintnet report RUN [RUN...] [--output FILE]")
+    verb.add_argument("folders", metavar="RUN", nargs="+", help="run folders; of several: one page, side by side")
+    verb.add_argument("--output", default="comparison.html", help="the page of several runs (default: comparison.html)")
     verb = add("lr-find", verbs.lr_find, f"sprintnet lr-find {overrides} [--seeds N] [--lowest LR] [--highest LR] [--rates N]")
     verb.add_argument("--seeds", type=int, default=1, help="sweeps, from the recipe's seed upwards (default: 1)")
     verb.add_argument("--lowest", type=float, default=1e-7, help="the first rate (default: 1e-7)")

@@ -12,7 +12,8 @@ from scipy import stats
 from sprintnet import pipeline
 from sprintnet.config import Config, differences, load_config
 from sprintnet.errors import SettingsError
-from sprintnet.run import RunFolder, environment, read_json, write_atomic, write_json
+from sprintnet.machine import environment
+from sprintnet.run import RunFolder, read_json, write_atomic, write_json
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -25,6 +26,9 @@ FIGURES = {
     "accuracy": ("test", "accuracy"),
     "accuracy, six views": ("test", "tta", "accuracy"),
     "cross-entropy": ("test", "cross_entropy"),
+    "ECE": ("test", "calibration", "ece"),
+    "ECE at temperature": ("test", "calibration_at_temperature", "ece"),
+    "temperature": ("temperature",),
     "training seconds": ("train_seconds",),
 }
 """What is compared between runs: a label -> where metrics.json has it."""

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,10 @@ from sprintnet.errors import SettingsError
 
 if TYPE_CHECKING:
     from sprintnet.config import Config
+    from sprintnet.run import RunFolder
 
 DEFAULT_RECIPE = "sprint94"
+MOST_EXPLAINED = 64
 
 
 def train(options: argparse.Namespace, words: list[str]) -> None:
@@ -27,30 +30,45 @@ def train(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet import pipeline
     from sprintnet.reporting.table import result_lines
 
-    metrics = pipeline.train(config, run, resume=options.resume)
-    for line in result_lines(metrics, str(run.path)):
-        run.log(line)
+    with contextlib.ExitStack() as stack:
+        events = None
+        if options.tensorboard:
+            from sprintnet.reporting.tensorboard import Events
+
+            events = stack.enter_context(Events(run))
+        metrics = pipeline.train(config, run, resume=options.resume, watch=events.row if events else lambda row: None)
+        for line in result_lines(metrics, str(run.path)):
+            run.log(line)
+        if not options.no_report:
+            _explain_and_report(run)
+        if events:
+            events.figures()
 
 
 def val(options: argparse.Namespace, words: list[str]) -> None:
     """Evaluates a finished run on one of its splits."""
     overrides = _overrides(words)
-    from sprintnet.run import open_run
+    from sprintnet.run import open_run, write_rows
 
     open_run(options.folder)
 
-    from sprintnet import pipeline
+    from sprintnet.evaluation.metrics import prediction_rows
+    from sprintnet.pipeline import load_run
+    from sprintnet.preparation import load_splits
     from sprintnet.reporting.table import evaluation_lines
 
-    trained, config = pipeline.load_run(options.folder, overrides)
-    splits = pipeline.load_splits(config)
+    trained, config = load_run(options.folder, overrides)
+    splits = load_splits(config)
     if options.split not in splits:
         raise SettingsError(
             f"--split {options.split}: this run has {', '.join(splits)}; train with data.val=0.1 to hold out a part"
         )
-    _, _, figures = trained.evaluate(splits[options.split])
+    found, figures = trained.assess(splits[options.split], config.tta)
     print(f"{options.folder}: {options.split}, {figures['images']:,} images")
     print(*evaluation_lines(figures), sep="\n")
+    if options.output:
+        write_rows(Path(options.output), prediction_rows(found["logits"], found["labels"], trained.classes))
+        print(f"a row an image: {options.output}")
 
 
 def study(options: argparse.Namespace, words: list[str]) -> None:
@@ -99,9 +117,10 @@ def benchmark(options: argparse.Namespace, words: list[str]) -> None:
     config = _config(recipe, overrides)
 
     from sprintnet.benchmark import measure_phases, measure_training
-    from sprintnet.pipeline import load_splits
+    from sprintnet.preparation import load_splits
     from sprintnet.reporting.benchmark import phase_lines, training_lines
-    from sprintnet.reporting.plots import accuracy_over_time
+    from sprintnet.reporting.curves import accuracy_over_time
+    from sprintnet.reporting.style import save
 
     phases = measure_phases(config, load_splits(config)["train"])
     print(*phase_lines(phases), sep="\n")
@@ -112,7 +131,7 @@ def benchmark(options: argparse.Namespace, words: list[str]) -> None:
         training = measure_training([recipe, *overrides], run, options.target)
         append_row(Path(options.output), {**row, "training": training})
         print(*training_lines(training), sep="\n")
-        accuracy_over_time({recipe: read_rows(run.results)}, options.target, run.accuracy_plot)
+        save(partial(accuracy_over_time, {recipe: read_rows(run.results)}, options.target), run.plots / "accuracy_over_time")
     print(f"measurements appended to {options.output}")
 
 
@@ -126,13 +145,60 @@ def lr_find(options: argparse.Namespace, words: list[str]) -> None:
     config = _config(recipe, overrides)
     folder = new_run(Path(recipe).stem, exact=False, resume=False, parent=LR_FOLDER)
 
-    from sprintnet.pipeline import find_learning_rates
-    from sprintnet.reporting.plots import lr_sweeps
+    from sprintnet.lr_search import find_learning_rates
+    from sprintnet.reporting.curves import lr_sweeps
     from sprintnet.reporting.statistics import suggestion_lines
+    from sprintnet.reporting.style import save
 
     found = find_learning_rates(config, folder, options.seeds, options.lowest, options.highest, options.rates)
-    lr_sweeps(found, folder.lr_plot)
+    save(partial(lr_sweeps, found), folder.plots / "lr_finder")
     print(*suggestion_lines(found, config.peak_lr), f"curve and picture in {folder.path}", sep="\n")
+
+
+def explain(options: argparse.Namespace, words: list[str]) -> None:
+    """Shows where a network looks: Grad-CAM maps over images from files, or over its surest wrong answers."""
+    files = [word for word in words if not word.startswith("--")]
+    _refuse([word for word in words if word.startswith("--")])
+    if files and options.wrong is not None:
+        raise SettingsError(f"--wrong {options.wrong}: beside image files; leave one of them out")
+    wrong = 16 if options.wrong is None else options.wrong
+    if not 1 <= wrong <= MOST_EXPLAINED or len(files) > MOST_EXPLAINED:
+        raise SettingsError(f"--wrong {wrong}, {len(files)} files: from 1 to {MOST_EXPLAINED} images fit into a picture")
+    from sprintnet.run import open_run
+
+    run = open_run(options.folder)
+
+    from sprintnet.explanation import explain_files, explain_wrong
+    from sprintnet.pipeline import load_run
+    from sprintnet.reporting.draw import draw_one
+    from sprintnet.reporting.statistics import faithfulness_lines
+
+    trained, _ = load_run(options.folder)
+    if files:
+        figures = explain_files(run, trained, files, options.about, options.layer)
+    else:
+        figures = explain_wrong(run, trained, wrong, options.about, options.layer)
+    if not figures:
+        raise SettingsError(f"{run.path}: no wrong answer is there to explain; name image files")
+    print(*faithfulness_lines(figures), sep="\n")
+    print(f"picture: {draw_one(run, 'grad_cam_files' if files else 'grad_cam')}")
+
+
+def report(options: argparse.Namespace, words: list[str]) -> None:
+    """Draws a finished run's figures and writes its page, report.html; of several runs: one page, side by side."""
+    _refuse(words)
+    from sprintnet.run import open_run
+
+    runs = [open_run(folder) for folder in options.folders]
+    if len(runs) > 1:
+        from sprintnet.reporting.comparison import write_comparison
+
+        write_comparison(runs, Path(options.output))
+        print(f"report: {options.output}")
+        return
+    from sprintnet.reporting.report import write_report
+
+    print(f"report: {write_report(runs[0])}")
 
 
 def summary(options: argparse.Namespace, words: list[str]) -> None:
@@ -172,6 +238,16 @@ def recipes(options: argparse.Namespace, words: list[str]) -> None:
 
     for name, head in recipes().items():
         print(f"{name}\n  " + head.replace("\n", "\n  "))
+
+
+def _explain_and_report(run: "RunFolder") -> None:
+    """Maps of the surest wrong answers, all figures and the page of a finished run."""
+    from sprintnet.explanation import explain_wrong
+    from sprintnet.pipeline import load_run
+    from sprintnet.reporting.report import write_report
+
+    explain_wrong(run, load_run(run.path)[0])
+    run.log(f"report: {write_report(run)}")
 
 
 def _recipe_and_overrides(words: list[str]) -> tuple[str, list[str]]:

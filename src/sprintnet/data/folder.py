@@ -14,18 +14,23 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 def read_folder(path: Path) -> tuple[ImageDataset, ImageDataset]:
     """Returns (train, test) of RGB images of one size; classes are the sub-folders of train, files go in order of name.
 
+    A class folder whose name is no UTF-8 is shown with its bytes as \\xNN.
+
     Raises DataError for a missing part, a class that only test has, an unreadable image or a second size, with its path.
     """
     for part in ("train", "test"):
         if not (path / part).is_dir():
             raise DataError(f"data.name={path}: there is no folder {path / part}; put images into {part}/<class>/")
     classes = _classes(path / "train")
+    names = tuple(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in classes)
     if len(classes) < 2:
         raise DataError(f"data.name={path}: {path / 'train'} holds {len(classes)} class folders; at least 2 are needed")
     if unknown := set(_classes(path / "test")) - set(classes):
-        raise DataError(f"data.name={path}: {path / 'test'} has classes that train lacks: {', '.join(sorted(unknown))}")
-    train = _read_part(path / "train", classes)
-    test = _read_part(path / "test", classes)
+        raise DataError(
+            f"data.name={path}: {path / 'test'} has classes that train lacks: {', '.join(sorted(map(ascii, unknown)))}"
+        )
+    train = _read_part(path / "train", classes, names)
+    test = _read_part(path / "test", classes, names)
     if train.image_shape != test.image_shape:
         raise DataError(f"data.name={path}: train images are {_size(train)}, test images {_size(test)}; resize them alike")
     return train, test
@@ -35,13 +40,13 @@ def _classes(part: Path) -> tuple[str, ...]:
     return tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
 
 
-def _read_part(part: Path, classes: tuple[str, ...]) -> ImageDataset:
+def _read_part(part: Path, classes: tuple[str, ...], names: tuple[str, ...]) -> ImageDataset:
     images, labels = [], []
     for label, name in enumerate(classes):
         files = sorted((part / name).iterdir()) if (part / name).is_dir() else []
         for file in files:
             if file.suffix.lower() in SUFFIXES:
-                images.append(_read_image(file))
+                images.append(read_image(file))
                 labels.append(label)
                 if images[-1].shape != images[0].shape:
                     raise DataError(
@@ -50,10 +55,11 @@ def _read_part(part: Path, classes: tuple[str, ...]) -> ImageDataset:
                     )
     if not images:
         raise DataError(f"{part}: holds no image; put {' '.join(SUFFIXES)} files into its class folders")
-    return ImageDataset(np.stack(images), np.array(labels, dtype=np.int64), classes)
+    return ImageDataset(np.stack(images), np.array(labels, dtype=np.int64), names)
 
 
-def _read_image(file: Path) -> np.ndarray:
+def read_image(file: Path) -> np.ndarray:
+    """Returns an image file's pixels, RGB uint8 (H, W, 3); raises DataError for a file that is no image."""
     try:
         with Image.open(file) as image:
             return np.asarray(image.convert("RGB"))

@@ -1,0 +1,82 @@
+"""What figures need and no other file of a run holds (pictures, schedule, layers), kept so that drawing needs no torch."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sprintnet.config import Config
+from sprintnet.data.augment import augment, draw
+from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.loader import Loader, Normalisation
+from sprintnet.evaluation.metrics import Floats, log_probabilities
+from sprintnet.models.summary import layer_table
+from sprintnet.preparation import Splits
+from sprintnet.run import RunFolder, write_arrays, write_json
+from sprintnet.training.schedule import factor_at
+
+SHOWN, VARIANTS = 8, 3
+"""Images beside their augmented selves, and how many such selves."""
+MOST_WRONG = 1000
+"""Wrong answers whose pictures are kept, the surest first."""
+MOMENTS = 200
+"""Points of the schedule's curves."""
+
+
+def keep_evidence(
+    config: Config, run: RunFolder, splits: Splits, model: nn.Module, normalisation: Normalisation, logits: Floats
+) -> None:
+    """Writes evidence.npz and network.json of a run, from its data, its network and the test logits (N, K).
+
+    evidence.npz: classes (K,); counts_SPLIT (K,); originals (B, H, W, C), original_labels (B,) and
+    augmented (V, B, H, W, C), one image a class;
+    wrong_index (n,), wrong_images (n, H, W, C) and wrong_labels (n,) of the test split; schedule_epoch, schedule_lr and
+    schedule_momentum (M,).
+    """
+    train, test = splits["train"], splits["test"]
+    originals = _one_a_class(train)
+    wrong = _surest_errors(logits, test.labels)
+    positions = np.linspace(0, config.epochs, MOMENTS, endpoint=False)
+    write_arrays(
+        run.evidence,
+        classes=np.array(train.classes),
+        **{f"counts_{name}": np.bincount(part.labels, minlength=len(train.classes)) for name, part in splits.items()},
+        originals=originals.images,
+        original_labels=originals.labels,
+        augmented=_variants(originals, config, normalisation),
+        wrong_index=wrong,
+        wrong_images=test.images[wrong],
+        wrong_labels=test.labels[wrong],
+        schedule_epoch=positions,
+        schedule_lr=[config.peak_lr * factor_at(config.schedule, config.epochs, position) for position in positions],
+        schedule_momentum=np.full(len(positions), config.filter_momentum),
+    )
+    table = layer_table(model, train.image_shape)
+    layers = [{"type": layer.type, "shape": layer.shape, "parameters": layer.parameters} for layer in table.layers]
+    write_json(run.network, {"input_shape": table.input_shape, "parameters": table.parameters, "layers": layers})
+
+
+def _one_a_class(images: ImageDataset) -> ImageDataset:
+    firsts = [int(np.argmax(images.labels == label)) for label in np.unique(images.labels)[:SHOWN]]
+    return images.take(np.array(firsts))
+
+
+def _variants(images: ImageDataset, config: Config, normalisation: Normalisation) -> NDArray[np.uint8]:
+    """Returns uint8 variants (VARIANTS, B, H, W, C), varied as in training; what comes into view is their mean colour."""
+    normalised = Loader(images, normalisation, len(images), torch.device("cpu")).first(len(images))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std))
+    height, width = images.image_shape[:2]
+    variants = []
+    for number in range(VARIANTS):
+        draws = draw(len(images), height, width, config.augment, torch.Generator().manual_seed(number))
+        varied = augment(normalised, draws, config.augment) * std + mean
+        variants.append((255 * varied.clamp(0, 1)).round().byte().permute(0, 2, 3, 1).numpy())
+    return np.stack(variants)
+
+
+def _surest_errors(logits: Floats, labels: NDArray[Any]) -> NDArray[Any]:
+    confidence = np.exp(log_probabilities(logits)).max(axis=1)
+    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
+    return wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_WRONG]

@@ -1,0 +1,80 @@
+"""Several runs side by side on one page; nothing is computed here that their folders do not hold."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sprintnet.errors import SettingsError
+from sprintnet.reporting.curves import accuracy_over_time
+from sprintnet.reporting.page import embedded, render
+from sprintnet.reporting.style import save
+from sprintnet.run import RunFolder, read_json, read_rows, write_atomic
+
+
+def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:
+    """Writes a page with the figures of finished runs, the settings in which they differ, and their curves.
+
+    Raises SettingsError for a run that is named twice, or for files that are missing or damaged.
+    """
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise SettingsError(f"{' '.join(str(run.path) for run in runs)}: one run is named twice")
+    names = [str(run.path) for run in runs]
+    settings = [_settings(run) for run in runs]
+    keys = dict.fromkeys(key for found in settings for key in found)
+    by_setting = {key: [str(found.get(key, "-")) for found in settings] for key in keys}
+    tables = [
+        {"title": "Figures", "rows": _figures([read_json(run.metrics) for run in runs])},
+        {
+            "title": "Settings that differ",
+            "rows": [_row(key, cells) for key, cells in by_setting.items() if len(set(cells)) > 1],
+        },
+    ]
+    curves = {name: read_rows(run.results) for name, run in zip(names, runs, strict=True)}
+    with TemporaryDirectory() as folder:
+        place = Path(folder) / "accuracy_over_time"
+        save(partial(accuracy_over_time, curves, None), place)
+        figures = {place.name: embedded(place)}
+    contents = {
+        "name": f"{len(runs)} runs",
+        "subtitle": "",
+        "runs": names,
+        "tables": [table for table in tables if table["rows"]],
+    }
+    write_atomic(page, render("comparison.html.jinja", figures, **contents))
+
+
+def _figures(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def row(label: str, show: Any) -> dict[str, Any]:
+        return _row(label, [show(found) for found in metrics])
+
+    return [
+        row("test accuracy", lambda found: f"{found['test']['accuracy']:.2%}"),
+        row("with six views", lambda found: f"{found['test']['tta']['accuracy']:.2%}" if "tta" in found["test"] else "-"),
+        row("cross-entropy", lambda found: f"{found['test']['cross_entropy']:.4f}"),
+        row("calibration error", lambda found: f"{found['test']['calibration']['ece']:.2%}"),
+        row("training", lambda found: f"{found['train_seconds']:,.0f} s"),
+        row("images/s", lambda found: f"{found['images_per_second']:,.0f}"),
+        row("parameters", lambda found: f"{found['parameters']:,}"),
+    ]
+
+
+def _settings(run: RunFolder) -> dict[str, Any]:
+    try:
+        return _flat(tomllib.loads(run.config.read_text("utf-8")))
+    except ValueError as error:
+        raise SettingsError(f"{run.config}: damaged ({error}); repeat the run") from None
+
+
+def _row(label: str, cells: Sequence[Any]) -> dict[str, Any]:
+    return {"label": label, "cells": cells}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns dotted keys, as overrides name them."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

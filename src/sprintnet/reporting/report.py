@@ -1,0 +1,186 @@
+"""A run folder becomes one self-contained page, report.html; nothing is computed here that the folder does not hold."""
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sprintnet.errors import SettingsError
+from sprintnet.reporting.draw import draw, test_predictions
+from sprintnet.reporting.page import embedded, picture, render
+from sprintnet.reporting.pictures import thumbnail
+from sprintnet.reporting.table import HEADS, missing_score, table_cells
+from sprintnet.run import RunFolder, read_arrays, read_json, read_rows, write_atomic
+
+GALLERY_BYTES = 2_000_000
+"""Of a page that should stay below 5 MB."""
+SECTIONS = {
+    "training": "Training",
+    "errors": "Errors",
+    "classes": "Classes",
+    "calibration": "Calibration",
+    "explanations": "Where it looks",
+    "data": "Data and network",
+    "reproduce": "Reproduce",
+}
+
+
+def write_report(run: RunFolder) -> Path:
+    """Draws a finished run's figures and writes its report.html; returns the page's place.
+
+    Raises SettingsError for files that are missing, damaged or do not fit together.
+    """
+    try:
+        contents = _contents(run)  # first, since a damaged file should not cost the drawing
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise SettingsError(f"{run.path}: its files do not fit together ({error!r}); repeat the run: {_again(run)}") from None
+    figures = {path.name: embedded(path) for path in draw(run)}
+    shown = [{"id": key, "title": title} for key, title in SECTIONS.items() if key != "explanations" or "grad_cam" in figures]
+    page = render("report.html.jinja", figures, sections=shown, **contents)
+    write_atomic(run.report, page)
+    return run.report
+
+
+def _contents(run: RunFolder) -> dict[str, Any]:
+    metrics, environment = read_json(run.metrics), read_json(run.environment)
+    commit = (environment["commit"] or "unknown")[:10]
+    test = metrics["test"]
+    names = list(test["classes"])
+    evidence, predictions = read_arrays(run.evidence), test_predictions(run)
+    return {
+        "name": run.path.resolve().name,
+        "subtitle": f"{environment['gpu'] or environment['cpu']}, {environment['precision']}; commit {commit}",
+        "tiles": _tiles(metrics),
+        "training": {"columns": HEADS, "rows": [table_cells(row) for row in read_rows(run.results)]},
+        "confusion": _confusion(np.array(test["confusion"]), names, evidence["wrong_index"], predictions),
+        "gallery": _gallery(evidence, predictions, names),
+        "errors": test["images"] - sum(test["confusion"][i][i] for i in range(len(names))),
+        "most_confused": test["most_confused"],
+        "classes": [{"name": name, **_class_row(row)} for name, row in test["classes"].items()],
+        "calibration_text": _calibration_text(test, metrics["temperature"]),
+        "explanation": _explanation(run),
+        "layers": read_json(run.network)["layers"],
+        "commit": environment["commit"],
+        "command": _again(run),
+        "settings": run.config.read_text("utf-8"),
+        "environment": json.dumps(environment, indent=2),
+    }
+
+
+def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    test = metrics["test"]
+    low, high = test["accuracy_interval"]
+    tiles = [_tile("test accuracy", f"{test['accuracy']:.2%}", f"95 % interval {low:.2%} to {high:.2%}")]
+    if "tta" in test:
+        again = test["tta"]
+        tiles.append(_tile("with six views", f"{again['accuracy']:.2%}", f"{again['asked_again']:.0%} asked again"))
+    tiles.append(_tile("training", f"{metrics['train_seconds']:,.0f} s", f"{metrics['images_per_second']:,.0f} images/s"))
+    tiles.append(
+        _tile(
+            "calibration error (ECE)",
+            f"{test['calibration']['ece']:.2%}",
+            f"{len(test['calibration']['reliability'])} bins of equal width",
+        )
+    )
+    tiles.append(_tile("parameters", f"{metrics['parameters']:,}", f"{metrics['epochs']} epochs"))
+    return tiles
+
+
+def _tile(label: str, value: str, note: str = "") -> dict[str, str]:
+    return {"label": label, "value": value, "note": note}
+
+
+def _confusion(
+    counts: NDArray[Any], names: Sequence[str], pictured: NDArray[Any], predictions: Mapping[int, Mapping[str, str]]
+) -> dict[str, Any]:
+    pictures = Counter((predictions[int(index)]["true"], predictions[int(index)]["predicted"]) for index in pictured)
+    largest = max(int((counts - np.diag(counts.diagonal())).max()), 1)
+    rows = []
+    for index, (name, line) in enumerate(zip(names, counts.tolist(), strict=True)):
+        cells = [
+            {
+                "name": other,
+                "count": count,
+                "right": other == name,
+                "share": 0 if other == name else round(count / largest, 3),
+                "pictures": pictures[name, other],
+            }
+            for other, count in zip(names, line, strict=True)
+        ]
+        rows.append({"name": name, "index": index, "cells": cells})
+    return {"names": names, "rows": rows}
+
+
+def _gallery(
+    evidence: Mapping[str, NDArray[Any]], predictions: Mapping[int, Mapping[str, str]], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Returns the wrong answers whose pictures are kept, the surest first, as many as the page has room for."""
+    gallery: list[dict[str, Any]] = []
+    room = GALLERY_BYTES
+    for index, image in zip(evidence["wrong_index"].tolist(), evidence["wrong_images"], strict=True):
+        row, source = predictions[index], picture(thumbnail(image))
+        room -= len(source)
+        if room < 0:
+            break
+        gallery.append(
+            {
+                "index": index,
+                "true": row["true"],
+                "predicted": row["predicted"],
+                "true_index": names.index(row["true"]),
+                "predicted_index": names.index(row["predicted"]),
+                "confidence": row["confidence"],
+                "percent": f"{float(row['confidence']):.0%}",
+                "loss": row["loss"],
+                "source": source,
+            }
+        )
+    return gallery
+
+
+def _class_row(row: Mapping[str, Any]) -> dict[str, str]:
+    def shown(score: str) -> str:
+        if row[score] is None:
+            return missing_score(row)
+        low, high = row[f"{score}_interval"]
+        return f"{row[score]:.1%} ({low:.1%} to {high:.1%})"
+
+    return {"support": f"{row['support']:,}", **{score: shown(score) for score in ("precision", "recall", "f1")}}
+
+
+def _calibration_text(test: Mapping[str, Any], temperature: float | None) -> str:
+    figures = test["calibration"]
+    text = f"As trained: NLL {figures['nll']:.4f}, Brier score {figures['brier']:.4f}, calibration error {figures['ece']:.2%}"
+    if temperature is None:
+        return f"{text}. No temperature: it is fitted on held-out training images, and this run held none out (data.val=0.1)."
+    after = test["calibration_at_temperature"]
+    return (
+        f"{text}. At temperature {temperature:.3f}, fitted on held-out training images: NLL {after['nll']:.4f}, "
+        f"Brier score {after['brier']:.4f}, calibration error {after['ece']:.2%}."
+    )
+
+
+def _explanation(run: RunFolder) -> dict[str, str]:
+    """Returns which class the maps are of, and how faithful they are."""
+    if not run.explanations.is_file():
+        return {"about": "", "text": ""}
+    facts = json.loads(str(read_arrays(run.explanations)["facts"]))
+    rows = [
+        f"{name}: deletion {found['deletion']:.1%}, insertion {found['insertion']:.1%}"
+        for name, found in facts["faithfulness"].items()
+    ]
+    text = (
+        "Faithful maps find the pixels that matter: removing them first makes the class's probability fall early (deletion, "
+        f"low is good), adding them first makes it rise early (insertion, high is good). {'; '.join(rows)}."
+    )
+    return {"about": facts["about"], "text": text}
+
+
+def _again(run: RunFolder) -> str:
+    """Returns the command that repeats a run, for a shell."""
+    return shlex.join(["sprintnet", "train", str(run.config)])

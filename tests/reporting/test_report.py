@@ -1,0 +1,276 @@
+"""The report in a real browser: nothing loads from elsewhere, cells and gallery answer, hostile names stay inert."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from conftest import SAMPLE, TINY, Command
+from sprintnet import pipeline
+from sprintnet.config import load_config
+from sprintnet.errors import SettingsError
+from sprintnet.explanation import explain_wrong
+from sprintnet.reporting.draw import draw_one
+from sprintnet.reporting.report import write_report
+from sprintnet.run import RunFolder, open_run, read_arrays, read_json, read_rows, write_arrays, write_rows
+
+HOSTILE = "<img src=x onerror=document.title='taken'>"
+LINES = "two\nlines $\\frac{$ \u2028"
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run over the sample, one of whose classes has a name with markup."""
+    folder = tmp_path_factory.mktemp("report")
+    data = folder / "data"
+    shutil.copytree(SAMPLE, data)
+    for split in ("train", "test"):
+        part = os.fsencode(data / split) + b"/"
+        for known, name in ((b"cat", os.fsencode(HOSTILE)), (b"deer", os.fsencode(LINES)), (b"frog", b"byte \xff \x1b")):
+            Path(os.fsdecode(part + known)).rename(os.fsdecode(part + name))
+    run = RunFolder(folder / "run")
+    pipeline.train(load_config("davidnet", [*TINY, f"data.name={data}", "data.val=0.2", "tta=0.9"]), run)
+    trained, _ = pipeline.load_run(run.path)
+    explain_wrong(run, trained, 4)
+    write_report(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("chromium is missing: apt-get install chromium")
+        pytest.skip("no chromium: apt-get install chromium")
+    with sync_playwright() as browsers:
+        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(run: RunFolder, browser: Browser) -> Iterator[Page]:
+    """The report in Chromium; anything loaded from elsewhere and anything on the console fails the test."""
+    said: list[str] = []
+    page = browser.new_page()
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: said.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+    page.goto(run.report.as_uri())
+    yield page
+    page.close()
+    assert said == []
+
+
+def test_the_headline_is_what_the_metrics_say(run: RunFolder, page: Page) -> None:
+    test = read_json(run.metrics)["test"]
+    tiles = page.locator(".tiles dd").all_inner_texts()
+    assert tiles[0].startswith(f"{test['accuracy']:.2%}")
+    assert tiles[1].startswith(f"{test['tta']['accuracy']:.2%}")
+    rows = page.locator("#training tbody tr")
+    assert rows.count() == len(read_rows(run.results)) == 2
+
+
+def test_a_cell_opens_the_pictures_behind_it(run: RunFolder, page: Page) -> None:
+    cell = page.locator(".confusion button").first
+    count = int(cell.inner_text())
+    wrong = int(page.locator("#count").inner_text().split()[2])
+    assert wrong == sum(row["true"] != row["predicted"] for row in read_rows(run.prediction_table) if row["split"] == "test")
+    assert f"show {count} pictures" in str(cell.get_attribute("aria-label"))
+    cell.focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#gallery figure:visible").count() == count < wrong
+    sizes = page.eval_on_selector_all("#gallery figure:not([hidden]) img", "all => all.map(one => one.naturalWidth)")
+    assert sizes == [32] * count
+    page.locator("#all").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#gallery figure:visible").count() == min(48, wrong)
+    assert page.evaluate("document.activeElement.id") == "gallery"
+
+
+def test_the_gallery_begins_with_the_surest(page: Page) -> None:
+    sure = page.eval_on_selector_all("#gallery figure", "all => all.map(one => +one.dataset.confidence)")
+    assert sure == sorted(sure, reverse=True)
+
+
+def test_more_pictures_come_on_demand_and_sorting_keeps_them_all(page: Page) -> None:
+    wrong = page.locator("#gallery figure").count()
+    assert wrong > 48
+    page.locator("#more").click()
+    assert page.locator("#gallery figure:visible").count() == wrong
+    page.locator("#sort").select_option("index")
+    places = page.eval_on_selector_all("#gallery figure", "all => all.map(one => +one.dataset.index)")
+    assert places == sorted(places)
+    page.locator("#sort").select_option("loss")
+    losses = page.eval_on_selector_all("#gallery figure", "all => all.map(one => +one.dataset.loss)")
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_class_names_with_markup_newlines_and_no_text_are_inert(run: RunFolder, page: Page) -> None:
+    names = list(read_json(run.metrics)["test"]["classes"])
+    assert len(names) == 10
+    shown = page.locator("#classes tbody th").all_text_contents()
+    assert shown == names
+    assert {HOSTILE, LINES, "byte \\xff \x1b"} < set(names)
+    assert page.title() != "taken"
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_a_script_that_slipped_in_would_not_run(run: RunFolder, browser: Browser, tmp_path: Path) -> None:
+    text = run.report.read_text("utf-8").replace("<main>", "<main><img src=data:, onerror=\"document.title='taken'\">", 1)
+    (tmp_path / "page.html").write_text(text, "utf-8")
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_timeout(300)
+    assert page.title() != "taken"
+    assert page.locator("#count").inner_text()  # the page's own script ran
+    page.close()
+
+
+def test_the_page_stays_small_with_many_and_large_pictures(run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    evidence = read_arrays(copy.evidence)
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 160, 160, 3), np.uint8)
+    rows = [row for row in read_rows(copy.prediction_table) if row["split"] == "test"]
+    wrong = next(row for row in rows if row["true"] != row["predicted"])
+    write_rows(copy.prediction_table, [{**wrong, "index": index} for index in range(1000)])
+    write_arrays(copy.evidence, **{**evidence, "wrong_images": noise, "wrong_index": np.arange(1000)})
+    write_report(copy)
+    assert copy.report.stat().st_size < 5_000_000
+    assert "surest of" in copy.report.read_text("utf-8")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light")])
+def test_nothing_sticks_out_and_every_figure_is_drawn(page: Page, width: int, scheme: str) -> None:
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    shown = page.eval_on_selector_all(".plot img", "all => all.map(one => [one.naturalWidth, one.alt])")
+    assert len(shown) >= 10
+    assert all(size > 0 and alt for size, alt in shown)
+    ink, paper = (page.evaluate(f"getComputedStyle(document.body).{key}") for key in ("color", "backgroundColor"))
+    assert (ink, paper) == (
+        ("rgb(230, 230, 230)", "rgb(22, 24, 29)") if scheme == "dark" else ("rgb(27, 31, 36)", "rgb(255, 255, 255)")
+    )
+
+
+def test_drawing_loads_no_torch_and_takes_seconds(run: RunFolder) -> None:
+    run.report.unlink()
+    script = f"import sys; from sprintnet.cli import main\nprint(main(['report', {str(run.path)!r}]), 'torch' in sys.modules)"
+    started = time.monotonic()
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert finished.stdout.splitlines()[-1] == "0 False"
+    assert run.report.is_file()
+    assert time.monotonic() - started < 60  # 20 s are asked for on an idle machine
+
+
+def test_several_runs_stand_side_by_side(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run.path, other)
+    (other / "config.toml").write_text(run.config.read_text().replace("epochs = 2", "epochs = 3"))
+    done = sprintnet("report", str(run.path), str(other), "--output", "both.html")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "both.html").read_text()
+    assert str(other) in text
+    assert ">epochs<" in text
+    assert ">seed<" not in text
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "evidence.npz", "predictions.csv", "network.json", "results.csv"])
+@pytest.mark.parametrize("damage", [None, b"", b"\x00broken", b"{}", b"a,b\n1,2\n"])
+def test_an_unreadable_file_is_one_message_with_its_remedy(
+    run: RunFolder, tmp_path: Path, name: str, damage: bytes | None
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    if damage is None:
+        (copy / name).unlink()
+    else:
+        (copy / name).write_bytes(damage)
+    with pytest.raises(SettingsError, match=r"(missing|damaged|do not fit together).*repeat the run") as caught:
+        write_report(open_run(copy))
+    assert name in str(caught.value) or "do not fit together" in str(caught.value)
+
+
+def test_damaged_maps_are_made_again_by_explain_not_by_training(run: RunFolder, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    (copy / "explanations.npz").write_bytes(b"broken")
+    with pytest.raises(SettingsError, match="sprintnet explain"):
+        write_report(open_run(copy))
+
+
+def test_a_figure_without_its_files_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="figure results:"):
+        draw_one(RunFolder(tmp_path), "results")
+
+
+def test_image_files_are_explained_and_others_refused(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
+    shutil.copy(next((SAMPLE / "test" / "dog").iterdir()), tmp_path / "dog.png")
+    Image.new("RGB", (16, 16)).save(tmp_path / "small.png")
+    (tmp_path / "no.png").write_bytes(b"text")
+    before = run.explanations.read_bytes()
+    done = sprintnet("explain", str(run.path), "--about", "dog", "dog.png")
+    assert done.returncode == 0, done.stderr
+    assert (run.plots / "grad_cam_files.png").is_file()
+    facts = json.loads(str(read_arrays(run.file_explanations)["facts"]))
+    assert [answer["asked"] for answer in facts["answers"]] == ["dog"]
+    assert run.explanations.read_bytes() == before
+    for name, message in (("small.png", "16x16.*takes 32x32"), ("no.png", "no.png"), ("absent.png", "absent.png")):
+        done = sprintnet("explain", str(run.path), name)
+        assert done.returncode != 0
+        assert re.search(message, done.stderr), done.stderr
+        assert "Traceback" not in done.stderr
+    for arguments in (["dog.png", "--about", "true"], ["dog.png", "--wrong", "3"], ["--wrong", "0"], ["--layer", "linear"]):
+        done = sprintnet("explain", str(run.path), *arguments)
+        assert done.returncode == 2, done.stderr
+
+
+def test_maps_of_a_named_class_are_kept_with_what_was_asked(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
+    copy = RunFolder(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    done = sprintnet("explain", str(copy.path), "--wrong", "10", "--about", "dog", "--layer", "block1")
+    assert done.returncode == 0, done.stderr
+    kept = read_arrays(copy.explanations)
+    assert kept["map block1"].shape == (10, 32, 32)
+    assert 0 <= kept["map block1"].min() <= kept["map block1"].max() <= 1
+    assert {answer["asked"] for answer in json.loads(str(kept["facts"]))["answers"]} == {"dog"}
+    write_report(copy)
+    assert "what speaks for the dog class" in copy.report.read_text("utf-8")
+    wrong = sprintnet("explain", str(copy.path), "--about", "unicorn")
+    assert "unicorn" in wrong.stderr
+
+
+def test_val_says_what_the_run_says_and_writes_a_row_an_image(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
+    done = sprintnet("val", str(run.path), "--output", "rows.csv")
+    assert done.returncode == 0, done.stderr
+    test = read_json(run.metrics)["test"]
+    for text in (
+        f"{test['accuracy']:.2%}",
+        f"{test['tta']['accuracy']:.2%}",
+        "calibration at its temperature",
+        "most confused",
+    ):
+        assert text in done.stdout
+    rows = read_rows(tmp_path / "rows.csv")
+    kept = [row for row in read_rows(run.prediction_table) if row["split"] == "test"]
+    assert [row["predicted"] for row in rows] == [row["predicted"] for row in kept]
+
+
+def test_no_report_leaves_the_page_out(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:
+    done = sprintnet("train", "davidnet", *tiny, "--no-report")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "runs" / "train" / "davidnet" / "report.html").exists()
