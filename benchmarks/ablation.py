@@ -58,9 +58,10 @@ ABLATIONS = {
 
 def measure(recipe: str, arm: Arm) -> dict[str, float]:
     """Returns the median images/s of training steps on CIFAR-10's first images, and the peak memory."""
-    from sprintnet import pipeline, runtime
+    from sprintnet import runtime
     from sprintnet.data import sources
     from sprintnet.models import winograd
+    from sprintnet.preparation import prepare, whiten
     from sprintnet.training.optim import set_learning_rates
     from sprintnet.training.threads import Threads
 
@@ -75,9 +76,8 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
             runtime._keep_freed_memory = lambda: None
         config = load_config(recipe, arm.overrides)
         context = runtime.start(config.device, config.precision, config.threads, 0)
-        step, loader = pipeline.prepare(config, sources.load("cifar10")[0], context)
-        if hasattr(step.model, "whiten_from"):
-            step.model.whiten_from(loader.first(1000))
+        step, loader = prepare(config, sources.load("cifar10")[0], context)
+        whiten(step.model, loader)
         set_learning_rates(step.optimizer, 0.1, 0.1 if arm.trains_whitening else 0)
         batch_size, laps = config.batch_size, []
         with Threads(context) as threads:

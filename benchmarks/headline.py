@@ -6,10 +6,12 @@ Each file named here gives its newest row (benchmarks/record.py makes them); the
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sprintnet.reporting.plots import accuracy_over_time
+from sprintnet.reporting.curves import accuracy_over_time
+from sprintnet.reporting.style import save
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -67,7 +69,7 @@ def main() -> None:
         if row and "epoch_train_seconds" in row:  # the first seed's
             epochs = zip(row["epoch_train_seconds"][0], row["epoch_val_accuracy"][0], strict=True)
             curves[name] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]
-    accuracy_over_time(curves, 0.94, ROOT / "docs" / "accuracy_over_time.svg")
+    save(partial(accuracy_over_time, curves, 0.94), ROOT / "docs" / "accuracy_over_time").unlink()  # the page shows the SVGs
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def train_peer(script: Path) -> dict[str, float]:
 def train_recipe(recipe: str, seed: int) -> dict[str, float]:
     """Returns accuracy with six views and seconds of one training by the recipe."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "sprintnet", "train", recipe, f"seed={seed}", "--name", "run"]
+        command = [sys.executable, "-m", "sprintnet", "train", recipe, f"seed={seed}", "--name", "run", "--no-report"]
         subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
         metrics = read_json(Path(folder) / "runs" / "train" / "run" / "metrics.json")
     tta = metrics["test"]["tta"]
