@@ -18,8 +18,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 ROWS = {
     "sprint94": "`train` (sprint94)",
     "smoke": "`train smoke`",
-    "davidnet-24-epochs": "`train davidnet`, the article's 24 epochs",
-    "davidnet-3-epochs-by-step": "`train davidnet epochs=3 schedule.interval=step`",
+    "davidnet-24-epochs": "`train davidnet`, 24 epochs, earlier augmentation and staircase",
+    "davidnet-3-epochs-by-step": "`train davidnet epochs=3 schedule.interval=step`, earlier augmentation",
     "sprint94-gpu": "`train` (sprint94) on a GPU",
     "davidnet-24-epochs-gpu": "`train davidnet` on a GPU",
 }
