@@ -45,7 +45,7 @@ print(sprintnet.layer_table(sprintnet.build_model(config.model, classes, shape),
 # %% [markdown]
 # ## Learning rate
 # A sweep of rising rates, a batch each: the loss falls, levels and explodes. The recipe's own peak is printed beside what
-# the sweep suggests; `optim.max_lr=auto` would train at the valley.
+# the sweep suggests; `optim.max_lr=auto` would train at the steepest slope.
 
 # %%
 finder = sprintnet.RunFolder("runs/lr/notebook")

@@ -13,7 +13,7 @@ from torch import nn
 from conftest import SAMPLE, Command
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
-from sprintnet.lr_search import find_learning_rates
+from sprintnet.lr_search import TAKEN, find_learning_rates
 from sprintnet.pipeline import train
 from sprintnet.run import RunFolder, read_json, read_rows, write_json
 from sprintnet.runtime import Runtime
@@ -111,25 +111,25 @@ def test_the_command_keeps_curves_and_a_picture(sprintnet: Command, tmp_path: Pa
 
 
 @pytest.mark.parametrize("recipe", ["davidnet", "sprint94"])
-def test_auto_trains_at_the_valley_and_keeps_it_over_a_resume(recipe: str, tmp_path: Path, tiny: list[str]) -> None:
+def test_auto_trains_at_the_suggestion_and_keeps_it_over_a_resume(recipe: str, tmp_path: Path, tiny: list[str]) -> None:
     small = [*(setting for setting in tiny if "max_lr" not in setting), "model.width=8"]
     config = load_config(recipe, [*small, "optim.max_lr=auto"])
     run = RunFolder(tmp_path / "run")
     train(config, run)
-    valley = read_json(run.lr_finder)["sweeps"][0]["suggestions"]["valley"]
+    taken = read_json(run.lr_finder)["sweeps"][0]["suggestions"][TAKEN]
     peak = max(factor_at(config.schedule, config.epochs, epoch) for epoch in range(config.epochs))
-    assert max(float(row["lr"]) for row in read_rows(run.results)) == pytest.approx(valley * peak)
+    assert max(float(row["lr"]) for row in read_rows(run.results)) == pytest.approx(taken * peak)
     assert load_config(run.config) == config
-    scaled = config.with_peak(valley)
-    assert scaled.peak_lr == pytest.approx(valley)
-    assert scaled.optim.head_lr * config.peak_lr == pytest.approx(config.optim.head_lr * valley)
+    scaled = config.with_peak(taken)
+    assert scaled.peak_lr == pytest.approx(taken)
+    assert scaled.optim.head_lr * config.peak_lr == pytest.approx(config.optim.head_lr * taken)
     found = read_json(run.lr_finder)
-    found["sweeps"][0]["suggestions"]["valley"] = 2 * valley  # what a resumed run must read, not find again
+    found["sweeps"][0]["suggestions"][TAKEN] = 2 * taken  # what a resumed run must read, not find again
     write_json(run.lr_finder, found)
     run.metrics.unlink()
     train(config, run, resume=True)
-    assert read_json(run.metrics)["peak_lr"] == pytest.approx(2 * valley)
-    assert max(float(row["lr"]) for row in read_rows(run.results)) == pytest.approx(2 * valley * peak)
+    assert read_json(run.metrics)["peak_lr"] == pytest.approx(2 * taken)
+    assert max(float(row["lr"]) for row in read_rows(run.results)) == pytest.approx(2 * taken * peak)
     run.metrics.unlink()
     run.lr_finder.unlink()
     run.checkpoint.touch()
