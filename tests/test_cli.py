@@ -97,7 +97,8 @@ def test_train_then_val_then_resume(sprintnet: Command, tmp_path: Path, tiny: li
     run = Path("runs/train/davidnet")
     lines = trained.stdout.splitlines()
     assert sum(bool(re.match(r"\|     [12] \| 0\.\d{6} \| \d\dm \d\ds \|", line)) for line in lines) == 2
-    assert lines[-1].endswith(f"kept in {run}")
+    assert lines[-2].endswith(f"kept in {run}")
+    assert lines[-1] == f"report: {run / 'report.html'}"
     assert (tmp_path / run / "log.txt").read_text() == trained.stdout
     assert trained.stderr == ""
 

@@ -22,12 +22,12 @@ def read_folder(path: Path) -> tuple[ImageDataset, ImageDataset]:
         if not (path / part).is_dir():
             raise DataError(f"data.name={path}: there is no folder {path / part}; put images into {part}/<class>/")
     classes = _classes(path / "train")
-    names = tuple(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in classes)
+    names = tuple(map(_as_text, classes))
     if len(classes) < 2:
         raise DataError(f"data.name={path}: {path / 'train'} holds {len(classes)} class folders; at least 2 are needed")
     if unknown := set(_classes(path / "test")) - set(classes):
         raise DataError(
-            f"data.name={path}: {path / 'test'} has classes that train lacks: {', '.join(sorted(map(ascii, unknown)))}"
+            f"data.name={path}: {path / 'test'} has classes that train lacks: {', '.join(sorted(map(_as_text, unknown)))}"
         )
     train = _read_part(path / "train", classes, names)
     test = _read_part(path / "test", classes, names)
@@ -38,6 +38,11 @@ def read_folder(path: Path) -> tuple[ImageDataset, ImageDataset]:
 
 def _classes(part: Path) -> tuple[str, ...]:
     return tuple(sorted(entry.name for entry in part.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
+
+
+def _as_text(name: str) -> str:
+    """Returns a file's name as text: bytes that are no UTF-8 are written out."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _read_part(part: Path, classes: tuple[str, ...], names: tuple[str, ...]) -> ImageDataset:
