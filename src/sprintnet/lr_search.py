@@ -13,7 +13,7 @@ from sprintnet.run import RunFolder, read_json, write_atomic, write_json
 from sprintnet.training.lr_finder import sweep
 
 TAKEN = "steepest"
-"""The suggestion that training takes; from 1e-7 on, the valley of these recipes lies a hundred times too low (LOG.md)."""
+"""The suggestion that training takes; sprint94's valley lies a hundred times below its peak (LOG.md)."""
 
 
 def find_learning_rates(
