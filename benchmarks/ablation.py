@@ -38,6 +38,7 @@ class Arm:
     is_beside_a_busy_process: bool = False
     is_plain_script: bool = False
     is_direct: bool = False
+    resolution: float = 1.0
 
 
 ABLATIONS = {
@@ -45,11 +46,16 @@ ABLATIONS = {
     "winograd": (Arm("PyTorch's convolutions", is_direct=True), Arm("convolutions by fewer products")),
     "precision": (Arm("fp32", ("precision=fp32",)), Arm("bf16", ("precision=bf16",))),
     "whitening": (Arm("whitening bias trained", trains_whitening=True), Arm("whitening bias frozen")),
+    "resolution": (Arm("images at full size"), Arm("images of three quarters' side", resolution=0.75)),
     "batch": (Arm("batches of 2,000", ("batch_size=2000",)), Arm("the recipe's batches")),
     "thread": (Arm("a thread a core", (f"threads={CORES}",)), Arm("one more", (f"threads={CORES + 1}",))),
     "crowd": (
         Arm("a thread a core, beside a busy process", (f"threads={CORES}",), is_beside_a_busy_process=True),
         Arm("threads that adapt, beside a busy process", is_beside_a_busy_process=True),
+    ),
+    "one-thread": (
+        Arm("a thread a core, beside a busy process", (f"threads={CORES}",), is_beside_a_busy_process=True),
+        Arm("one thread, beside a busy process", ("threads=1",), is_beside_a_busy_process=True),
     ),
     "busy": (Arm("alone"), Arm("beside a busy process", is_beside_a_busy_process=True)),
     "engine": (Arm("a plain script in fp32", is_plain_script=True), Arm("this engine")),
@@ -60,6 +66,7 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
     """Returns the median images/s of training steps on CIFAR-10's first images, and the peak memory."""
     from sprintnet import runtime
     from sprintnet.data import sources
+    from sprintnet.data.augment import resize
     from sprintnet.models import winograd
     from sprintnet.preparation import prepare, whiten
     from sprintnet.training.optim import set_learning_rates
@@ -82,8 +89,8 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
         batch_size, laps = config.batch_size, []
         with Threads(context) as threads:
             last = time.perf_counter()
-            for batch in loader.epoch(0, 0, config.augment):
-                step(*batch)
+            for images, labels in loader.epoch(0, 0, config.augment):
+                step(resize(images, arm.resolution), labels)
                 threads.adapt()
                 laps.append(time.perf_counter() - last)
                 last = time.perf_counter()
@@ -141,7 +148,7 @@ def main() -> None:
                 "peak_gib": {
                     arm.label: max(entry["peak_gib"] for entry in side) for arm, side in zip(arms, found, strict=True)
                 },
-                "clock": f"median of {STEPS} steps: order, augmentation, forward, backward, update, at full resolution",
+                "clock": f"median of {STEPS} steps: order, augmentation, forward, backward, update",
             },
         )
         print(f"{options.recipe}, {name}: {medians[1] / medians[0]:.2f} times as fast")

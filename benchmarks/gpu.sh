@@ -1,18 +1,28 @@
 #!/bin/sh
 # Fills the GPU rows, on a machine with one, CIFAR-10 in the cache and nothing else running:
 #     sh benchmarks/gpu.sh PATH_OF_PEERS
-# where PATH_OF_PEERS holds the peers' published scripts: airbench94_muon.py, cifar10_speedrun.py (hiverge).
-# Not run yet: no GPU was at hand when it was written.
+# where PATH_OF_PEERS holds the peers' published scripts: airbench94_muon.py, airbench95.py, airbench96_faster.py, and hiverge's
+# cifar10_speedrun.py. Not run yet: no GPU was at hand when it was written.
 set -eu
 peers=$1
 cd "$(dirname "$0")/.."
 
-sprintnet benchmark sprint94
-sprintnet benchmark davidnet
-sprintnet study sprint94 --seeds 100 --name gpu-sprint94 --resume
-sprintnet study davidnet --seeds 5 --name gpu-davidnet --resume
-python benchmarks/record.py sprint94-gpu runs/study/gpu-sprint94/seed-*
-python benchmarks/record.py davidnet-24-epochs-gpu runs/study/gpu-davidnet/seed-*
-for script in airbench94_muon cifar10_speedrun; do
-    python benchmarks/side_by_side.py "$peers/$script.py" sprint94 --rounds 10
+study() { # RECIPE SEEDS ROW
+    sprintnet study "$1" --seeds "$2" --name "gpu-$1" --resume
+    python benchmarks/record.py "$3" "runs/study/gpu-$1"/seed-*
+}
+beside() { # SCRIPT RECIPE: the first training of each process is not counted
+    python benchmarks/side_by_side.py "$peers/$1.py" "$2" --rounds 10 --warm-ups 1
+}
+
+for recipe in sprint94 davidnet; do
+    sprintnet benchmark "$recipe"
 done
+study sprint94 100 sprint94-gpu
+study sprint95 20 sprint95-gpu
+study sprint96 20 sprint96-gpu
+study davidnet 5 davidnet-24-epochs-gpu
+beside airbench94_muon sprint94
+beside cifar10_speedrun sprint94
+beside airbench95 sprint95
+beside airbench96_faster sprint96

@@ -6,23 +6,29 @@ Each file named here gives its newest row (benchmarks/record.py makes them); the
 """
 
 import json
+import tomllib
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sprintnet.config import load_config
 from sprintnet.reporting.curves import accuracy_over_time
 from sprintnet.reporting.style import save
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 ROWS = {
-    "sprint94": "`train` (sprint94)",
-    "smoke": "`train smoke`",
-    "davidnet-24-epochs": "`train davidnet`, 24 epochs, earlier augmentation and staircase",
-    "davidnet-3-epochs-by-step": "`train davidnet epochs=3 schedule.interval=step`, earlier augmentation",
-    "sprint94-gpu": "`train` (sprint94) on a GPU",
-    "davidnet-24-epochs-gpu": "`train davidnet` on a GPU",
+    "sprint94": "sprint94",
+    "sprint95": "sprint95",
+    "sprint96": "sprint96",
+    "davidnet-24-epochs": "davidnet",
+    "smoke": "smoke",
+    "sprint94-gpu": "sprint94",
+    "sprint95-gpu": "sprint95",
+    "sprint96-gpu": "sprint96",
+    "davidnet-24-epochs-gpu": "davidnet",
 }
+"""File -> recipe."""
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
 HEAD = "| command | hardware | n | accuracy, plain | with six views | training | six views | images/s |\n|" + "---|" * 8
 
@@ -42,15 +48,30 @@ def share(figures: dict[str, float] | None) -> str:
     return f"{figures['mean']:.2%}{spread}"
 
 
-def line(command: str, row: dict[str, Any] | None) -> str:
+def command(recipe: str, row: dict[str, Any]) -> str:
+    """Returns what trains with the row's settings, as the recipe stands now."""
+    now, then = (flat(tomllib.loads(text)) for text in (load_config(recipe).to_toml(), row["settings"]))
+    changed = [f"{key}={json.dumps(then[key])}" for key in then if now.get(key) != then[key]]
+    return f"`{' '.join(['train', recipe, *changed])}`"
+
+
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def line(name: str, row: dict[str, Any] | None) -> str:
     """Returns the table's line about a row."""
     if row is None:
-        return f"| {command} | any | 0 | not measured | | | | |"
+        return f"| `train {ROWS[name]}` | {'a GPU' if name.endswith('-gpu') else 'any'} | 0 | not measured | | | | |"
     hardware = row["gpu"] or f"{row['cores']} cores, {row['cpu']}"
     views = row.get("six_views")
     seconds = f"{views['seconds']['mean']:.0f} s" if views else "-"
     return (
-        f"| {command} | {hardware}, {row['precision']} | {row['n']} | {share(row['test_accuracy'])} "
+        f"| {command(ROWS[name], row)} | {hardware}, {row['precision']} | {row['n']} | {share(row['test_accuracy'])} "
         f"| {share(views['accuracy'] if views else None)} | {row['train_seconds']['mean']:.0f} s | {seconds} "
         f"| {row['images_per_second']['mean']:,.0f} |"
     )
@@ -59,17 +80,21 @@ def line(command: str, row: dict[str, Any] | None) -> str:
 def main() -> None:
     """Replaces the table and the picture."""
     rows = {name: newest(name) for name in ROWS}
-    table = "\n".join([HEAD, *(line(command, rows[name]) for name, command in ROWS.items())])
+    table = "\n".join([HEAD, *(line(name, row) for name, row in rows.items())])
     readme = ROOT / "README.md"
     text = readme.read_text("utf-8")
     start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
     readme.write_text(f"{text[:start]}\n{table}\n{text[end:]}", "utf-8")
-    curves = {}
+    curves, six_views = {}, {}
     for name, row in rows.items():
         if row and "epoch_train_seconds" in row:  # the first seed's
             epochs = zip(row["epoch_train_seconds"][0], row["epoch_val_accuracy"][0], strict=True)
             curves[name] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]
-    save(partial(accuracy_over_time, curves, 0.94), ROOT / "docs" / "accuracy_over_time").unlink()  # the page shows the SVGs
+            if views := row.get("six_views"):
+                six_views[name] = {key: figures["mean"] for key, figures in views.items()}
+    save(
+        partial(accuracy_over_time, curves, 0.94, six_views), ROOT / "docs" / "accuracy_over_time"
+    ).unlink()  # the page shows the SVGs
 
 
 if __name__ == "__main__":

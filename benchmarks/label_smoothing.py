@@ -17,7 +17,7 @@ from sprintnet.study import figures, read_runs, run_study, summarise
 ROOT = Path(__file__).parents[1]
 SMOOTHINGS = (0.0, 0.1, 0.2)
 SEEDS = 5
-SETTINGS = ["epochs=6", "model.width=32", "data.val=0.1", "tta=0"]
+SETTINGS = ["epochs=6", "model.width=32", "optim.head_lr=335", "data.val=0.1", "tta=0"]
 COLUMNS = ("accuracy", "ECE", "temperature", "ECE at temperature")
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
 

@@ -61,6 +61,7 @@ def row(runs: list[RunFolder]) -> dict[str, object]:
         "images_per_second": spread([entry["images_per_second"] for entry in metrics]),
         "command_seconds": [entry["command_seconds"] for entry in metrics],
         "skipped_steps": [entry["skipped_steps"] for entry in metrics],
+        "peak_gib": [entry["peak_gib"] for entry in metrics],
         "epoch_train_seconds": [[float(line["train_seconds"]) for line in table] for table in tables],
         "epoch_val_accuracy": [[float(line["val_accuracy"]) for line in table] for table in tables],
         "clock": CLOCK,

@@ -3,7 +3,8 @@
     python benchmarks/side_by_side.py PATH/airbench94_muon.py sprint94 --rounds 2
 
 Both clocks cover whitening, data order, augmentation, training and all answers with six views (of the recipe: for the
-unsure); neither covers start, loading and the evaluations between epochs. Each training is a process of its own; nothing else
+unsure); neither covers start, loading and the evaluations between epochs. Each training is a process of its own, which with
+`--warm-ups 1` (on a GPU, where compiling and loading kernels take longer than training) trains once more before; nothing else
 should run beside it. Appends a row to benchmarks/results/side-by-side.jsonl.
 """
 
@@ -20,22 +21,30 @@ from sprintnet.run import append_row, read_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "side-by-side.jsonl"
+TRAINING = """
+import sys
+from pathlib import Path
+import sprintnet
+recipe, folder, *seeds = sys.argv[1:]
+for seed in seeds:
+    sprintnet.train(sprintnet.load_config(recipe, [f"seed={seed}"]), sprintnet.RunFolder(Path(folder) / seed))
+"""
 
 
-def train_peer(script: Path) -> dict[str, float]:
-    """Returns accuracy with six views and seconds of one training by the peer's script."""
-    command = [sys.executable, str(HERE / "peer.py"), str(script)]
+def train_peer(script: Path, warm_ups: int) -> dict[str, float]:
+    """Returns accuracy with six views and seconds of one training by the peer's script, the last of its process."""
+    command = [sys.executable, str(HERE / "peer.py"), str(script), "--runs", str(warm_ups + 1)]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    found: dict[str, float] = json.loads(printed.splitlines()[-1])["runs"][0]
+    found: dict[str, float] = json.loads(printed.splitlines()[-1])["runs"][-1]
     return found
 
 
-def train_recipe(recipe: str, seed: int) -> dict[str, float]:
-    """Returns accuracy with six views and seconds of one training by the recipe."""
+def train_recipe(recipe: str, seed: int, warm_ups: int) -> dict[str, float]:
+    """Returns accuracy with six views and seconds of one training by the recipe, the last of its process."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "sprintnet", "train", recipe, f"seed={seed}", "--name", "run", "--no-report"]
-        subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
-        metrics = read_json(Path(folder) / "runs" / "train" / "run" / "metrics.json")
+        command = [sys.executable, "-c", TRAINING, recipe, folder, *map(str, range(seed, seed + warm_ups + 1))]
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        metrics = read_json(Path(folder) / str(seed + warm_ups) / "metrics.json")
     tta = metrics["test"]["tta"]
     return {"accuracy": tta["accuracy"], "seconds": metrics["train_seconds"] + tta["seconds"]}
 
@@ -46,14 +55,15 @@ def main() -> None:
     parser.add_argument("script", type=Path, help="the peer's script, fetched by you")
     parser.add_argument("recipe")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--warm-ups", type=int, default=0)
     options = parser.parse_args()
     if not load_config(options.recipe).tta:
         parser.error(f"{options.recipe} has no six views (tta), which the peer's clock and accuracy include")
     peer, recipe = [], []
     for round_number in range(options.rounds):
-        peer.append(train_peer(options.script))
+        peer.append(train_peer(options.script, options.warm_ups))
         print(options.script.stem, peer[-1], flush=True)
-        recipe.append(train_recipe(options.recipe, round_number))
+        recipe.append(train_recipe(options.recipe, round_number, options.warm_ups))
         print(options.recipe, recipe[-1], flush=True)
     ratio = statistics.median(run["seconds"] for run in peer) / statistics.median(run["seconds"] for run in recipe)
     append_row(
@@ -63,6 +73,7 @@ def main() -> None:
             "recipe": options.recipe,
             "settings": load_config(options.recipe).to_toml(),
             "n": options.rounds,
+            "warm_ups": options.warm_ups,
             "peer_runs": peer,
             "recipe_runs": recipe,
             "ratio_of_median_seconds": ratio,

@@ -48,7 +48,7 @@ print(sprintnet.layer_table(sprintnet.build_model(config.model, classes, shape),
 # the sweep suggests; `optim.max_lr=auto` would train at the steepest slope.
 
 # %%
-finder = sprintnet.RunFolder("runs/lr/notebook")
+finder = sprintnet.RunFolder(f"runs/lr/{recipe}-notebook")
 for found in sprintnet.find_learning_rates(config, finder):
     print({name: f"{rate:.3g}" for name, rate in found["suggestions"].items()}, f"recipe: {config.peak_lr:g}")
 Image(sprintnet.draw_one(finder, "lr_finder"))
@@ -58,7 +58,7 @@ Image(sprintnet.draw_one(finder, "lr_finder"))
 # The table is the article's. Interrupted, it goes on with `resume=True`.
 
 # %%
-run = sprintnet.RunFolder("runs/train/notebook")
+run = sprintnet.RunFolder(f"runs/train/{recipe}-notebook")
 metrics = sprintnet.train(config, run, resume=True)
 print(f"test accuracy {metrics['test']['accuracy']:.2%} after {metrics['train_seconds']:.0f} s of training")
 

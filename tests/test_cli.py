@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from conftest import SAMPLE, Command
-from sprintnet import cli, verbs
+from sprintnet import cli
+from sprintnet.arguments import recipe_and_overrides
 
 ARTICLE = (Path(__file__).parent / "reference" / "article_training.txt").read_text().splitlines()
 
@@ -109,7 +110,7 @@ def test_train_then_val_then_resume(sprintnet: Command, tmp_path: Path, tiny: li
     assert "airplane" in evaluated.stdout
     missing = sprintnet("val", str(run), "--split", "val")
     assert missing.returncode == 2
-    assert "this run has train, test; train with data.val=0.1" in missing.stderr
+    assert "this run has train, test; one that is trained with data.val=0.1" in missing.stderr
 
     resumed = sprintnet("train", "davidnet", *tiny, "--resume")
     assert resumed.returncode == 0
@@ -185,4 +186,4 @@ def test_a_missing_extra_says_the_line_that_installs_it(
     ],
 )
 def test_overrides_have_two_spellings(words: list[str], expected: tuple[str, list[str]]) -> None:
-    assert verbs._recipe_and_overrides(words) == expected
+    assert recipe_and_overrides(words) == expected

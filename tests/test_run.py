@@ -27,6 +27,14 @@ def test_fresh_runs_are_numbered_and_resume_takes_the_newest(tmp_path: Path) -> 
     assert new_run("davidnet", exact=False, resume=True, parent=tmp_path).path.name == "davidnet-3"
 
 
+def test_a_study_killed_in_its_first_run_is_the_newest(tmp_path: Path) -> None:
+    for name, file in (("davidnet", "config.toml"), ("davidnet-2", "seed-0/config.toml")):
+        (tmp_path / name / file).parent.mkdir(parents=True)
+        (tmp_path / name / file).touch()
+    assert new_run("davidnet", exact=False, resume=True, parent=tmp_path).path.name == "davidnet-2"
+    assert new_run("davidnet", exact=False, resume=False, parent=tmp_path).path.name == "davidnet-3"
+
+
 def test_resuming_a_run_that_never_began_starts_it(tmp_path: Path) -> None:
     assert new_run("davidnet", exact=False, resume=True, parent=tmp_path).path == tmp_path / "davidnet"
 

@@ -1,11 +1,13 @@
 """The command line: what can be typed, and the exit code and message of whatever goes wrong."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 from sprintnet import __version__, verbs
+from sprintnet.arguments import DEFAULT_RECIPE
 from sprintnet.errors import SettingsError, SprintNetError
 
 EXTRA_OF_MODULE = {
@@ -20,6 +22,8 @@ EXTRA_OF_MODULE = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code, which the README documents; a user's mistake is one message, no traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
     options, words = _parser().parse_known_args(arguments)
     try:
         options.run(options, words)
@@ -57,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
     overrides = "[RECIPE] [KEY=VALUE | --KEY VALUE]..."
     switches = "[--name NAME] [--resume] [--tensorboard] [--no-report]"
-    usage = f"sprintnet train {overrides} {switches}   (default: {verbs.DEFAULT_RECIPE})"
+    usage = f"sprintnet train {overrides} {switches}   (default: {DEFAULT_RECIPE})"
     verb = add("train", verbs.train, usage, help=False)
     verb.add_argument("-h", "--help", action="store_true", help="show this and every setting of the recipe")
     verb.add_argument("--name", default="", help="name of the run folder under runs/train (default: the recipe's)")
@@ -84,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb = add("report", verbs.report, "sprintnet report RUN [RUN...] [--output FILE]")
     verb.add_argument("folders", metavar="RUN", nargs="+", help="run folders; of several: one page, side by side")
-    verb.add_argument("--output", default="comparison.html", help="the page of several runs (default: comparison.html)")
+    verb.add_argument(
+        "--output", default="", metavar="FILE", help="the page (default: RUN/report.html; of several: comparison.html)"
+    )
     verb = add("lr-find", verbs.lr_find, f"sprintnet lr-find {overrides} [--seeds N] [--lowest LR] [--highest LR] [--rates N]")
     verb.add_argument("--seeds", type=int, default=1, help="sweeps, from the recipe's seed upwards (default: 1)")
     verb.add_argument("--lowest", type=float, default=1e-7, help="the first rate (default: 1e-7)")
@@ -105,5 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    print(f"sprintnet: {message}", file=sys.stderr)
+    """Prints a message, in which names that users gave may hold anything, and returns the exit code."""
+    shown = "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in message)
+    print(f"sprintnet: {shown}", file=sys.stderr)
     return exit_code

@@ -1,5 +1,6 @@
 """What figures need and no other file of a run holds (pictures, schedule, layers), kept so that drawing needs no torch."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from sprintnet.preparation import Splits
 from sprintnet.run import RunFolder, write_arrays, write_json
 from sprintnet.training.schedule import factor_at
 
-SHOWN, VARIANTS = 8, 3
+SHOWN, VARIANTS = 10, 3
 """Images beside their augmented selves, and how many such selves."""
 MOST_WRONG = 1000
 """Wrong answers whose pictures are kept, the surest first."""
@@ -53,9 +54,7 @@ def keep_evidence(
         schedule_lr=[config.peak_lr * factor_at(config.schedule, config.epochs, position) for position in positions],
         schedule_momentum=np.full(len(positions), config.filter_momentum),
     )
-    table = layer_table(model, train.image_shape)
-    layers = [{"type": layer.type, "shape": layer.shape, "parameters": layer.parameters} for layer in table.layers]
-    write_json(run.network, {"input_shape": table.input_shape, "parameters": table.parameters, "layers": layers})
+    write_json(run.network, asdict(layer_table(model, train.image_shape)))
 
 
 def _one_a_class(images: ImageDataset) -> ImageDataset:

@@ -19,6 +19,7 @@ from sprintnet.pipeline import TrainedModel
 from sprintnet.run import RunFolder, read_arrays, write_arrays
 
 BATCH = 100
+RANDOM_MAPS = 8
 PREDICTED, TRUE = "predicted", "true"
 
 Faithfulness = dict[str, dict[str, float]]
@@ -49,11 +50,17 @@ def explain_files(
                 f"{file}: {image.shape[1]}x{image.shape[0]} pixels of {image.shape[2]} channels; "
                 f"the network takes {width}x{height} of {channels}: convert it"
             )
-    return explain(run.file_explanations, trained, np.stack(images), None, about, layer)
+    return explain(run.file_explanations, trained, np.stack(images), None, about, layer, files)
 
 
 def explain(
-    place: Path, trained: TrainedModel, images: Images, labels: Labels | None, about: str = PREDICTED, layer: str = ""
+    place: Path,
+    trained: TrainedModel,
+    images: Images,
+    labels: Labels | None,
+    about: str = PREDICTED,
+    layer: str = "",
+    files: Sequence[str] | None = None,
 ) -> Faithfulness:
     """Returns, for each map, how faithful it is, and keeps images and maps in the archive `place` (images, facts, `map NAME`).
 
@@ -72,18 +79,14 @@ def explain(
         name: torch.cat([class_maps(trained.model, part, chosen, members) for part, chosen in _split(pixels, classes)])
         for name, members in layers.items()
     }
-    # as coarse as a map of the last layer: noise of single pixels would destroy the picture, whatever it hides
-    coarse = torch.rand(len(images), 1, 4, 4, generator=torch.Generator().manual_seed(0)).to(pixels.device)
-    noise = F.interpolate(coarse, size=pixels.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-    figures = {
-        name: _faithfulness(trained.model, pixels, classes, values) for name, values in {**maps, "random": noise}.items()
-    }
+    figures = {name: _faithfulness(trained.model, pixels, classes, values) for name, values in maps.items()}
+    figures["random"] = _of_random_maps(trained.model, pixels, classes, next(iter(layers.values()))[0])
     answers = []
     for index, (row, chosen) in enumerate(zip(probabilities.cpu(), classes.tolist(), strict=True)):
         answer = int(row.argmax())
         true = None if labels is None else trained.classes[labels[index]]
         found = {"predicted": trained.classes[answer], "confidence": float(row[answer]), "true": true}
-        answers.append({**found, "asked": trained.classes[chosen]})
+        answers.append({**found, "asked": trained.classes[chosen], "file": files[index] if files else None})
     facts = json.dumps({"about": about, "answers": answers, "faithfulness": figures})
     arrays: dict[str, Any] = {f"map {name}": values.half().cpu().numpy() for name, values in maps.items()}
     write_arrays(place, images=images, facts=np.array(facts), **arrays)
@@ -126,6 +129,19 @@ def _faithfulness(model: nn.Module, pixels: Tensor, classes: Tensor, maps: Tenso
     parts = [(len(part), faithfulness(model, part, *rest)) for part, *rest in _split(pixels, classes, maps)]
     deletion, insertion = (sum(count * scores[i] for count, scores in parts) / len(pixels) for i in (0, 1))
     return {"deletion": deletion, "insertion": insertion}
+
+
+def _of_random_maps(model: nn.Module, pixels: Tensor, classes: Tensor, layer: str) -> dict[str, float]:
+    """Returns the mean figures of maps of noise, as coarse as the layer's: that of single pixels would hide everything."""
+    with recorded(model, [layer]) as outputs, torch.no_grad():
+        model(pixels[:1])
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(RANDOM_MAPS):
+        coarse = torch.rand(len(pixels), 1, *outputs[layer].shape[2:], generator=generator).to(pixels.device)
+        noise = F.interpolate(coarse, size=pixels.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+        found.append(_faithfulness(model, pixels, classes, noise))
+    return {key: sum(scores[key] for scores in found) / RANDOM_MAPS for key in found[0]}
 
 
 def _split(*tensors: Tensor) -> Any:

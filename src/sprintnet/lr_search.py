@@ -6,14 +6,16 @@ from typing import Any
 
 from sprintnet import runtime
 from sprintnet.config import Config, differences, load_config
+from sprintnet.data.augment import resize
 from sprintnet.errors import SettingsError
 from sprintnet.preparation import load_splits, prepare, whiten
 from sprintnet.reporting.progress import track
-from sprintnet.run import RunFolder, read_json, write_atomic, write_json
+from sprintnet.run import RunFolder, consistent, read_json, write_atomic, write_json
 from sprintnet.training.lr_finder import sweep
+from sprintnet.training.schedule import resolution_at
 
 TAKEN = "steepest"
-"""The suggestion that training takes; sprint94's valley lies a hundred times below its peak (LOG.md)."""
+"""The suggestion that training takes; sprint94's valley lies far below its peak (LOG.md)."""
 
 
 def find_learning_rates(
@@ -27,13 +29,15 @@ def find_learning_rates(
     """
     if folder.config.exists() and (changed := differences(load_config(folder.config), config)):
         raise SettingsError(f"{folder.path}: holds a run of other settings ({', '.join(changed)}); choose another folder")
+    images, resolution = load_splits(config)["train"], resolution_at(config.schedule, config.epochs, 0)
     found = []
     for seed in range(config.seed, config.seed + seeds):
         context = runtime.start(config.device, config.precision, config.threads, seed)
-        step, loader = prepare(config, load_splits(config)["train"], context)
+        step, loader = prepare(config, images, context)
         whiten(step.model, loader)
         batches = track(itertools.islice(loader.endless(seed, config.augment), rates), rates, f"seed {seed}")
-        curve = sweep(step, batches, config.peak_lr, lowest, highest, rates)
+        as_trained = ((resize(images, resolution), labels) for images, labels in batches)  # as training begins
+        curve = sweep(step, as_trained, config.peak_lr, lowest, highest, rates)
         found.append({"seed": seed, **asdict(curve), "suggestions": curve.suggestions()})
     folder.path.mkdir(parents=True, exist_ok=True)
     write_atomic(folder.config, config.to_toml())
@@ -48,10 +52,10 @@ def at_found_rate(config: Config, run: RunFolder) -> Config:
     """
     if not config.find_rate:
         return config
-    if run.lr_finder.exists() or run.checkpoint.exists():
-        found = read_json(run.lr_finder)["sweeps"]
-    else:
-        found = find_learning_rates(config, run)
-    rate = found[0]["suggestions"][TAKEN]
+    if not (run.lr_finder.exists() or run.checkpoint.exists()):
+        find_learning_rates(config, run)
+    found = read_json(run.lr_finder)
+    with consistent(run):
+        rate = float(found["sweeps"][0]["suggestions"][TAKEN])
     run.log(f"learning-rate finder: a peak of {rate:.3g} ({TAKEN}); the recipe's is {config.peak_lr:g}")
     return config.with_peak(rate)

@@ -27,6 +27,7 @@ from sprintnet.reporting.progress import track
 from sprintnet.reporting.table import RULE, table_row, training_header
 from sprintnet.run import (
     RunFolder,
+    consistent,
     open_run,
     read_arrays,
     read_json,
@@ -126,9 +127,10 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedMo
     config = load_config(run.config, overrides)
     context = runtime.start(config.device, config.precision, config.threads, config.seed)
     model, facts = load_model(run.weights)
-    normalisation = Normalisation(tuple(facts["mean"]), tuple(facts["std"]))
-    classes, shape = tuple(facts["classes"]), tuple(facts["image_shape"])
-    return TrainedModel(on_device(model, context), classes, normalisation, context, facts["temperature"], shape), config
+    with consistent(run):
+        normalisation = Normalisation(tuple(facts["mean"]), tuple(facts["std"]))
+        classes, shape, temperature = tuple(facts["classes"]), tuple(facts["image_shape"]), facts["temperature"]
+    return TrainedModel(on_device(model, context), classes, normalisation, context, temperature, shape), config
 
 
 def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
@@ -142,7 +144,10 @@ def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
     step, loader = prepare(config, images, context)
     record = environment(**context.describe(), data_sha256=digest(*splits.values()))
     if is_resumed:
-        _refuse_other_surroundings(read_json(run.environment), record, run)
+        before = read_json(run.environment)
+        _refuse_other_surroundings(before, record, run)
+        if before["commit"] != record["commit"]:
+            record["commit"] = f"{before['commit']} + {record['commit']}"
     write_json(run.environment, record)
     write_atomic(run.config, given.to_toml())
 
@@ -211,7 +216,7 @@ def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder)
     rows = [
         {"split": name, **row}
         for name, (found, _) in assessed.items()
-        for row in prediction_rows(found["logits"], found["labels"], trained.classes)
+        for row in prediction_rows(found["logits"], found["labels"], trained.classes, splits[name].files)
     ]
     write_rows(run.prediction_table, rows)
     return {name: figures for name, (_, figures) in assessed.items()}, trained.temperature
@@ -233,6 +238,6 @@ def _refuse_other_surroundings(old: Mapping[str, Any], new: Mapping[str, Any], r
     for key, remedy in (("data_sha256", "restore the data"), ("precision", f"add precision={old['precision']}")):
         if old[key] != new[key]:
             raise SettingsError(f"--resume: {run.path} began with {key} {old[key]}, now it is {new[key]}; {remedy}")
-    moved = [key for key in ("versions", "device", "gpu", "cpu", "threads") if old[key] != new[key]]
+    moved = [key for key in ("commit", "versions", "device", "gpu", "cpu", "threads") if old[key] != new[key]]
     if moved:
-        run.log(f"resuming on another machine or set-up ({', '.join(moved)}): the result may differ in its last bits")
+        run.log(f"resuming by other code or on another machine ({', '.join(moved)}): the result may differ in its last bits")

@@ -39,10 +39,10 @@ def prepare(config: Config, images: ImageDataset, context: Runtime) -> tuple[Ste
 
     Raises SettingsError for settings that do not fit the images.
     """
-    if len(images) % config.batch_size == 1:
+    if len(images) // -(-len(images) // config.batch_size) < 2:
         raise SettingsError(
-            f"batch_size={config.batch_size}: leaves one of the {len(images):,} training images alone in the last batch, "
-            f"too few for batch norm; use {config.batch_size + 1}"
+            f"batch_size={config.batch_size}: leaves one of the {len(images):,} training images alone in a batch, too few for "
+            f"batch norm; use {config.batch_size + 1}"
         )
     if config.augment.cutout > min(images.image_shape[:2]):
         raise SettingsError(f"augment.cutout={config.augment.cutout}: larger than the images; use at most half their side")

@@ -5,9 +5,11 @@ import datetime
 import io
 import json
 import os
+import shlex
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,12 +124,12 @@ class RunFolder:
     def log(self, line: str) -> None:
         """Prints a line and appends it to log.txt."""
         print(line, flush=True)
-        with self.log_text.open("a", encoding="utf-8") as file:
+        with self.log_text.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(line + "\n")
 
 
 def new_run(name: str, *, exact: bool, resume: bool, parent: Path = TRAIN_FOLDER) -> RunFolder:
-    """Returns the folder for a run called `name`, which is not made yet; one without settings in it counts as free.
+    """Returns the folder for a run called `name`, which is not made yet; one in which no run has begun counts as free.
 
     A fresh run takes `name`, or `name-2`, `name-3`, ... where that exists; resuming takes the newest of them. With `exact`
     (the user chose the name) nothing is counted on: a fresh run refuses a folder that exists.
@@ -135,13 +137,18 @@ def new_run(name: str, *, exact: bool, resume: bool, parent: Path = TRAIN_FOLDER
     if Path(name).name != name or name in ("", ".", "..") or set(name) & set("\\\0"):
         raise SettingsError(f"--name {name!r}: must be one folder name; the run is kept under {parent}")
     taken = [RunFolder(parent / name)]
-    while not exact and (numbered := RunFolder(parent / f"{name}-{len(taken) + 1}")).config.exists():
+    while not exact and _is_begun(numbered := RunFolder(parent / f"{name}-{len(taken) + 1}")):
         taken.append(numbered)
-    if resume or not taken[0].config.exists():
+    if resume or not _is_begun(taken[0]):
         return taken[-1]
     if exact:
         raise SettingsError(f"--name {name}: {taken[0].path} exists; choose another name, or continue that run with --resume")
     return RunFolder(parent / f"{name}-{len(taken) + 1}")
+
+
+def _is_begun(run: RunFolder) -> bool:
+    """Returns whether a run, or the first of a study, has settings there."""
+    return run.config.exists() or any(run.path.glob("seed-*/config.toml"))
 
 
 def open_run(path: str | Path) -> RunFolder:
@@ -242,13 +249,29 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
+@contextmanager
+def consistent(run: RunFolder) -> Iterator[None]:
+    """Raises SettingsError where the block finds that the run's files, readable as they are, lack what they should hold."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise SettingsError(f"{run.path}: its files do not fit together ({error!r}); repeat the run: {again(run)}") from None
+
+
+def again(run: RunFolder) -> str:
+    """Returns the command that repeats a run, for a shell."""
+    return shlex.join(["sprintnet", "train", str(run.config)])
+
+
 def _unreadable(path: Path, error: Exception) -> SettingsError:
     state = "missing" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
     run = RunFolder(path.parent)
     if path in (run.explanations, run.file_explanations):
-        remedy = f"sprintnet explain {run.path}"
+        remedy = shlex.join(["sprintnet", "explain", str(run.path)])
+    elif path == run.lr_finder:
+        remedy = f"find it again: {shlex.join(['sprintnet', 'lr-find', str(run.config)])}, or begin another run"
     elif run.checkpoint.exists():
         remedy = "the run is unfinished: remove the file and repeat the run's command with --resume"
     else:
-        remedy = f"repeat the run: sprintnet train {run.config}"
+        remedy = f"repeat the run: {again(run)}"
     return SettingsError(f"{path}: {state}; {remedy}")

@@ -4,6 +4,7 @@ import ctypes
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,4 +95,10 @@ def _keep_freed_memory() -> None:
 def _best_precision(device: str) -> str:
     if device == "cuda":
         return "fp16"
-    return "bf16" if cpu_flags() & {"amx_bf16", "avx512_bf16"} else "fp32"
+    return "bf16" if multiplies_bf16(device) else "fp32"
+
+
+@cache
+def multiplies_bf16(device: str) -> bool:
+    """Returns whether products of bf16 matrices are fast on `cpu` or `cuda` here."""
+    return device == "cuda" or bool(cpu_flags() & {"amx_bf16", "avx512_bf16"})

@@ -6,19 +6,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sprintnet.arguments import overrides_in, recipe_and_overrides, refuse
 from sprintnet.errors import SettingsError
 
 if TYPE_CHECKING:
     from sprintnet.config import Config
     from sprintnet.run import RunFolder
 
-DEFAULT_RECIPE = "sprint94"
 MOST_EXPLAINED = 64
 
 
 def train(options: argparse.Namespace, words: list[str]) -> None:
     """Trains a recipe into a new run folder, or resumes one."""
-    recipe, overrides = _recipe_and_overrides(words)
+    recipe, overrides = recipe_and_overrides(words)
     if options.help:
         _train_help(options, recipe)
         return
@@ -28,7 +28,7 @@ def train(options: argparse.Namespace, words: list[str]) -> None:
     run = new_run(options.name or Path(recipe).stem, exact=bool(options.name), resume=options.resume)
 
     from sprintnet import pipeline
-    from sprintnet.reporting.table import result_lines
+    from sprintnet.reporting.evaluation import result_lines
 
     with contextlib.ExitStack() as stack:
         events = None
@@ -47,33 +47,42 @@ def train(options: argparse.Namespace, words: list[str]) -> None:
 
 def val(options: argparse.Namespace, words: list[str]) -> None:
     """Evaluates a finished run on one of its splits."""
-    overrides = _overrides(words)
-    from sprintnet.run import open_run, write_rows
+    overrides = overrides_in(words)
+    from sprintnet.run import open_run, read_json, write_rows
 
-    open_run(options.folder)
+    run = open_run(options.folder)
 
+    from sprintnet.data.dataset import digest
     from sprintnet.evaluation.metrics import prediction_rows
     from sprintnet.pipeline import load_run
     from sprintnet.preparation import load_splits
-    from sprintnet.reporting.table import evaluation_lines
+    from sprintnet.reporting.evaluation import evaluation_lines
 
     trained, config = load_run(options.folder, overrides)
     splits = load_splits(config)
     if options.split not in splits:
         raise SettingsError(
-            f"--split {options.split}: this run has {', '.join(splits)}; train with data.val=0.1 to hold out a part"
+            f"--split {options.split}: this run has {', '.join(splits)}; one that is trained with data.val=0.1 holds a part out"
+        )
+    if options.split != "test" and digest(*splits.values()) != read_json(run.environment)["data_sha256"]:
+        raise SettingsError(
+            f"--split {options.split}: these are not the splits that the run was trained on, so images that it has learned "
+            "could count as held out; restore the data, and leave out overrides of seed and data"
         )
     found, figures = trained.assess(splits[options.split], config.tta)
     print(f"{options.folder}: {options.split}, {figures['images']:,} images")
     print(*evaluation_lines(figures), sep="\n")
     if options.output:
-        write_rows(Path(options.output), prediction_rows(found["logits"], found["labels"], trained.classes))
+        write_rows(
+            Path(options.output),
+            prediction_rows(found["logits"], found["labels"], trained.classes, splits[options.split].files),
+        )
         print(f"a row an image: {options.output}")
 
 
 def study(options: argparse.Namespace, words: list[str]) -> None:
     """Trains a recipe under several seeds and states mean, spread and interval."""
-    recipe, overrides = _recipe_and_overrides(words)
+    recipe, overrides = recipe_and_overrides(words)
     if options.seeds < 2:
         raise SettingsError(f"--seeds {options.seeds}: a spread needs two or more")
     from sprintnet.run import STUDY_FOLDER, new_run
@@ -96,7 +105,7 @@ def study(options: argparse.Namespace, words: list[str]) -> None:
 
 def compare(options: argparse.Namespace, words: list[str]) -> None:
     """Says whether two studies differ by more than their spread."""
-    _refuse(words)
+    refuse(words)
     from sprintnet.reporting.statistics import comparison_lines
     from sprintnet.study import compare, figures, read_runs
 
@@ -109,7 +118,7 @@ def compare(options: argparse.Namespace, words: list[str]) -> None:
 
 def benchmark(options: argparse.Namespace, words: list[str]) -> None:
     """Measures a recipe on this machine: phases of a step, then a whole training."""
-    recipe, overrides = _recipe_and_overrides(words)
+    recipe, overrides = recipe_and_overrides(words)
     if not 0 < options.target <= 1:
         raise SettingsError(f"--target {options.target:g}: must be a share above 0 and at most 1, such as 0.94")
     from sprintnet.run import append_row, new_run, read_rows
@@ -137,7 +146,7 @@ def benchmark(options: argparse.Namespace, words: list[str]) -> None:
 
 def lr_find(options: argparse.Namespace, words: list[str]) -> None:
     """Sweeps the learning rate of a recipe and suggests where its peak should be."""
-    recipe, overrides = _recipe_and_overrides(words)
+    recipe, overrides = recipe_and_overrides(words)
     if options.seeds < 1 or options.rates < 10 or not 0 < options.lowest < options.highest:
         raise SettingsError("--seeds must be at least 1, --rates at least 10, and 0 < --lowest < --highest")
     from sprintnet.run import LR_FOLDER, new_run
@@ -158,7 +167,7 @@ def lr_find(options: argparse.Namespace, words: list[str]) -> None:
 def explain(options: argparse.Namespace, words: list[str]) -> None:
     """Shows where a network looks: Grad-CAM maps over images from files, or over its surest wrong answers."""
     files = [word for word in words if not word.startswith("--")]
-    _refuse([word for word in words if word.startswith("--")])
+    refuse([word for word in words if word.startswith("--")])
     if files and options.wrong is not None:
         raise SettingsError(f"--wrong {options.wrong}: beside image files; leave one of them out")
     wrong = 16 if options.wrong is None else options.wrong
@@ -171,7 +180,7 @@ def explain(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.explanation import explain_files, explain_wrong
     from sprintnet.pipeline import load_run
     from sprintnet.reporting.draw import draw_one
-    from sprintnet.reporting.statistics import faithfulness_lines
+    from sprintnet.reporting.evaluation import faithfulness_lines
 
     trained, _ = load_run(options.folder)
     if files:
@@ -186,24 +195,25 @@ def explain(options: argparse.Namespace, words: list[str]) -> None:
 
 def report(options: argparse.Namespace, words: list[str]) -> None:
     """Draws a finished run's figures and writes its page, report.html; of several runs: one page, side by side."""
-    _refuse(words)
+    refuse(words)
     from sprintnet.run import open_run
 
     runs = [open_run(folder) for folder in options.folders]
     if len(runs) > 1:
         from sprintnet.reporting.comparison import write_comparison
 
-        write_comparison(runs, Path(options.output))
-        print(f"report: {options.output}")
+        page = Path(options.output or "comparison.html")
+        write_comparison(runs, page)
+        print(f"report: {page}")
         return
     from sprintnet.reporting.report import write_report
 
-    print(f"report: {write_report(runs[0])}")
+    print(f"report: {write_report(runs[0], Path(options.output) if options.output else None)}")
 
 
 def summary(options: argparse.Namespace, words: list[str]) -> None:
     """Prints a recipe's layer table, then its learning rate and momentum epoch by epoch."""
-    recipe, overrides = _recipe_and_overrides(words)
+    recipe, overrides = recipe_and_overrides(words)
     from sprintnet.config import load_config
     from sprintnet.data.sources import classes_and_image_shape
 
@@ -222,7 +232,7 @@ def summary(options: argparse.Namespace, words: list[str]) -> None:
 
 def fetch(options: argparse.Namespace, words: list[str]) -> None:
     """Puts a named data set into the cache."""
-    _refuse(words)
+    refuse(words)
     from sprintnet.data.sources import cache_folder, fetch_cifar10
 
     files = fetch_cifar10(options.source)
@@ -233,7 +243,7 @@ def fetch(options: argparse.Namespace, words: list[str]) -> None:
 
 def recipes(options: argparse.Namespace, words: list[str]) -> None:
     """Lists the shipped recipes with what to expect of each."""
-    _refuse(words)
+    refuse(words)
     from sprintnet.config import recipes
 
     for name, head in recipes().items():
@@ -250,13 +260,6 @@ def _explain_and_report(run: "RunFolder") -> None:
     run.log(f"report: {write_report(run)}")
 
 
-def _recipe_and_overrides(words: list[str]) -> tuple[str, list[str]]:
-    """Returns the recipe, which comes first or not at all, and the overrides."""
-    if words and "=" not in words[0] and not words[0].startswith("--"):
-        return words[0], _overrides(words[1:])
-    return DEFAULT_RECIPE, _overrides(words)
-
-
 def _config(recipe: str, overrides: list[str]) -> "Config":
     """Returns the settings of a recipe whose data can be had."""
     from sprintnet.config import load_config
@@ -265,17 +268,6 @@ def _config(recipe: str, overrides: list[str]) -> "Config":
     config = load_config(recipe, overrides)
     require(config.data.name)
     return config
-
-
-def _overrides(words: list[str]) -> list[str]:
-    """Returns `key=value` from the words of a command line, in which `--key value` and `--key=value` are other spellings."""
-    overrides, left = [], list(words)
-    while left:
-        word = left.pop(0)
-        if word.startswith("--") and "=" not in word:
-            word = f"{word}={left.pop(0)}" if left else word
-        overrides.append(word.removeprefix("--"))
-    return overrides
 
 
 def _train_help(options: argparse.Namespace, recipe: str) -> None:
@@ -288,8 +280,3 @@ def _train_help(options: argparse.Namespace, recipe: str) -> None:
     print(f"\nsettings of {recipe}:")
     with contextlib.suppress(SystemExit):
         tyro.cli(Config, default=load_config(recipe), args=["--help"], prog=f"sprintnet train {recipe}")
-
-
-def _refuse(words: list[str]) -> None:
-    if words:
-        raise SettingsError(f"not understood: {' '.join(words)}; see sprintnet --help")

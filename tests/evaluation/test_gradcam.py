@@ -32,7 +32,7 @@ def test_a_map_is_captums(name: str, layer: int) -> None:
     torch.testing.assert_close(class_maps(model, IMAGES, CLASSES, [chosen]), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_under_max_pool_and_linear_the_weights_are_the_class_weights_over_the_area() -> None:
+def test_under_max_pool_and_linear_a_map_weighs_channels_as_the_class_does() -> None:
     model = network("davidnet")
     with recorded(model, ["block2"]) as outputs, torch.no_grad():
         model(IMAGES)

@@ -82,6 +82,12 @@ def test_f1_intervals_cover_the_true_f1() -> None:
     assert covered >= 50  # 57 expected
 
 
+def test_f1_of_few_images_is_uncertain_even_where_all_or_none_are_right() -> None:
+    none, all_right = (class_table(np.array(counts), ("a", "b"))["a"] for counts in ([[0, 10], [0, 10]], [[10, 0], [0, 10]]))
+    assert none["f1_interval"][0] == 0 < none["f1_interval"][1]
+    assert all_right["f1_interval"][0] < 0.95 < all_right["f1_interval"][1]
+
+
 def test_a_class_without_images_or_answers_has_no_figures_and_makes_no_noise() -> None:
     figures = summarise(np.eye(3)[[0, 1, 0, 0]], np.array([0, 1, 1, 2]), ("a", "b", "c"))
     assert figures["accuracy"] == 0.5
@@ -100,6 +106,7 @@ def test_the_largest_confusions_come_first() -> None:
 
 def test_a_prediction_row_by_hand() -> None:
     logits = np.log(np.array([[0.7, 0.2, 0.1]]))
+    assert prediction_rows(logits, np.array([1]), ("a", "b", "c"), ["x/y.png"])[0]["file"] == "x/y.png"
     (row,) = prediction_rows(logits, np.array([1]), ("a", "b", "c"))
     assert row == {
         "index": 0, "true": "b", "predicted": "a", "confidence": "0.700000", "margin": "0.500000", "loss": "1.609438"

@@ -36,6 +36,21 @@ def test_every_line_of_the_articles_table() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["davidnet", "sprintnet"])
+def test_the_table_knows_blocks_and_what_skips_pass_by(name: str) -> None:
+    model = build_model(ModelSettings(name), 10, (32, 32, 3))  # type: ignore[arg-type]
+    table = layer_table(model, (32, 32, 3))
+    names = [layer.name for layer in table.layers]
+    assert table.blocks == model.feature_layers
+    assert all(any(name.startswith(f"{block}.") for name in names) for block in table.blocks)
+    assert len(table.skips) == {"davidnet": 2, "sprintnet": 1}[name]
+    for passed_by in table.skips:  # without these layers' part, the sum is what came in
+        assert all(model.get_submodule(part) for part in passed_by)
+        parent = model.get_submodule(passed_by[0].rpartition(".")[0])
+        assert len({part.rpartition(".")[0] for part in passed_by}) == 1
+        assert type(parent).__name__ in ("WyBlock", "Residual")
+
+
 def test_the_table_agrees_with_torchinfo_and_leaves_the_network_alone() -> None:
     model = build_model(ModelSettings(width=8), 7, (28, 28, 1))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -56,11 +56,19 @@ def test_thumbnails_keep_small_images_and_bound_large_ones() -> None:
 
 def test_the_network_has_a_box_a_layer_with_shape_and_parameters() -> None:
     layers = [
-        {"type": "Conv2d", "shape": [64, 32, 32], "parameters": 1728},
-        {"type": "BatchNorm2d", "shape": [64, 32, 32], "parameters": 128},
-        {"type": "Linear", "shape": [10], "parameters": 5130},
+        {"name": "stem", "type": "Conv2d", "shape": [64, 32, 32], "parameters": 1728},
+        {"name": "block.conv1", "type": "Conv2d", "shape": [64, 32, 32], "parameters": 36864},
+        {"name": "block.norm", "type": "BatchNorm2d", "shape": [64, 32, 32], "parameters": 128},
+        {"name": "block.conv2", "type": "Conv2d", "shape": [64, 32, 32], "parameters": 36864},
+        {"name": "linear", "type": "Linear", "shape": [10], "parameters": 5130},
     ]
-    axes = network_picture([3, 32, 32], layers).axes[0]
+    network = {"input_shape": [3, 32, 32], "layers": layers, "blocks": ["block"], "skips": [["block.conv2"]]}
+    axes = network_picture(network).axes[0]
     texts = [text.get_text() for text in axes.texts]
-    assert len(axes.patches) == 3  # the image, the convolution, the linear layer
-    assert {"3 x 32 x 32", "64 x 32 x 32", "10", "1,728", "5,130"} < set(texts)
+    *boxes, arrow = axes.patches
+    assert len(boxes) == 5  # the image, three convolutions, the linear layer
+    assert {"3 x 32 x 32", "64 x 32 x 32", "10", "1,728", "5,130", "block"} < set(texts)
+    (bracket,) = axes.lines
+    assert bracket.get_xdata()[0] < 2 < 3 < bracket.get_xdata()[-1] < 4  # round both of the block's convolutions
+    (start, _), (end, _) = arrow._posA_posB
+    assert (start, end) == (2, 3)  # by the block's second one

@@ -17,12 +17,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from conftest import SAMPLE, TINY, Command
 from sprintnet import pipeline
+from sprintnet.cli import main
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
-from sprintnet.explanation import explain_wrong
+from sprintnet.explanation import explain, explain_wrong
 from sprintnet.reporting.draw import draw_one
 from sprintnet.reporting.report import write_report
-from sprintnet.run import RunFolder, open_run, read_arrays, read_json, read_rows, write_arrays, write_rows
+from sprintnet.run import RunFolder, open_run, read_arrays, read_json, read_rows, write_arrays, write_json, write_rows
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
 LINES = "two\nlines $\\frac{$ \u2028"
@@ -148,12 +149,17 @@ def test_the_page_stays_small_with_many_and_large_pictures(run: RunFolder, tmp_p
     wrong = next(row for row in rows if row["true"] != row["predicted"])
     write_rows(copy.prediction_table, [{**wrong, "index": index} for index in range(1000)])
     write_arrays(copy.evidence, **{**evidence, "wrong_images": noise, "wrong_index": np.arange(1000)})
+    trained, _ = pipeline.load_run(copy.path)
+    explain(copy.explanations, trained, noise[:64, :32, :32], None)
     write_report(copy)
     assert copy.report.stat().st_size < 5_000_000
-    assert "surest of" in copy.report.read_text("utf-8")
+    page = copy.report.read_text("utf-8")
+    assert "surest of" in page
+    # a cell promises the pictures that are there, not those that found no room
+    assert f"show {page.count('<figcaption><b>')} pictures" in page
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light")])
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light"), (390, "dark")])
 def test_nothing_sticks_out_and_every_figure_is_drawn(page: Page, width: int, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     page.set_viewport_size({"width": width, "height": 800})
@@ -203,6 +209,41 @@ def test_an_unreadable_file_is_one_message_with_its_remedy(
     with pytest.raises(SettingsError, match=r"(missing|damaged|do not fit together).*repeat the run") as caught:
         write_report(open_run(copy))
     assert name in str(caught.value) or "do not fit together" in str(caught.value)
+
+
+@pytest.mark.parametrize("verb", ["report", "compare", "explain"])
+@pytest.mark.parametrize("content", ["{}", '{"test": {}}', "[]", "a,b\n1,2\n"])
+@pytest.mark.parametrize("name", ["metrics.json", "results.csv", "lr_finder.json"])
+def test_a_readable_file_of_something_else_is_one_message(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, verb: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    (copy / name).write_text(content)
+    others = [str(run.path)] if verb == "compare" else []
+    code = main([verb.replace("compare", "report"), str(copy), *others, *(["--output", str(tmp_path / "x")] if others else [])])
+    is_needed = {"report": True, "compare": name != "lr_finder.json", "explain": False}[verb]
+    assert code == (2 if is_needed else 0), capsys.readouterr().err
+    if is_needed:
+        assert "copy" in capsys.readouterr().err
+
+
+def test_an_older_table_of_layers_is_one_message_too(run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder(tmp_path / "copy")
+    shutil.copytree(run.path, copy.path)
+    network = read_json(copy.network)
+    del network["skips"]
+    write_json(copy.network, network)
+    with pytest.raises(SettingsError, match=r"do not fit together.*skips"):
+        write_report(copy)
+
+
+def test_the_page_goes_where_it_is_asked_to(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
+    before = run.report.read_bytes()
+    done = sprintnet("report", str(run.path), "--output", "page.html")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "page.html").stat().st_size > 100_000
+    assert run.report.read_bytes() == before
 
 
 def test_damaged_maps_are_made_again_by_explain_not_by_training(run: RunFolder, tmp_path: Path) -> None:
@@ -265,9 +306,23 @@ def test_val_says_what_the_run_says_and_writes_a_row_an_image(run: RunFolder, sp
         "most confused",
     ):
         assert text in done.stdout
+    assert "\x1b" not in done.stdout
+    assert re.search(r"^two lines \$\\frac\{\$ +10 ", done.stdout, re.MULTILINE)
     rows = read_rows(tmp_path / "rows.csv")
+    assert all(Path(row["file"]).is_file() for row in rows if "byte" not in row["true"])
     kept = [row for row in read_rows(run.prediction_table) if row["split"] == "test"]
     assert [row["predicted"] for row in rows] == [row["predicted"] for row in kept]
+
+
+@pytest.mark.parametrize("changed", ["seed=7", "data.val=0.3", f"data.name={SAMPLE}"])
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_images_that_a_run_has_learned_never_count_as_held_out(
+    run: RunFolder, sprintnet: Command, changed: str, split: str
+) -> None:
+    done = sprintnet("val", str(run.path), "--split", split, changed)
+    assert done.returncode != 0
+    assert "not the splits that the run was trained on" in done.stderr or "the data has the classes" in done.stderr
+    assert sprintnet("val", str(run.path), "--split", split).returncode == 0
 
 
 def test_no_report_leaves_the_page_out(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:

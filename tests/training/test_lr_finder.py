@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from conftest import SAMPLE, Command
-from sprintnet.config import load_config
+from sprintnet.config import load_config, recipes
 from sprintnet.errors import SettingsError
 from sprintnet.lr_search import TAKEN, find_learning_rates
 from sprintnet.pipeline import train
@@ -81,7 +81,40 @@ def test_suggestions_on_a_curve_whose_answers_are_known() -> None:
     found = curve(losses).suggestions()
     assert np.log10(found["steepest"]) == pytest.approx(-2, abs=0.06)
     assert np.log10(found["minimum"]) == pytest.approx(logs[losses.argmin()] - 1, abs=1e-6)
-    assert np.log10(found["valley"]) == pytest.approx(-4 + 3.5 * 2 / 3, abs=0.06)
+    assert np.log10(found["valley"]) == pytest.approx((-3.6 + logs[losses.argmin()]) / 2, abs=0.06)
+
+
+def smoothed(losses: list[float]) -> list[float]:
+    averages = np.zeros(len(losses) + 1)
+    for number, loss in enumerate(losses, 1):
+        averages[number] = 0.98 * averages[number - 1] + 0.02 * loss
+    return [average / (1 - 0.98**number) for number, average in enumerate(averages[1:].tolist(), 1)]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_noise_of_the_first_batches_suggests_nothing(seed: int) -> None:
+    logs = np.linspace(-7, 1, 100)  # level up to 10^-4, falls to 10^-1, rises
+    noise = np.random.default_rng(seed).normal(0, 0.1, 100)
+    losses = (2.3 - 0.9 * np.clip((logs + 4) / 3, 0, 1) + np.maximum(0, logs + 0.5) * 5 + noise).tolist()
+    found = Sweep((10**logs).tolist(), losses, smoothed(losses)).suggestions()
+    assert 1e-6 < found["steepest"] < 1
+    assert 1e-6 < found["valley"] < 1
+
+
+def test_the_first_loss_decides_nothing_even_where_it_is_far_off() -> None:
+    logs = np.linspace(-4, 0, 81)
+    losses = 2 - 1 / (1 + np.exp(-6 * (logs + 2)))
+    losses[0] = 9
+    assert np.log10(curve(losses).suggestions()["steepest"]) == pytest.approx(-2, abs=0.06)
+
+
+@pytest.mark.parametrize("trend", [0.0, 0.02])
+def test_a_curve_that_does_not_fall_suggests_nothing(trend: float) -> None:
+    losses = (2.3 + trend * np.arange(100) + np.random.default_rng(0).normal(0, 0.1, 100)).tolist()
+    with pytest.raises(
+        SettingsError, match=r"no more than it varies from batch to batch \(0\.\d+\): its curve suggests no rate"
+    ):
+        Sweep(np.geomspace(1e-7, 10, 100).tolist(), losses, smoothed(losses)).suggestions()
 
 
 def test_a_curve_of_a_few_rates_suggests_nothing() -> None:
@@ -92,11 +125,29 @@ def test_a_curve_of_a_few_rates_suggests_nothing() -> None:
 SMALL = [f"data.name={SAMPLE}", "model.width=8", "batch_size=40", "threads=1", "precision=fp32"]
 
 
-@pytest.mark.parametrize("recipe", ["davidnet", "sprint94", "smoke"])
-def test_every_recipe_has_a_curve_that_falls(tmp_path: Path, recipe: str) -> None:
-    (found,) = find_learning_rates(load_config(recipe, SMALL), RunFolder(tmp_path / "lr"), 1, 1e-4, 10, 40)
-    assert min(found["smoothed"]) < found["smoothed"][0] - 0.05
-    assert all(1e-5 <= rate <= 10 for rate in found["suggestions"].values())
+@pytest.mark.parametrize("recipe", recipes())
+def test_every_recipe_has_a_curve_that_falls_and_suggestions_on_it(tmp_path: Path, recipe: str) -> None:
+    config = load_config(recipe, [*SMALL, "augment.cutout=0"])
+    (found,) = find_learning_rates(config, RunFolder(tmp_path / "lr"), 1, 1e-4, 10, 100)
+    lowest_loss = found["rates"][int(np.argmin(found["smoothed"]))]
+    assert min(found["smoothed"]) < found["smoothed"][10] - 0.05
+    assert all(found["rates"][10] <= found["suggestions"][name] <= lowest_loss for name in ("steepest", "valley"))
+    assert found["suggestions"]["minimum"] == pytest.approx(lowest_loss / 10)
+
+
+def test_the_sweep_sees_images_of_the_size_that_training_begins_with(tmp_path: Path) -> None:
+    config = load_config("sprint94", SMALL)
+    sides = []
+    forward = Step.forward
+
+    def seen(step: Step, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sides.append(images.shape[2])
+        return forward(step, images, labels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Step, "forward", seen)
+        find_learning_rates(config, RunFolder(tmp_path / "lr"), 1, 1e-3, 10, 40)
+    assert set(sides) == {24}
 
 
 def test_the_command_keeps_curves_and_a_picture(sprintnet: Command, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from sprintnet.training import muon
 from sprintnet.training.muon import Muon, orthogonalise
 from sprintnet.training.optim import Optimizers, build_optimizer, set_learning_rates
 from sprintnet.training.settings import MuonSettings, OptimSettings
@@ -12,14 +13,31 @@ GENERATOR = torch.Generator().manual_seed(0)
 
 
 @pytest.mark.parametrize("shape", [(16, 40), (40, 16), (24, 24)])
-def test_singular_vectors_stay_and_values_come_near_one(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("in_bf16", [True, False])
+def test_singular_vectors_stay_and_values_come_near_one(
+    shape: tuple[int, int], in_bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muon, "multiplies_bf16", lambda device: in_bf16)
     matrices = torch.randn(5, *shape, generator=GENERATOR)
     result = orthogonalise(matrices, steps=5)
+    assert result.dtype == torch.float32
     u, _, v = torch.linalg.svd(matrices, full_matrices=False)
     inner = u.mT @ result @ v.mT  # diagonal, where the singular vectors are kept
     assert (inner - torch.diag_embed(inner.diagonal(dim1=1, dim2=2))).abs().max() < 0.05
     values = inner.diagonal(dim1=1, dim2=2)
-    assert 0.4 < values.min() <= values.max() < 1.4
+    assert 0.3 < values.min() <= values.max() < 1.4
+
+
+@pytest.mark.parametrize("shape", [(64, 216), (256, 2304)])  # of sprint94's filter banks
+def test_three_steps_bring_the_large_singular_values_near_one(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(1, *shape, generator=GENERATOR)
+    values = torch.linalg.svdvals(orthogonalise(matrix))
+    assert 0.3 < values.min() <= values.max() < 1.4
+    # the quintic of each singular value, three times over
+    expected = torch.linalg.svdvals(matrix) / matrix.norm()
+    for _ in range(3):
+        expected = 3.4445 * expected - 4.7750 * expected**3 + 2.0315 * expected**5
+    torch.testing.assert_close(values, expected.sort(descending=True).values, atol=0.05, rtol=0)
 
 
 def test_a_batch_is_each_matrix_by_itself() -> None:

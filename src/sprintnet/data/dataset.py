@@ -12,15 +12,17 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images uint8 (N, H, W, C), labels int64 (N,) below K, and the K class names."""
+    """Images uint8 (N, H, W, C), labels int64 (N,) below K, K class names; the N files they come from, if from files."""
 
     images: Images
     labels: Labels
     classes: tuple[str, ...]
+    files: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         assert self.images.dtype == np.uint8 and self.images.ndim == 4
         assert self.labels.dtype == np.int64 and self.labels.shape == (len(self.images),)
+        assert self.files is None or len(self.files) == len(self.images)
         assert len(self.labels) == 0 or 0 <= self.labels.min() <= self.labels.max() < len(self.classes)
 
     def __len__(self) -> int:
@@ -34,7 +36,8 @@ class ImageDataset:
 
     def take(self, indices: npt.NDArray[np.int64]) -> "ImageDataset":
         """Returns the images at these indices, in their order."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        files = None if self.files is None else tuple(self.files[index] for index in indices)
+        return replace(self, images=self.images[indices], labels=self.labels[indices], files=files)
 
 
 def hold_out(dataset: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, ImageDataset]:

@@ -46,13 +46,13 @@ def _as_text(name: str) -> str:
 
 
 def _read_part(part: Path, classes: tuple[str, ...], names: tuple[str, ...]) -> ImageDataset:
-    images, labels = [], []
+    images, labels, files = [], [], []
     for label, name in enumerate(classes):
-        files = sorted((part / name).iterdir()) if (part / name).is_dir() else []
-        for file in files:
+        for file in sorted((part / name).iterdir()) if (part / name).is_dir() else []:
             if file.suffix.lower() in SUFFIXES:
                 images.append(read_image(file))
                 labels.append(label)
+                files.append(_as_text(str(file)))
                 if images[-1].shape != images[0].shape:
                     raise DataError(
                         f"{file}: {images[-1].shape[1]}x{images[-1].shape[0]} pixels, but the images before it have "
@@ -60,7 +60,7 @@ def _read_part(part: Path, classes: tuple[str, ...], names: tuple[str, ...]) -> 
                     )
     if not images:
         raise DataError(f"{part}: holds no image; put {' '.join(SUFFIXES)} files into its class folders")
-    return ImageDataset(np.stack(images), np.array(labels, dtype=np.int64), names)
+    return ImageDataset(np.stack(images), np.array(labels, dtype=np.int64), names, tuple(files))
 
 
 def read_image(file: Path) -> np.ndarray:

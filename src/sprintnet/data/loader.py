@@ -25,7 +25,7 @@ class Normalisation:
 
 
 class Loader:
-    """The images of a data set as uint8 on the device, handed out in normalised batches; the last may be smaller."""
+    """The images of a data set as uint8 on the device, handed out in as few normalised batches as can be, evenly filled."""
 
     def __init__(self, dataset: ImageDataset, normalisation: Normalisation, batch_size: int, device: torch.device):
         self.images = torch.from_numpy(dataset.images).to(device)
@@ -42,8 +42,8 @@ class Loader:
 
     def in_order(self) -> Iterator[Batch]:
         """Yields every image once, unvaried, in the data set's order."""
-        for start in range(0, len(self.labels), self.batch_size):
-            part = slice(start, start + self.batch_size)
+        for batch in range(len(self)):
+            part = self._part(batch)
             yield self._normalise(self.images[part]), self.labels[part]
 
     def epoch(self, seed: int, epoch: int, settings: AugmentSettings, first_batch: int = 0) -> Iterator[Batch]:
@@ -56,7 +56,7 @@ class Loader:
             draws = replace(draws, flip=self._flipped(seed, epoch, settings.flip)[order.cpu()])
         draws = draws.to(self.images.device)
         for batch in range(first_batch, len(self)):
-            part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+            part = self._part(batch)
             chosen = order[part]
             images = augment(self._normalise(self.images[chosen]), draws[part], settings)
             yield images.contiguous(memory_format=torch.channels_last), self.labels[chosen]
@@ -69,6 +69,11 @@ class Loader:
     def first(self, count: int) -> Tensor:
         """Returns the first `count` images, or all if there are fewer, normalised and unvaried (N, C, H, W)."""
         return self._normalise(self.images[:count])
+
+    def _part(self, batch: int) -> slice:
+        # evenly: batch norm's running statistics hang on the last steps, which a rest of a few images would spoil
+        count = len(self.labels)
+        return slice(count * batch // len(self), count * (batch + 1) // len(self))
 
     def _flipped(self, seed: int, epoch: int, share: float) -> Tensor:
         # Jordan 2024, arXiv:2404.00498, section 3.6: all pairs of image and mirror image are seen every two epochs

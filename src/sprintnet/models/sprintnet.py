@@ -46,6 +46,8 @@ class Block(nn.Sequential):
 class Residual(nn.Module):
     """A convolution whose result is added to what it came from."""
 
+    passed_by = ("convolution", "norm")
+
     def __init__(self, channels: int):
         super().__init__()
         self.convolution = Convolution(channels, channels)

@@ -1,6 +1,7 @@
 """The layer table of a network, in the form of the article's: one row a layer, in the order in which they finish."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,8 +13,9 @@ RULE = 64
 
 @dataclass(frozen=True)
 class Layer:
-    """One row: the layer's type, its output shape without the batch, its own parameters."""
+    """One row: the layer's place in the network, its type, its output shape without the batch, its own parameters."""
 
+    name: str
     type: str
     shape: tuple[int, ...]
     parameters: int
@@ -27,6 +29,10 @@ class LayerTable:
     input_shape: tuple[int, ...]
     parameters: int
     trainable: int
+    blocks: tuple[str, ...]
+    """The names of the larger parts, in order: a layer's name begins with that of its block."""
+    skips: tuple[tuple[str, ...], ...]
+    """For each sum, the layers that one of its terms passes by."""
 
     def __str__(self) -> str:
         """Returns the article's table; sizes are of one image in fp32, activations counted forward and backward."""
@@ -59,12 +65,12 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> LayerTab
     """Returns the table of a network for images of (height, width, channels); the network is left as it was."""
     layers: list[Layer] = []
 
-    def record(layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+    def record(name: str, layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
         own = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
-        layers.append(Layer(_kind(layer), tuple(output.shape[1:]), own))
+        layers.append(Layer(name, _kind(layer), tuple(output.shape[1:]), own))
 
-    shown = [layer for layer in model.modules() if layer is not model and not isinstance(layer, nn.Sequential)]
-    hooks = [layer.register_forward_hook(record) for layer in shown]
+    shown = {name: layer for name, layer in model.named_modules() if name and not isinstance(layer, nn.Sequential)}
+    hooks = [layer.register_forward_hook(partial(record, name)) for name, layer in shown.items()]
     was_training = model.training
     height, width, channels = image_shape
     image = torch.zeros(1, channels, height, width, device=next(model.parameters()).device)
@@ -81,6 +87,12 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> LayerTab
         (channels, height, width),
         parameters=sum(count for count, _ in counts),
         trainable=sum(count for count, trainable in counts if trainable),
+        blocks=tuple(getattr(model, "feature_layers", ())),
+        skips=tuple(
+            tuple(f"{name}.{child}" for child in layer.passed_by)
+            for name, layer in shown.items()
+            if hasattr(layer, "passed_by")
+        ),
     )
 
 

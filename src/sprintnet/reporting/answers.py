@@ -8,6 +8,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from sprintnet.reporting.names import short
 from sprintnet.reporting.style import WIDE
 
 WRITTEN_CLASSES = 20
@@ -15,11 +16,8 @@ WRITTEN_CLASSES = 20
 
 
 def class_label(name: str, longest: int = 24) -> str:
-    """Returns a name as drawn: on one line, of printable characters, not taken for mathematics, not too long."""
-    known = name.encode("utf-8", "backslashreplace").decode()  # a file name need not be text
-    shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(known.split()))
-    shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
-    return shown.replace("$", r"\$")
+    """Returns a name as drawn: on one line, not too long, not taken for mathematics."""
+    return short(name, longest).replace("$", r"\$")
 
 
 def confusion_matrix(confusion: NDArray[Any], classes: Sequence[str], *, normalised: bool) -> Figure:

@@ -34,7 +34,7 @@ def training_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{both:8.1f} s  training and answering, six views for the unsure: {found['tta_accuracy']:.2%} right"
     reached = found["seconds_to_target"]
     yield (f"{reached:8.1f} s" if reached is not None else f"{'never':>10}") + (
-        f"  of training until an epoch ends with {found['target']:.1%} right (without six views)"
+        f"  until {found['target']:.1%} are right: of training, or with all answers over six views at its end"
     )
     yield f"{found['command_seconds']:8.1f} s  the whole command: start, data, training, evaluations, saving"
     if found["peak_gib"] is not None:

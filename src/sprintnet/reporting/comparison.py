@@ -11,7 +11,7 @@ from sprintnet.errors import SettingsError
 from sprintnet.reporting.curves import accuracy_over_time
 from sprintnet.reporting.page import embedded, render
 from sprintnet.reporting.style import save
-from sprintnet.run import RunFolder, read_json, read_rows, write_atomic
+from sprintnet.run import RunFolder, consistent, read_json, read_rows, write_atomic
 
 
 def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:
@@ -26,13 +26,13 @@ def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:
     keys = dict.fromkeys(key for found in settings for key in found)
     by_setting = {key: [str(found.get(key, "-")) for found in settings] for key in keys}
     tables = [
-        {"title": "Figures", "rows": _figures([read_json(run.metrics) for run in runs])},
+        {"title": "Figures", "rows": _rows_of([_figures(run) for run in runs])},
         {
             "title": "Settings that differ",
             "rows": [_row(key, cells) for key, cells in by_setting.items() if len(set(cells)) > 1],
         },
     ]
-    curves = {name: read_rows(run.results) for name, run in zip(names, runs, strict=True)}
+    curves = {name: _curve(run) for name, run in zip(names, runs, strict=True)}
     with TemporaryDirectory() as folder:
         place = Path(folder) / "accuracy_over_time"
         save(partial(accuracy_over_time, curves, None), place)
@@ -46,19 +46,29 @@ def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:
     write_atomic(page, render("comparison.html.jinja", figures, **contents))
 
 
-def _figures(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    def row(label: str, show: Any) -> dict[str, Any]:
-        return _row(label, [show(found) for found in metrics])
+def _figures(run: RunFolder) -> dict[str, str]:
+    metrics = read_json(run.metrics)
+    with consistent(run):
+        test = metrics["test"]
+        return {
+            "test accuracy": f"{test['accuracy']:.2%}",
+            "with six views": f"{test['tta']['accuracy']:.2%}" if "tta" in test else "-",
+            "cross-entropy": f"{test['cross_entropy']:.4f}",
+            "calibration error": f"{test['calibration']['ece']:.2%}",
+            "training": f"{metrics['train_seconds']:,.0f} s",
+            "images/s": f"{metrics['images_per_second']:,.0f}",
+            "parameters": f"{metrics['parameters']:,}",
+        }
 
-    return [
-        row("test accuracy", lambda found: f"{found['test']['accuracy']:.2%}"),
-        row("with six views", lambda found: f"{found['test']['tta']['accuracy']:.2%}" if "tta" in found["test"] else "-"),
-        row("cross-entropy", lambda found: f"{found['test']['cross_entropy']:.4f}"),
-        row("calibration error", lambda found: f"{found['test']['calibration']['ece']:.2%}"),
-        row("training", lambda found: f"{found['train_seconds']:,.0f} s"),
-        row("images/s", lambda found: f"{found['images_per_second']:,.0f}"),
-        row("parameters", lambda found: f"{found['parameters']:,}"),
-    ]
+
+def _rows_of(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [_row(label, [run[label] for run in runs]) for label in runs[0]]
+
+
+def _curve(run: RunFolder) -> list[dict[str, float]]:
+    rows = read_rows(run.results)
+    with consistent(run):
+        return [{key: float(row[key]) for key in ("train_seconds", "val_accuracy")} for row in rows]
 
 
 def _settings(run: RunFolder) -> dict[str, Any]:

@@ -38,8 +38,15 @@ def schedule_curves(positions: Sequence[float], curves: Mapping[str, Sequence[fl
     return figure
 
 
-def accuracy_over_time(runs: Mapping[str, Sequence[Mapping[str, Any]]], target: float | None) -> Figure:
-    """Returns validation accuracy against training time, a line a run (label -> rows of results.csv)."""
+def accuracy_over_time(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    target: float | None,
+    six_views: Mapping[str, Mapping[str, float]] | None = None,
+) -> Figure:
+    """Returns validation accuracy against training time, a line a run (label -> rows of results.csv).
+
+    What all answers over six views came to (label -> accuracy, seconds) is a star at the end of its line.
+    """
     figure = Figure(figsize=(6.4, 3.6))
     axes = figure.subplots()
     times = {label: list(accumulate(float(row["train_seconds"]) for row in rows)) for label, rows in runs.items()}
@@ -49,6 +56,10 @@ def accuracy_over_time(runs: Mapping[str, Sequence[Mapping[str, Any]]], target: 
         axes.plot(
             [seconds / unit for seconds in times[label]], accuracies, marker="o", markersize=3, label=class_label(label, 60)
         )
+        if again := (six_views or {}).get(label):
+            end = ((times[label][-1] + again["seconds"]) / unit, 100 * again["accuracy"])
+            axes.plot(*end, marker="*", markersize=9, color=axes.lines[-1].get_color(), linestyle="none")
+            axes.annotate("six views", end, (-6, 3), textcoords="offset points", ha="right", fontsize=7)
     axes.set_xlim(left=0)
     title = "Accuracy over time" + (f": {class_label(next(iter(runs)), 60)}" if len(runs) == 1 else "")
     axes.set(xlabel=f"{name} of training", ylabel="accuracy, %", title=title)

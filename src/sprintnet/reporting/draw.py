@@ -1,7 +1,7 @@
 """All figures of a run, from its folder's files alone, under the names that users of Ultralytics know."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from sprintnet.reporting.curves import accuracy_over_time, lr_sweeps, schedule_c
 from sprintnet.reporting.network import network_picture
 from sprintnet.reporting.pictures import augmented, grad_cam, wrong_answers
 from sprintnet.reporting.style import save
-from sprintnet.run import RunFolder, read_arrays, read_json, read_rows
+from sprintnet.run import RunFolder, consistent, read_arrays, read_json, read_rows
 
 MOST_SHOWN = 32
 """Wrong answers in the figure; the report's gallery has more."""
@@ -31,10 +31,11 @@ def draw(run: RunFolder) -> list[Path]:
 
 def draw_one(run: RunFolder, name: str) -> Path:
     """Draws one figure by its name; returns the picture's place. Raises SettingsError where the folder lacks what it needs."""
-    found = figures(run)
-    if name not in found:
-        raise SettingsError(f"figure {name}: {run.path} has not what it needs; it has that of {', '.join(found) or 'none'}")
-    return save(found[name], run.plots / name)
+    with consistent(run):
+        found = dict(_maps(run)) if name.startswith("grad_cam") else figures(run)
+        if name in found:
+            return save(found[name], run.plots / name)
+    raise SettingsError(f"figure {name}: {run.path} has not what it needs; it has that of {', '.join(found) or 'none'}")
 
 
 def figures(run: RunFolder) -> dict[str, Callable[[], Figure]]:
@@ -42,14 +43,16 @@ def figures(run: RunFolder) -> dict[str, Callable[[], Figure]]:
     found: dict[str, Callable[[], Figure]] = {}
     if run.results.is_file():
         rows = read_rows(run.results)
-        val_name = "validation" if run.metrics.is_file() and "val" in read_json(run.metrics) else "test"
-        found["results"] = partial(training_curves, rows, val_name)
-        found["accuracy_over_time"] = partial(accuracy_over_time, {run.path.resolve().name: rows}, None)
+        metrics = read_json(run.metrics) if run.metrics.is_file() else {}
+        val_name = "val" if "val" in metrics else "test"
+        label, tta = run.path.resolve().name, metrics.get(val_name, {}).get("tta")
+        six_views = {label: tta} if tta else {}
+        found["results"] = partial(training_curves, rows, "validation" if val_name == "val" else "test")
+        found["accuracy_over_time"] = partial(accuracy_over_time, {label: rows}, None, six_views)
     if run.lr_finder.is_file():
         found["lr_finder"] = partial(lr_sweeps, read_json(run.lr_finder)["sweeps"])
     if run.network.is_file():
-        network = read_json(run.network)
-        found["network"] = partial(network_picture, network["input_shape"], network["layers"])
+        found["network"] = partial(network_picture, read_json(run.network))
     evidence = read_arrays(run.evidence) if run.evidence.is_file() else {}
     classes = [str(name) for name in evidence.get("classes", ())]
     if evidence:
@@ -75,12 +78,15 @@ def figures(run: RunFolder) -> dict[str, Callable[[], Figure]]:
         by_index = test_predictions(run)
         shown_rows = [by_index[int(index)] for index in evidence["wrong_index"][:MOST_SHOWN]]
         found["wrong"] = partial(wrong_answers, evidence["wrong_images"][:MOST_SHOWN], shown_rows)
+    return {**found, **dict(_maps(run))}
+
+
+def _maps(run: RunFolder) -> Iterator[tuple[str, Callable[[], Figure]]]:
     for name, path in (("grad_cam", run.explanations), ("grad_cam_files", run.file_explanations)):
         if path.is_file():
             explained = read_arrays(path)
             maps = {key.removeprefix("map "): values for key, values in explained.items() if key.startswith("map ")}
-            found[name] = partial(grad_cam, explained["images"], maps, json.loads(str(explained["facts"]))["answers"])
-    return found
+            yield name, partial(grad_cam, explained["images"], maps, json.loads(str(explained["facts"]))["answers"])
 
 
 def test_predictions(run: RunFolder) -> dict[int, dict[str, str]]:

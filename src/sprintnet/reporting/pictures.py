@@ -1,6 +1,7 @@
 """Figures made of images: augmented beside originals, wrong answers, Grad-CAM maps."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,8 @@ def grad_cam(images: NDArray[np.uint8], maps: Mapping[str, NDArray[Any]], answer
 
 def _caption(answer: Mapping[str, Any]) -> str:
     said = f"{class_label(answer['predicted'])} {answer['confidence']:.0%}"
+    if answer.get("file"):
+        said = f"{class_label(Path(answer['file']).name)}:\n{said}"
     if answer["true"] not in (None, answer["predicted"]):
         said = f"{class_label(answer['true'])}, said:\n{said}"
     return said if answer["asked"] == answer["predicted"] else f"{said}\nmap of {class_label(answer['asked'])}"

@@ -1,7 +1,6 @@
 """A run folder becomes one self-contained page, report.html; nothing is computed here that the folder does not hold."""
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,15 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sprintnet.errors import SettingsError
 from sprintnet.reporting.draw import draw, test_predictions
+from sprintnet.reporting.evaluation import missing_score
 from sprintnet.reporting.page import embedded, picture, render
 from sprintnet.reporting.pictures import thumbnail
-from sprintnet.reporting.table import HEADS, missing_score, table_cells
-from sprintnet.run import RunFolder, read_arrays, read_json, read_rows, write_atomic
+from sprintnet.reporting.table import HEADS, table_cells
+from sprintnet.run import RunFolder, again, consistent, read_arrays, read_json, read_rows, write_atomic
 
-GALLERY_BYTES = 2_000_000
-"""Of a page that should stay below 5 MB."""
+PAGE_BYTES = 4_700_000
+"""For pictures; a page stays below 5 MB."""
+FRAME_BYTES = 400
+"""What a picture of the gallery takes besides itself."""
+NOT_ON_THE_PAGE = ("confusion_matrix", "wrong", "grad_cam_files")
+"""The page has its own table and gallery; files that a user named are no part of the run."""
 SECTIONS = {
     "training": "Training",
     "errors": "Errors",
@@ -30,43 +33,49 @@ SECTIONS = {
 }
 
 
-def write_report(run: RunFolder) -> Path:
-    """Draws a finished run's figures and writes its report.html; returns the page's place.
+def write_report(run: RunFolder, page: Path | None = None) -> Path:
+    """Draws a finished run's figures and writes its page (default: the folder's report.html); returns the page's place.
 
     Raises SettingsError for files that are missing, damaged or do not fit together.
     """
-    try:
+    with consistent(run):
         contents = _contents(run)  # first, since a damaged file should not cost the drawing
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise SettingsError(f"{run.path}: its files do not fit together ({error!r}); repeat the run: {_again(run)}") from None
-    figures = {path.name: embedded(path) for path in draw(run)}
+        figures = {path.name: embedded(path) for path in draw(run) if path.name not in NOT_ON_THE_PAGE}
+        room = PAGE_BYTES - sum(len(address) for addresses in figures.values() for address in addresses.values())
+        wrong = _wrong_answers(run, room)
     shown = [{"id": key, "title": title} for key, title in SECTIONS.items() if key != "explanations" or "grad_cam" in figures]
-    page = render("report.html.jinja", figures, sections=shown, **contents)
-    write_atomic(run.report, page)
-    return run.report
+    write_atomic(page or run.report, render("report.html.jinja", figures, sections=shown, **contents, **wrong))
+    return page or run.report
+
+
+def _wrong_answers(run: RunFolder, room: int) -> dict[str, Any]:
+    """Returns the gallery, as many pictures as fit into so many bytes, and the confusion matrix that opens them."""
+    test = read_json(run.metrics)["test"]
+    names = list(test["classes"])
+    gallery = _gallery(read_arrays(run.evidence), test_predictions(run), names, room)
+    pictures = Counter((picture["true"], picture["predicted"]) for picture in gallery)
+    return {"gallery": gallery, "confusion": _confusion(np.array(test["confusion"]), names, pictures)}
 
 
 def _contents(run: RunFolder) -> dict[str, Any]:
     metrics, environment = read_json(run.metrics), read_json(run.environment)
     commit = (environment["commit"] or "unknown")[:10]
     test = metrics["test"]
-    names = list(test["classes"])
-    evidence, predictions = read_arrays(run.evidence), test_predictions(run)
+    network = read_json(run.network)
     return {
         "name": run.path.resolve().name,
         "subtitle": f"{environment['gpu'] or environment['cpu']}, {environment['precision']}; commit {commit}",
         "tiles": _tiles(metrics),
         "training": {"columns": HEADS, "rows": [table_cells(row) for row in read_rows(run.results)]},
-        "confusion": _confusion(np.array(test["confusion"]), names, evidence["wrong_index"], predictions),
-        "gallery": _gallery(evidence, predictions, names),
-        "errors": test["images"] - sum(test["confusion"][i][i] for i in range(len(names))),
+        "errors": test["images"] - int(np.trace(test["confusion"])),
         "most_confused": test["most_confused"],
         "classes": [{"name": name, **_class_row(row)} for name, row in test["classes"].items()],
         "calibration_text": _calibration_text(test, metrics["temperature"]),
         "explanation": _explanation(run),
-        "layers": read_json(run.network)["layers"],
+        "coverage": test["coverage"],
+        "network": {key: network[key] for key in ("layers", "parameters", "trainable")},
         "commit": environment["commit"],
-        "command": _again(run),
+        "command": again(run),
         "settings": run.config.read_text("utf-8"),
         "environment": json.dumps(environment, indent=2),
     }
@@ -87,7 +96,8 @@ def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
             f"{len(test['calibration']['reliability'])} bins of equal width",
         )
     )
-    tiles.append(_tile("parameters", f"{metrics['parameters']:,}", f"{metrics['epochs']} epochs"))
+    found = "the recipe's" if metrics["lr_finder_seconds"] is None else "found by a sweep"
+    tiles.append(_tile("peak learning rate", f"{metrics['peak_lr']:.3g}", f"{found}; {metrics['epochs']} epochs"))
     return tiles
 
 
@@ -95,10 +105,8 @@ def _tile(label: str, value: str, note: str = "") -> dict[str, str]:
     return {"label": label, "value": value, "note": note}
 
 
-def _confusion(
-    counts: NDArray[Any], names: Sequence[str], pictured: NDArray[Any], predictions: Mapping[int, Mapping[str, str]]
-) -> dict[str, Any]:
-    pictures = Counter((predictions[int(index)]["true"], predictions[int(index)]["predicted"]) for index in pictured)
+def _confusion(counts: NDArray[Any], names: Sequence[str], pictures: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+    """Returns the rows of the table; `pictures` counts those on the page by true and predicted class."""
     largest = max(int((counts - np.diag(counts.diagonal())).max()), 1)
     rows = []
     for index, (name, line) in enumerate(zip(names, counts.tolist(), strict=True)):
@@ -108,7 +116,7 @@ def _confusion(
                 "count": count,
                 "right": other == name,
                 "share": 0 if other == name else round(count / largest, 3),
-                "pictures": pictures[name, other],
+                "pictures": pictures.get((name, other), 0),
             }
             for other, count in zip(names, line, strict=True)
         ]
@@ -117,14 +125,13 @@ def _confusion(
 
 
 def _gallery(
-    evidence: Mapping[str, NDArray[Any]], predictions: Mapping[int, Mapping[str, str]], names: Sequence[str]
+    evidence: Mapping[str, NDArray[Any]], predictions: Mapping[int, Mapping[str, str]], names: Sequence[str], room: int
 ) -> list[dict[str, Any]]:
-    """Returns the wrong answers whose pictures are kept, the surest first, as many as the page has room for."""
+    """Returns the wrong answers whose pictures are kept, the surest first, as many as there is room for, in bytes."""
     gallery: list[dict[str, Any]] = []
-    room = GALLERY_BYTES
     for index, image in zip(evidence["wrong_index"].tolist(), evidence["wrong_images"], strict=True):
         row, source = predictions[index], picture(thumbnail(image))
-        room -= len(source)
+        room -= len(source) + FRAME_BYTES
         if room < 0:
             break
         gallery.append(
@@ -154,15 +161,15 @@ def _class_row(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _calibration_text(test: Mapping[str, Any], temperature: float | None) -> str:
-    figures = test["calibration"]
-    text = f"As trained: NLL {figures['nll']:.4f}, Brier score {figures['brier']:.4f}, calibration error {figures['ece']:.2%}"
+    def shown(figures: Mapping[str, float]) -> str:
+        errors = f"calibration error {figures['ece']:.2%} (bins of equal width), {figures['adaptive_ece']:.2%} (of equal count)"
+        return f"NLL {figures['nll']:.4f}, Brier score {figures['brier']:.4f}, {errors}"
+
+    text = f"As trained: {shown(test['calibration'])}"
     if temperature is None:
         return f"{text}. No temperature: it is fitted on held-out training images, and this run held none out (data.val=0.1)."
     after = test["calibration_at_temperature"]
-    return (
-        f"{text}. At temperature {temperature:.3f}, fitted on held-out training images: NLL {after['nll']:.4f}, "
-        f"Brier score {after['brier']:.4f}, calibration error {after['ece']:.2%}."
-    )
+    return f"{text}. At temperature {temperature:.3f}, fitted on held-out training images: {shown(after)}."
 
 
 def _explanation(run: RunFolder) -> dict[str, str]:
@@ -179,8 +186,3 @@ def _explanation(run: RunFolder) -> dict[str, str]:
         f"low is good), adding them first makes it rise early (insertion, high is good). {'; '.join(rows)}."
     )
     return {"about": facts["about"], "text": text}
-
-
-def _again(run: RunFolder) -> str:
-    """Returns the command that repeats a run, for a shell."""
-    return shlex.join(["sprintnet", "train", str(run.config)])

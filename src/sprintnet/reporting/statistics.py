@@ -49,11 +49,3 @@ def _text(label: str, value: float) -> str:
     if label.startswith("accuracy"):
         return f"{value:.2%}"
     return f"{value:.1f}" if "seconds" in label else f"{value:.4f}"
-
-
-def faithfulness_lines(figures: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """Yields deletion (low is good) and insertion (high is good) of each kind of map."""
-    width = max(map(len, figures))
-    yield f"{'map':{width}}  deletion  insertion   mean probability of the class while pixels go or come in the map's order"
-    for name, found in figures.items():
-        yield f"{name:{width}}  {found['deletion']:8.1%}  {found['insertion']:9.1%}"

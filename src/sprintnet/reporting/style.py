@@ -10,19 +10,24 @@ LIGHT = Path(__file__).with_name("light.mplstyle")
 DARK = Path(__file__).with_name("dark.mplstyle")
 WIDE = (7.2, 3.2)
 """Inches of a figure as wide as a report's column."""
+OF_IMAGES = ("train_batch0", "wrong", "grad_cam", "grad_cam_files")
+"""Figures made of images: their pixels, not lines, take the room."""
 
 
 def save(draw: Callable[[], Figure], path: Path) -> Path:
-    """Draws NAME.png and NAME.svg for light pages and NAME-dark.svg for dark ones; `path` is their place without suffix.
+    """Draws NAME.png and NAME.svg for light pages, the same as NAME-dark for dark ones; `path` is their place without suffix.
 
-    Returns the place of the first; `train_batch0` is a JPEG, as users of Ultralytics know it.
+    Returns the place of the first.
     """
-    raster = path.with_name(f"{path.name}.{'jpg' if path.name == 'train_batch0' else 'png'}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with style.context(LIGHT):
-        figure = draw()
-        figure.savefig(raster)
-        figure.savefig(path.with_name(f"{path.name}.svg"))
-    with style.context([LIGHT, DARK]):
-        draw().savefig(path.with_name(f"{path.name}-dark.svg"))
-    return raster
+    for sheets, place in (([LIGHT], path), ([LIGHT, DARK], path.with_name(f"{path.name}-dark"))):
+        with style.context(sheets):
+            figure = draw()
+            figure.savefig(raster(place))
+            figure.savefig(place.with_name(f"{place.name}.svg"))
+    return raster(path)
+
+
+def raster(path: Path) -> Path:
+    """Returns where a figure's pixels lie: NAME.png, but train_batch0.jpg, as users of Ultralytics know it."""
+    return path.with_name(f"{path.name}.{'jpg' if path.name.startswith('train_batch') else 'png'}")

@@ -21,6 +21,8 @@ DIVERGED = 4.0
 """The sweep ends once the smoothed loss is this many times its minimum."""
 FEWEST = 10
 """Rates without which a curve suggests nothing."""
+SKIPPED = 10
+"""One rate in so many, from the lowest on, is left out of suggestions: the running mean has too few losses there."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +34,30 @@ class Sweep:
     smoothed: list[float]
 
     def suggestions(self) -> dict[str, float]:
-        """Returns rates by name: `steepest` (slope of loss over log rate), `minimum` / 10, `valley` (late in the longest fall).
+        """Returns rates by name: `steepest` (slope of loss over log rate), `minimum` / 10, `valley` (mid of the longest fall).
 
-        Raises SettingsError for a curve of fewer than ten rates.
+        The valley is fastai's (https://docs.fast.ai/callback.schedule.html). None looks at the first tenth of the curve, nor
+        beyond its minimum. Raises SettingsError for a curve of fewer than ten rates, or that falls by no more than its noise.
         """
         if len(self.rates) < FEWEST:
             raise SettingsError(
                 f"the loss diverged after {len(self.rates)} rates, from {self.rates[0]:g} on; begin the sweep at a lower rate"
             )
-        losses = np.array(self.smoothed)
-        slope = np.gradient(losses, np.log(self.rates))
-        start, end = _longest_fall(losses)
-        # two thirds down the longest fall: Howard and Gugger's valley
+        skipped = len(self.rates) // SKIPPED
+        smoothed, minimum = np.array(self.smoothed), int(np.argmin(self.smoothed))
+        fall, noise = smoothed[skipped] - smoothed[minimum], float(np.median(np.abs(np.diff(self.losses))))
+        if minimum <= skipped + 1 or fall <= noise:
+            raise SettingsError(
+                f"the loss falls by {max(fall, 0):.3g}, no more than it varies from batch to batch ({noise:.3g}): its curve "
+                "suggests no rate; sweep to a higher rate, in more steps, or with larger batches"
+            )
+        falling = smoothed[skipped : minimum + 1]
+        slope = np.gradient(falling, np.log(self.rates[skipped : minimum + 1]))
+        start, end = _longest_fall(falling)
         return {
-            "steepest": self.rates[int(slope.argmin())],
-            "minimum": self.rates[int(losses.argmin())] / 10,
-            "valley": self.rates[start + round(2 * (end - start) / 3)],
+            "steepest": self.rates[skipped + int(slope.argmin())],
+            "minimum": self.rates[minimum] / 10,
+            "valley": self.rates[skipped + (start + end) // 2],
         }
 
 

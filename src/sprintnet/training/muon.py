@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sprintnet.runtime import multiplies_bf16
+
 
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, for convolution filters (out, in, h, w); each bank keeps a norm of sqrt(out).
@@ -47,10 +49,10 @@ class Muon(torch.optim.Optimizer):
 def orthogonalise(matrices: Tensor, steps: int = 3) -> Tensor:
     """Returns matrices (N, rows, columns) with singular values near 1 (about 0.5 to 1.5) and the singular vectors kept.
 
-    A quintic Newton-Schulz iteration in bf16.
+    A quintic Newton-Schulz iteration, in bf16 where that is fast.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if multiplies_bf16(matrices.device.type) else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     is_tall = x.shape[1] > x.shape[2]
     if is_tall:

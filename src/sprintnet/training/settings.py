@@ -14,7 +14,8 @@ class OptimSettings:
     max_lr: Annotated[float, Interval(gt=0, le=10_000)] = 0.45
     """Peak learning rate; the schedule's factors multiply it."""
     head_lr: Annotated[float, Interval(ge=0, le=10_000)] = 0.0
-    """Peak learning rate of the last layer; 0: max_lr."""
+    """Peak learning rate of the last layer; 0: max_lr. In `sprintnet`, which divides its logits by its features, twice the
+    width asks for twice the rate."""
     batch_size: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
     """Batch size that max_lr and head_lr are meant for; with another they scale in proportion. 0: they stay as they are."""
     momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9

@@ -1,0 +1,29 @@
+"""What the words after a verb and its options mean: a recipe, overrides, or a mistake."""
+
+from sprintnet.errors import SettingsError
+
+DEFAULT_RECIPE = "sprint94"
+
+
+def recipe_and_overrides(words: list[str]) -> tuple[str, list[str]]:
+    """Returns the recipe, which comes first or not at all, and the overrides."""
+    if words and "=" not in words[0] and not words[0].startswith("--"):
+        return words[0], overrides_in(words[1:])
+    return DEFAULT_RECIPE, overrides_in(words)
+
+
+def overrides_in(words: list[str]) -> list[str]:
+    """Returns `key=value` from the words of a command line, in which `--key value` and `--key=value` are other spellings."""
+    overrides, left = [], list(words)
+    while left:
+        word = left.pop(0)
+        if word.startswith("--") and "=" not in word:
+            word = f"{word}={left.pop(0)}" if left else word
+        overrides.append(word.removeprefix("--"))
+    return overrides
+
+
+def refuse(words: list[str]) -> None:
+    """Raises SettingsError where anything is left over."""
+    if words:
+        raise SettingsError(f"not understood: {' '.join(words)}; see sprintnet --help")
