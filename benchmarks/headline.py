@@ -92,9 +92,10 @@ def main() -> None:
             curves[name] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]
             if views := row.get("six_views"):
                 six_views[name] = {key: figures["mean"] for key, figures in views.items()}
-    save(
-        partial(accuracy_over_time, curves, 0.94, six_views), ROOT / "docs" / "accuracy_over_time"
-    ).unlink()  # the page shows the SVGs
+    place = ROOT / "docs" / "accuracy_over_time"
+    save(partial(accuracy_over_time, curves, 0.94, six_views), place)
+    for picture in place.parent.glob(f"{place.name}*.png"):  # the page shows the SVGs
+        picture.unlink()
 
 
 if __name__ == "__main__":

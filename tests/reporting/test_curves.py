@@ -69,3 +69,13 @@ def test_a_figure_is_kept_as_png_and_as_svg_for_light_and_dark_pages(tmp_path: P
     assert "Accuracy over time" in light
     assert "#16181d" in dark
     assert "#16181d" not in light
+    save(partial(accuracy_over_time, {"short": ROWS}, None), tmp_path / "again" / "plot")
+    for name in ("plot.png", "plot.svg", "plot-dark.png", "plot-dark.svg"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "new" / name).read_bytes()
+
+
+def test_what_six_views_reach_is_a_point_after_the_training(tmp_path: Path) -> None:
+    (axes,) = accuracy_over_time({"short": ROWS}, None, {"short": {"accuracy": 0.97, "seconds": 5.0}}).axes
+    line, star = axes.lines
+    assert star.get_xdata()[0] == line.get_xdata()[-1] + 5
+    assert star.get_ydata()[0] == pytest.approx(97)
