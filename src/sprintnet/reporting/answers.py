@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import PowerNorm
+from matplotlib import rcParams
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -27,14 +28,16 @@ def confusion_matrix(confusion: NDArray[Any], classes: Sequence[str], *, normali
     size = min(10.0, 2.2 + 0.5 * len(classes))
     figure = Figure(figsize=(size + 0.6, size))
     axes = figure.subplots()
+    paper, ink = rcParams["axes.facecolor"], rcParams["text.color"]
+    colours = LinearSegmentedColormap.from_list("share", [paper, "C0"])
     # most of a good matrix lies on its diagonal: a linear scale would show nothing else
-    image = axes.imshow(shown, cmap="Blues", norm=PowerNorm(0.4, vmin=0, vmax=max(float(shown.max()), 1e-9)))
+    image = axes.imshow(shown, cmap=colours, norm=PowerNorm(0.4, vmin=0, vmax=max(float(shown.max()), 1e-9)))
     if len(classes) <= WRITTEN_CLASSES:
         for (row, column), value in np.ndenumerate(shown):
             text = f"{value:.1f}" if normalised else f"{value:.0f}"
             if value:
-                dark = value > 0.35 * shown.max()
-                axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+                colour = paper if value > 0.35 * shown.max() else ink
+                axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
         names = [class_label(name) for name in classes]
         axes.set_xticks(range(len(classes)), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(len(classes)), names)
