@@ -83,8 +83,11 @@ class SprintNet(nn.Module):
 
     def whiten_from(self, images: Tensor, epsilon: float = 5e-4) -> None:
         """Sets the first layer to the eigenvectors of 2x2 patches of normalised images (N, C, H, W), and their negatives."""
-        patches = F.unfold(images, 2).transpose(1, 2).flatten(0, 1)  # (N * L, C * 4)
-        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+        products, count = torch.zeros(()), 0
+        for part in images.split(500):  # type: ignore[no-untyped-call]  # all patches at once take gigabytes at 64x64
+            patches = F.unfold(part, 2).transpose(1, 2).flatten(0, 1)  # (N * L, C * 4)
+            products, count = products.to(patches) + patches.T @ patches, count + len(patches)
+        values, vectors = torch.linalg.eigh(products / count)
         filters = (vectors / torch.sqrt(values + epsilon)).T.reshape(-1, *self.whiten.weight.shape[1:])
         self.whiten.weight.data.copy_(torch.cat([filters, -filters]))
 
