@@ -202,7 +202,7 @@ def test_resuming_with_other_threads_says_that_bits_may_differ(tmp_path: Path, t
     record = json.loads(run.environment.read_text())
     run.environment.write_text(json.dumps({**record, "threads": 64}))
     train(config, run, resume=True)
-    assert "resuming on another machine or set-up (threads)" in run.log_text.read_text()
+    assert "resuming by other code or on another machine (threads)" in run.log_text.read_text()
 
 
 def interrupted_run(folder: Path, config: sprintnet.Config) -> tuple[RunFolder, sprintnet.Config]:

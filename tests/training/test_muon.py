@@ -112,19 +112,43 @@ def test_a_whitening_bias_has_its_own_rate_and_is_frozen_when_that_is_zero() -> 
     assert model.whiten.bias.requires_grad
 
 
-def test_optimizers_are_saved_and_skipped_as_one() -> None:
+def test_a_scaled_step_is_the_step_without_a_scale() -> None:
+    plain, scaled = network(), network()
+    scaled.load_state_dict(plain.state_dict())
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    for model, scale in ((plain, 1.0), (scaled, 2.0**10)):
+        optimizer = build_optimizer(model, SETTINGS, MuonSettings(max_lr=0.2))
+        for number in range(2):
+            generator = torch.Generator().manual_seed(number)
+            for parameter in model.parameters():
+                parameter.grad = scale * torch.randn(parameter.shape, generator=generator)
+            if scale == 1:
+                optimizer.step()
+            else:
+                scaler.scale(torch.ones(()))
+                scaler.step(optimizer)  # type: ignore[arg-type]
+                scaler.update()
+    for a, b in zip(plain.parameters(), scaled.parameters(), strict=True):
+        assert torch.equal(a, b)  # a power of two is exact
+
+
+def test_optimizers_are_saved_and_skipped_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network()
     optimizer = build_optimizer(model, SETTINGS, MuonSettings(max_lr=0.2))
     assert isinstance(optimizer, Optimizers)
     scaler = torch.amp.GradScaler("cpu")
+    read = torch.Tensor.item
+    monkeypatch.setattr(torch.Tensor, "item", lambda tensor: pytest.fail("a step waits for the device"))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     model.linear.weight.grad[0, 0] = torch.inf  # one overflow, in SGD's part
     scaler.scale(torch.ones(()))
     scaler.step(optimizer)  # type: ignore[arg-type]
+    monkeypatch.setattr(torch.Tensor, "item", read)
     scaler.update()
     assert all(torch.equal(before[name], parameter) for name, parameter in model.named_parameters())
+    assert not any(state["momentum_buffer"].any() for part in optimizer.optimizers for state in part.state.values())
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()

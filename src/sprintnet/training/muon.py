@@ -13,8 +13,12 @@ from sprintnet.runtime import multiplies_bf16
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised, for convolution filters (out, in, h, w); each bank keeps a norm of sqrt(out).
 
-    Banks of one shape are orthogonalised together.
+    Banks of one shape are orthogonalised together. `grad_scale` and `found_inf`, where a gradient scaler has set them, are what
+    the gradients were multiplied by and whether one overflowed, which makes the step nothing; neither is waited for.
     """
+
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, momentum: float):
         super().__init__(groups, {"lr": lr, "momentum": momentum})
@@ -38,12 +42,18 @@ class Muon(torch.optim.Optimizer):
             state = self.state[parameter]
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
-            velocity = state["momentum_buffer"].mul_(momentum).add_(gradient)
+            if self.grad_scale is not None:
+                gradient = gradient / self.grad_scale
+            velocity = state["momentum_buffer"] * momentum + gradient
+            self._replace(state["momentum_buffer"], velocity)
             directions.append(gradient.add(velocity, alpha=momentum).flatten(1))
         updates = orthogonalise(torch.stack(directions))
         for parameter, update in zip(parameters, updates, strict=True):
-            parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
-            parameter.add_(update.view(parameter.shape), alpha=-lr)
+            normalised = parameter * (len(parameter) ** 0.5 / parameter.norm())
+            self._replace(parameter, normalised.add_(update.view(parameter.shape), alpha=-lr))
+
+    def _replace(self, old: Tensor, new: Tensor) -> None:
+        old.copy_(new if self.found_inf is None else torch.where(self.found_inf > 0, old, new))
 
 
 def orthogonalise(matrices: Tensor, steps: int = 3) -> Tensor:

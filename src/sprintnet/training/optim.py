@@ -11,7 +11,12 @@ from sprintnet.training.settings import MuonSettings, OptimSettings
 
 
 class Optimizers:
-    """Several optimizers that step, skip and are saved as one (a gradient scaler skips each optimizer by itself)."""
+    """Several optimizers that step, skip and are saved as one.
+
+    A gradient scaler hands them its scale and whether a gradient overflowed, both on the device, and waits for neither.
+    """
+
+    _step_supports_amp_scaling = True  # what the scaler asks
 
     def __init__(self, optimizers: Iterable[torch.optim.Optimizer]):
         self.optimizers = list(optimizers)
@@ -22,8 +27,10 @@ class Optimizers:
         return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def step(self) -> None:
-        """Updates all parameters."""
+        """Updates all parameters, or none where a gradient overflowed."""
         for optimizer in self.optimizers:
+            for given in ("grad_scale", "found_inf"):  # by a scaler, for this step alone
+                setattr(optimizer, given, getattr(self, given, None))
             optimizer.step()
 
     def zero_grad(self) -> None:
