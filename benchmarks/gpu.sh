@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fills the GPU rows, on a machine with one, CIFAR-10 in the cache and nothing else running:
-#     sh benchmarks/gpu.sh PATH_OF_PEERS
+#     pip install ".[study]"; sh benchmarks/gpu.sh PATH_OF_PEERS
 # where PATH_OF_PEERS holds the peers' published scripts: airbench94_muon.py, airbench95.py, airbench96_faster.py, and hiverge's
 # cifar10_speedrun.py. Not run yet: no GPU was at hand when it was written.
 set -eu
@@ -15,6 +15,11 @@ beside() { # SCRIPT RECIPE: the first training of each process is not counted
     python benchmarks/side_by_side.py "$peers/$1.py" "$2" --rounds 10 --warm-ups 1
 }
 
+# what would end a study late is asked for first
+python -c "import scipy, torch; assert torch.cuda.is_available(), 'no GPU'"
+git rev-parse HEAD
+ls "$peers/airbench94_muon.py" "$peers/airbench95.py" "$peers/airbench96_faster.py" "$peers/cifar10_speedrun.py"
+
 for recipe in sprint94 davidnet; do
     sprintnet benchmark "$recipe"
 done
@@ -26,3 +31,4 @@ beside airbench94_muon sprint94
 beside cifar10_speedrun sprint94
 beside airbench95 sprint95
 beside airbench96_faster sprint96
+python benchmarks/headline.py

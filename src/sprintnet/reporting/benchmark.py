@@ -36,6 +36,6 @@ def training_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield (f"{reached:8.1f} s" if reached is not None else f"{'never':>10}") + (
         f"  until {found['target']:.1%} are right: of training, or with all answers over six views at its end"
     )
-    yield f"{found['command_seconds']:8.1f} s  the whole command: start, data, training, evaluations, saving"
+    yield f"{found['command_seconds']:8.1f} s  the whole command: start, data, training, evaluations, saving; no report"
     if found["peak_gib"] is not None:
         yield f"{found['peak_gib']:8.2f} GiB  most memory held (of the GPU where one computes)"
