@@ -16,7 +16,7 @@ def test_the_notebook_runs_from_start_to_end(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("OVERRIDES", " ".join([*TINY, "data.val=0.2"]))
     notebook = jupytext.read(NOTEBOOKS / "cifar10.py")
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    assert (tmp_path / "runs" / "train" / "notebook" / "report.html").is_file()
+    assert (tmp_path / "runs" / "train" / "davidnet-notebook" / "report.html").is_file()
     kinds = [kind for cell in notebook.cells for output in cell.get("outputs", ()) for kind in output.get("data", ())]
     pictures = [kind for kind in kinds if kind.startswith("image/")]
     assert len(pictures) == 7
