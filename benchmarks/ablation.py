@@ -48,14 +48,9 @@ ABLATIONS = {
     "whitening": (Arm("whitening bias trained", trains_whitening=True), Arm("whitening bias frozen")),
     "resolution": (Arm("images at full size"), Arm("images of three quarters' side", resolution=0.75)),
     "batch": (Arm("batches of 2,000", ("batch_size=2000",)), Arm("the recipe's batches")),
-    "thread": (Arm("a thread a core", (f"threads={CORES}",)), Arm("one more", (f"threads={CORES + 1}",))),
     "crowd": (
         Arm("a thread a core, beside a busy process", (f"threads={CORES}",), is_beside_a_busy_process=True),
         Arm("threads that adapt, beside a busy process", is_beside_a_busy_process=True),
-    ),
-    "one-thread": (
-        Arm("a thread a core, beside a busy process", (f"threads={CORES}",), is_beside_a_busy_process=True),
-        Arm("one thread, beside a busy process", ("threads=1",), is_beside_a_busy_process=True),
     ),
     "busy": (Arm("alone"), Arm("beside a busy process", is_beside_a_busy_process=True)),
     "engine": (Arm("a plain script in fp32", is_plain_script=True), Arm("this engine")),

@@ -89,9 +89,10 @@ def main() -> None:
     for name, row in rows.items():
         if row and "epoch_train_seconds" in row:  # the first seed's
             epochs = zip(row["epoch_train_seconds"][0], row["epoch_val_accuracy"][0], strict=True)
-            curves[name] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]
+            label = command(ROWS[name], row).strip("`").removeprefix("train ")
+            curves[label] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]
             if views := row.get("six_views"):
-                six_views[name] = {key: figures["mean"] for key, figures in views.items()}
+                six_views[label] = {key: figures["mean"] for key, figures in views.items()}
     place = ROOT / "docs" / "accuracy_over_time"
     save(partial(accuracy_over_time, curves, 0.94, six_views), place)
     for picture in place.parent.glob(f"{place.name}*.png"):  # the page shows the SVGs

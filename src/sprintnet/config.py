@@ -43,7 +43,7 @@ class Config:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: the GPU if PyTorch sees one."""
     threads: Annotated[int, Interval(ge=0, le=256)] = 0
-    """CPU threads; 0: as many as PyTorch finds cores, and one more while another process competes for them.
+    """CPU threads; 0: as many as PyTorch finds cores, on Linux less those that other processes keep busy.
 
     Another number of threads rounds differently: name one where a run must be repeated to the last bit."""
     checkpoint_seconds: Annotated[float, Ge(0)] = 60.0

@@ -29,7 +29,7 @@ class Runtime:
     precision: str
     threads: int
     adapts_threads: bool = False
-    """Whether more threads may be taken while another process competes for the cores."""
+    """Whether cores may be left to other processes that keep them busy."""
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Returns the context in which the network's forward pass runs: reduced precision over fp32 weights, or nothing."""
@@ -76,7 +76,7 @@ def start(device: str, precision: str, threads: int, seed: int) -> Runtime:
         torch.device(chosen),
         _best_precision(chosen) if precision == "auto" else precision,
         torch.get_num_threads(),
-        adapts_threads=chosen == "cpu" and not threads and sys.platform != "win32",
+        adapts_threads=chosen == "cpu" and not threads and sys.platform == "linux",
     )
 
 

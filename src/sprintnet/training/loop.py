@@ -91,7 +91,7 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
                 step(resize(images, plan.resolution(position)), labels)
                 if threads.adapt() and not was_crowded:
                     was_crowded = True
-                    run.log("another process takes the cores: one thread more, and other roundings, while it does")
+                    run.log("another process takes a core: fewer threads, and other roundings, while it does")
                 progress.batch += 1
                 progress.seconds = time.monotonic() - started
                 if signals.received or time.monotonic() - saved >= plan.checkpoint_seconds:

@@ -1,54 +1,49 @@
-"""The number of CPU threads: as many as cores, and one more while another process takes a core from them."""
+"""The number of CPU threads: one a core, less the cores that other processes keep busy."""
 
+import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from sprintnet.runtime import Runtime
 
-PREEMPTIONS = 50
-"""Times a second that a core alone takes a thread off: about 20 on an idle machine, over 100 beside a busy process."""
+USER, NICE, SYSTEM, IRQ, SOFT_IRQ = 0, 1, 2, 5, 6  # columns of /proc/stat: man 5 proc_stat
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What this process has used so far: the clock and its CPU time in seconds, and how often it was preempted."""
+    """The clock, the CPU time of this process, and that of all processes on the cores it may use; in seconds."""
 
     wall: float
-    cpu: float
-    preemptions: int
+    own: float
+    all: float
 
-    def is_crowded_since(self, start: "Usage", threads: int) -> bool:
-        """Returns whether another process took CPU time from this one's threads, one on each core.
-
-        A busy process leaves n threads n / (n + 1) of n cores; a thread that merely waits is not preempted.
-        """
-        seconds = self.wall - start.wall
-        share = (self.cpu - start.cpu) / seconds / threads
-        rate = (self.preemptions - start.preemptions) / seconds / threads
-        return share < (threads + 0.5) / (threads + 1) and rate > PREEMPTIONS
+    def taken_since(self, start: "Usage") -> float:
+        """Returns how many cores other processes kept busy."""
+        return ((self.all - start.all) - (self.own - start.own)) / (self.wall - start.wall)
 
 
 def usage() -> Usage:
-    """Returns what this process has used so far."""
-    import resource  # not on Windows, where nothing adapts
-
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return Usage(time.monotonic(), used.ru_utime + used.ru_stime, used.ru_nivcsw)
+    """Returns what has been used so far (on Linux)."""
+    allowed = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    lines = [line.split() for line in Path("/proc/stat").read_text("ascii").splitlines()]
+    ticks = [list(map(int, columns)) for name, *columns in lines if name in allowed]
+    busy = sum(core[column] for core in ticks for column in (USER, NICE, SYSTEM, IRQ, SOFT_IRQ))
+    return Usage(time.monotonic(), time.process_time(), busy / os.sysconf("SC_CLK_TCK"))
 
 
 class Threads:
     """Sets PyTorch's threads between steps, and on leaving back to the runtime's; does nothing where the user chose a number.
 
-    Threads wait for each other at the end of every operation, so one that has lost its core stops them all. One more
-    thread than cores gives each a smaller part, and the system moves the parts to whichever core is free.
+    Threads wait for each other at the end of every operation, so one that has lost its core stops them all: a thread less,
+    which leaves a core to the other process, computes two to three times as much (LOG.md).
     """
 
-    def __init__(self, runtime: Runtime, window: float = 1.0, hold: float = 60.0):
-        self.runtime, self.window, self.hold = runtime, window, hold
+    def __init__(self, runtime: Runtime, window: float = 1.0):
+        self.runtime, self.window = runtime, window
         self._start = usage() if runtime.adapts_threads else None
-        self._is_crowded = False
 
     def __enter__(self) -> "Threads":
         return self
@@ -58,16 +53,11 @@ class Threads:
             torch.set_num_threads(self.runtime.threads)
 
     def adapt(self) -> bool:
-        """Looks back over the last `window` seconds and returns whether a thread was added just now.
-
-        It stays for `hold` seconds before it must prove itself.
-        """
-        if not self._start:
+        """Looks back over the last `window` seconds, if these have passed, and returns whether there are fewer threads now."""
+        if not self._start or (now := usage()).wall - self._start.wall < self.window:
             return False
-        now = usage()
-        if now.wall - self._start.wall < (self.hold if self._is_crowded else self.window):
-            return False
-        self._is_crowded = not self._is_crowded and now.is_crowded_since(self._start, self.runtime.threads)
-        torch.set_num_threads(self.runtime.threads + self._is_crowded)
+        left = len(os.sched_getaffinity(0)) - round(now.taken_since(self._start))
+        threads = max(1, min(self.runtime.threads, left))
+        torch.set_num_threads(threads)
         self._start = now
-        return self._is_crowded
+        return threads < self.runtime.threads
