@@ -1,16 +1,20 @@
-"""Writes the README's table of measured trainings, and its picture, from benchmarks/results.
+"""Writes the README's two tables, of measured trainings and of ratios, and its picture, from benchmarks/results.
 
     python benchmarks/headline.py
 
-Each file named here gives its newest row (benchmarks/record.py makes them); the table goes between the two marks in README.md.
+Each file named here gives its newest row (benchmarks/record.py makes them), each ablation, peer and benchmark its newest; tables
+go between their two marks in README.md.
 """
 
 import json
+import statistics
 import tomllib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ablation import ABLATIONS
 from sprintnet.config import load_config
 from sprintnet.reporting.curves import accuracy_over_time
 from sprintnet.reporting.style import save
@@ -29,15 +33,37 @@ ROWS = {
     "davidnet-24-epochs-gpu": "davidnet",
 }
 """File -> recipe."""
-BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
 HEAD = "| command | hardware | n | accuracy, plain | with six views | training | six views | images/s |\n|" + "---|" * 8
+
+
+def ratios() -> Iterator[str]:
+    """Yields the second table: what is how many times as fast as what, and what a whole command takes."""
+    yield "| recipe | what | than | times as fast | n |\n|" + "---|" * 5
+    for row in {(row["ablation"], row["recipe"]): row for row in all_rows("ablation") if row["ablation"] in ABLATIONS}.values():
+        before, after = (arm.label for arm in ABLATIONS[row["ablation"]])
+        yield f"| {row['recipe']} | {after} | {before} | {row['ratio_of_medians']:.2f} | {row['n']} |"
+    for row in {(row["peer"], row["recipe"]): row for row in all_rows("side-by-side")}.values():
+        accuracies = [f"{statistics.fmean(run['accuracy'] for run in row[f'{side}_runs']):.2%}" for side in ("recipe", "peer")]
+        what, beside = f"whole trainings, {accuracies[0]}", f"{row['peer']}, {accuracies[1]}"
+        yield f"| {row['recipe']} | {what} | {beside} | {row['ratio_of_median_seconds']:.2f} | {row['n']} |"
+
+
+def all_rows(name: str) -> list[dict[str, Any]]:
+    """Returns the rows of a result file, none where there is no file."""
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def between(text: str, mark: str, table: str) -> str:
+    """Returns the text with the table between the mark and its end."""
+    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    return f"{text[: text.index(begin) + len(begin)]}\n{table}\n{text[text.index(end) :]}"
 
 
 def newest(name: str) -> dict[str, Any] | None:
     """Returns the newest row of a result file, None where there is none."""
-    path = RESULTS / f"{name}.jsonl"
-    row: dict[str, Any] | None = json.loads(path.read_text("utf-8").splitlines()[-1]) if path.exists() else None
-    return row
+    rows = all_rows(name)
+    return rows[-1] if rows else None
 
 
 def share(figures: dict[str, float] | None) -> str:
@@ -78,13 +104,12 @@ def line(name: str, row: dict[str, Any] | None) -> str:
 
 
 def main() -> None:
-    """Replaces the table and the picture."""
+    """Replaces the tables and the picture."""
     rows = {name: newest(name) for name in ROWS}
     table = "\n".join([HEAD, *(line(name, row) for name, row in rows.items())])
     readme = ROOT / "README.md"
-    text = readme.read_text("utf-8")
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    readme.write_text(f"{text[:start]}\n{table}\n{text[end:]}", "utf-8")
+    text = between(readme.read_text("utf-8"), "measured", table)
+    readme.write_text(between(text, "ratios", "\n".join(ratios())), "utf-8")
     curves, six_views = {}, {}
     for name, row in rows.items():
         if row and "epoch_train_seconds" in row:  # the first seed's
