@@ -2,8 +2,8 @@
 
     python benchmarks/headline.py
 
-Each file named here gives its newest row (benchmarks/record.py makes them), each ablation, peer and benchmark its newest; tables
-go between their two marks in README.md.
+Each file named here gives its newest row (benchmarks/record.py makes them), each ablation, peer and benchmark its newest;
+tables go between their two marks in README.md.
 """
 
 import json

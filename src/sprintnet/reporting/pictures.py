@@ -38,7 +38,7 @@ def wrong_answers(images: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) 
     for cell, image, row in zip(axes.flat, images, rows, strict=False):
         _show(cell, image)
         said = f"{class_label(row['predicted'])}, {100 * float(row['confidence']):.0f} %"
-        cell.set_xlabel(f"{class_label(row['true'])}\nsaid {said}", fontsize=6.5)
+        cell.set_xlabel(f"{class_label(row['true'])}\nsaid {said}", fontsize=6)
     return figure
 
 
