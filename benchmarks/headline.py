@@ -18,6 +18,7 @@ from ablation import ABLATIONS
 from sprintnet.config import load_config
 from sprintnet.reporting.curves import accuracy_over_time
 from sprintnet.reporting.style import save
+from sprintnet.run import dotted
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -76,17 +77,9 @@ def share(figures: dict[str, float] | None) -> str:
 
 def command(recipe: str, row: dict[str, Any]) -> str:
     """Returns what trains with the row's settings, as the recipe stands now."""
-    now, then = (flat(tomllib.loads(text)) for text in (load_config(recipe).to_toml(), row["settings"]))
+    now, then = (dotted(tomllib.loads(text)) for text in (load_config(recipe).to_toml(), row["settings"]))
     changed = [f"{key}={json.dumps(then[key])}" for key in then if now.get(key) != then[key]]
     return f"`{' '.join(['train', recipe, *changed])}`"
-
-
-def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def line(name: str, row: dict[str, Any] | None) -> str:

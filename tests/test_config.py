@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sprintnet.config import Config, _flatten, differences, load_config, recipes
+from sprintnet.config import Config, differences, load_config, recipes
 from sprintnet.errors import SettingsError
+from sprintnet.run import dotted
 
 
 @pytest.mark.parametrize("name", recipes())
@@ -146,7 +147,7 @@ def test_a_missing_recipe_does_not_hide_the_other_mistakes() -> None:
     assert [line.split(":")[0] for line in str(caught.value).splitlines()[1:]] == ["  recipe davidnett", "  seed", "  epochs=x"]
 
 
-@given(st.sampled_from(["", *dict(_flatten(asdict(Config())))]), st.text())
+@given(st.sampled_from(["", *dotted(asdict(Config()))]), st.text())
 def test_no_override_crashes_and_what_is_accepted_loads_back(key: str, text: str) -> None:
     try:
         config = load_config("davidnet", [f"{key}={text}"])

@@ -46,8 +46,8 @@ def test_precision_follows_what_the_processor_has() -> None:
     assert runtime.start("cpu", "fp32", 0, 0).precision == "fp32"
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_that_is_not_there_is_named() -> None:
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingsError, match="device=cuda: PyTorch sees no GPU here"):
         runtime.start("cuda", "auto", 0, 0)
 

@@ -15,6 +15,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt
 from sprintnet.data.settings import AugmentSettings, DataSettings
 from sprintnet.errors import SettingsError
 from sprintnet.models.settings import ModelSettings
+from sprintnet.run import dotted
 from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
 
 PEAKS = ("optim.max_lr", "muon.max_lr")
@@ -102,7 +103,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
     values: dict[str, Any] = {}
     mistakes: list[str] = []
     try:
-        items = [(key, value, False) for key, value in _flatten(_read_recipe(recipe))]
+        items = [(key, value, False) for key, value in dotted(_read_recipe(recipe)).items()]
     except SettingsError as error:
         items, mistakes = [], [str(error)]
     typed = [_split_override(override) for override in overrides]
@@ -142,7 +143,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def differences(old: Config, new: Config) -> list[str]:
     """Returns one line, `key: old -> new`, for each setting that differs."""
-    before, after = dict(_flatten(asdict(old))), dict(_flatten(asdict(new)))
+    before, after = dotted(asdict(old)), dotted(asdict(new))
     return [f"{key}: {before[key]} -> {after[key]}" for key in before if before[key] != after[key]]
 
 
@@ -167,14 +168,6 @@ def _read_recipe(recipe: str | Path) -> Mapping[str, Any]:
         ) from None
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"recipe {recipe}: not valid TOML: {error}") from None
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _leaves(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

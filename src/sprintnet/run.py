@@ -228,6 +228,14 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_atomic(path, text.getvalue())
 
 
+def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested settings under dotted keys, as overrides name them."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Appends a row to a file of JSON lines, with date, commit, versions and processor where the row does not have its own."""
     path.parent.mkdir(parents=True, exist_ok=True)

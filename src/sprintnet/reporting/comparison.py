@@ -11,7 +11,7 @@ from sprintnet.errors import SettingsError
 from sprintnet.reporting.curves import accuracy_over_time
 from sprintnet.reporting.page import embedded, render
 from sprintnet.reporting.style import save
-from sprintnet.run import RunFolder, consistent, read_json, read_rows, write_atomic
+from sprintnet.run import RunFolder, consistent, dotted, read_json, read_rows, write_atomic
 
 
 def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:
@@ -73,18 +73,10 @@ def _curve(run: RunFolder) -> list[dict[str, float]]:
 
 def _settings(run: RunFolder) -> dict[str, Any]:
     try:
-        return _flat(tomllib.loads(run.config.read_text("utf-8")))
+        return dotted(tomllib.loads(run.config.read_text("utf-8")))
     except ValueError as error:
         raise SettingsError(f"{run.config}: damaged ({error}); repeat the run") from None
 
 
 def _row(label: str, cells: Sequence[Any]) -> dict[str, Any]:
     return {"label": label, "cells": cells}
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns dotted keys, as overrides name them."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
