@@ -74,7 +74,7 @@ def test_a_figure_that_a_run_lacks_is_left_out_for_all() -> None:
 
 
 def test_a_study_is_ordinary_runs_and_goes_on_where_it_stopped(tmp_path: Path, tiny: list[str]) -> None:
-    config = load_config("davidnet", [*tiny, "epochs=1", "seed=5"])
+    config = load_config("davidnet", [*tiny, "epochs=1", "seed=5", "data.val=0.2"])  # one hold-out for all seeds
     study = RunFolder(tmp_path / "study")
     first = list(run_study(config, study, 2))
     written = (study.path / "seed-5" / "weights.safetensors").stat().st_mtime_ns
@@ -89,7 +89,7 @@ def test_a_study_is_ordinary_runs_and_goes_on_where_it_stopped(tmp_path: Path, t
     list(run_study(config, study, 2))
     assert json.loads((study.path / "study.json").read_text())["accuracy"]["n"] == 3
     with pytest.raises(SettingsError, match=r"optim.max_lr: 0.1 -> 0.2"):
-        list(run_study(load_config("davidnet", [*tiny, "epochs=1", "seed=5", "optim.max_lr=0.2"]), study, 3))
+        list(run_study(load_config("davidnet", [*tiny, "epochs=1", "seed=5", "data.val=0.2", "optim.max_lr=0.2"]), study, 3))
 
 
 def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:

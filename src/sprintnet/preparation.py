@@ -18,6 +18,8 @@ from sprintnet.training.optim import build_optimizer
 from sprintnet.training.step import Step
 
 WHITENING_IMAGES = 5000
+SPLIT_SEED = 0
+"""Draws the held-out images: the same ones in runs of other seeds, so that a study's runs share their data."""
 
 Splits = dict[str, ImageDataset]
 """The data of a run: train and test, and val where a part of the training set is held out."""
@@ -28,7 +30,7 @@ def load_splits(config: Config, log: Callable[[str], None] = print) -> Splits:
     train, test = sources.load(config.data.name, config.data.source, log)
     if not config.data.val:
         return {"train": train, "test": test}
-    kept, held_out = hold_out(train, config.data.val, config.seed)
+    kept, held_out = hold_out(train, config.data.val, SPLIT_SEED)
     if not len(held_out):
         raise SettingsError(f"data.val={config.data.val:g}: less than one image a class; hold out a larger share, or none (0)")
     return {"train": kept, "val": held_out, "test": test}

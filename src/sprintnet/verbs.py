@@ -67,7 +67,7 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
     if options.split != "test" and digest(*splits.values()) != read_json(run.environment)["data_sha256"]:
         raise SettingsError(
             f"--split {options.split}: these are not the splits that the run was trained on, so images that it has learned "
-            "could count as held out; restore the data, and leave out overrides of seed and data"
+            "could count as held out; restore the data, and leave out overrides of data"
         )
     found, figures = trained.assess(splits[options.split], config.tta)
     print(f"{options.folder}: {options.split}, {figures['images']:,} images")

@@ -314,7 +314,7 @@ def test_val_says_what_the_run_says_and_writes_a_row_an_image(run: RunFolder, sp
     assert [row["predicted"] for row in rows] == [row["predicted"] for row in kept]
 
 
-@pytest.mark.parametrize("changed", ["seed=7", "data.val=0.3", f"data.name={SAMPLE}"])
+@pytest.mark.parametrize("changed", ["data.val=0.3", f"data.name={SAMPLE}"])
 @pytest.mark.parametrize("split", ["val", "train"])
 def test_images_that_a_run_has_learned_never_count_as_held_out(
     run: RunFolder, sprintnet: Command, changed: str, split: str

@@ -15,7 +15,7 @@ class DataSettings:
     source: str = ""
     """A local folder or archive to take a named data set from; empty: the cache, then the network."""
     val: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
-    """Share of each training class that is held out for validation; 0: the table's Val columns are the test set."""
+    """Share of each training class held out for validation, the same images for all seeds; 0: Val columns are the test set."""
 
 
 @dataclass(frozen=True)
