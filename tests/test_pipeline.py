@@ -25,10 +25,11 @@ from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import fit_temperature
 from sprintnet.models import winograd
 from sprintnet.models.winograd import convolve
-from sprintnet.pipeline import load_run, train
+from sprintnet.pipeline import train
 from sprintnet.preparation import load_splits, prepare
 from sprintnet.run import RunFolder, read_rows
 from sprintnet.runtime import start
+from sprintnet.trained import load_run
 
 # dropout draws from the global generator, bf16 rounds: both must survive a resume
 EPOCHS = 12

@@ -12,26 +12,28 @@ if TYPE_CHECKING:
     from sprintnet.lr_search import find_learning_rates
     from sprintnet.models.build import build_model
     from sprintnet.models.summary import layer_table
-    from sprintnet.pipeline import TrainedModel, load_run, train
+    from sprintnet.pipeline import train
     from sprintnet.preparation import load_splits
     from sprintnet.reporting.draw import draw_one
     from sprintnet.reporting.report import write_report
     from sprintnet.run import RunFolder
+    from sprintnet.trained import TrainedModel, load, load_run
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Config": "sprintnet.config",
     "RunFolder": "sprintnet.run",
-    "TrainedModel": "sprintnet.pipeline",
+    "TrainedModel": "sprintnet.trained",
     "build_model": "sprintnet.models.build",
     "draw_one": "sprintnet.reporting.draw",
     "explain_files": "sprintnet.explanation",
     "explain_wrong": "sprintnet.explanation",
     "find_learning_rates": "sprintnet.lr_search",
     "layer_table": "sprintnet.models.summary",
+    "load": "sprintnet.trained",
     "load_config": "sprintnet.config",
-    "load_run": "sprintnet.pipeline",
+    "load_run": "sprintnet.trained",
     "load_splits": "sprintnet.preparation",
     "recipes": "sprintnet.config",
     "train": "sprintnet.pipeline",
@@ -47,6 +49,7 @@ __all__ = [
     "explain_wrong",
     "find_learning_rates",
     "layer_table",
+    "load",
     "load_config",
     "load_run",
     "load_splits",

@@ -17,6 +17,9 @@ EXTRA_OF_MODULE = {
     "matplotlib": "train",
     "jinja2": "train",
     "tensorboardX": "track",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "predict",
 }
 
 
@@ -91,6 +94,26 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--output", default="", metavar="FILE", help="the page (default: RUN/report.html; of several: comparison.html)"
     )
+    verb = add("export", verbs.export, "sprintnet export RUN [--quantize int8|fp16]... [--outputs NAMES] [--license NAME]")
+    verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/sprint94; the files go to RUN/export")
+    verb.add_argument(
+        "--quantize", action="append", default=[], choices=("int8", "fp16"), help="also a smaller file; may be given twice"
+    )
+    every = "probabilities,logits,maps"
+    verb.add_argument("--outputs", default=every, help=f"what the file answers, probabilities at least (default: {every})")
+    verb.add_argument("--license", default="unknown", help="the weights' licence, for metadata and card (default: unknown)")
+    verb = add(
+        "predict",
+        verbs.predict,
+        "sprintnet predict MODEL IMAGE... [--top K] [--abstain-below P] [--format table|csv|json] [--batch N]",
+    )
+    verb.add_argument("model", metavar="MODEL", help="an exported file, such as runs/train/sprint94/export/model.onnx")
+    verb.add_argument("--top", type=int, default=3, metavar="K", help="classes to name for each image (default: 3)")
+    verb.add_argument(
+        "--abstain-below", type=float, default=0.0, metavar="P", help="no answer below this probability (default: 0)"
+    )
+    verb.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
+    verb.add_argument("--batch", type=int, default=64, metavar="N", help="images at once (default: 64)")
     verb = add("lr-find", verbs.lr_find, f"sprintnet lr-find {overrides} [--seeds N] [--lowest LR] [--highest LR] [--rates N]")
     verb.add_argument("--seeds", type=int, default=1, help="sweeps, from the recipe's seed upwards (default: 1)")
     verb.add_argument("--lowest", type=float, default=1e-7, help="the first rate (default: 1e-7)")

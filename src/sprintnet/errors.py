@@ -31,3 +31,9 @@ class Interrupted(SprintNetError):
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+class ParityError(SprintNetError):
+    """An exported file that does not answer as the trained network; it is not left behind."""
+
+    exit_code = 5

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sprintnet.data.dataset import ImageDataset, Images, Labels
-from sprintnet.data.folder import read_image
 from sprintnet.data.loader import Loader
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.evaluation.gradcam import class_maps, faithfulness, recorded
-from sprintnet.pipeline import TrainedModel
+from sprintnet.images import read_image
 from sprintnet.run import RunFolder, read_arrays, write_arrays
+from sprintnet.trained import TrainedModel
 
 BATCH = 100
 RANDOM_MAPS = 8

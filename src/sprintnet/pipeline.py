@@ -1,34 +1,29 @@
-"""One run, start to end: data, network, fit, evaluation; and a finished run, opened again."""
+"""One run, start to end: data, network, fit, evaluation."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import nn
 
 from sprintnet import runtime
 from sprintnet.config import Config, differences, load_config
-from sprintnet.data.dataset import ImageDataset, digest
-from sprintnet.data.loader import Batch, Loader, Normalisation
+from sprintnet.data.dataset import digest
+from sprintnet.data.loader import Loader
 from sprintnet.errors import SettingsError, SprintNetError
-from sprintnet.evaluation.calibration import calibration, coverage_table, fit_temperature
-from sprintnet.evaluation.metrics import Floats, Ints, cross_entropy, prediction_rows, summarise, top_k_accuracy
-from sprintnet.evaluation.predict import ask_again, predict
+from sprintnet.evaluation.calibration import calibration, fit_temperature
+from sprintnet.evaluation.metrics import prediction_rows
 from sprintnet.evidence import keep_evidence
 from sprintnet.lr_search import at_found_rate
 from sprintnet.machine import environment
-from sprintnet.models.build import load_model, weights_to_bytes
-from sprintnet.preparation import Splits, load_splits, on_device, prepare, whiten
+from sprintnet.models.build import weights_to_bytes
+from sprintnet.preparation import Splits, load_splits, prepare, whiten
 from sprintnet.reporting.progress import track
 from sprintnet.reporting.table import RULE, table_row, training_header
 from sprintnet.run import (
     RunFolder,
-    consistent,
-    open_run,
     read_arrays,
     read_json,
     write_arrays,
@@ -36,60 +31,11 @@ from sprintnet.run import (
     write_json,
     write_rows,
 )
-from sprintnet.runtime import Runtime
+from sprintnet.trained import EVALUATION_BATCH, TrainedModel
 from sprintnet.training.loop import Plan, fit
-
-EVALUATION_BATCH = 500
 
 Watch = Callable[[Mapping[str, Any]], object]
 """What happens to each row of results.csv besides."""
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A trained network on its device, with what is needed to feed it."""
-
-    model: nn.Module
-    classes: tuple[str, ...]
-    normalisation: Normalisation
-    context: Runtime
-    temperature: float | None
-    """What logits are divided by for calibrated probabilities; None where no held-out images were there to fit it."""
-    image_shape: tuple[int, int, int]
-    """Height, width, channels."""
-
-    def evaluate(self, dataset: ImageDataset) -> tuple[Floats, Ints, dict[str, Any]]:
-        """Returns logits (N, K), labels (N,) and the figures of a data set; raises SettingsError if its classes are others."""
-        if dataset.classes != self.classes:
-            raise SettingsError(
-                f"the data has the classes {', '.join(dataset.classes)}; the network: {', '.join(self.classes)}"
-            )
-        logits, labels = predict(self.model, self._batches(dataset, "evaluating"), self.context)
-        return logits, labels, summarise(logits, labels, dataset.classes)
-
-    def assess(self, dataset: ImageDataset, tta: float) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns arrays (logits, labels, with `tta` tta_logits) and all figures: also of six views, calibration, coverage."""
-        started = time.monotonic()
-        logits, labels, figures = self.evaluate(dataset)
-        arrays = {"logits": logits, "labels": labels}
-        if tta:
-            again = ask_again(self.model, self._batches(dataset, "six views"), self.context, logits, tta)
-            arrays["tta_logits"] = again
-            figures["tta"] = {
-                "accuracy": top_k_accuracy(again, labels, 1),
-                "cross_entropy": cross_entropy(again, labels),
-                "asked_again": float((again != logits).any(axis=1).mean()),
-                "seconds": time.monotonic() - started,  # from the first answers on, as the records count it
-            }
-        figures["calibration"] = calibration(logits, labels)
-        if self.temperature is not None:
-            figures["calibration_at_temperature"] = calibration(logits, labels, self.temperature)
-        figures["coverage"] = coverage_table(logits, labels)
-        return arrays, figures
-
-    def _batches(self, dataset: ImageDataset, label: str) -> Iterable[Batch]:
-        loader = Loader(dataset, self.normalisation, EVALUATION_BATCH, self.context.device)
-        return track(loader.in_order(), len(loader), label)
 
 
 def train(config: Config, run: RunFolder, *, resume: bool = False, watch: Watch = lambda row: None) -> dict[str, Any]:
@@ -116,21 +62,6 @@ def train(config: Config, run: RunFolder, *, resume: bool = False, watch: Watch 
         raise SprintNetError(
             f"batch_size={config.batch_size}: too much for the device's memory; start another run with a smaller one"
         ) from None
-
-
-def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedModel, Config]:
-    """Returns the trained network of a run folder and the run's settings, with overrides such as `device=cpu` applied.
-
-    Raises SettingsError where files are missing or damaged.
-    """
-    run = open_run(path)
-    config = load_config(run.config, overrides)
-    context = runtime.start(config.device, config.precision, config.threads, config.seed)
-    model, facts = load_model(run.weights)
-    with consistent(run):
-        normalisation = Normalisation(tuple(facts["mean"]), tuple(facts["std"]))
-        classes, shape, temperature = tuple(facts["classes"]), tuple(facts["image_shape"]), facts["temperature"]
-    return TrainedModel(on_device(model, context), classes, normalisation, context, temperature, shape), config
 
 
 def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:

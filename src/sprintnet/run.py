@@ -102,6 +102,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def export(self) -> Path:
+        """The folder of files to ship."""
+        return self.path / "export"
+
+    @property
     def weights(self) -> Path:
         """The trained weights, with readable JSON metadata (safetensors)."""
         return self.path / "weights.safetensors"

@@ -2,12 +2,13 @@
 
 import argparse
 import contextlib
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sprintnet.arguments import overrides_in, recipe_and_overrides, refuse
-from sprintnet.errors import SettingsError
+from sprintnet.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     from sprintnet.config import Config
@@ -54,9 +55,9 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
 
     from sprintnet.data.dataset import digest
     from sprintnet.evaluation.metrics import prediction_rows
-    from sprintnet.pipeline import load_run
     from sprintnet.preparation import load_splits
     from sprintnet.reporting.evaluation import evaluation_lines
+    from sprintnet.trained import load_run
 
     trained, config = load_run(options.folder, overrides)
     splits = load_splits(config)
@@ -178,9 +179,9 @@ def explain(options: argparse.Namespace, words: list[str]) -> None:
     run = open_run(options.folder)
 
     from sprintnet.explanation import explain_files, explain_wrong
-    from sprintnet.pipeline import load_run
     from sprintnet.reporting.draw import draw_one
     from sprintnet.reporting.evaluation import faithfulness_lines
+    from sprintnet.trained import load_run
 
     trained, _ = load_run(options.folder)
     if files:
@@ -209,6 +210,49 @@ def report(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.reporting.report import write_report
 
     print(f"report: {write_report(runs[0], Path(options.output) if options.output else None)}")
+
+
+def export(options: argparse.Namespace, words: list[str]) -> None:
+    """Writes a finished run's files to ship: ONNX that was proved to answer as the network, weights, a model card."""
+    refuse(words)
+    outputs = tuple(options.outputs.split(","))
+    from sprintnet.deploy.export import export
+
+    table = export(options.folder, options.quantize, outputs, options.license)
+
+    from sprintnet.reporting.exported import parity_lines
+
+    print(*parity_lines(table), f"files in {Path(options.folder) / 'export'}", sep="\n")
+
+
+def predict(options: argparse.Namespace, words: list[str]) -> None:
+    """Classifies image files with an exported ONNX file, without PyTorch."""
+    refuse([word for word in words if word.startswith("--")])
+    if options.top < 1 or options.batch < 1 or not 0 <= options.abstain_below <= 1:
+        raise SettingsError("--top and --batch must be at least 1, --abstain-below a probability from 0 to 1")
+    from sprintnet.deploy.answering import answer_files, find_files, write_csv, write_json, write_table
+    from sprintnet.deploy.predictor import Predictor
+
+    predictor = Predictor(options.model)
+    files = list(find_files(words, sys.stdin))
+    if not files:
+        raise SettingsError("no image files: name files, folders or patterns, or - for a list on standard input")
+    from sprintnet.reporting.progress import track
+
+    mistakes: list[str] = []
+    top = min(options.top, len(predictor.classes))
+    rows = answer_files(predictor, files, top, options.abstain_below, options.batch, mistakes)
+    rows = track(rows, len(files), "answering")
+    if sys.stdout.isatty():
+        rows = iter(list(rows))  # a bar and a table would write over each other
+    if options.format == "csv":
+        write_csv(rows, top, sys.stdout)
+    elif options.format == "json":
+        write_json(rows, sys.stdout)
+    else:
+        write_table(rows, predictor.classes, sys.stdout)
+    if mistakes:
+        raise DataError(f"{len(mistakes)} of {len(files)} files could not be read:\n  " + "\n  ".join(mistakes))
 
 
 def summary(options: argparse.Namespace, words: list[str]) -> None:
@@ -253,8 +297,8 @@ def recipes(options: argparse.Namespace, words: list[str]) -> None:
 def _explain_and_report(run: "RunFolder") -> None:
     """Maps of the surest wrong answers, all figures and the page of a finished run."""
     from sprintnet.explanation import explain_wrong
-    from sprintnet.pipeline import load_run
     from sprintnet.reporting.report import write_report
+    from sprintnet.trained import load_run
 
     explain_wrong(run, load_run(run.path)[0])
     run.log(f"report: {write_report(run)}")

@@ -8,7 +8,7 @@ import torchinfo
 
 from sprintnet.errors import SettingsError
 from sprintnet.models.build import build_model, load_model, weights_to_bytes
-from sprintnet.models.davidnet import LOGIT_SCALE, DavidNet, WyBlock
+from sprintnet.models.davidnet import DavidNet, WyBlock
 from sprintnet.models.settings import ModelSettings
 from sprintnet.models.summary import layer_table
 
@@ -73,8 +73,8 @@ def test_logits_are_scaled() -> None:
     model = DavidNet(10, 3, (32, 32), width=4).eval()
     torch.nn.init.zeros_(model.linear.weight)
     torch.nn.init.ones_(model.linear.bias)
-    assert torch.equal(model(torch.zeros(2, 3, 32, 32)), torch.full((2, 10), LOGIT_SCALE))
-    assert LOGIT_SCALE == 0.125
+    assert torch.equal(model(torch.zeros(2, 3, 32, 32)), torch.full((2, 10), model.logit_scale))
+    assert model.logit_scale == 0.125
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 48, 4), (64, 64, 3)])

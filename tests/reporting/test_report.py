@@ -24,6 +24,7 @@ from sprintnet.explanation import explain, explain_wrong
 from sprintnet.reporting.draw import draw_one
 from sprintnet.reporting.report import write_report
 from sprintnet.run import RunFolder, open_run, read_arrays, read_json, read_rows, write_arrays, write_json, write_rows
+from sprintnet.trained import load_run
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
 LINES = "two\nlines $\\frac{$ \u2028"
@@ -42,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
             Path(os.fsdecode(part + known)).rename(os.fsdecode(part + name))
     run = RunFolder(folder / "run")
     pipeline.train(load_config("davidnet", [*TINY, f"data.name={data}", "data.val=0.2", "tta=0.9"]), run)
-    trained, _ = pipeline.load_run(run.path)
+    trained, _ = load_run(run.path)
     explain_wrong(run, trained, 4)
     write_report(run)
     return run
@@ -149,7 +150,7 @@ def test_the_page_stays_small_with_many_and_large_pictures(run: RunFolder, tmp_p
     wrong = next(row for row in rows if row["true"] != row["predicted"])
     write_rows(copy.prediction_table, [{**wrong, "index": index} for index in range(1000)])
     write_arrays(copy.evidence, **{**evidence, "wrong_images": noise, "wrong_index": np.arange(1000)})
-    trained, _ = pipeline.load_run(copy.path)
+    trained, _ = load_run(copy.path)
     explain(copy.explanations, trained, noise[:64, :32, :32], None)
     write_report(copy)
     assert copy.report.stat().st_size < 5_000_000

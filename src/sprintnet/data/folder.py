@@ -3,12 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.errors import DataError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+from sprintnet.images import SUFFIXES, read_image
 
 
 def read_folder(path: Path) -> tuple[ImageDataset, ImageDataset]:
@@ -61,15 +59,6 @@ def _read_part(part: Path, classes: tuple[str, ...], names: tuple[str, ...]) -> 
     if not images:
         raise DataError(f"{part}: holds no image; put {' '.join(SUFFIXES)} files into its class folders")
     return ImageDataset(np.stack(images), np.array(labels, dtype=np.int64), names, tuple(files))
-
-
-def read_image(file: Path) -> np.ndarray:
-    """Returns an image file's pixels, RGB uint8 (H, W, 3); raises DataError for a file that is no image."""
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file}: cannot be read as an image ({error}); repair or remove it") from None
 
 
 def _size(dataset: ImageDataset) -> str:

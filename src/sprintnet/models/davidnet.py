@@ -6,8 +6,6 @@ from torch.nn import functional as F
 
 from sprintnet.models.winograd import Convolution3x3
 
-LOGIT_SCALE = 0.125
-
 
 class WyConv2d(nn.Module):
     """A 3x3 convolution without bias, under the article's name for it."""
@@ -56,6 +54,7 @@ class DavidNet(nn.Module):
     """Images (B, channels, H, W) -> logits (B, classes), scaled by 0.125."""
 
     smallest_side = 8
+    logit_scale = 0.125
     feature_layers = ("block1", "transition", "block2")  # from fine maps to coarse ones; Grad-CAM shows the last by itself
 
     def __init__(self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0):
@@ -69,11 +68,19 @@ class DavidNet(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.linear = nn.Linear(8 * width, classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns logits (B, classes)."""
-        x = self.block2(self.transition(self.block1(self.prepare(x))))
-        x = self.view(self.pool(x))
+    def features(self, x: Tensor) -> Tensor:
+        """Returns the last map (B, 8 * width, H/8, W/8)."""
+        maps: Tensor = self.block2(self.transition(self.block1(self.prepare(x))))
+        return maps
+
+    def classify(self, maps: Tensor) -> Tensor:
+        """Returns logits (B, classes) of the last map: its maxima, weighed."""
+        x = self.view(self.pool(maps))
         if self.dropout is not None:
             x = self.dropout(x)
         logits: Tensor = self.linear(x)
-        return logits * LOGIT_SCALE
+        return logits * self.logit_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns logits (B, classes)."""
+        return self.classify(self.features(x))

@@ -91,10 +91,24 @@ class SprintNet(nn.Module):
         filters = (vectors / torch.sqrt(values + epsilon)).T.reshape(-1, *self.whiten.weight.shape[1:])
         self.whiten.weight.data.copy_(torch.cat([filters, -filters]))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns logits (B, classes)."""
-        x = self.pool(self.blocks(F.gelu(self.whiten(x)))).flatten(1)
+    @property
+    def logit_scale(self) -> float:
+        """What the last layer's outputs are multiplied by."""
+        return 1 / self.linear.in_features
+
+    def features(self, x: Tensor) -> Tensor:
+        """Returns the last map (B, 4 * width, H, W)."""
+        maps: Tensor = self.blocks(F.gelu(self.whiten(x)))
+        return maps
+
+    def classify(self, maps: Tensor) -> Tensor:
+        """Returns logits (B, classes) of the last map: its maxima, weighed."""
+        x = self.pool(maps).flatten(1)
         if self.dropout is not None:
             x = self.dropout(x)
         logits: Tensor = self.linear(x)
-        return logits / self.linear.in_features
+        return logits * self.logit_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns logits (B, classes)."""
+        return self.classify(self.features(x))

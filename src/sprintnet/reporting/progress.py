@@ -40,7 +40,7 @@ def _track(
     if not console.is_terminal:
         yield from items
         return
-    with Progress(TextColumn(label), BarColumn(), *columns, console=console, transient=True) as progress:
+    with Progress(TextColumn(label), BarColumn(), *columns, console=console, transient=True, redirect_stdout=False) as progress:
         task = progress.add_task(label, total=total or None, completed=done)
         for item in items:
             yield item

@@ -1,0 +1,87 @@
+"""The files that a user names, answered one row a file; what cannot be read is set aside."""
+
+import csv
+import glob
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from sprintnet.deploy.predictor import Predictor
+from sprintnet.errors import DataError
+from sprintnet.images import SUFFIXES
+from sprintnet.reporting.names import plain
+
+STDIN = "-"
+Row = dict[str, Any]
+"""file; answer (None below the confidence asked for); confidence; top, a list of (class, probability)."""
+
+
+def find_files(words: Iterable[str], stdin: TextIO) -> Iterator[Path]:
+    """Yields the files that words name: a file, a folder (its images, however deep), a pattern, or - (a list on stdin)."""
+    for word in words:
+        path = Path(word)
+        if word == STDIN:
+            yield from (Path(line.rstrip("\n")) for line in stdin if line.strip())
+        elif path.is_dir():
+            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        elif not path.exists() and glob.has_magic(word):
+            yield from (Path(found) for found in sorted(glob.glob(word, recursive=True)))  # noqa: PTH207 (a Path knows no pattern of its own)
+        else:
+            yield path
+
+
+def answer_files(
+    predictor: Predictor, files: Sequence[Path], top: int, least_confidence: float, batch: int, mistakes: list[str]
+) -> Iterator[Row]:
+    """Yields a row a file, in order; a message for each file that cannot be read goes to `mistakes`."""
+    for start in range(0, len(files), batch):
+        read: dict[Path, np.ndarray] = {}
+        for file in files[start : start + batch]:
+            try:
+                read[file] = predictor.read(file)
+            except DataError as error:
+                mistakes.append(str(error))
+        for file, best in zip(read, predictor(list(read.values()), batch).top(top), strict=True):
+            label, confidence = best[0]
+            yield {
+                "file": str(file),
+                "answer": label if confidence >= least_confidence else None,
+                "confidence": confidence,
+                "top": best,
+            }
+
+
+def write_table(rows: Iterable[Row], classes: Sequence[str], out: TextIO) -> None:
+    """Writes aligned lines: answer, confidence, what else is likely, file."""
+    width = max(len("not sure"), *(len(plain(name)) for name in classes))
+    for index, row in enumerate(rows):
+        others = [f"{plain(label):{width}}  {probability:7.2%}" for label, probability in row["top"][1:]]
+        if index == 0:
+            header = [f"{'answer':{width}}  {'':>7}", *(f"{'or':{width}}  {'':>7}" for _ in others), "file"]
+            print("  ".join(header), file=out)
+        answer = "not sure" if row["answer"] is None else plain(row["answer"])
+        cells = [f"{answer:{width}}  {row['confidence']:7.2%}", *others, plain(row["file"])]
+        print("  ".join(cells), file=out)
+
+
+def write_csv(rows: Iterable[Row], top: int, out: TextIO) -> None:
+    """Writes a header, then a line a file; the answer is empty below the confidence asked for."""
+    writer = csv.writer(out, lineterminator="\n")
+    ranks = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
+    writer.writerow(["file", "answer", "confidence", *ranks])
+    for row in rows:
+        flat = [cell for label, probability in row["top"] for cell in (label, f"{probability:.6f}")]
+        writer.writerow([row["file"], row["answer"] or "", f"{row['confidence']:.6f}", *flat])
+
+
+def write_json(rows: Iterable[Row], out: TextIO) -> None:
+    """Writes a list of objects, one a file."""
+    separator = "[\n"
+    for row in rows:
+        top = [{"class": label, "probability": probability} for label, probability in row["top"]]
+        print(separator + json.dumps({**row, "top": top}), end="", file=out)
+        separator = ",\n"
+    print("[]" if separator == "[\n" else "\n]", file=out)

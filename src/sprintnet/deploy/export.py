@@ -1,0 +1,122 @@
+"""A finished run becomes a folder to ship: ONNX files that were proved to answer as the network, weights, a model card."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import onnx
+import torch
+
+from sprintnet.config import Config
+from sprintnet.data.dataset import Images, digest
+from sprintnet.deploy.card import model_card
+from sprintnet.deploy.graph import RESIZE, Answering, add_metadata, build_graph
+from sprintnet.deploy.parity import answer_all, check_parity, parity, throughput
+from sprintnet.deploy.predictor import OUTPUTS, Predictor
+from sprintnet.deploy.variants import to_fp16, to_int8
+from sprintnet.errors import SettingsError
+from sprintnet.preparation import load_splits
+from sprintnet.run import RunFolder, consistent, open_run, read_arrays, read_json, write_atomic, write_json
+from sprintnet.runtime import multiplies_bf16
+from sprintnet.trained import TrainedModel, load_run
+
+EXACT = "model.onnx"
+REDUCED = {"fp16": "model-fp16.onnx", "int8": "model-int8.onnx"}
+FIGURES = ("images", "accuracy", "accuracy_interval", "top5_accuracy", "cross_entropy")
+"""What the metadata hold of a run's figures on the test images, as trained and over one view."""
+
+
+def export(
+    path: str, reduced: Sequence[str] = (), outputs: Sequence[str] = OUTPUTS, license: str = "unknown"
+) -> dict[str, Any]:
+    """Returns the table of the exported files (parity.json) of a run, which are written into its folder `export`.
+
+    model.onnx, and model-fp16.onnx or model-int8.onnx as `reduced` asks; model.safetensors; README.md, the model card;
+    parity.json. Raises ParityError where a file does not answer as the network: it is not left behind. Raises SettingsError
+    where the run or its data are not what they were.
+    """
+    run = open_run(path)
+    trained, config = load_run(path, ["device=cpu", "precision=fp32", "threads=0"])
+    splits = load_splits(config)
+    record = read_json(run.environment)
+    with consistent(run):
+        if digest(*splits.values()) != record["data_sha256"]:
+            raise SettingsError(f"{path}: the data are not those of the run, on which its files are proved; restore them")
+        facts = _facts(trained, config, run, license)
+        answered = read_arrays(run.predictions)["test_logits"]
+    folder = run.export
+    folder.mkdir(exist_ok=True)
+    for name in (EXACT, *REDUCED.values(), "model.safetensors", "README.md", "parity.json"):
+        (folder / name).unlink(missing_ok=True)
+
+    test = splits["test"]
+    logits = trained.answer(test.images, "PyTorch")
+    model = build_graph(trained, outputs)
+    makers: dict[str, Callable[[], onnx.ModelProto]] = {
+        EXACT: lambda: model,
+        REDUCED["fp16"]: partial(to_fp16, model),
+        REDUCED["int8"]: partial(to_int8, model, splits["train"].images),
+    }
+    rows = {}
+    for name in (EXACT, *(REDUCED[precision] for precision in reduced)):
+        made = makers[name]()
+        add_metadata(made, facts)
+        candidate = folder / f".{name}"
+        try:
+            write_atomic(candidate, made.SerializeToString())
+            answers = answer_all(Predictor(candidate), test.images, name)
+        finally:
+            candidate.unlink(missing_ok=True)
+        row = parity(answers, logits, trained.temperature or 1.0, test)
+        row["agreement_with_run"] = float((answers.probabilities.argmax(1) == answered.argmax(1)).mean())
+        check_parity(name, row, is_exact=name == EXACT)
+        add_metadata(made, {"parity": json.dumps(row)})
+        write_atomic(folder / name, made.SerializeToString())
+        rows[name] = {"bytes": (folder / name).stat().st_size, **row}
+
+    speeds = throughput({**_eager(trained), **{name: Predictor(folder / name) for name in rows}}, test.images)
+    table = {
+        "files": {name: {**row, **speeds[name]} for name, row in rows.items()},
+        "pytorch": {name: speed for name, speed in speeds.items() if name not in rows},
+    }
+    write_json(folder / "parity.json", table)
+    write_atomic(folder / "model.safetensors", run.weights.read_bytes())
+    write_atomic(folder / "README.md", model_card(facts, table))
+    return table
+
+
+def _facts(trained: TrainedModel, config: Config, run: RunFolder, license: str) -> dict[str, str]:
+    """Returns the metadata of every file: text, or JSON of lists and objects."""
+    record, figures = read_json(run.environment), read_json(run.metrics)["test"]
+    preprocessing = {
+        "image_shape": trained.image_shape,
+        "resize": RESIZE,
+        "mean": trained.normalisation.mean,
+        "std": trained.normalisation.std,
+        "temperature": trained.temperature,
+    }
+    return {
+        "made_by": f"sprintnet {version('sprintnet')}",
+        "classes": json.dumps(trained.classes),
+        "preprocessing": json.dumps(preprocessing),
+        "recipe": config.to_toml(),
+        "metrics": json.dumps({key: figures[key] for key in FIGURES}),
+        "data": config.data.name,
+        "data_sha256": record["data_sha256"],
+        "commit": record["commit"] or "unknown",
+        "license": license,
+    }
+
+
+def _eager(trained: TrainedModel) -> dict[str, Callable[[Images], object]]:
+    """Returns what a user of PyTorch would run, in fp32 and, where the processor is quick at it, in bf16."""
+    answering = Answering(trained, ("probabilities",)).eval()
+
+    def answer(images: Images, in_bf16: bool) -> object:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
+            return answering(torch.from_numpy(images).permute(0, 3, 1, 2))
+
+    kinds = {"PyTorch fp32": False, **({"PyTorch bf16": True} if multiplies_bf16("cpu") else {})}
+    return {name: partial(answer, in_bf16=in_bf16) for name, in_bf16 in kinds.items()}

@@ -1,0 +1,66 @@
+"""Smaller files of an exported network: weights and sums in 8-bit integers, or in 16-bit floats."""
+
+import contextlib
+import io
+import tempfile
+from pathlib import Path
+
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.transformers.float16 import convert_float_to_float16
+
+from sprintnet.data.dataset import Images
+
+CALIBRATION_IMAGES = 500
+CALIBRATION_BATCH = 100
+QUANTIZED = ("Conv", "MaxPool", "Sigmoid", "Mul", "Add", "Relu")
+POOLS = ("MaxPool", "ReduceMax")
+KEPT_IN_FP32 = ["Resize", "Cast", "Softmax"]
+
+
+def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns the model with weights and sums in fp16; its outputs stay fp32."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    half: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True, op_block_list=KEPT_IN_FP32)
+    return half
+
+
+def to_int8(model: onnx.ModelProto, training_images: Images) -> onnx.ModelProto:
+    """Returns the model with 8-bit convolutions: scales per channel, ranges as the training images show them (static, QDQ)."""
+    with tempfile.TemporaryDirectory() as work, contextlib.redirect_stdout(io.StringIO()):
+        given, prepared, quantized = (Path(work) / name for name in ("given.onnx", "prepared.onnx", "quantized.onnx"))
+        onnx.save(model, given)
+        quant_pre_process(given, prepared, skip_symbolic_shape=True, skip_optimization=True)
+        quantize_static(
+            prepared,
+            quantized,
+            _Calibration(training_images[:CALIBRATION_IMAGES]),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=list(QUANTIZED),
+            nodes_to_exclude=_outside_features(model.graph),
+        )
+        return onnx.load(quantized)
+
+
+def _outside_features(graph: onnx.GraphProto) -> list[str]:
+    """Returns the names of nodes before the first convolution (pixels) and after the last pooling (answers)."""
+    first = next(index for index, node in enumerate(graph.node) if node.op_type == "Conv")
+    last = max(index for index, node in enumerate(graph.node) if node.op_type in POOLS)
+    return [node.name for node in (*list(graph.node)[:first], *list(graph.node)[last + 1 :])]
+
+
+class _Calibration(CalibrationDataReader):  # type: ignore[misc]
+    """Training images, batch by batch."""
+
+    def __init__(self, images: Images):
+        self._batches = iter(images[start : start + CALIBRATION_BATCH] for start in range(0, len(images), CALIBRATION_BATCH))
+
+    def get_next(self) -> dict[str, Images] | None:
+        """Returns the next batch, or None after the last."""
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch}

@@ -1,0 +1,112 @@
+"""A trained network with what is needed to feed it, and the ways to open one from its files."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from sprintnet import runtime
+from sprintnet.config import Config, load_config
+from sprintnet.data.dataset import ImageDataset, Images
+from sprintnet.data.loader import Batch, Loader, Normalisation
+from sprintnet.errors import SettingsError
+from sprintnet.evaluation.calibration import calibration, coverage_table
+from sprintnet.evaluation.metrics import Floats, Ints, cross_entropy, summarise, top_k_accuracy
+from sprintnet.evaluation.predict import ask_again, predict
+from sprintnet.models.build import load_model
+from sprintnet.preparation import on_device
+from sprintnet.reporting.progress import track
+from sprintnet.run import RunFolder, consistent, open_run
+from sprintnet.runtime import Runtime
+
+EVALUATION_BATCH = 500
+WEIGHT_FILES = ("weights.safetensors", "model.safetensors")
+"""A run's and an export's."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained network on its device, with what is needed to feed it."""
+
+    model: nn.Module
+    classes: tuple[str, ...]
+    normalisation: Normalisation
+    context: Runtime
+    temperature: float | None
+    """What logits are divided by for calibrated probabilities; None where no held-out images were there to fit it."""
+    image_shape: tuple[int, int, int]
+    """Height, width, channels."""
+
+    def evaluate(self, dataset: ImageDataset) -> tuple[Floats, Ints, dict[str, Any]]:
+        """Returns logits (N, K), labels (N,) and the figures of a data set; raises SettingsError if its classes are others."""
+        if dataset.classes != self.classes:
+            raise SettingsError(
+                f"the data has the classes {', '.join(dataset.classes)}; the network: {', '.join(self.classes)}"
+            )
+        logits, labels = predict(self.model, self._batches(dataset, "evaluating"), self.context)
+        return logits, labels, summarise(logits, labels, dataset.classes)
+
+    def assess(self, dataset: ImageDataset, tta: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns arrays (logits, labels, with `tta` tta_logits) and all figures: also of six views, calibration, coverage."""
+        started = time.monotonic()
+        logits, labels, figures = self.evaluate(dataset)
+        arrays = {"logits": logits, "labels": labels}
+        if tta:
+            again = ask_again(self.model, self._batches(dataset, "six views"), self.context, logits, tta)
+            arrays["tta_logits"] = again
+            figures["tta"] = {
+                "accuracy": top_k_accuracy(again, labels, 1),
+                "cross_entropy": cross_entropy(again, labels),
+                "asked_again": float((again != logits).any(axis=1).mean()),
+                "seconds": time.monotonic() - started,  # from the first answers on, as the records count it
+            }
+        figures["calibration"] = calibration(logits, labels)
+        if self.temperature is not None:
+            figures["calibration_at_temperature"] = calibration(logits, labels, self.temperature)
+        figures["coverage"] = coverage_table(logits, labels)
+        return arrays, figures
+
+    def answer(self, images: Images, label: str = "answering") -> Floats:
+        """Returns logits (N, K) of uint8 images (N, H, W, C)."""
+        unknown = ImageDataset(images, np.zeros(len(images), np.int64), self.classes)
+        return predict(self.model, self._batches(unknown, label), self.context)[0]
+
+    def _batches(self, dataset: ImageDataset, label: str) -> Iterable[Batch]:
+        loader = Loader(dataset, self.normalisation, EVALUATION_BATCH, self.context.device)
+        return track(loader.in_order(), len(loader), label)
+
+
+def load(path: str | Path, device: str = "auto", precision: str = "auto") -> TrainedModel:
+    """Returns the trained network of a weights file, or of a folder that holds one (a run's, an export's).
+
+    Raises SettingsError where there is none or it is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
+        if not found:
+            raise SettingsError(f"{path}: holds neither {' nor '.join(WEIGHT_FILES)}; name a run's folder or an export's")
+        path = found[0]
+    return _open(path, runtime.start(device, precision, 0, 0))
+
+
+def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedModel, Config]:
+    """Returns the trained network of a run folder and the run's settings, with overrides such as `device=cpu` applied.
+
+    Raises SettingsError where files are missing or damaged.
+    """
+    run = open_run(path)
+    config = load_config(run.config, overrides)
+    return _open(run.weights, runtime.start(config.device, config.precision, config.threads, config.seed)), config
+
+
+def _open(weights: Path, context: Runtime) -> TrainedModel:
+    model, facts = load_model(weights)
+    with consistent(RunFolder(weights.parent)):
+        normalisation = Normalisation(tuple(facts["mean"]), tuple(facts["std"]))
+        classes, shape, temperature = tuple(facts["classes"]), tuple(facts["image_shape"]), facts["temperature"]
+    return TrainedModel(on_device(model, context), classes, normalisation, context, temperature, shape)
