@@ -4,7 +4,10 @@ import argparse
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+
+from PIL import Image
 
 from sprintnet import __version__, verbs
 from sprintnet.arguments import DEFAULT_RECIPE
@@ -27,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code, which the README documents; a user's mistake is one message, no traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # images.py refuses such pictures itself
     options, words = _parser().parse_known_args(arguments)
     try:
         options.run(options, words)

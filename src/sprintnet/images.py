@@ -36,6 +36,8 @@ def read_image(
         raise
     except Image.DecompressionBombError:
         raise DataError(f"{name}: more than {MOST_PIXELS // 10**6} million pixels; make it smaller") from None
+    except FileNotFoundError:
+        raise DataError(f"{name}: there is no such file") from None
     except Exception as error:  # a damaged file can make its decoder raise anything
         cause = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         kinds = ", ".join(formats)

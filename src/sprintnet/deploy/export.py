@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -29,7 +30,7 @@ FIGURES = ("images", "accuracy", "accuracy_interval", "top5_accuracy", "cross_en
 
 
 def export(
-    path: str, reduced: Sequence[str] = (), outputs: Sequence[str] = OUTPUTS, license: str = "unknown"
+    path: str | Path, reduced: Sequence[str] = (), outputs: Sequence[str] = OUTPUTS, license: str = "unknown"
 ) -> dict[str, Any]:
     """Returns the table of the exported files (parity.json) of a run, which are written into its folder `export`.
 
@@ -37,6 +38,8 @@ def export(
     parity.json. Raises ParityError where a file does not answer as the network: it is not left behind. Raises SettingsError
     where the run or its data are not what they were.
     """
+    if "probabilities" not in outputs or not set(outputs) <= set(OUTPUTS):
+        raise SettingsError(f"--outputs {','.join(outputs)}: must name probabilities, and may name logits, maps")
     run = open_run(path)
     trained, config = load_run(path, ["device=cpu", "precision=fp32", "threads=0"])
     splits = load_splits(config)
@@ -101,7 +104,7 @@ def _facts(trained: TrainedModel, config: Config, run: RunFolder, license: str) 
         "made_by": f"sprintnet {version('sprintnet')}",
         "classes": json.dumps(trained.classes),
         "preprocessing": json.dumps(preprocessing),
-        "recipe": config.to_toml(),
+        "recipe": run.config.read_text("utf-8"),
         "metrics": json.dumps({key: figures[key] for key in FIGURES}),
         "data": config.data.name,
         "data_sha256": record["data_sha256"],

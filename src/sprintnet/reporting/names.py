@@ -3,11 +3,17 @@
 
 def plain(name: str) -> str:
     """Returns a name on one line, of printable characters; bytes that are no text are written out as \\xNN."""
-    known = name.encode("utf-8", "backslashreplace").decode()  # a file name need not be text
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(known.split()))
+    return "".join(map(_shown, " ".join(name.split())))
 
 
 def short(name: str, longest: int) -> str:
     """Returns a name as `plain` does, cut to so many characters."""
     shown = plain(name)
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+
+
+def _shown(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    byte = ord(letter) - 0xDC00  # a byte of a file's name that is no text, as Python reads it
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else "\ufffd"

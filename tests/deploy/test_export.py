@@ -1,0 +1,198 @@
+"""Exported files against the network itself, Grad-CAM, Pillow's resizing and the hub's reading; then the gate."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch.nn import functional as F
+
+import sprintnet as package
+from conftest import SAMPLE, Command
+from sprintnet.data.folder import read_folder
+from sprintnet.deploy import export as module
+from sprintnet.deploy.export import export
+from sprintnet.deploy.graph import build_graph
+from sprintnet.deploy.parity import check_parity
+from sprintnet.deploy.predictor import OUTPUTS, Predictor
+from sprintnet.deploy.variants import to_fp16, to_int8
+from sprintnet.errors import ParityError, SettingsError
+from sprintnet.evaluation.gradcam import class_maps
+from sprintnet.evaluation.metrics import log_probabilities
+from sprintnet.run import RunFolder, read_json
+from sprintnet.trained import load_run
+
+TRAIN, TEST = read_folder(SAMPLE)
+NETWORKS = ("davidnet", "sprintnet")
+FP32 = ["precision=fp32"]
+
+
+def copied(run: RunFolder, into: Path) -> RunFolder:
+    """Returns a copy of a run that a test may change."""
+    return RunFolder(shutil.copytree(run.path, into / "copy"))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_file_answers_as_the_network(exported: dict[str, RunFolder], network: str) -> None:
+    run = exported[network]
+    trained, _ = load_run(run.path, FP32)
+    assert (trained.temperature is None) == (network == "davidnet")
+    logits = trained.answer(TEST.images)
+    answers = Predictor(run.export / "model.onnx")(TEST.images)
+    assert answers.classes == TEST.classes
+    np.testing.assert_allclose(answers.logits, logits, atol=1e-4)
+    probabilities = np.exp(log_probabilities(logits / (trained.temperature or 1)))
+    np.testing.assert_allclose(answers.probabilities, probabilities, atol=1e-5)
+    row = read_json(run.export / "parity.json")["files"]["model.onnx"]
+    assert (row["images"], row["agreement"]) == (100, 1)
+    assert row["largest_difference"] < 1e-5
+    assert row["accuracy"] == row["network_accuracy"] == np.mean(logits.argmax(1) == TEST.labels)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_its_maps_are_grad_cams(exported: dict[str, RunFolder], network: str) -> None:
+    run = exported[network]
+    trained, _ = load_run(run.path, FP32)
+    images = TEST.images[::25]
+    maps = Predictor(run.export / "model.onnx")(images).maps
+    assert maps is not None
+    assert maps.shape[:2] == (4, 10)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in (trained.normalisation.mean, trained.normalisation.std))
+    trained.model.eval()
+    for k in range(10):
+        fine = F.interpolate(torch.from_numpy(maps[:, k : k + 1]), size=(32, 32), mode="bilinear", align_corners=False)[:, 0]
+        shown = fine / fine.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+        layer = trained.model.feature_layers[-1]
+        expected = class_maps(trained.model, (pixels - mean) / std, torch.full((4,), k), [layer])
+        torch.testing.assert_close(shown, expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (100, 31), (20, 20)])
+def test_other_sizes_are_resized_as_pillow_does(model: Path, size: tuple[int, int]) -> None:
+    predictor = Predictor(model)
+    large = np.asarray(Image.fromarray(TEST.images[7]).resize(size, Image.Resampling.BICUBIC))
+    resized = np.asarray(Image.fromarray(large).resize((32, 32), Image.Resampling.BILINEAR))
+    answers = predictor([large, TEST.images[0], resized])  # sizes may be mixed
+    np.testing.assert_allclose(answers.probabilities[0], answers.probabilities[2], atol=0.01)
+    np.testing.assert_allclose(answers.probabilities[1], predictor(TEST.images[:1]).probabilities[0], atol=1e-6)
+
+
+def test_a_file_holds_everything_and_tells_nothing_of_its_maker(exported: dict[str, RunFolder]) -> None:
+    run = exported["sprintnet"]
+    content = (run.export / "model.onnx").read_bytes()
+    file = onnx.load_from_string(content)
+    onnx.checker.check_model(file, full_check=True)
+    assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in file.graph.initializer)
+    assert not any(node.op_type == "BatchNormalization" for node in file.graph.node)
+    assert not any(part.metadata_props or part.doc_string for part in (*file.graph.node, *file.graph.value_info))
+    assert b"site-packages" not in content
+    assert [entry.name for entry in file.graph.output] == list(OUTPUTS)
+    facts = Predictor(run.export / "model.onnx").facts
+    metrics = json.loads(run.metrics.read_text())
+    assert facts["classes"] == list(TEST.classes)
+    assert facts["preprocessing"]["image_shape"] == [32, 32, 3]
+    assert facts["preprocessing"]["temperature"] == metrics["temperature"]
+    assert facts["metrics"]["accuracy"] == metrics["test"]["accuracy"]
+    assert facts["recipe"] == run.config.read_text()
+    assert facts["data_sha256"] == read_json(run.environment)["data_sha256"]
+    assert facts["license"] == "unknown"
+    assert facts["parity"]["agreement"] == 1
+
+
+def test_negative_scales_stay_as_they_are(exported: dict[str, RunFolder]) -> None:
+    trained, _ = load_run(exported["davidnet"].path, FP32)
+    with torch.no_grad():
+        trained.model.get_parameter("block1.norm.weight")[0] *= -1
+    graph = build_graph(trained, ("logits", "probabilities"))
+    assert [node.op_type for node in graph.graph.node].count("BatchNormalization") == 1
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    np.testing.assert_allclose(session.run(["logits"], {"images": TEST.images})[0], trained.answer(TEST.images), atol=1e-4)
+
+
+def test_smaller_files_answer_alike(exported: dict[str, RunFolder], tmp_path: Path) -> None:
+    file = onnx.load(exported["davidnet"].export / "model.onnx")
+    exact = Predictor(exported["davidnet"].export / "model.onnx")(TEST.images)
+    for name, smaller, far in (("fp16", to_fp16(file), 0.01), ("int8", to_int8(file, TRAIN.images), 0.1)):
+        onnx.save(smaller, tmp_path / f"{name}.onnx")
+        answers = Predictor(tmp_path / f"{name}.onnx")(TEST.images)
+        assert 0 < np.abs(answers.probabilities - exact.probabilities).max() < far, name
+        assert answers.maps is not None
+    kinds = {tensor.data_type for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
+    assert onnx.TensorProto.INT8 in kinds
+    weights = [tensor for tensor in onnx.load(tmp_path / "fp16.onnx").graph.initializer if len(tensor.dims) == 4]
+    assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
+
+
+def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder]) -> None:
+    folder = exported["davidnet"].export
+    assert {path.name for path in folder.iterdir()} == {"README.md", "model.onnx", "model.safetensors", "parity.json"}
+    _, head, body = (folder / "README.md").read_text().split("---\n", 2)
+    card = yaml.safe_load(head)
+    accuracy = read_json(exported["davidnet"].metrics)["test"]["accuracy"]
+    assert card["library_name"] == "sprintnet"
+    assert card["model-index"][0]["results"][0]["metrics"] == [{"type": "accuracy", "value": accuracy}]
+    assert f"It answers {accuracy:.2%} of 100 test images right" in body
+    opened, _ = load_run(exported["davidnet"].path)
+    np.testing.assert_array_equal(package.load(folder).answer(TEST.images), opened.answer(TEST.images))
+
+
+def test_a_file_that_answers_otherwise_is_not_left_behind(
+    exported: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copied(exported["davidnet"], tmp_path)
+    built = build_graph(load_run(run.path, FP32)[0], OUTPUTS)
+    weight = next(tensor for tensor in built.graph.initializer if tensor.name.endswith("linear.weight"))
+    changed = onnx.numpy_helper.to_array(weight) * np.float32(1.05)
+    weight.CopyFrom(onnx.numpy_helper.from_array(changed, weight.name))
+    monkeypatch.setattr(module, "build_graph", lambda trained, outputs: built)
+    with pytest.raises(ParityError, match=r"model.onnx does not answer as the network, .* a probability is off by"):
+        export(run.path)
+    assert not list(run.export.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("row", "is_exact", "message"),
+    [
+        ({"agreement": 0.9998, "largest_difference": 0.0, "accuracy": 0.9}, True, "the same class for 99.980% of 10,000"),
+        ({"agreement": 1.0, "largest_difference": 0.002, "accuracy": 0.9}, True, "a probability is off by 0.002"),
+        ({"agreement": 1.0, "largest_difference": float("nan"), "accuracy": 0.9}, True, "a probability is off by nan"),
+        ({"agreement": 0.9, "largest_difference": 0.5, "accuracy": 0.897}, False, "accuracy falls by 0.30% to 89.70%"),
+    ],
+)
+def test_the_gate(row: dict[str, float], is_exact: bool, message: str) -> None:
+    whole = {"images": 10_000, "network_accuracy": 0.9, **row}
+    with pytest.raises(ParityError, match=message):
+        check_parity("model.onnx", whole, is_exact)
+    check_parity("model.onnx", {**whole, "agreement": 0.9999, "largest_difference": 1e-3, "accuracy": 0.8985}, is_exact)
+
+
+def test_other_data_prove_nothing(exported: dict[str, RunFolder], tmp_path: Path) -> None:
+    run = copied(exported["davidnet"], tmp_path)
+    moved = shutil.copytree(SAMPLE, tmp_path / "moved")
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(min(moved.rglob("*.png")))
+    run.config.write_text(run.config.read_text().replace(str(SAMPLE), str(moved)))
+    with pytest.raises(SettingsError, match="the data are not those of the run"):
+        export(run.path)
+    assert (run.export / "model.onnx").exists()
+
+
+def test_the_command_prints_the_table(exported: dict[str, RunFolder], sprintnet: Command, tmp_path: Path) -> None:
+    run = copied(exported["davidnet"], tmp_path)
+    done = sprintnet("export", str(run.path), "--quantize", "fp16", "--outputs", "probabilities", "--license", "mit")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "model-fp16.onnx" in done.stdout and "PyTorch fp32" in done.stdout
+    predictor = Predictor(run.export / "model-fp16.onnx")
+    assert (predictor.outputs, predictor.facts["license"]) == (("probabilities",), "mit")
+    assert predictor(TEST.images[:2]).maps is None
+    refused = sprintnet("export", str(run.path), "--outputs", "logits,pictures")
+    assert refused.returncode == 2
+    assert "--outputs logits,pictures: must name probabilities, and may name logits, maps" in refused.stderr
+    assert sprintnet("export", "nowhere").returncode == 2

@@ -1,0 +1,199 @@
+"""Answers without PyTorch: those of `val`, from every way to name files; what cannot be read or used."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from conftest import SAMPLE, Command
+from sprintnet.data.folder import read_folder
+from sprintnet.deploy.answering import find_files
+from sprintnet.deploy.predictor import Predictor
+from sprintnet.errors import DataError, SettingsError
+from sprintnet.run import RunFolder
+
+TEST = read_folder(SAMPLE)[1]
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_the_answers_are_those_of_val(exported: dict[str, RunFolder], sprintnet: Command, tmp_path: Path) -> None:
+    run = exported["davidnet"]
+    assert sprintnet("val", str(run.path), "precision=fp32", "--output", "val.csv").returncode == 0
+    done = sprintnet("predict", str(run.export / "model.onnx"), str(SAMPLE / "test"), "--format", "csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    found, expected = rows(done.stdout), rows((tmp_path / "val.csv").read_text())
+    assert [row["file"] for row in found] == [row["file"] for row in expected]
+    assert [row["answer"] for row in found] == [row["predicted"] for row in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert float(ours["confidence"]) == pytest.approx(float(theirs["confidence"]), abs=1e-5)
+        assert float(ours["probability_1"]) >= float(ours["probability_2"]) >= float(ours["probability_3"])
+
+
+def test_every_way_to_name_files(model: Path, sprintnet: Command, tmp_path: Path) -> None:
+    folder = SAMPLE / "test"
+    names = sorted(str(path) for path in folder.rglob("*.png"))
+    process = subprocess.run(
+        [sys.executable, "-m", "sprintnet", "predict", str(model), "-", "--format", "json"],
+        input="\n".join([*names[:2], "", *names[2:3]]), cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    listed = json.loads(process.stdout)
+    assert [row["file"] for row in listed] == names[:3]
+    assert {"class", "probability"} == set(listed[0]["top"][0])
+    assert len(list(find_files([str(folder)], sys.stdin))) == len(list(find_files([f"{folder}/**/*.png"], sys.stdin))) == 100
+    one = sprintnet("predict", str(model), names[0], "--top", "99")
+    assert one.stdout.count("%") == 10
+    assert one.stdout.splitlines()[1].endswith(names[0])
+
+
+def test_the_unsure_are_left_open(model: Path, sprintnet: Command) -> None:
+    file = str(next((SAMPLE / "test").rglob("*.png")))
+    sure = json.loads(sprintnet("predict", str(model), file, "--format", "json").stdout)[0]
+    asked = ["predict", str(model), file, "--abstain-below"]
+    assert "not sure" in sprintnet(*asked, f"{sure['confidence'] + 1e-3:.4f}").stdout
+    below = sprintnet(*asked, f"{sure['confidence'] + 1e-3:.4f}", "--format", "csv")
+    assert rows(below.stdout)[0]["answer"] == ""
+    assert rows(below.stdout)[0]["class_1"] == sure["answer"]
+    assert sprintnet(*asked, f"{sure['confidence'] - 1e-3:.4f}").stdout.splitlines()[1].startswith(sure["answer"])
+
+
+@pytest.mark.parametrize("batch", ["1", "7"])
+def test_bad_files_are_set_aside_and_counted(model: Path, sprintnet: Command, tmp_path: Path, batch: str) -> None:
+    good = sorted((SAMPLE / "test").rglob("*.png"))[:3]
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "empty.png").touch()
+    odd = os.fsencode(tmp_path) + b"/\xff\n.png"
+    Path(os.fsdecode(odd)).write_bytes(good[0].read_bytes())
+    files = [str(good[0]), "text.png", str(good[1]), "empty.png", "gone.png", str(good[2]), os.fsdecode(odd)]
+    done = sprintnet("predict", str(model), *files, "--batch", batch)
+    assert done.returncode == 3
+    assert "3 of 7 files could not be read:" in done.stderr
+    assert all(f"  {name}.png: cannot be read as an image" in done.stderr for name in ("text", "empty"))
+    assert "  gone.png: there is no such file" in done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5  # a header and a line for each that could be read
+    assert lines[-1].endswith("\\xff .png")
+
+
+def test_the_class_takes_arrays_and_files(model: Path) -> None:
+    predictor = Predictor(model)
+    whole = predictor(TEST.images, batch=7)
+    assert whole.labels == [TEST.classes[k] for k in whole.probabilities.argmax(1)]
+    np.testing.assert_array_equal(whole.confidences, whole.probabilities.max(1))
+    np.testing.assert_allclose(whole.probabilities.sum(1), 1, atol=1e-5)
+    assert TEST.files is not None
+    np.testing.assert_allclose(predictor(list(TEST.files[:5])).probabilities, whole.probabilities[:5], atol=1e-6)
+    assert predictor([]).probabilities.shape == (0, 10)
+    best = whole.top(2)[3]
+    assert best[0] == (whole.labels[3], pytest.approx(float(whole.confidences[3])))
+    with pytest.raises(DataError, match=r"gone\.png"):
+        predictor(["gone.png"])
+    for wrong in (TEST.images[0].astype(np.float32), TEST.images[0, ..., :1], np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(SettingsError, match=r"give each as uint8 \(height, width, 3\)"):
+            predictor([wrong])
+
+
+def test_answers_do_not_depend_on_the_company(model: Path) -> None:
+    predictor = Predictor(model)
+    alone = np.concatenate([predictor([image]).probabilities for image in TEST.images[:6]])
+
+    @given(st.lists(st.integers(0, 5), max_size=9), st.integers(1, 4))
+    def together(chosen: list[int], batch: int) -> None:
+        found = predictor([TEST.images[index] for index in chosen], batch).probabilities
+        np.testing.assert_allclose(found, alone[chosen].reshape(-1, 10), atol=1e-6)
+
+    together()
+
+
+def foreign(path: Path, output: str = "probabilities", input_name: str = "images", **metadata: str) -> Path:
+    node = helper.make_node("Cast", [input_name], [output], to=TensorProto.FLOAT)
+    shape = ["N", "H", "W", 3]
+    taken = helper.make_tensor_value_info(input_name, TensorProto.UINT8, shape)
+    given_out = helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)
+    file = helper.make_model(helper.make_graph([node], "g", [taken], [given_out]), opset_imports=[helper.make_opsetid("", 20)])
+    file.ir_version = 10
+    helper.set_model_props(file, metadata)
+    onnx.save(file, path)
+    return path
+
+
+def test_files_that_are_not_ours(model: Path, sprintnet: Command, tmp_path: Path) -> None:
+    def message(path: Path) -> str:
+        with pytest.raises(SettingsError) as caught:
+            Predictor(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "sprintnet export RUN" in str(caught.value)
+        return str(caught.value)
+
+    place = tmp_path / "a.onnx"
+    assert "No such file" in message(tmp_path / "gone.onnx")
+    place.write_bytes(b"")
+    assert "not a usable ONNX file" in message(place)
+    place.write_bytes(model.read_bytes()[:-1000])
+    assert "not a usable ONNX file" in message(place)
+    assert "lack classes or preprocessing" in message(foreign(place))
+    assert "lack classes or preprocessing" in message(foreign(place, classes="cat", preprocessing="none"))
+    assert "lack classes or preprocessing" in message(foreign(place, classes="[1", preprocessing='{"image_shape": [2]}'))
+    assert "answers no probabilities" in message(foreign(place, output="logits"))
+    assert "takes no images" in message(foreign(place, input_name="x"))
+    outside = onnx.load(model)
+    onnx.save(outside, place, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert "not a usable ONNX file" in message(place)
+    done = sprintnet("predict", str(place), "x.png")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"sprintnet: {place}: not a usable ONNX file")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no image files: name files"),
+        (["a.png", "--top", "0"], "--top and --batch must be at least 1"),
+        (["a.png", "--abstain-below", "2"], "--abstain-below a probability from 0 to 1"),
+        (["a.png", "--fast"], "not understood: --fast"),
+    ],
+)
+def test_mistakes(model: Path, sprintnet: Command, words: list[str], message: str) -> None:
+    done = sprintnet("predict", str(model), *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_no_torch_is_loaded(model: Path) -> None:
+    file = next((SAMPLE / "test").rglob("*.png"))
+    code = (
+        "import sys; from sprintnet.cli import main; "
+        f"assert main(['predict', {str(model)!r}, {str(file)!r}]) == 0; "
+        "print([name for name in ('torch', 'matplotlib', 'safetensors', 'onnx', 'scipy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.skipif("CI" not in os.environ, reason="needs a package index: runs where CI is set")
+def test_a_fresh_environment_without_torch_predicts(model: Path, tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--constraint", root / "constraints.txt", f"{root}[predict]"]
+    subprocess.run(install, check=True, timeout=600)
+    assert subprocess.run([python, "-c", "import torch"], capture_output=True, check=False).returncode == 1
+    file = next((SAMPLE / "test").rglob("*.png"))
+    command = [tmp_path / "env" / "bin" / "sprintnet", "predict", model, file, "--format", "json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    expected = Predictor(model)([file])
+    (found,) = json.loads(done.stdout)
+    assert found["answer"] == expected.labels[0]
+    assert found["confidence"] == pytest.approx(float(expected.confidences[0]), abs=1e-6)
