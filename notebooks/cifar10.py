@@ -9,7 +9,7 @@
 # %% [markdown]
 # # CIFAR-10 from start to end
 #
-# Data, learning rate, training, graphs, errors, Grad-CAM: the article's path, a few lines a step.
+# Data, learning rate, training, graphs, errors, Grad-CAM, export: the article's path, a few lines a step.
 # The network is `sprint94`, about seven minutes on two CPU cores; put `davidnet` in its place for the article's own.
 # Everything lands in a run folder, and every picture is drawn from there.
 
@@ -100,8 +100,23 @@ Image(sprintnet.draw_one(run, "grad_cam"))
 
 # %% [markdown]
 # ## One page of it all
-# The weights are in `weights.safetensors`; the report needs nothing but a browser.
+# It needs nothing but a browser.
 
 # %%
 page = sprintnet.write_report(run)
 print(page, f"{Path(page).stat().st_size / 1e6:.1f} MB")
+
+# %% [markdown]
+# ## Export
+# One ONNX file takes raw pixels, of any size, and answers without PyTorch. Before it is kept, every test image goes through it
+# and through the network.
+
+# %%
+for name, row in sprintnet.export(run.path)["files"].items():
+    print(f"{name}: {row['bytes'] / 1e6:.1f} MB, {row['accuracy']:.2%} of {row['images']:,} test images right")
+    print(f"same class as the network: {row['agreement']:.2%}, probabilities off by {row['largest_difference']:.1e} at most")
+
+predictor = sprintnet.Predictor(run.export / "model.onnx")
+images = splits["test"].images[:3]
+for best in predictor(images).top(3):
+    print(", ".join(f"{label} {probability:.1%}" for label, probability in best))

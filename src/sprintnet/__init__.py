@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sprintnet.config import Config, load_config, recipes
+    from sprintnet.deploy.export import export
+    from sprintnet.deploy.predictor import Predictor
     from sprintnet.explanation import explain_files, explain_wrong
     from sprintnet.lr_search import find_learning_rates
     from sprintnet.models.build import build_model
@@ -23,12 +25,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Config": "sprintnet.config",
+    "Predictor": "sprintnet.deploy.predictor",
     "RunFolder": "sprintnet.run",
     "TrainedModel": "sprintnet.trained",
     "build_model": "sprintnet.models.build",
     "draw_one": "sprintnet.reporting.draw",
     "explain_files": "sprintnet.explanation",
     "explain_wrong": "sprintnet.explanation",
+    "export": "sprintnet.deploy.export",
     "find_learning_rates": "sprintnet.lr_search",
     "layer_table": "sprintnet.models.summary",
     "load": "sprintnet.trained",
@@ -41,12 +45,14 @@ _HOMES = {
 }
 __all__ = [
     "Config",
+    "Predictor",
     "RunFolder",
     "TrainedModel",
     "build_model",
     "draw_one",
     "explain_files",
     "explain_wrong",
+    "export",
     "find_learning_rates",
     "layer_table",
     "load",

@@ -1,0 +1,44 @@
+"""What shipping a run costs and brings: its exported files beside PyTorch, and the command's start to its first answer.
+
+    python benchmarks/shipping.py runs/train/sprint94
+
+Run it beside nothing else. The row goes to benchmarks/results/shipping.jsonl.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from sprintnet.deploy.export import export
+from sprintnet.reporting.exported import parity_lines
+from sprintnet.run import RunFolder, append_row
+
+RESULTS = Path(__file__).parent / "results" / "shipping.jsonl"
+STARTS = 10
+
+
+def main() -> None:
+    """Exports in fp32, fp16 and int8, times the command, prints and keeps both."""
+    run = RunFolder(Path(sys.argv[1]))
+    table = export(run.path, ("int8", "fp16"))
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "grey.png"
+        Image.new("RGB", (32, 32), "grey").save(file)
+        for _ in range(STARTS):
+            started = time.perf_counter()
+            subprocess.run(["sprintnet", "predict", run.export / "model.onnx", file], stdout=subprocess.DEVNULL, check=True)
+            seconds.append(time.perf_counter() - started)
+    start = {"n": STARTS, "median_seconds": statistics.median(seconds), "longest_seconds": max(seconds)}
+    print(*parity_lines(table), sep="\n")
+    print(f"`sprintnet predict` of one image, start to end: {start['median_seconds']:.2f} s, at most {max(seconds):.2f} s")
+    append_row(RESULTS, {"run": run.path.name, **table, "start_to_first_answer": start})
+
+
+if __name__ == "__main__":
+    main()
