@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import sprintnet as package
 from conftest import SAMPLE, Command
+from sprintnet.config import load_config
 from sprintnet.data.folder import read_folder
 from sprintnet.deploy import export as module
 from sprintnet.deploy.export import export
@@ -84,7 +85,7 @@ def test_other_sizes_are_resized_as_pillow_does(model: Path, size: tuple[int, in
     np.testing.assert_allclose(answers.probabilities[1], predictor(TEST.images[:1]).probabilities[0], atol=1e-6)
 
 
-def test_a_file_holds_everything_and_tells_nothing_of_its_maker(exported: dict[str, RunFolder]) -> None:
+def test_a_file_holds_everything_and_tells_nothing_of_its_maker(exported: dict[str, RunFolder], tmp_path: Path) -> None:
     run = exported["sprintnet"]
     content = (run.export / "model.onnx").read_bytes()
     file = onnx.load_from_string(content)
@@ -92,7 +93,7 @@ def test_a_file_holds_everything_and_tells_nothing_of_its_maker(exported: dict[s
     assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in file.graph.initializer)
     assert not any(node.op_type == "BatchNormalization" for node in file.graph.node)
     assert not any(part.metadata_props or part.doc_string for part in (*file.graph.node, *file.graph.value_info))
-    assert b"site-packages" not in content
+    assert b"site-packages" not in content and bytes(SAMPLE.parent) not in content
     assert [entry.name for entry in file.graph.output] == list(OUTPUTS)
     facts = Predictor(run.export / "model.onnx").facts
     metrics = json.loads(run.metrics.read_text())
@@ -100,7 +101,9 @@ def test_a_file_holds_everything_and_tells_nothing_of_its_maker(exported: dict[s
     assert facts["preprocessing"]["image_shape"] == [32, 32, 3]
     assert facts["preprocessing"]["temperature"] == metrics["temperature"]
     assert facts["metrics"]["accuracy"] == metrics["test"]["accuracy"]
-    assert facts["recipe"] == run.config.read_text()
+    (tmp_path / "recipe.toml").write_text(facts["recipe"])
+    expected = load_config(run.config, ["data.name=sample"])
+    assert load_config(tmp_path / "recipe.toml") == expected
     assert facts["data_sha256"] == read_json(run.environment)["data_sha256"]
     assert facts["license"] == "unknown"
     assert facts["parity"]["agreement"] == 1

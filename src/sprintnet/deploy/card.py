@@ -12,7 +12,7 @@ def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
     classes: list[str] = json.loads(facts["classes"])
     preprocessing, metrics = json.loads(facts["preprocessing"]), json.loads(facts["metrics"])
     height, width, channels = preprocessing["image_shape"]
-    data, accuracy = plain(facts["data"].rstrip("/").rpartition("/")[2]), metrics["accuracy"]
+    data, accuracy = plain(facts["data"]), metrics["accuracy"]
     low, high = metrics["accuracy_interval"]
     result = {
         "task": {"type": "image-classification"},
@@ -48,24 +48,24 @@ def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
         f"{preprocessing['resize']}, {width}x{height}; normalisation; softmax.",
         "",
         "```python",
-        "from sprintnet.deploy.predictor import Predictor   # pip install sprintnet[predict]; no PyTorch",
+        "from sprintnet import Predictor                  # pip install sprintnet[predict]; no PyTorch",
         'Predictor("model.onnx")(["picture.png"]).labels',
         "",
-        "import sprintnet                                    # pip install sprintnet[train]",
-        f'sprintnet.load(".").answer(pixels)                  # logits; uint8 (N, {height}, {width}, {channels})',
+        "import sprintnet                                # pip install sprintnet[train]",
+        f'sprintnet.load(".").answer(pixels)              # logits; uint8 (N, {height}, {width}, {channels})',
         "```",
         "",
         "## Files, and how they answer beside the trained network",
         "",
-        "| file | bytes | accuracy | same class | largest difference of a probability | images/s, one by one | by 256 |",
+        "| file | bytes | accuracy | same class | largest difference of a probability | one image, ms | images/s by 256 |",
         "|---|---|---|---|---|---|---|",
         *(
             f"| {name} | {row['bytes']:,} | {row['accuracy']:.2%} | {row['agreement']:.2%} | {row['largest_difference']:.1e} "
-            f"| {row['images_per_second_1']:,.0f} | {row['images_per_second_256']:,.0f} |"
+            f"| {row['ms_1']:.2f} | {row['images_per_second_256']:,.0f} |"
             for name, row in table["files"].items()
         ),
         *(
-            f"| {name} | - | - | - | - | {row['images_per_second_1']:,.0f} | {row['images_per_second_256']:,.0f} |"
+            f"| {name} | - | - | - | - | {row['ms_1']:.2f} | {row['images_per_second_256']:,.0f} |"
             for name, row in table["pytorch"].items()
         ),
         "",

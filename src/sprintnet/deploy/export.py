@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import onnx
 import torch
 
-from sprintnet.config import Config
+from sprintnet.config import load_config
 from sprintnet.data.dataset import Images, digest
 from sprintnet.deploy.card import model_card
 from sprintnet.deploy.graph import RESIZE, Answering, add_metadata, build_graph
@@ -47,7 +48,7 @@ def export(
     with consistent(run):
         if digest(*splits.values()) != record["data_sha256"]:
             raise SettingsError(f"{path}: the data are not those of the run, on which its files are proved; restore them")
-        facts = _facts(trained, config, run, license)
+        facts = _facts(trained, run, license)
         answered = read_arrays(run.predictions)["test_logits"]
     folder = run.export
     folder.mkdir(exist_ok=True)
@@ -69,11 +70,11 @@ def export(
         candidate = folder / f".{name}"
         try:
             write_atomic(candidate, made.SerializeToString())
-            answers = answer_all(Predictor(candidate), test.images, name)
+            probabilities = answer_all(Predictor(candidate), test.images, name)
         finally:
             candidate.unlink(missing_ok=True)
-        row = parity(answers, logits, trained.temperature or 1.0, test)
-        row["agreement_with_run"] = float((answers.probabilities.argmax(1) == answered.argmax(1)).mean())
+        row = parity(probabilities, logits, trained.temperature or 1.0, test.labels)
+        row["agreement_with_run"] = float((probabilities.argmax(1) == answered.argmax(1)).mean())
         check_parity(name, row, is_exact=name == EXACT)
         add_metadata(made, {"parity": json.dumps(row)})
         write_atomic(folder / name, made.SerializeToString())
@@ -90,8 +91,10 @@ def export(
     return table
 
 
-def _facts(trained: TrainedModel, config: Config, run: RunFolder, license: str) -> dict[str, str]:
-    """Returns the metadata of every file: text, or JSON of lists and objects."""
+def _facts(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str]:
+    """Returns the metadata of every file: text, or JSON of lists and objects; a folder of data is named without its place."""
+    recipe = load_config(run.config)
+    recipe = replace(recipe, data=replace(recipe.data, name=Path(recipe.data.name).name, source=""))
     record, figures = read_json(run.environment), read_json(run.metrics)["test"]
     preprocessing = {
         "image_shape": trained.image_shape,
@@ -104,9 +107,9 @@ def _facts(trained: TrainedModel, config: Config, run: RunFolder, license: str) 
         "made_by": f"sprintnet {version('sprintnet')}",
         "classes": json.dumps(trained.classes),
         "preprocessing": json.dumps(preprocessing),
-        "recipe": run.config.read_text("utf-8"),
+        "recipe": recipe.to_toml(),
         "metrics": json.dumps({key: figures[key] for key in FIGURES}),
-        "data": config.data.name,
+        "data": recipe.data.name,
         "data_sha256": record["data_sha256"],
         "commit": record["commit"] or "unknown",
         "license": license,

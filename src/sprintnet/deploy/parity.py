@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from sprintnet.data.dataset import ImageDataset, Images
-from sprintnet.deploy.predictor import Answers, Predictor
+from sprintnet.data.dataset import Images, Labels
+from sprintnet.deploy.predictor import Predictor
 from sprintnet.errors import ParityError
 from sprintnet.evaluation.metrics import Floats, log_probabilities
 from sprintnet.reporting.progress import track
@@ -24,30 +24,26 @@ TIMED_SECONDS = 0.3
 ROUNDS = 5
 
 
-def answer_all(predictor: Predictor, images: Images, label: str) -> Answers:
-    """Returns the file's answers to all images, with a progress bar."""
-    parts = range(0, len(images), BATCH)
-    found = [predictor(images[start : start + BATCH], BATCH) for start in track(parts, len(parts), label)]
-    arrays = [
-        None if any(part is None for part in kind) else np.concatenate(kind)
-        for kind in zip(*((answers.probabilities, answers.logits, answers.maps) for answers in found), strict=True)
-    ]
-    return Answers(predictor.classes, *arrays)  # type: ignore[arg-type]
+def answer_all(predictor: Predictor, images: Images, label: str) -> Floats:
+    """Returns the file's probabilities (N, K) for all images, with a progress bar."""
+    starts = range(0, len(images), BATCH)
+    parts = [predictor(images[start : start + BATCH], BATCH).probabilities for start in track(starts, len(starts), label)]
+    return np.concatenate(parts)
 
 
-def parity(answers: Answers, logits: Floats, temperature: float, data: ImageDataset) -> dict[str, float]:
-    """Returns how a file's answers stand beside the network's logits (N, K) for the same images of a data set.
+def parity(probabilities: Floats, logits: Floats, temperature: float, labels: Labels) -> dict[str, float]:
+    """Returns how a file's probabilities (N, K) stand beside the network's logits (N, K) for the same images.
 
     images; agreement, the share with the same likeliest class; largest_difference of any probability; accuracy of the file
     and network_accuracy.
     """
     expected = np.exp(log_probabilities(logits / temperature))
     return {
-        "images": len(data),
-        "agreement": float((answers.probabilities.argmax(1) == expected.argmax(1)).mean()),
-        "largest_difference": float(np.abs(answers.probabilities - expected).max()),
-        "accuracy": float((answers.probabilities.argmax(1) == data.labels).mean()),
-        "network_accuracy": float((expected.argmax(1) == data.labels).mean()),
+        "images": len(labels),
+        "agreement": float((probabilities.argmax(1) == expected.argmax(1)).mean()),
+        "largest_difference": float(np.abs(probabilities - expected).max()),
+        "accuracy": float((probabilities.argmax(1) == labels).mean()),
+        "network_accuracy": float((expected.argmax(1) == labels).mean()),
     }
 
 
