@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation import ABLATIONS
+from document import write_between
 from sprintnet.config import load_config
 from sprintnet.reporting.curves import accuracy_over_time
 from sprintnet.reporting.style import save
@@ -49,16 +50,32 @@ def ratios() -> Iterator[str]:
         yield f"| {row['recipe']} | {what} | {beside} | {row['ratio_of_median_seconds']:.2f} | {row['n']} |"
 
 
+def shipped() -> Iterator[str]:
+    """Yields the third table: exported files, how they answer, and how fast they are beside PyTorch in fp32."""
+    row = newest("shipping")
+    if row is None:
+        yield "Not measured."
+        return
+    eager = row["pytorch"]["PyTorch fp32"]
+    yield "| | size | accuracy | same class | one image | 99 % within | times as fast | images/s by 256 | times as fast |"
+    yield "|" + "---|" * 9
+    for name, figures in {**row["files"], **row["pytorch"]}.items():
+        speeds = [figures[key] / eager[key] for key in ("images_per_second_1", "images_per_second_256")]
+        proof = (
+            f"{figures['bytes'] / 1e6:.1f} MB | {figures['accuracy']:.2%} | {figures['agreement']:.2%}"
+            if "bytes" in figures
+            else "| |"
+        )
+        yield (
+            f"| {name} | {proof} | {figures['ms_1']:.2f} ms | {figures['ms_p99_1']:.2f} ms | {speeds[0]:.1f} "
+            f"| {figures['images_per_second_256']:,.0f} | {speeds[1]:.2f} |"
+        )
+
+
 def all_rows(name: str) -> list[dict[str, Any]]:
     """Returns the rows of a result file, none where there is no file."""
     path = RESULTS / f"{name}.jsonl"
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-
-
-def between(text: str, mark: str, table: str) -> str:
-    """Returns the text with the table between the mark and its end."""
-    begin, end = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
-    return f"{text[: text.index(begin) + len(begin)]}\n{table}\n{text[text.index(end) :]}"
 
 
 def newest(name: str) -> dict[str, Any] | None:
@@ -101,8 +118,9 @@ def main() -> None:
     rows = {name: newest(name) for name in ROWS}
     table = "\n".join([HEAD, *(line(name, row) for name, row in rows.items())])
     readme = ROOT / "README.md"
-    text = between(readme.read_text("utf-8"), "measured", table)
-    readme.write_text(between(text, "ratios", "\n".join(ratios())), "utf-8")
+    write_between(readme, "measured", table)
+    write_between(readme, "ratios", "\n".join(ratios()))
+    write_between(readme, "shipped", "\n".join(shipped()))
     curves, six_views = {}, {}
     for name, row in rows.items():
         if row and "epoch_train_seconds" in row:  # the first seed's

@@ -10,6 +10,7 @@ docs/label_smoothing.md.
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from document import write_between
 from sprintnet.config import load_config
 from sprintnet.run import STUDY_FOLDER, RunFolder, append_row
 from sprintnet.study import figures, read_runs, run_study, summarise
@@ -19,7 +20,6 @@ SMOOTHINGS = (0.0, 0.1, 0.2)
 SEEDS = 5
 SETTINGS = ["epochs=6", "model.width=32", "optim.head_lr=335", "data.val=0.1", "tta=0"]
 COLUMNS = ("accuracy", "ECE", "temperature", "ECE at temperature")
-BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
 
 
 def main() -> None:
@@ -44,10 +44,7 @@ def main() -> None:
             for label, summary in found.items()
         ]
         lines.append(f"| {alpha:g} | {' | '.join(cells)} |")
-    document = ROOT / "docs" / "label_smoothing.md"
-    text = document.read_text("utf-8")
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    document.write_text(f"{text[:start]}\n" + "\n".join(lines) + f"\n{text[end:]}", "utf-8")
+    write_between(ROOT / "docs" / "label_smoothing.md", "measured", "\n".join(lines))
 
 
 if __name__ == "__main__":
