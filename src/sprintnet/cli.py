@@ -23,6 +23,9 @@ EXTRA_OF_MODULE = {
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "predict",
+    "python_multipart": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
 }
 
 
@@ -98,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--output", default="", metavar="FILE", help="the page (default: RUN/report.html; of several: comparison.html)"
     )
-    verb = add("export", verbs.export, "sprintnet export RUN [--quantize int8|fp16]... [--outputs NAMES] [--license NAME]")
+    verb = add(
+        "export", verbs.export, "sprintnet export RUN [--quantize int8|fp16]... [--outputs NAMES] [--license NAME] [--web DIR]"
+    )
     verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/sprint94; the files go to RUN/export")
     verb.add_argument(
         "--quantize", action="append", default=[], choices=("int8", "fp16"), help="also a smaller file; may be given twice"
@@ -106,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     every = "probabilities,logits,maps"
     verb.add_argument("--outputs", default=every, help=f"what the file answers, probabilities at least (default: {every})")
     verb.add_argument("--license", default="unknown", help="the weights' licence, for metadata and card (default: unknown)")
+    verb.add_argument("--web", default="", metavar="DIR", help="also a folder with a page that classifies in the browser")
     verb = add(
         "predict",
         verbs.predict,
@@ -118,6 +124,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
     verb.add_argument("--batch", type=int, default=64, metavar="N", help="images at once (default: 64)")
+    verb = add(
+        "serve",
+        verbs.serve,
+        "sprintnet serve MODEL [--host ADDRESS] [--port PORT] [--allow-host NAME]... [--allow-origin ORIGIN]...",
+    )
+    verb.add_argument("model", metavar="MODEL", help="an exported file, such as runs/train/sprint94/export/model.onnx")
+    verb.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen at (default: 127.0.0.1, this machine)")
+    verb.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes any free one")
+    verb.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="another name under which clients reach the server"
+    )
+    verb.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="a site whose pages may ask, as https://example.org",
+    )
     verb = add("lr-find", verbs.lr_find, f"sprintnet lr-find {overrides} [--seeds N] [--lowest LR] [--highest LR] [--rates N]")
     verb.add_argument("--seeds", type=int, default=1, help="sweeps, from the recipe's seed upwards (default: 1)")
     verb.add_argument("--lowest", type=float, default=1e-7, help="the first rate (default: 1e-7)")

@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sprintnet.errors import DataError
 
@@ -39,7 +39,10 @@ def read_image(
     except FileNotFoundError:
         raise DataError(f"{name}: there is no such file") from None
     except Exception as error:  # a damaged file can make its decoder raise anything
-        cause = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, UnidentifiedImageError):
+            cause = "it is none of these"
+        else:
+            cause = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         kinds = ", ".join(formats)
         raise DataError(f"{name}: cannot be read as an image ({kinds}): {cause}; repair or remove it") from None
     return pixels.reshape(*pixels.shape[:2], channels)

@@ -216,13 +216,21 @@ def export(options: argparse.Namespace, words: list[str]) -> None:
     """Writes a finished run's files to ship: ONNX that was proved to answer as the network, weights, a model card."""
     refuse(words)
     outputs = tuple(options.outputs.split(","))
-    from sprintnet.deploy.export import export
+    if options.web:
+        from sprintnet.deploy.web import check_destination, fetch_runtime, write_web
+
+        check_destination(Path(options.web))
+        runtime = fetch_runtime()
+    from sprintnet.deploy.export import EXACT, export
 
     table = export(options.folder, options.quantize, outputs, options.license)
 
     from sprintnet.reporting.exported import parity_lines
 
     print(*parity_lines(table), f"files in {Path(options.folder) / 'export'}", sep="\n")
+    if options.web:
+        write_web(Path(options.folder) / "export" / EXACT, Path(options.web), runtime)
+        print(f"page that needs no server program: {options.web}; to see it: python3 -m http.server --directory {options.web}")
 
 
 def predict(options: argparse.Namespace, words: list[str]) -> None:
@@ -253,6 +261,14 @@ def predict(options: argparse.Namespace, words: list[str]) -> None:
         write_table(rows, predictor.classes, sys.stdout)
     if mistakes:
         raise DataError(f"{len(mistakes)} of {len(files)} files could not be read:\n  " + "\n  ".join(mistakes))
+
+
+def serve(options: argparse.Namespace, words: list[str]) -> None:
+    """Answers over HTTP with an exported ONNX file, and shows a page to try it."""
+    refuse(words)
+    from sprintnet.deploy.serve import serve
+
+    serve(Path(options.model), options.host, options.port, options.allow_host, options.allow_origin)
 
 
 def summary(options: argparse.Namespace, words: list[str]) -> None:

