@@ -34,7 +34,7 @@ def read_image(
             pixels = np.asarray(_opaque(ImageOps.exif_transpose(image)).convert(MODES[channels]))
     except DataError:
         raise
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # a warning may count as an error
         raise DataError(f"{name}: more than {MOST_PIXELS // 10**6} million pixels; make it smaller") from None
     except FileNotFoundError:
         raise DataError(f"{name}: there is no such file") from None

@@ -1,5 +1,9 @@
-"""Two small networks of the sample, exported once for all tests."""
+"""One small run, exported once; servers on real sockets."""
 
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,20 +14,60 @@ from sprintnet.config import load_config
 from sprintnet.deploy.export import export
 from sprintnet.run import RunFolder
 
+Start = Callable[..., "Server"]
+
+
+class Server:
+    """A process that serves a model, and its address."""
+
+    def __init__(self, command: list[str], **settings: object):
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **settings)  # type: ignore[call-overload]
+        assert self.process.stdout
+        said = self.process.stdout.readline()
+        found = re.search(r"http://\S+:(\d+)", said)
+        if not found:
+            self.process.kill()
+            self.process.communicate()
+            pytest.fail(f"the server did not start: {said}")
+        self.url, self.port = found[0], int(found[1])
+
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
-    """Runs by the name of their network, exported in fp32; sprintnet's held images out for its temperature."""
-    runs = {}
-    for name, more in {"davidnet": [], "sprintnet": ["model.width=8", "data.val=0.2"]}.items():
-        run = RunFolder(tmp_path_factory.mktemp(name) / "run")
-        pipeline.train(load_config("davidnet", [*TINY, f"model.name={name}", *more]), run)
-        export(run.path)
-        runs[name] = run
-    return runs
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """model.onnx of a run over the sample, with its samples and report."""
+    run = RunFolder(tmp_path_factory.mktemp("deploy") / "run")
+    pipeline.train(load_config("davidnet", [*TINY, "device=cpu"]), run)
+    run.report.write_text("SprintNet report")
+    export(str(run.path))
+    return run.export / "model.onnx"
 
 
 @pytest.fixture
-def model(exported: dict[str, RunFolder]) -> Path:
-    """davidnet's file."""
-    return exported["davidnet"].export / "model.onnx"
+def start(model: Path) -> Iterator[Start]:
+    """Starts a server of the model under limits; the test's end ends it."""
+    servers = []
+
+    def begin(limits: str = "", hosts: str = "()", origins: str = "()", **settings: object) -> Server:
+        script = (
+            "from pathlib import Path; from sprintnet.deploy.serve import serve; from sprintnet.deploy.limits import Limits; "
+            f"serve(Path({str(model)!r}), '127.0.0.1', 0, {hosts}, {origins}, Limits({limits}))"
+        )
+        servers.append(Server([sys.executable, "-W", "error", "-c", script], **settings))
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        server.process.kill()
+        server.process.communicate()
+
+
+@pytest.fixture(scope="session")
+def server(model: Path) -> Iterator[str]:
+    """The address of a server that was started by the command."""
+    command = [sys.executable, "-W", "error", "-m", "sprintnet", "serve", str(model), "--port", "0"]
+    server = Server(command)
+    yield server.url
+    server.process.terminate()
+    assert server.process.wait(30) == 0
+    assert server.process.stdout
+    server.process.stdout.close()

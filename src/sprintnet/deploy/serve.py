@@ -53,7 +53,7 @@ def serve(
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        cause = getattr(error, "strerror", None) or error
+        cause = str(getattr(error, "strerror", None) or error).partition(" (")[0]
         raise SettingsError(f"--host {host} --port {port}: {cause}; choose another, such as --port 0 (any free one)") from None
     with listener:
         address = f"[{host}]" if ":" in host else host
@@ -155,10 +155,12 @@ class _Service:
         except MultiPartException as error:
             raise Refused(400, "unusable_form", f"the form: {error.message}") from None
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        if not files:
-            raise Refused(400, "no_image", "the form: holds no file; send one or more images as files")
         names = [short(file.filename or f"image {number}", LONGEST_NAME) for number, file in enumerate(files, 1)]
-        return [Upload(name, await file.read()) for name, file in zip(names, files, strict=True)]
+        uploads = [Upload(name, await file.read()) for name, file in zip(names, files, strict=True)]
+        await form.close()
+        if not uploads:
+            raise Refused(400, "no_image", "the form: holds no file; send one or more images as files")
+        return uploads
 
     def _top(self, answer: Answer, count: int, with_maps: bool) -> list[dict[str, Any]]:
         """Returns the likeliest classes, each with its probability and, if asked for, its map."""

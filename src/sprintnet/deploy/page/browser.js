@@ -45,7 +45,7 @@ function rows({ data, dims }, index) {
 
 /** Returns the picture as the model's input, uint8 (1, H, W, channels): turned as its tag says, on white. */
 async function pixels(file, channels) {
-  const unusable = `${file.name} cannot be read as an image (JPEG, PNG, WebP); repair or remove it`;
+  const unusable = `${file.name}: cannot be read as an image (JPEG, PNG, WebP); repair or remove it`;
   const start = new Uint8Array(await file.slice(0, 4).arrayBuffer());
   if (!STARTS.some((bytes) => bytes.every((byte, index) => byte === start[index]))) throw new Error(unusable);
   let bitmap;

@@ -130,8 +130,10 @@ function show(card, found) {
 
 function fail(card, message) {
   card.root.classList.replace("waiting", "failed");
-  card.root.querySelector("h2").textContent = message;
-  say(`${card.file.name}: ${message}`);
+  const cause = message.startsWith(`${card.file.name}: `) ? message.slice(card.file.name.length + 2) : message;
+  card.root.querySelector("h2").textContent = "No answer";
+  card.root.querySelector(".file").textContent = `${card.file.name}: ${cause}`;
+  say(`${card.file.name}: ${cause}`);
 }
 
 /** Draws a card's picture and, over it, the map of the chosen class. */
@@ -173,7 +175,7 @@ function heatmap(map) {
       const value = (upper * (1 - down) + lower * down) / strongest;
       const step = Math.min(Math.floor(value * 4), 3);
       const colour = COLOURS[step].map((part, index) => part + (COLOURS[step + 1][index] - part) * (value * 4 - step));
-      pixels.data.set([...colour, 255], 4 * (row * HEAT + column));
+      pixels.data.set([...colour, 255 * Math.sqrt(value)], 4 * (row * HEAT + column)); // no evidence hides nothing
     });
   });
   const canvas = new OffscreenCanvas(HEAT, HEAT);

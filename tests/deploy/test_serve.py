@@ -1,0 +1,356 @@
+"""The server over real sockets: right answers, and one message for whatever it cannot or will not take."""
+
+import io
+import json
+import resource
+import signal
+import socket
+import struct
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import schemathesis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from conftest import SAMPLE, Command
+from deploy.conftest import Start
+from sprintnet.deploy.predictor import Predictor
+
+FILES = sorted((SAMPLE / "test").glob("*/*.png"))[::10]
+FORM = "multipart/form-data; boundary="
+PNG = {"Content-Type": "image/png"}
+CLIENT = httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    data = io.BytesIO()
+    image.save(data, format, **options)
+    return data.getvalue()
+
+
+def claiming(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims to be large."""
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT": zlib.compress(b"0"), b"IEND": b""}
+    framed = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+def slow_image() -> bytes:
+    """A PNG that takes a good part of a second to answer."""
+    return encoded(Image.new("RGB", (4500, 4500)))
+
+
+def send(url: str, content: bytes, query: str = "", **headers: str) -> httpx.Response:
+    return CLIENT.post(f"{url}/predict{query}", content=content, headers={**PNG, **headers})
+
+
+def error(response: httpx.Response) -> tuple[int, str, str]:
+    found = response.json()["error"]
+    return response.status_code, found["code"], found["message"]
+
+
+def test_answers_are_the_predictors(server: str, model: Path) -> None:
+    expected = Predictor(model)(FILES)
+    assert expected.maps is not None
+    form = [("image", (file.name, file.read_bytes(), "image/png")) for file in FILES]
+    response = CLIENT.post(f"{server}/predict?top=10&maps=true", files=form)
+    assert response.status_code == 200, response.text
+    body = response.json()
+    assert body["milliseconds"] > 0
+    assert [image["name"] for image in body["images"]] == [file.name for file in FILES]
+    for image, top, row, maps in zip(body["images"], expected.top(10), expected.probabilities, expected.maps, strict=True):
+        assert [entry["class"] for entry in image["top"]] == [label for label, _ in top]
+        assert [entry["probability"] for entry in image["top"]] == pytest.approx(sorted(row, reverse=True), abs=1e-5)
+        for entry in image["top"]:
+            assert np.array(entry["map"]) == pytest.approx(maps[expected.classes.index(entry["class"])], abs=1e-4)
+
+
+def test_one_image_is_the_whole_body_or_a_form(server: str) -> None:
+    content = FILES[0].read_bytes()
+    raw = send(server, content).json()["images"]
+    assert len(raw[0]["top"]) == 5
+    assert "map" not in raw[0]["top"][0]
+    assert CLIENT.post(f"{server}/predict", files={"any": content}).json()["images"][0]["top"] == raw[0]["top"]
+    assert send(server, content, "?top=1000").json()["images"][0]["top"][:5] == raw[0]["top"]
+
+
+def test_many_clients_at_once_get_each_their_own_answer(server: str) -> None:
+    contents = [file.read_bytes() for file in FILES] + [encoded(Image.fromarray(NOISE)), encoded(Image.new("RGB", (900, 700)))]
+    alone = [send(server, content).json()["images"] for content in contents]
+    with ThreadPoolExecutor(len(contents)) as clients:
+        together = list(clients.map(lambda content: send(server, content).json()["images"], contents * 5))
+    for one, other in zip(alone * 5, together, strict=True):
+        assert [entry["class"] for entry in one[0]["top"]] == [entry["class"] for entry in other[0]["top"]]
+        assert [entry["probability"] for entry in one[0]["top"]] == pytest.approx(
+            [entry["probability"] for entry in other[0]["top"]], abs=1e-5
+        )
+
+
+def test_what_the_server_says_about_itself(server: str, model: Path) -> None:
+    assert CLIENT.get(f"{server}/health").json() == {"status": "ok"}
+    metadata = CLIENT.get(f"{server}/metadata").json()
+    assert metadata["classes"] == list(Predictor(model).classes)
+    assert metadata["samples"] == [f"samples/{number}.png" for number in range(1, 9)]
+    assert CLIENT.get(f"{server}/{metadata['samples'][0]}").headers["content-type"] == "image/png"
+    assert str(model.parents[1]) not in json.dumps(metadata)
+    assert "recipe" not in metadata  # it names folders of the machine that trained
+    page = CLIENT.get(server)
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "wasm" not in page.headers["content-security-policy"]
+    report = CLIENT.get(f"{server}/{metadata['report']}")
+    assert "SprintNet report" in report.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(Image.fromarray(NOISE).convert("CMYK"), "JPEG"),
+        encoded(Image.fromarray(NOISE[..., 0].astype(np.uint16) * 257)),
+        encoded(Image.fromarray(NOISE).quantize(16)),
+        encoded(Image.fromarray(NOISE).convert("1")),
+        encoded(Image.fromarray(NOISE).convert("LA")),
+        encoded(Image.fromarray(NOISE), "WEBP", save_all=True, append_images=[Image.fromarray(255 - NOISE)]),
+        encoded(Image.fromarray(NOISE[:1, :1])),
+    ],
+    ids=["CMYK", "16 bits", "palette", "black and white", "transparent", "animated", "one pixel"],
+)
+def test_unusual_images_are_answered_as_from_a_file(server: str, model: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "image").write_bytes(content)
+    expected = Predictor(model)([tmp_path / "image"]).confidences[0]
+    assert send(server, content).json()["images"][0]["top"][0]["probability"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_orientation_tag_is_obeyed(server: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(Image.fromarray(NOISE).transpose(Image.Transpose.ROTATE_90), exif=exif)
+    upright = encoded(Image.fromarray(NOISE))
+    assert send(server, turned).json()["images"] == send(server, upright).json()["images"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "it is none of these"),
+        (b"just text", "it is none of these"),
+        (FILES[0].read_bytes()[:600], "truncated"),
+        (encoded(Image.fromarray(NOISE), "BMP"), "it is none of these"),
+        (encoded(Image.fromarray(NOISE), "GIF"), "it is none of these"),
+        (claiming(10_000, 10_000), "more than 64 million pixels"),
+        (claiming(100_000, 100_000), "more than 64 million pixels"),
+    ],
+    ids=["zero bytes", "text", "truncated", "BMP", "GIF", "100 megapixels", "10,000 megapixels"],
+)
+def test_what_is_no_image_is_said_by_its_name(server: str, content: bytes, said: str) -> None:
+    form = [("image", ("good.png", FILES[0].read_bytes())), ("image", ("bad\n<b>.png", content))]
+    status, code, message = error(CLIENT.post(f"{server}/predict", files=form))
+    assert (status, code) == (422, "unusable_image")
+    assert message.startswith("bad")
+    assert said in message
+    assert "/" not in message.replace("</", "")
+    assert "0x" not in message
+    assert error(send(server, content))[:2] == (422, "unusable_image")
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "refused"),
+    [
+        ("", {"Host": "evil.example"}, (421, "wrong_host")),
+        ("", {"Host": "localhost:1]["}, (421, "wrong_host")),
+        ("", {"Origin": "http://evil.example"}, (403, "wrong_origin")),
+        ("", {"Origin": "null"}, (403, "wrong_origin")),
+        ("", {"Origin": "http://localhost:1"}, (403, "wrong_origin")),
+        ("", {"Content-Type": "text/html"}, (415, "wrong_content_type")),
+        ("", {"Content-Type": "multipart/form-data"}, (400, "unusable_form")),
+        ("", {"Content-Type": "multipart/form-data; boundary=x"}, (400, "unusable_form")),
+        ("?top=0", {}, (400, "bad_query")),
+        ("?top=many", {}, (400, "bad_query")),
+        ("?maps=perhaps", {}, (400, "bad_query")),
+    ],
+)
+def test_a_request_that_will_not_do_gets_one_message(
+    server: str, query: str, headers: dict[str, str], refused: tuple[int, str]
+) -> None:
+    assert error(send(server, FILES[0].read_bytes(), query, **headers))[:2] == refused
+
+
+def test_other_addresses_and_methods_are_answered_in_json(server: str) -> None:
+    assert error(CLIENT.get(f"{server}/nothing"))[:2] == (404, "not_found")
+    assert error(CLIENT.get(f"{server}/predict"))[:2] == (405, "wrong_method")
+    assert error(CLIENT.get(f"{server}/../../etc/passwd"))[:2] == (404, "not_found")
+    assert error(CLIENT.post(f"{server}/predict", data={"image": "text"}))[:2] == (415, "wrong_content_type")
+    assert error(CLIENT.post(f"{server}/predict", files={"image": (None, b"x")}))[:2] == (400, "no_image")
+
+
+def test_names_and_origins_can_be_allowed(start: Start) -> None:
+    server = start(hosts="['Models.example']", origins="['https://site.example']")
+    content = FILES[0].read_bytes()
+    assert send(server.url, content, Host="models.example:80").status_code == 200
+    answered = send(server.url, content, Origin="https://site.example")
+    assert answered.headers["access-control-allow-origin"] == "https://site.example"
+    assert send(server.url, content, Origin="https://other.example").status_code == 403
+
+
+def test_too_much_is_refused(start: Start) -> None:
+    server = start("body_bytes=20_000, parts=2")
+    content = FILES[0].read_bytes()
+    many = [("image", ("a.png", content))] * 3
+    assert error(CLIENT.post(f"{server.url}/predict", files=many))[:2] == (400, "unusable_form")
+    fields = {f"field{number}": "x" for number in range(3)}
+    assert error(CLIENT.post(f"{server.url}/predict", files=many[:1], data=fields))[:2] == (400, "unusable_form")
+    assert error(send(server.url, b"x" * 20_001))[:2] == (413, "too_large")
+    assert error(send(server.url, b"x" * 1_000_000))[:2] == (413, "too_large")
+    assert send(server.url, content).status_code == 200
+
+
+def test_many_large_images_in_one_request_are_refused(server: str) -> None:
+    content = encoded(Image.new("L", (6000, 6000)))
+    form = [("image", (f"{number}.png", content)) for number in range(2)]
+    status, _, message = error(CLIENT.post(f"{server}/predict", files=form))
+    assert status == 422
+    assert message.startswith("1.png: with it, more than 64 million pixels in a request")
+
+
+def test_overload_is_answered_at_once_and_passes(start: Start) -> None:
+    server, content = start("waiting=1"), slow_image()
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(lambda _: send(server.url, content), range(8)))
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert len(refused) >= 4
+    assert {error(answer)[1] for answer in refused} == {"busy"}
+    assert refused[0].headers["retry-after"] == "1"
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert send(server.url, FILES[0].read_bytes()).status_code == 200
+
+
+def test_bodies_in_memory_are_limited_together_and_forgotten(start: Start) -> None:
+    server = start("held_bytes=10_000, body_bytes=20_000")
+    assert error(send(server.url, b"x" * 15_000))[:2] == (503, "busy")
+    for _ in range(10):
+        assert error(send(server.url, b"x" * 8_000))[:2] == (422, "unusable_image")
+        assert error(send(server.url, b"x" * 25_000))[0] in (413, 503)
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"", b"POST /predict HTTP/1.1\r\nHost: localh", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /"]
+)
+def test_a_client_that_trickles_its_headers_is_cut(start: Start, beginning: bytes) -> None:
+    server = start("receive_seconds=0.5")
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(beginning)
+        client.settimeout(5)
+        started = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while time.monotonic() - started < 5:
+                client.sendall(b"x")
+                time.sleep(0.05)
+    assert CLIENT.get(f"{server.url}/health").status_code == 200
+
+
+def test_a_client_that_trickles_its_body_is_told_and_cut(start: Start) -> None:
+    server = start("receive_seconds=0.5")
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(head)
+        client.settimeout(0.05)
+        said, started = b"", time.monotonic()
+        while b"too_slow" not in said and time.monotonic() - started < 5:
+            client.sendall(b"x")
+            try:
+                said += client.recv(10_000)
+            except TimeoutError:
+                continue
+    assert said.startswith(b"HTTP/1.1 408")
+    assert time.monotonic() - started < 3
+
+
+def test_a_client_that_goes_away_does_no_harm(start: Start) -> None:
+    server = start("held_bytes=2_000", stderr=-1)
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 2000\r\n\r\n"
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(head + b"x" * 1500)
+    time.sleep(0.3)
+    assert send(server.url, b"x" * 1900).status_code == 422  # what they sent is no longer held
+    server.process.terminate()
+    assert server.process.communicate(timeout=30)[1] == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_when_it_has_answered(start: Start, number: signal.Signals) -> None:
+    server, content = start(), slow_image()
+    answers: list[httpx.Response] = []
+    client = threading.Thread(target=lambda: answers.append(send(server.url, content)))
+    client.start()
+    time.sleep(0.3)
+    server.process.send_signal(number)
+    client.join()
+    assert answers[0].status_code == 200
+    assert server.process.wait(10) == 0
+
+
+def test_nothing_that_is_uploaded_is_written(start: Start) -> None:
+    server = start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))  # a written byte would be an error
+    large = encoded(Image.fromarray(np.random.default_rng(1).integers(0, 256, (1000, 1500, 3), np.uint8)))
+    assert len(large) > 4_000_000
+    assert CLIENT.post(f"{server.url}/predict", files={"image": large}).status_code == 200
+
+
+def test_a_mistake_at_the_start_is_one_message(sprintnet: Command, model: Path, server: str) -> None:
+    taken = sprintnet("serve", str(model), "--port", server.rpartition(":")[2])
+    assert taken.returncode == 2
+    assert "Address already in use; choose another" in taken.stderr
+    missing = sprintnet("serve", "nowhere.onnx")
+    assert missing.returncode == 2
+    assert missing.stderr.startswith("sprintnet: nowhere.onnx: No such file")
+    assert sprintnet("serve", str(model), "--port", "99999").returncode == 2
+    assert sprintnet("serve", str(model), "--host", "no.such.host.invalid").returncode == 2
+
+
+@given(
+    st.binary(max_size=300), st.sampled_from(["multipart/form-data; boundary=b", "multipart/form-data; boundary=", "image/png"])
+)
+@settings(max_examples=50)
+def test_no_body_makes_the_server_fail(server: str, content: bytes, kind: str) -> None:
+    framed = (
+        b'--b\r\nContent-Disposition: form-data; name="i"; filename="'
+        + content[:40]
+        + b'"\r\n\r\n'
+        + content
+        + b"\r\n--b--\r\n"
+    )
+    for body in (content, framed):
+        assert send(server, body, **{"Content-Type": kind}).status_code in (400, 415, 422)
+
+
+@pytest.mark.parametrize(
+    ("operation", "mode"),
+    [
+        ("health", GenerationMode.POSITIVE),
+        ("metadata", GenerationMode.POSITIVE),
+        ("predict", GenerationMode.POSITIVE),
+        ("predict", GenerationMode.NEGATIVE),
+    ],
+)
+def test_the_interface_keeps_its_description(server: str, operation: str, mode: GenerationMode) -> None:
+    schema = schemathesis.openapi.from_url(f"{server}/openapi.json")
+
+    @given(schema.find_operation_by_id(operation).as_strategy(generation_mode=mode))
+    @settings(max_examples=30)
+    def check(case: schemathesis.Case) -> None:
+        case.call_and_validate(excluded_checks=[positive_data_acceptance])  # no schema says what a JPEG is
+
+    check()
