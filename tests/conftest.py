@@ -1,15 +1,20 @@
 """What the tests share: the real sample, a recipe that trains in a second, the command as a process."""
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from sprintnet.data.sources import cache_folder
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
@@ -19,6 +24,8 @@ SAMPLE = Path(__file__).parent / "sample"
 
 TINY = [f"data.name={SAMPLE}", "model.width=4", "epochs=2", "batch_size=32", "threads=1", "optim.max_lr=0.1"]
 """Overrides of `davidnet` that train on the sample in about a second."""
+
+CHROMIUM = shutil.which("chromium")
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -40,6 +47,21 @@ def sprintnet(tmp_path: Path) -> Command:
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    """Debian's Chromium."""
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("chromium is missing: apt-get install chromium")
+        pytest.skip("no chromium: apt-get install chromium")
+    from playwright.sync_api import sync_playwright  # not above: few tests need it
+
+    with sync_playwright() as browsers:
+        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

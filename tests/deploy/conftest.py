@@ -47,7 +47,7 @@ def start(model: Path) -> Iterator[Start]:
     """Starts a server of the model under limits; the test's end ends it."""
     servers = []
 
-    def begin(limits: str = "", hosts: str = "()", origins: str = "()", **settings: object) -> Server:
+    def begin(limits: str = "", hosts: str = "()", origins: str = "()", model: Path = model, **settings: object) -> Server:
         script = (
             "from pathlib import Path; from sprintnet.deploy.serve import serve; from sprintnet.deploy.limits import Limits; "
             f"serve(Path({str(model)!r}), '127.0.0.1', 0, {hosts}, {origins}, Limits({limits}))"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from conftest import SAMPLE, TINY, Command
 from sprintnet import pipeline
@@ -28,7 +28,6 @@ from sprintnet.trained import load_run
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
 LINES = "two\nlines $\\frac{$ \u2028"
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +46,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     explain_wrong(run, trained, 4)
     write_report(run)
     return run
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium."""
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("chromium is missing: apt-get install chromium")
-        pytest.skip("no chromium: apt-get install chromium")
-    with sync_playwright() as browsers:
-        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -56,6 +56,8 @@ def serve(
         cause = str(getattr(error, "strerror", None) or error).partition(" (")[0]
         raise SettingsError(f"--host {host} --port {port}: {cause}; choose another, such as --port 0 (any free one)") from None
     with listener:
+        # an answer is sent in two pieces: the second would wait 40 ms until the client has confirmed the first
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         address = f"[{host}]" if ":" in host else host
         print(f"{model}: http://{address}:{listener.getsockname()[1]} (Ctrl-C ends it)", flush=True)
         _Server(_uvicorn(app, limits)).run([listener])

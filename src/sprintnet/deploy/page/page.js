@@ -97,7 +97,7 @@ async function picture(file) {
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   bitmap.close();
-  return Object.assign(canvas, { shape: `${width} × ${height} pixels` });
+  return Object.assign(canvas, { shape: `${width} x ${height} pixels` });
 }
 
 function show(card, found) {

@@ -1,0 +1,284 @@
+"""The page in a real browser, over the server and as a plain folder: the same answers, nothing from elsewhere."""
+
+import base64
+import functools
+import io
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from conftest import SAMPLE
+from deploy.conftest import Server, Start
+from sprintnet.deploy import web
+from sprintnet.deploy.predictor import Predictor
+from sprintnet.errors import DataError, SettingsError
+
+FILES = sorted((SAMPLE / "test").glob("*/*.png"))[::20]
+HAND_OVER = """([kind, property, bytes]) => {
+    const files = new DataTransfer();
+    files.items.add(new File([new Uint8Array(bytes)], kind));
+    const event = new Event(kind, {bubbles: true, cancelable: true});
+    event[property] = files;
+    document.body.dispatchEvent(event);
+}"""
+HOSTILE = "<img src=x onerror=document.title='taken'>"
+
+
+@pytest.fixture(scope="session")
+def runtime() -> dict[str, bytes]:
+    """ONNX Runtime for browsers."""
+    try:
+        return web.fetch_runtime()
+    except DataError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *values: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def static(model: Path, runtime: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a plain web server over the exported folder."""
+    folder = tmp_path_factory.mktemp("web") / "page"
+    web.write_web(model, folder, runtime)
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@dataclass
+class Visit:
+    page: Page
+    address: str
+    said: list[str]
+    """Whatever the console held, and addresses elsewhere that were asked."""
+
+
+def visit(browser: Browser, address: str, **settings: object) -> Visit:
+    said: list[str] = []
+    page = browser.new_page(**settings)  # type: ignore[arg-type]
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda asked: said.append(asked.url) if not asked.url.startswith((address, "data:", "blob:")) else None)
+    page.goto(address)
+    expect(page.locator("#files")).to_be_enabled()
+    return Visit(page, address, said)
+
+
+@pytest.fixture(params=["server", "static"])
+def shown(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Visit]:
+    """The page, once from the server and once from the folder; anything on the console and any request elsewhere fails."""
+    found = visit(browser, request.getfixturevalue(request.param))
+    yield found
+    found.page.close()
+    assert found.said == []
+
+
+def drawn(page: Page) -> bytes:
+    """The first card's picture as it is drawn, a PNG."""
+    return base64.b64decode(page.evaluate("document.querySelector('article canvas').toDataURL()").partition(",")[2])
+
+
+def test_pictures_that_are_chosen_are_answered_as_by_the_predictor(shown: Visit, model: Path) -> None:
+    page = shown.page
+    page.locator("#files").set_input_files(FILES)
+    expect(page.locator("article .classes")).to_have_count(len(FILES))
+    expect(page.locator("article.waiting")).to_have_count(0)
+    expected = Predictor(model)(FILES).top(5)
+    for card, top in zip(page.locator("article").all(), expected, strict=True):
+        assert card.locator(".name").all_inner_texts() == [label for label, _ in top]
+        assert card.locator(".share").all_inner_texts() == [f"{100 * probability:.1f} %" for _, probability in top]
+    for card, file in zip(page.locator("article .file").all_inner_texts(), FILES, strict=True):
+        assert card.startswith(f"{file.name} · 32 x 32 pixels · answered in ")
+        assert card.endswith(" ms")
+
+
+def test_a_class_shows_its_map_as_strong_as_the_slider_says(shown: Visit) -> None:
+    page = shown.page
+    page.locator("#samples button").first.click()
+    expect(page.locator("article .classes button")).to_have_count(5)
+    first = drawn(page)
+    page.locator("article .classes button").nth(1).click()
+    expect(page.locator("article .classes button[aria-pressed=true]")).to_have_count(1)
+    second = drawn(page)
+    assert first != second
+    name = page.locator("article .name").nth(1).inner_text()
+    assert page.locator("figcaption").inner_text().endswith(f"for {name}")
+    page.locator("#opacity").fill("0")
+    plain = drawn(page)
+    page.locator("#opacity").fill("100")
+    assert len({first, second, plain, drawn(page)}) == 4
+    page.locator("#opacity").fill("0")
+    page.locator("article .classes button").first.click()
+    assert drawn(page) == plain
+
+
+def test_the_keyboard_is_enough(shown: Visit) -> None:
+    page = shown.page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "files"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    buttons = page.locator("article .classes button")
+    expect(buttons).to_have_count(5)
+    expect(page.locator("#status")).to_contain_text("Sample 1: ")
+    while page.evaluate("document.activeElement.id") != "opacity":
+        page.keyboard.press("Tab")
+    before = drawn(page)
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#opacity").input_value() == "51"
+    assert drawn(page) != before
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "clear"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    expect(buttons.nth(1)).to_have_attribute("aria-pressed", "true")
+    page.locator("#clear").press("Enter")
+    expect(page.locator("article")).to_have_count(0)
+    assert page.evaluate("document.activeElement.id") == "files"
+
+
+def test_what_is_no_image_is_said_and_the_rest_answered(shown: Visit, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / HOSTILE.replace("/", "")).write_text("no image")
+    shown.page.locator("#files").set_input_files([*tmp_path.iterdir(), FILES[0]])
+    expect(shown.page.locator("article.failed")).to_have_count(2)
+    expect(shown.page.locator("article:not(.failed):not(.waiting)")).to_have_count(1)
+    messages = shown.page.locator("article.failed .file").all_inner_texts()
+    assert any(message.startswith("text.png: cannot be read as an image (") for message in messages)
+    assert any(HOSTILE in message for message in messages)
+    assert shown.page.title() == "SprintNet"
+    shown.said[:] = [text for text in shown.said if "422" not in text]  # the browser's own remark about each refusal
+
+
+def test_pictures_can_be_dropped_and_pasted(shown: Visit) -> None:
+    for kind, property in (("drop", "dataTransfer"), ("paste", "clipboardData")):
+        shown.page.evaluate(HAND_OVER, [kind, property, list(FILES[0].read_bytes())])
+        expect(shown.page.locator("article .file").first).to_contain_text(f"{kind} · 32 x 32 pixels")
+
+
+def test_a_turned_photograph_is_shown_and_answered_upright(shown: Visit, tmp_path: Path, model: Path) -> None:
+    with Image.open(FILES[0]) as image:
+        upright = image.resize((300, 200))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    shown.page.locator("#files").set_input_files(tmp_path / "turned.jpg")
+    expect(shown.page.locator("article .file")).to_contain_text("turned.jpg · 300 x 200 pixels")
+    expected = Predictor(model)([tmp_path / "turned.jpg"])
+    assert shown.page.locator("article .name").first.inner_text() == expected.labels[0]
+    share = float(shown.page.locator("article .share").first.inner_text().rstrip(" %"))
+    assert share == pytest.approx(100 * expected.confidences[0], abs=0.3)  # two JPEG decoders
+
+
+def test_the_report_is_a_link_away(shown: Visit) -> None:
+    with shown.page.expect_navigation():
+        shown.page.locator("#report").click()
+    assert "SprintNet report" in shown.page.content()
+    shown.said[:] = [text for text in shown.said if "favicon" not in text and "404" not in text]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light"), (390, "dark")])
+def test_nothing_sticks_out(server: str, browser: Browser, width: int, scheme: str) -> None:
+    found = visit(browser, server, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    found.page.locator("#samples button").first.click()
+    expect(found.page.locator("article .classes button")).to_have_count(5)
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= width
+    ink, paper = (found.page.evaluate(f"getComputedStyle(document.body).{key}") for key in ("color", "backgroundColor"))
+    assert (ink, paper) == (
+        ("rgb(230, 230, 230)", "rgb(22, 24, 29)") if scheme == "dark" else ("rgb(27, 31, 36)", "rgb(255, 255, 255)")
+    )
+    found.page.close()
+    assert found.said == []
+
+
+def test_hostile_class_names_are_inert_and_maps_may_be_missing(
+    browser: Browser, model: Path, tmp_path: Path, start: Start
+) -> None:
+    changed = onnx.load(model)
+    names = [HOSTILE, "two\nlines", "a" * 200, *Predictor(model).classes[3:]]
+    next(entry for entry in changed.metadata_props if entry.key == "classes").value = json.dumps(names)
+    del changed.graph.output[2]
+    onnx.save(changed, tmp_path / "model.onnx")
+    server = start(model=tmp_path / "model.onnx")
+    found = visit(browser, server.url, viewport={"width": 390, "height": 800})
+    assert found.page.locator("#samples").is_hidden()
+    assert found.page.locator("#report").is_hidden()
+    found.page.locator("#files").set_input_files(FILES[0])
+    expect(found.page.locator("article .classes button[disabled]")).to_have_count(5)
+    assert found.page.locator("#overlay").is_hidden()
+    assert found.page.title() == "SprintNet"
+    assert found.page.locator("img[src=x]").count() == 0
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= 390
+    found.page.close()
+    assert found.said == []
+
+
+def test_a_server_that_ended_is_said(browser: Browser, start: Start) -> None:
+    server: Server = start()
+    found = visit(browser, server.url)
+    server.process.terminate()
+    server.process.wait()
+    found.page.locator("#files").set_input_files(FILES[0])
+    expect(found.page.locator("article.failed .file")).to_contain_text("The server does not answer; is it still running?")
+    found.page.close()
+
+
+def test_a_folder_that_holds_something_else_is_not_written_into(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(SettingsError, match="is no page of an earlier export; choose a new folder, or an empty one"):
+        web.write_web(model, tmp_path, {})
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_page_is_replaced_by_the_next_one(model: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        web.write_web(model, tmp_path / "page", {"runtime": b"content"})
+        (tmp_path / "page" / "samples" / "stale.png").write_bytes(b"")
+    web.write_web(model, tmp_path / "page", {})
+    assert len(list((tmp_path / "page" / "samples").iterdir())) == 8
+
+
+def test_without_npm_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPRINTNET_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DataError, match=r"(?s)could not be obtained: npm is not installed\ninstall npm .* or put ort\.wasm"):
+        web.fetch_runtime()
+
+
+def test_a_package_that_is_not_the_expected_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPRINTNET_CACHE", str(tmp_path / "cache"))
+    shutil.make_archive(str(tmp_path / "package"), "gztar", SAMPLE, "test")
+    monkeypatch.setattr(web, "npm_pack", lambda package, into: tmp_path / "package.tar.gz")
+    with pytest.raises(DataError, match=r"package\.tar\.gz is not the package that it should be"):
+        web.fetch_runtime()
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_strongest_place_is_the_brightest(static: str, browser: Browser) -> None:
+    found = visit(browser, static)
+    found.page.locator("#samples button").first.click()
+    expect(found.page.locator("article .classes button")).to_have_count(5)
+    found.page.locator("#opacity").fill("100")
+    with Image.open(io.BytesIO(drawn(found.page))) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert pixels.reshape(-1, 3)[pixels.sum(2).argmax()] == pytest.approx([252, 255, 164], abs=6)
+    found.page.close()
+    assert found.said == []
