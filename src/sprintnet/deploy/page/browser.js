@@ -65,10 +65,14 @@ async function pixels(file, channels) {
   bitmap.close();
   const { data } = context.getImageData(0, 0, width, height);
   const values = new Uint8Array(width * height * channels);
-  for (let pixel = 0; pixel < width * height; pixel += 1) {
-    const [red, green, blue] = data.subarray(4 * pixel, 4 * pixel + 3);
-    if (channels === 1) values[pixel] = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16; // ITU-R 601, as Pillow
-    else values.set([red, green, blue], 3 * pixel);
+  for (let from = 0, to = 0; from < data.length; from += 4) {
+    if (channels === 1) {
+      values[to++] = (19595 * data[from] + 38470 * data[from + 1] + 7471 * data[from + 2] + 32768) >> 16; // as Pillow
+    } else {
+      values[to++] = data[from];
+      values[to++] = data[from + 1];
+      values[to++] = data[from + 2];
+    }
   }
   return new ort.Tensor("uint8", values, [1, height, width, channels]);
 }

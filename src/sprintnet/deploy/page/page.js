@@ -1,14 +1,13 @@
 // What the page does; who answers (a server, or the browser itself) is the business of backend.js.
 import { answer, describe, parallel, privacy } from "./backend.js";
 
-const SIDE = 640; // pixels of a shown picture's longer side
 const SMALL = 96; // pictures up to this size are shown with their pixels visible
+const TALLEST = 22; // rem, of a shown picture
 const HEAT = 64; // pixels of a map's side when it is coloured
 const COLOURS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // inferno
 
 const byId = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
-const opacity = byId("opacity");
 const cards = new Set();
 const queue = [];
 let working = 0;
@@ -69,8 +68,7 @@ async function work() {
     const card = queue.shift();
     if (!cards.has(card)) continue; // cleared meanwhile
     try {
-      card.picture = await picture(card.file);
-      draw(card);
+      await picture(card);
       show(card, await answer(card.file, model));
     } catch (error) {
       fail(card, error.message);
@@ -79,25 +77,21 @@ async function work() {
   working -= 1;
 }
 
-/** Returns a canvas with the file's picture, or null where this browser cannot show it; the answer may come all the same. */
-async function picture(file) {
-  let bitmap;
+/** Shows the file; where this browser cannot, the answer may come all the same. */
+async function picture(card) {
+  const image = card.root.querySelector("img");
+  image.alt = card.file.name;
+  image.src = URL.createObjectURL(card.file);
   try {
-    bitmap = await createImageBitmap(file);
+    await image.decode();
   } catch {
-    return null;
+    return;
   }
-  const { width, height } = bitmap;
-  const scale = SIDE / Math.max(width, height);
-  const canvas = new OffscreenCanvas(Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale)));
-  const context = canvas.getContext("2d");
-  context.imageSmoothingEnabled = Math.max(width, height) > SMALL;
-  context.imageSmoothingQuality = "high";
-  context.fillStyle = "white"; // as for the network, what is transparent lies on white
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  bitmap.close();
-  return Object.assign(canvas, { shape: `${width} x ${height} pixels` });
+  const { naturalWidth: width, naturalHeight: height } = image;
+  image.classList.toggle("small", Math.max(width, height) <= SMALL);
+  image.parentElement.style.width = `min(100%, ${(TALLEST * width) / height}rem)`;
+  card.shape = `${width} x ${height} pixels`;
+  card.root.querySelector("figure").hidden = false;
 }
 
 function show(card, found) {
@@ -122,7 +116,7 @@ function show(card, found) {
     return button;
   });
   root.querySelector(".classes").replaceChildren(...buttons);
-  const parts = [file.name, card.picture?.shape, `answered in ${found.milliseconds.toFixed(1)} ms`];
+  const parts = [file.name, card.shape, `answered in ${found.milliseconds.toFixed(1)} ms`];
   root.querySelector(".file").textContent = parts.filter(Boolean).join(" · ");
   buttons[0].click();
   say(`${file.name}: ${best.class}, ${percent(best.probability)}`);
@@ -136,24 +130,15 @@ function fail(card, message) {
   say(`${card.file.name}: ${cause}`);
 }
 
-/** Draws a card's picture and, over it, the map of the chosen class. */
-function draw({ root, picture, entry, file }) {
-  if (!picture) return;
+/** Lays the map of the chosen class over a card's picture. */
+function draw({ root, entry }) {
+  if (!entry.map) return;
+  const heat = heatmap(entry.map);
   const canvas = root.querySelector("canvas");
-  canvas.width = picture.width;
-  canvas.height = picture.height;
-  const context = canvas.getContext("2d");
-  context.drawImage(picture, 0, 0);
-  const heat = entry?.map && heatmap(entry.map);
-  if (heat) {
-    context.globalAlpha = opacity.value / 100;
-    context.imageSmoothingQuality = "high";
-    context.drawImage(heat, 0, 0, canvas.width, canvas.height);
-  }
-  let caption = "";
-  if (entry?.map) caption = heat ? `Where it sees evidence for ${entry.class}` : `It sees no evidence for ${entry.class}`;
+  canvas.width = canvas.height = HEAT; // which also empties it
+  if (heat) canvas.getContext("2d").putImageData(heat, 0, 0);
+  const caption = heat ? `Where it sees evidence for ${entry.class}` : `It sees no evidence for ${entry.class}`;
   root.querySelector("figcaption").textContent = caption;
-  canvas.setAttribute("aria-label", caption ? `${file.name}. ${caption}` : file.name);
 }
 
 /** Returns a map as colours: its strongest place is 1, between its cells it is linear; null where it is 0 everywhere. */
@@ -178,9 +163,7 @@ function heatmap(map) {
       pixels.data.set([...colour, 255 * Math.sqrt(value)], 4 * (row * HEAT + column)); // no evidence hides nothing
     });
   });
-  const canvas = new OffscreenCanvas(HEAT, HEAT);
-  canvas.getContext("2d").putImageData(pixels, 0, 0);
-  return canvas;
+  return pixels;
 }
 
 byId("files").addEventListener("change", (event) => {
@@ -204,10 +187,9 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("over");
   if (model) add([...event.dataTransfer.files]);
 });
-opacity.addEventListener("input", () => {
-  for (const card of cards) draw(card);
-});
+byId("opacity").addEventListener("input", (event) => byId("cards").style.setProperty("--opacity", event.target.value / 100));
 byId("clear").addEventListener("click", () => {
+  for (const card of cards) URL.revokeObjectURL(card.root.querySelector("img").src);
   cards.clear();
   byId("cards").replaceChildren();
   byId("answers").hidden = true;
