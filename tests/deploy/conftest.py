@@ -1,6 +1,8 @@
 """One small run, exported once; servers on real sockets."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY
+from deploy.visit import plain_server
 from sprintnet import pipeline
+from sprintnet.cli import main
 from sprintnet.config import load_config
+from sprintnet.deploy import web
 from sprintnet.deploy.export import export
+from sprintnet.errors import DataError
 from sprintnet.run import RunFolder
 
 Start = Callable[..., "Server"]
@@ -71,3 +77,24 @@ def server(model: Path) -> Iterator[str]:
     assert server.process.wait(30) == 0
     assert server.process.stdout
     server.process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def runtime() -> dict[str, bytes]:
+    """ONNX Runtime for browsers."""
+    try:
+        return web.fetch_runtime()
+    except DataError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def static(model: Path, runtime: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a plain web server over the exported folder."""
+    folder = tmp_path_factory.mktemp("web")
+    shutil.copytree(model.parents[1], folder / "run")
+    assert main(["export", str(folder / "run"), "--web", str(folder / "page")]) == 0
+    with plain_server(folder / "page") as address:
+        yield address

@@ -1,0 +1,130 @@
+"""What the server will not take, and how it ends."""
+
+import resource
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from deploy.client import CLIENT, FILES, encoded, error, send, slow_image
+from deploy.conftest import Start
+
+
+def test_names_and_origins_can_be_allowed(start: Start) -> None:
+    server = start(hosts="['Models.example']", origins="['https://site.example']")
+    content = FILES[0].read_bytes()
+    assert send(server.url, content, Host="models.example:80").status_code == 200
+    answered = send(server.url, content, Origin="https://site.example")
+    assert answered.headers["access-control-allow-origin"] == "https://site.example"
+    assert send(server.url, content, Origin="https://other.example").status_code == 403
+
+
+def test_too_much_is_refused(start: Start) -> None:
+    server = start("body_bytes=20_000, parts=2")
+    content = FILES[0].read_bytes()
+    many = [("image", ("a.png", content))] * 3
+    assert error(CLIENT.post(f"{server.url}/predict", files=many))[:2] == (400, "unusable_form")
+    fields = {f"field{number}": "x" for number in range(3)}
+    assert error(CLIENT.post(f"{server.url}/predict", files=many[:1], data=fields))[:2] == (400, "unusable_form")
+    assert error(send(server.url, b"x" * 20_001))[:2] == (413, "too_large")
+    assert error(send(server.url, b"x" * 1_000_000))[:2] == (413, "too_large")
+    assert send(server.url, content).status_code == 200
+
+
+def test_many_large_images_in_one_request_are_refused(server: str) -> None:
+    content = encoded(Image.new("L", (6000, 6000)))
+    form = [("image", (f"{number}.png", content)) for number in range(2)]
+    status, _, message = error(CLIENT.post(f"{server}/predict", files=form))
+    assert status == 422
+    assert message.startswith("1.png: with it, more than 64 million pixels in a request")
+
+
+def test_overload_is_answered_at_once_and_passes(start: Start) -> None:
+    server, content = start("waiting=1"), slow_image()
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(lambda _: send(server.url, content), range(8)))
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert len(refused) >= 4
+    assert {error(answer)[1] for answer in refused} == {"busy"}
+    assert refused[0].headers["retry-after"] == "1"
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert send(server.url, FILES[0].read_bytes()).status_code == 200
+
+
+def test_bodies_in_memory_are_limited_together_and_forgotten(start: Start) -> None:
+    server = start("held_bytes=10_000, body_bytes=20_000")
+    assert error(send(server.url, b"x" * 15_000))[:2] == (503, "busy")
+    for _ in range(10):
+        assert error(send(server.url, b"x" * 8_000))[:2] == (422, "unusable_image")
+        assert error(send(server.url, b"x" * 25_000))[0] in (413, 503)
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"", b"POST /predict HTTP/1.1\r\nHost: localh", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /"]
+)
+def test_a_client_that_trickles_its_headers_is_cut(start: Start, beginning: bytes) -> None:
+    server = start("receive_seconds=0.5")
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(beginning)
+        client.settimeout(5)
+        started = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while time.monotonic() - started < 5:
+                client.sendall(b"x")
+                time.sleep(0.05)
+    assert CLIENT.get(f"{server.url}/health").status_code == 200
+
+
+def test_a_client_that_trickles_its_body_is_told_and_cut(start: Start) -> None:
+    server = start("receive_seconds=0.5")
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(head)
+        client.settimeout(0.05)
+        said, started = b"", time.monotonic()
+        while b"too_slow" not in said and time.monotonic() - started < 5:
+            client.sendall(b"x")
+            try:
+                said += client.recv(10_000)
+            except TimeoutError:
+                continue
+    assert said.startswith(b"HTTP/1.1 408")
+    assert time.monotonic() - started < 3
+
+
+def test_a_client_that_goes_away_does_no_harm(start: Start) -> None:
+    server = start("held_bytes=2_000", stderr=-1)
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 2000\r\n\r\n"
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(head + b"x" * 1500)
+    time.sleep(0.3)
+    assert send(server.url, b"x" * 1900).status_code == 422  # what they sent is no longer held
+    server.process.terminate()
+    assert server.process.communicate(timeout=30)[1] == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_when_it_has_answered(start: Start, number: signal.Signals) -> None:
+    server, content = start(), slow_image()
+    answers: list[httpx.Response] = []
+    client = threading.Thread(target=lambda: answers.append(send(server.url, content)))
+    client.start()
+    time.sleep(0.3)
+    server.process.send_signal(number)
+    client.join()
+    assert answers[0].status_code == 200
+    assert server.process.wait(10) == 0
+
+
+def test_nothing_that_is_uploaded_is_written(start: Start) -> None:
+    server = start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)))  # a written byte would be an error
+    large = encoded(Image.fromarray(np.random.default_rng(1).integers(0, 256, (1000, 1500, 3), np.uint8)))
+    assert len(large) > 4_000_000
+    assert CLIENT.post(f"{server.url}/predict", files={"image": large}).status_code == 200

