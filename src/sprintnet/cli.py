@@ -11,6 +11,7 @@ from PIL import Image
 
 from sprintnet import __version__, verbs
 from sprintnet.arguments import DEFAULT_RECIPE
+from sprintnet.deploy import verbs as shipping
 from sprintnet.errors import SettingsError, SprintNetError
 
 EXTRA_OF_MODULE = {
@@ -102,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
         "--output", default="", metavar="FILE", help="the page (default: RUN/report.html; of several: comparison.html)"
     )
     verb = add(
-        "export", verbs.export, "sprintnet export RUN [--quantize int8|fp16]... [--outputs NAMES] [--license NAME] [--web DIR]"
+        "export",
+        shipping.export,
+        "sprintnet export RUN [--quantize int8|fp16]... [--outputs NAMES] [--license NAME] [--web DIR]",
     )
     verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/sprint94; the files go to RUN/export")
     verb.add_argument(
@@ -114,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--web", default="", metavar="DIR", help="also a folder with a page that classifies in the browser")
     verb = add(
         "predict",
-        verbs.predict,
+        shipping.predict,
         "sprintnet predict MODEL IMAGE... [--top K] [--abstain-below P] [--format table|csv|json] [--batch N]",
     )
     verb.add_argument("model", metavar="MODEL", help="an exported file, such as runs/train/sprint94/export/model.onnx")
@@ -126,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--batch", type=int, default=64, metavar="N", help="images at once (default: 64)")
     verb = add(
         "serve",
-        verbs.serve,
+        shipping.serve,
         "sprintnet serve MODEL [--host ADDRESS] [--port PORT] [--allow-host NAME]... [--allow-origin ORIGIN]...",
     )
     verb.add_argument("model", metavar="MODEL", help="an exported file, such as runs/train/sprint94/export/model.onnx")

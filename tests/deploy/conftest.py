@@ -1,4 +1,4 @@
-"""One small run, exported once; servers on real sockets."""
+"""Two small runs, exported once; servers on real sockets."""
 
 import os
 import re
@@ -39,13 +39,22 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """model.onnx of a run over the sample, with its samples and report."""
-    run = RunFolder(tmp_path_factory.mktemp("deploy") / "run")
-    pipeline.train(load_config("davidnet", [*TINY, "device=cpu"]), run)
-    run.report.write_text("SprintNet report")
-    export(str(run.path))
-    return run.export / "model.onnx"
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
+    """Runs over the sample by the name of their network, exported in fp32; sprintnet's held images out for its temperature."""
+    runs = {}
+    for name, more in {"davidnet": [], "sprintnet": ["model.width=8", "data.val=0.2"]}.items():
+        run = RunFolder(tmp_path_factory.mktemp(name) / "run")
+        pipeline.train(load_config("davidnet", [*TINY, f"model.name={name}", *more]), run)
+        run.report.write_text("SprintNet report")
+        export(run.path)
+        runs[name] = run
+    return runs
+
+
+@pytest.fixture(scope="session")
+def model(exported: dict[str, RunFolder]) -> Path:
+    """davidnet's model.onnx, with its samples and report."""
+    return exported["davidnet"].export / "model.onnx"
 
 
 @pytest.fixture

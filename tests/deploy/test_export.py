@@ -135,7 +135,13 @@ def test_smaller_files_answer_alike(exported: dict[str, RunFolder], tmp_path: Pa
 
 def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder]) -> None:
     folder = exported["davidnet"].export
-    assert {path.name for path in folder.iterdir()} == {"README.md", "model.onnx", "model.safetensors", "parity.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md",
+        "model.onnx",
+        "model.safetensors",
+        "parity.json",
+        "samples",
+    }
     _, head, body = (folder / "README.md").read_text().split("---\n", 2)
     card = yaml.safe_load(head)
     accuracy = read_json(exported["davidnet"].metrics)["test"]["accuracy"]
@@ -157,7 +163,7 @@ def test_a_file_that_answers_otherwise_is_not_left_behind(
     monkeypatch.setattr(module, "build_graph", lambda trained, outputs: built)
     with pytest.raises(ParityError, match=r"model.onnx does not answer as the network, .* a probability is off by"):
         export(run.path)
-    assert not list(run.export.iterdir())
+    assert [path.name for path in run.export.iterdir()] == ["samples"]
 
 
 @pytest.mark.parametrize(
