@@ -83,7 +83,7 @@ def claims(width: int, height: int) -> bytes:
         (b"", "cannot be read as an image (PNG, JPEG, WEBP, BMP)"),
         (b"hello", "cannot be read as an image"),
         (claims(8, 6), "cannot be read as an image"),
-        (claims(8200, 8200), "8200x8200 pixels, more than 64 million; make it smaller"),
+        (claims(8200, 8200), "8200x8200, more than 64 million pixels; make it smaller"),
         (claims(60000, 60000), "more than 64 million pixels; make it smaller"),
         (b"GIF89a" + bytes(20), "cannot be read as an image"),
     ],

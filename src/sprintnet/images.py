@@ -29,7 +29,7 @@ def read_image(
         with Image.open(source, formats=formats) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(
-                    f"{name}: {image.width}x{image.height} pixels, more than {MOST_PIXELS // 10**6} million; make it smaller"
+                    f"{name}: {image.width}x{image.height}, more than {MOST_PIXELS // 10**6} million pixels; make it smaller"
                 )
             pixels = np.asarray(_opaque(ImageOps.exif_transpose(image)).convert(MODES[channels]))
     except DataError:

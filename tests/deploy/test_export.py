@@ -135,13 +135,8 @@ def test_smaller_files_answer_alike(exported: dict[str, RunFolder], tmp_path: Pa
 
 def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder]) -> None:
     folder = exported["davidnet"].export
-    assert {path.name for path in folder.iterdir()} == {
-        "README.md",
-        "model.onnx",
-        "model.safetensors",
-        "parity.json",
-        "samples",
-    }
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"README.md", "model.onnx", "model.safetensors", "parity.json", "samples"}
     _, head, body = (folder / "README.md").read_text().split("---\n", 2)
     card = yaml.safe_load(head)
     accuracy = read_json(exported["davidnet"].metrics)["test"]["accuracy"]
