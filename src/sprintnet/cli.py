@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # images.py refuses such pictures itself
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # and reads others as far as they can be
     options, words = _parser().parse_known_args(arguments)
     try:
         options.run(options, words)
@@ -113,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     every = "probabilities,logits,maps"
     verb.add_argument("--outputs", default=every, help=f"what the file answers, probabilities at least (default: {every})")
-    verb.add_argument("--license", default="unknown", help="the weights' licence, for metadata and card (default: unknown)")
+    verb.add_argument("--license", default="unknown", help="the weights' licence, as the hub spells it (default: unknown)")
     verb.add_argument("--web", default="", metavar="DIR", help="also a folder with a page that classifies in the browser")
     verb = add(
         "predict",

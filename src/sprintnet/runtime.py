@@ -57,8 +57,8 @@ class Runtime:
         }
 
 
-def start(device: str, precision: str, threads: int, seed: int) -> Runtime:
-    """Returns the Runtime for these settings, after seeding PyTorch and setting its threads.
+def start(device: str, precision: str, threads: int, seed: int | None) -> Runtime:
+    """Returns the Runtime for these settings, after setting PyTorch's threads and, with a seed, its generators.
 
     Raises SettingsError for a device or a precision that this machine lacks.
     """
@@ -69,7 +69,8 @@ def start(device: str, precision: str, threads: int, seed: int) -> Runtime:
         _keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
-    torch.manual_seed(seed)
+    if seed is not None:
+        torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True  # a resumed run must end in the same bits
     torch.backends.cudnn.benchmark = False
     return Runtime(

@@ -71,7 +71,10 @@ class TrainedModel:
         return arrays, figures
 
     def answer(self, images: Images, label: str = "answering") -> Floats:
-        """Returns logits (N, K) of uint8 images (N, H, W, C)."""
+        """Returns logits (N, K) of uint8 images (N, H, W, C); raises SettingsError for any of another size or type."""
+        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+            wanted = f"uint8 (N, {', '.join(map(str, self.image_shape))})"
+            raise SettingsError(f"images: {images.dtype} of shape {images.shape}; the network takes {wanted}")
         unknown = ImageDataset(images, np.zeros(len(images), np.int64), self.classes)
         return predict(self.model, self._batches(unknown, label), self.context)[0]
 
@@ -91,7 +94,7 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Tra
         if not found:
             raise SettingsError(f"{path}: holds neither {' nor '.join(WEIGHT_FILES)}; name a run's folder or an export's")
         path = found[0]
-    return _open(path, runtime.start(device, precision, 0, 0))
+    return _open(path, runtime.start(device, precision, 0, None))
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedModel, Config]:

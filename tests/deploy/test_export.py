@@ -22,7 +22,7 @@ from sprintnet.deploy.export import export
 from sprintnet.deploy.graph import build_graph
 from sprintnet.deploy.parity import check_parity
 from sprintnet.deploy.predictor import OUTPUTS, Predictor
-from sprintnet.deploy.variants import to_fp16, to_int8
+from sprintnet.deploy.variants import _spread, to_fp16, to_int8
 from sprintnet.errors import ParityError, SettingsError
 from sprintnet.evaluation.gradcam import class_maps
 from sprintnet.evaluation.metrics import log_probabilities
@@ -144,13 +144,20 @@ def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder]) -> None
     assert card["model-index"][0]["results"][0]["metrics"] == [{"type": "accuracy", "value": accuracy}]
     assert f"It answers {accuracy:.2%} of 100 test images right" in body
     opened, _ = load_run(exported["davidnet"].path)
-    np.testing.assert_array_equal(package.load(folder).answer(TEST.images), opened.answer(TEST.images))
+    torch.manual_seed(5)
+    loaded = package.load(folder)
+    assert torch.initial_seed() == 5  # opening a model draws nothing and seeds nothing
+    np.testing.assert_array_equal(loaded.answer(TEST.images), opened.answer(TEST.images))
+    for wrong in (TEST.images[:, ::2], TEST.images[..., :1], TEST.images / 255):
+        with pytest.raises(SettingsError, match=r"the network takes uint8 \(N, 32, 32, 3\)"):
+            loaded.answer(wrong)
 
 
 def test_a_file_that_answers_otherwise_is_not_left_behind(
     exported: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = copied(exported["davidnet"], tmp_path)
+    kept = (run.export / "model.onnx").read_bytes()
     built = build_graph(load_run(run.path, FP32)[0], OUTPUTS)
     weight = next(tensor for tensor in built.graph.initializer if tensor.name.endswith("linear.weight"))
     changed = onnx.numpy_helper.to_array(weight) * np.float32(1.05)
@@ -158,7 +165,37 @@ def test_a_file_that_answers_otherwise_is_not_left_behind(
     monkeypatch.setattr(module, "build_graph", lambda trained, outputs: built)
     with pytest.raises(ParityError, match=r"model.onnx does not answer as the network, .* a probability is off by"):
         export(run.path)
-    assert [path.name for path in run.export.iterdir()] == ["samples"]
+    assert not (run.path / ".export").exists()
+    assert (run.export / "model.onnx").read_bytes() == kept  # the earlier export stays
+    shutil.rmtree(run.export)
+    with pytest.raises(ParityError):
+        export(run.path)
+    assert not run.export.exists()
+
+
+def test_a_reduced_file_that_loses_accuracy_is_refused(
+    exported: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copied(exported["davidnet"], tmp_path)
+
+    def spoiled(model: onnx.ModelProto, images: object) -> onnx.ModelProto:
+        made = to_int8(model, TRAIN.images)
+        weight = next(tensor for tensor in made.graph.initializer if tensor.name.endswith("linear.weight"))
+        weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
+        return made
+
+    monkeypatch.setattr(module, "to_int8", spoiled)
+    with pytest.raises(ParityError, match=r"model-int8.onnx does not answer as the network, .* accuracy falls by"):
+        export(run.path, ["int8"])
+    assert not (run.export / "model-int8.onnx").exists()
+
+
+def test_int8_sees_all_classes_of_a_sorted_folder() -> None:
+    images = np.repeat(np.arange(1000, dtype=np.uint16).astype(np.uint8)[:, None], 3, axis=1).reshape(1000, 1, 1, 3)
+    spread = _spread(images)
+    assert len(spread) == 500
+    np.testing.assert_array_equal(spread[[0, -1]], images[[0, -1]])
+    assert len(_spread(images[:7])) == 7
 
 
 @pytest.mark.parametrize(

@@ -128,3 +128,22 @@ def test_nothing_that_is_uploaded_is_written(start: Start) -> None:
     large = encoded(Image.fromarray(np.random.default_rng(1).integers(0, 256, (1000, 1500, 3), np.uint8)))
     assert len(large) > 4_000_000
     assert CLIENT.post(f"{server.url}/predict", files={"image": large}).status_code == 200
+
+
+def test_those_who_never_read_lock_nobody_out(start: Start) -> None:
+    server = start("receive_seconds=0.5, connections=3")
+    deaf = []
+    for _ in range(3):
+        client = socket.create_connection(("127.0.0.1", server.port))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        deaf.append(client)
+        for _ in range(100_000):
+            try:
+                client.send(b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            except BlockingIOError:  # the server has stopped taking: it waits for us to read
+                break
+    time.sleep(1.5)
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    for client in deaf:
+        client.close()

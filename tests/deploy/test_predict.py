@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper
 from conftest import SAMPLE, Command
 from sprintnet.data.folder import read_folder
 from sprintnet.deploy.answering import find_files
-from sprintnet.deploy.predictor import Predictor
+from sprintnet.deploy.predictor import Predictor, in_batches
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.run import RunFolder
 
@@ -76,14 +77,28 @@ def test_bad_files_are_set_aside_and_counted(model: Path, sprintnet: Command, tm
     (tmp_path / "empty.png").touch()
     odd = os.fsencode(tmp_path) + b"/\xff\n.png"
     Path(os.fsdecode(odd)).write_bytes(good[0].read_bytes())
-    files = [str(good[0]), "text.png", str(good[1]), "empty.png", "gone.png", str(good[2]), os.fsdecode(odd)]
+    long = "a" * 300 + ".png"
+    files = [
+        str(good[0]),
+        str(good[0]),
+        long,
+        "none*.png",
+        "text.png",
+        str(good[1]),
+        "empty.png",
+        "gone.png",
+        str(good[2]),
+        os.fsdecode(odd),
+    ]
     done = sprintnet("predict", str(model), *files, "--batch", batch)
     assert done.returncode == 3
-    assert "3 of 7 files could not be read:" in done.stderr
+    assert "5 of 10 files could not be read:" in done.stderr
     assert all(f"  {name}.png: cannot be read as an image" in done.stderr for name in ("text", "empty"))
     assert "  gone.png: there is no such file" in done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 5  # a header and a line for each that could be read
+    assert f"{long}: cannot be read as an image (PNG, JPEG, WEBP, BMP): File name too long" in done.stderr
+    assert "none*.png: there is no such file" in done.stderr
+    assert len(lines) == 6  # a header and a line for each that could be read
     assert lines[-1].endswith("\\xff .png")
 
 
@@ -96,6 +111,7 @@ def test_the_class_takes_arrays_and_files(model: Path) -> None:
     assert TEST.files is not None
     np.testing.assert_allclose(predictor(list(TEST.files[:5])).probabilities, whole.probabilities[:5], atol=1e-6)
     assert predictor([]).probabilities.shape == (0, 10)
+    assert predictor(TEST.files[0]).labels == whole.labels[:1]
     best = whole.top(2)[3]
     assert best[0] == (whole.labels[3], pytest.approx(float(whole.confidences[3])))
     with pytest.raises(DataError, match=r"gone\.png"):
@@ -115,6 +131,19 @@ def test_answers_do_not_depend_on_the_company(model: Path) -> None:
         np.testing.assert_allclose(found, alone[chosen].reshape(-1, 10), atol=1e-6)
 
     together()
+
+
+def test_large_pictures_are_not_held_together() -> None:
+    sizes = [(10, 10)] * 5 + [(2000, 1500), (2000, 1500), (3000, 4000), (10, 10)]
+    drawn = []
+
+    def pictures() -> Iterator[tuple[int, np.ndarray]]:
+        for index, size in enumerate(sizes):
+            drawn.append(index)
+            yield index, np.zeros((*size, 1), np.uint8)
+
+    parts = [([key for key, _ in part], len(drawn)) for part in in_batches(pictures(), 4)]
+    assert parts == [([0, 1, 2, 3], 5), ([4, 5], 7), ([6], 8), ([7], 9), ([8], 9)]
 
 
 def foreign(path: Path, output: str = "probabilities", input_name: str = "images", **metadata: str) -> Path:
@@ -148,6 +177,12 @@ def test_files_that_are_not_ours(model: Path, sprintnet: Command, tmp_path: Path
     assert "lack classes or preprocessing" in message(foreign(place, classes="[1", preprocessing='{"image_shape": [2]}'))
     assert "answers no probabilities" in message(foreign(place, output="logits"))
     assert "takes no images" in message(foreign(place, input_name="x"))
+    ours = {"classes": '["a", "b"]', "preprocessing": '{"image_shape": [32, 32, 3]}'}
+    assert "answers otherwise than its metadata say" in message(foreign(place, **ours))
+    fewer = onnx.load(model)
+    helper.set_model_props(fewer, ours)
+    onnx.save(fewer, place)
+    assert "answers otherwise than its metadata say" in message(place)
     outside = onnx.load(model)
     onnx.save(outside, place, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert "not a usable ONNX file" in message(place)

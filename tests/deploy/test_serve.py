@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import requests
 import schemathesis
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -214,3 +215,31 @@ def test_the_interface_keeps_its_description(server: str, operation: str, mode: 
         case.call_and_validate(excluded_checks=[positive_data_acceptance])  # no schema says what a JPEG is
 
     check()
+
+
+@pytest.mark.parametrize("query", ["", "?top=1", "?top=1000&maps=true"])
+def test_a_real_answer_keeps_its_description(server: str, query: str) -> None:
+    operation = schemathesis.openapi.from_url(f"{server}/openapi.json").find_operation_by_id("predict")
+    response = requests.post(f"{server}/predict{query}", files={"image": FILES[0].read_bytes()}, timeout=30)
+    assert response.status_code == 200
+    operation.validate_response(response)
+    shown = response.json()
+    shown["images"][0]["top"][0]["probability"] = "high"
+    response._content = json.dumps(shown).encode()
+    with pytest.raises(AssertionError):
+        operation.validate_response(response)
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "nonsense", "utf-16"])
+def test_no_encoding_of_names_makes_the_server_fail(server: str, charset: str) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="\xff-\xff9.png"\r\n\r\n'
+    kind = f"multipart/form-data; boundary=b; charset={charset}"
+    answer = send(server, head + FILES[0].read_bytes() + b"\r\n--b--\r\n", **{"Content-Type": kind})
+    assert answer.status_code in (200, 400)
+    assert "content-security-policy" in answer.headers
+
+
+def test_an_address_that_is_not_there_is_json(server: str) -> None:
+    for path in ("/health/", "/nothing"):
+        assert error(CLIENT.get(f"{server}{path}"))[:2] == (404, "not_found")
+    assert error(CLIENT.post(f"{server}/predict?top=1001", content=FILES[0].read_bytes()))[:2] == (400, "bad_query")

@@ -86,12 +86,23 @@ def test_a_folder_that_holds_something_else_is_not_written_into(model: Path, tmp
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_nobody_elses_metadata_make_a_page(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "metadata.json").write_text('{"author": "me", "samples": ["scan.tif"]}')
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "scan.tif").write_text("precious")
+    with pytest.raises(SettingsError, match="is no page of an earlier export"):
+        web.write_web(model, tmp_path, {})
+    assert (tmp_path / "samples" / "scan.tif").exists()
+
+
 def test_a_page_is_replaced_by_the_next_one(model: Path, tmp_path: Path) -> None:
     for _ in range(2):
         web.write_web(model, tmp_path / "page", {"runtime": b"content"})
-        (tmp_path / "page" / "samples" / "stale.png").write_bytes(b"")
+        (tmp_path / "page" / "samples" / "mine.png").write_bytes(b"")
     web.write_web(model, tmp_path / "page", {})
-    assert len(list((tmp_path / "page" / "samples").iterdir())) == 8
+    names = {file.name for file in (tmp_path / "page" / "samples").iterdir()}
+    assert names == {"mine.png", *(f"{number}.png" for number in range(1, 9))}
+    assert not (tmp_path / "page" / "report.html").exists()  # it names folders of this machine
 
 
 def test_without_npm_the_message_says_what_to_do(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

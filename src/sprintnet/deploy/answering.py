@@ -3,13 +3,12 @@
 import csv
 import glob
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
-from sprintnet.deploy.predictor import Predictor
+from sprintnet.deploy.predictor import Pixels, Predictor, in_batches
 from sprintnet.errors import DataError
 from sprintnet.images import SUFFIXES
 from sprintnet.reporting.names import plain
@@ -22,29 +21,30 @@ Row = dict[str, Any]
 def find_files(words: Iterable[str], stdin: TextIO) -> Iterator[Path]:
     """Yields the files that words name: a file, a folder (its images, however deep), a pattern, or - (a list on stdin)."""
     for word in words:
-        path = Path(word)
         if word == STDIN:
             yield from (Path(line.rstrip("\n")) for line in stdin if line.strip())
-        elif path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-        elif not path.exists() and glob.has_magic(word):
-            yield from (Path(found) for found in sorted(glob.glob(word, recursive=True)))  # noqa: PTH207 (a Path knows no pattern of its own)
+        elif os.path.isdir(word):  # noqa: PTH112 (a name that is too long is none, and no error)
+            yield from sorted(file for file in Path(word).rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        elif glob.has_magic(word) and (found := glob.glob(word, recursive=True)):  # noqa: PTH207 (a Path knows no pattern)
+            yield from map(Path, sorted(found))
         else:
-            yield path
+            yield Path(word)  # also what is not there, or matches nothing: reading it says so
 
 
 def answer_files(
     predictor: Predictor, files: Sequence[Path], top: int, least_confidence: float, batch: int, mistakes: list[str]
 ) -> Iterator[Row]:
     """Yields a row a file, in order; a message for each file that cannot be read goes to `mistakes`."""
-    for start in range(0, len(files), batch):
-        read: dict[Path, np.ndarray] = {}
-        for file in files[start : start + batch]:
+
+    def readable() -> Iterator[tuple[Path, Pixels]]:
+        for file in files:
             try:
-                read[file] = predictor.read(file)
+                yield file, predictor.read(file)
             except DataError as error:
                 mistakes.append(str(error))
-        for file, best in zip(read, predictor(list(read.values()), batch).top(top), strict=True):
+
+    for part in in_batches(readable(), batch):
+        for (file, _), best in zip(part, predictor([pixels for _, pixels in part], batch).top(top), strict=True):
             label, confidence = best[0]
             yield {
                 "file": str(file),

@@ -22,7 +22,8 @@ from sprintnet.deploy.parity import answer_all, check_parity, parity, throughput
 from sprintnet.deploy.predictor import OUTPUTS, Predictor
 from sprintnet.deploy.variants import to_fp16, to_int8
 from sprintnet.errors import SettingsError
-from sprintnet.preparation import load_splits
+from sprintnet.evaluation.metrics import Floats
+from sprintnet.preparation import Splits, load_splits
 from sprintnet.run import RunFolder, consistent, open_run, read_arrays, read_json, write_atomic, write_json
 from sprintnet.runtime import multiplies_bf16
 from sprintnet.trained import TrainedModel, load_run
@@ -40,8 +41,8 @@ def export(
     """Returns the table of the exported files (parity.json) of a run, which are written into its folder `export`.
 
     model.onnx, and model-fp16.onnx or model-int8.onnx as `reduced` asks; model.safetensors; README.md, the model card;
-    parity.json; samples, a few test images. Raises ParityError where a file does not answer as the network: it is not left
-    behind. Raises SettingsError where the run or its data are not what they were.
+    parity.json; samples, a few test images. Raises ParityError where a file does not answer as the network: nothing of this
+    export is left behind, an earlier one stays. Raises SettingsError where the run or its data are not what they were.
     """
     if "probabilities" not in outputs or not set(outputs) <= set(OUTPUTS):
         raise SettingsError(f"--outputs {','.join(outputs)}: must name probabilities, and may name logits, maps")
@@ -54,13 +55,30 @@ def export(
             raise SettingsError(f"{path}: the data are not those of the run, on which its files are proved; restore them")
         facts = _facts(trained, run, license)
         answered = read_arrays(run.predictions)["test_logits"]
-    folder = run.export
-    folder.mkdir(exist_ok=True)
-    for name in (EXACT, *REDUCED.values(), "model.safetensors", "README.md", "parity.json"):
-        (folder / name).unlink(missing_ok=True)
+    work = run.path / ".export"  # what is there takes the old folder's place when all of it is proved
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        table = _fill(work, trained, splits, facts, answered, reduced, outputs)
+        write_atomic(work / "model.safetensors", run.weights.read_bytes())
+        shutil.rmtree(run.export, ignore_errors=True)
+        work.replace(run.export)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return table
 
+
+def _fill(
+    folder: Path,
+    trained: TrainedModel,
+    splits: Splits,
+    facts: dict[str, str],
+    answered: Floats,
+    reduced: Sequence[str],
+    outputs: Sequence[str],
+) -> dict[str, Any]:
+    """Returns the table of the files that it writes; `answered` holds the run's own logits for the test images."""
     test = splits["test"]
-    _write_samples(test, folder / "samples")
     logits = trained.answer(test.images, "PyTorch")
     model = build_graph(trained, outputs)
     makers: dict[str, Callable[[], onnx.ModelProto]] = {
@@ -70,35 +88,29 @@ def export(
     }
     rows = {}
     for name in (EXACT, *(REDUCED[precision] for precision in reduced)):
-        made = makers[name]()
+        made, file = makers[name](), folder / name
         add_metadata(made, facts)
-        candidate = folder / f".{name}"
-        try:
-            write_atomic(candidate, made.SerializeToString())
-            probabilities = answer_all(Predictor(candidate), test.images, name)
-        finally:
-            candidate.unlink(missing_ok=True)
+        file.write_bytes(made.SerializeToString())
+        probabilities = answer_all(Predictor(file), test.images, name)
         row = parity(probabilities, logits, trained.temperature or 1.0, test.labels)
         row["agreement_with_run"] = float((probabilities.argmax(1) == answered.argmax(1)).mean())
         check_parity(name, row, is_exact=name == EXACT)
         add_metadata(made, {"parity": json.dumps(row)})
-        write_atomic(folder / name, made.SerializeToString())
-        rows[name] = {"bytes": (folder / name).stat().st_size, **row}
-
+        file.write_bytes(made.SerializeToString())
+        rows[name] = {"bytes": file.stat().st_size, **row}
     speeds = throughput({**_eager(trained), **{name: Predictor(folder / name) for name in rows}}, test.images)
     table = {
         "files": {name: {**row, **speeds[name]} for name, row in rows.items()},
         "pytorch": {name: speed for name, speed in speeds.items() if name not in rows},
     }
     write_json(folder / "parity.json", table)
-    write_atomic(folder / "model.safetensors", run.weights.read_bytes())
     write_atomic(folder / "README.md", model_card(facts, table))
+    _write_samples(test, folder / "samples")
     return table
 
 
 def _write_samples(test: ImageDataset, folder: Path) -> None:
     """Writes one test image of each of the first classes, to try the model on."""
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     first = [int(np.flatnonzero(test.labels == label)[0]) for label in np.unique(test.labels)[:SAMPLES]]
     for number, image in enumerate(test.images[first], 1):

@@ -34,11 +34,11 @@ class Limits:
     body_bytes: int = 20_000_000
     parts: int = 64
     receive_seconds: float = 10.0
-    """From the connection to its last header, and again to the last byte of the body."""
+    """From the connection to its last header, again to the last byte of the body, and for which an answer may lie unread."""
     waiting: int = 64
     """Requests that wait for their answer; more are told to come back."""
     held_bytes: int = 256_000_000
-    """Of all bodies that are being received or answered."""
+    """Of all bodies that are being received or answered, as they were sent; parsing a form takes copies."""
     connections: int = 512
 
 
@@ -142,10 +142,12 @@ def _name(address: str) -> str | None:
 
 
 class PunctualProtocol(H11Protocol):
-    """HTTP/1.1 on connections that are closed when their next request's headers take too long, or when there are too many."""
+    """HTTP/1.1 on connections that end when their next request's headers take too long, when nobody reads the answer, or when
+    there are too many."""
 
     limits = Limits()
     _deadline: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes a connection."""
@@ -165,14 +167,27 @@ class PunctualProtocol(H11Protocol):
         self._expect_headers()
         super().on_response_complete()
 
+    def pause_writing(self) -> None:
+        """Waits for a client that does not read; not for ever, since its connection is one of those that there may be."""
+        self._reading = self.loop.call_later(self.limits.receive_seconds, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Goes on with a client that reads again."""
+        if self._reading:
+            self._reading.cancel()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets a connection."""
         self._forget_deadline()
+        if self._reading:
+            self._reading.cancel()
         super().connection_lost(exc)
 
     def _expect_headers(self) -> None:
         self._forget_deadline()
-        self._deadline = self.loop.call_later(self.limits.receive_seconds, self.transport.close)
+        self._deadline = self.loop.call_later(self.limits.receive_seconds, self.transport.abort)
 
     def _forget_deadline(self) -> None:
         if self._deadline:

@@ -2,27 +2,31 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 from sprintnet.errors import SettingsError
-from sprintnet.images import read_image
+from sprintnet.images import MODES, read_image
 
 BATCH = 64
+HELD_PIXELS = 4_000_000
+"""Of the images that are answered together, unless one has more by itself."""
 OUTPUTS = ("probabilities", "logits", "maps")
 """What a file can answer; the first is always there."""
 QUIET = 4
 """ONNX Runtime's level at which it prints nothing: its errors are raised as well."""
 REMEDY = "make one by `sprintnet export RUN`"
 
-Image = str | Path | npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
+Image = str | Path | Pixels
 """A file, or pixels uint8 (H, W, C) of any size."""
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -75,34 +79,40 @@ class Predictor:
         self.facts = _facts(self._session.get_modelmeta().custom_metadata_map)
         named = {output.name for output in self._session.get_outputs()}
         self.outputs = tuple(name for name in OUTPUTS if name in named)
-        if [entry.name for entry in self._session.get_inputs()] != ["images"] or "probabilities" not in named:
-            raise SettingsError(f"{self.path}: takes no images or answers no probabilities; {REMEDY}")
+        inputs = [(entry.name, entry.type) for entry in self._session.get_inputs()]
+        if inputs != [("images", "tensor(uint8)")] or "probabilities" not in named:
+            raise SettingsError(f"{self.path}: takes no images (uint8) or answers no probabilities; {REMEDY}")
         try:
             self.classes = tuple(map(str, self.facts["classes"]))
             height, width, channels = map(int, self.facts["preprocessing"]["image_shape"])
         except (KeyError, TypeError, ValueError):
             raise SettingsError(f"{self.path}: its metadata lack classes or preprocessing; {REMEDY}") from None
         self.image_shape = height, width, channels
+        try:
+            (first,) = self._session.run(["probabilities"], {"images": np.zeros((1, *self.image_shape), np.uint8)})
+            fits = channels in MODES and first.shape == (1, len(self.classes)) and first.dtype == np.float32
+        except Exception:  # ONNX Runtime's own kinds again
+            fits = False
+        if not fits:
+            raise SettingsError(f"{self.path}: answers otherwise than its metadata say; {REMEDY}")
 
-    def __call__(self, images: Sequence[Image] | npt.NDArray[np.uint8], batch: int = BATCH) -> Answers:
+    def __call__(self, images: Sequence[Image] | Image, batch: int = BATCH) -> Answers:
         """Returns the answers for images, given as files or as pixels of any sizes, `batch` at a time.
 
         Raises DataError for a file that is no image, SettingsError for pixels of another form.
         """
-        pixels = [self.read(image) for image in images]
-        order: dict[tuple[int, ...], list[int]] = {}
-        for index, image in enumerate(pixels):
-            order.setdefault(image.shape, []).append(index)
-        found: dict[str, Any] = {}
-        for indices in order.values():
-            for start in range(0, len(indices), batch):
-                part = indices[start : start + batch]
-                answers = self._session.run(self.outputs, {"images": np.stack([pixels[index] for index in part])})
+        if isinstance(images, str | Path):
+            images = [images]
+        found: dict[str, Any] = {"probabilities": np.empty((len(images), len(self.classes)), np.float32)}
+        for part in in_batches(((index, self.read(image)) for index, image in enumerate(images)), batch):
+            by_shape: dict[tuple[int, ...], list[tuple[int, Pixels]]] = {}
+            for index, pixels in part:
+                by_shape.setdefault(pixels.shape, []).append((index, pixels))
+            for alike in by_shape.values():
+                answers = self._session.run(self.outputs, {"images": np.stack([pixels for _, pixels in alike])})
                 for name, values in zip(self.outputs, answers, strict=True):
-                    whole = found.setdefault(name, np.empty((len(pixels), *values.shape[1:]), values.dtype))
-                    whole[part] = values
-        if not pixels:
-            found["probabilities"] = np.empty((0, len(self.classes)), np.float32)
+                    whole = found.setdefault(name, np.empty((len(images), *values.shape[1:]), values.dtype))
+                    whole[[index for index, _ in alike]] = values
         return Answers(self.classes, found["probabilities"], found.get("logits"), found.get("maps"))
 
     def read(self, image: Image) -> npt.NDArray[np.uint8]:
@@ -115,6 +125,21 @@ class Predictor:
                 f"images: {image.dtype} of shape {image.shape}; give each as uint8 (height, width, {channels}), values 0..255"
             )
         return image
+
+
+def in_batches(images: Iterable[tuple[Key, Pixels]], batch: int) -> Iterator[list[tuple[Key, Pixels]]]:
+    """Yields keyed images in lists of at most `batch`, of fewer where they are large: never many of those are in memory."""
+    part: list[tuple[Key, Pixels]] = []
+    area = 0
+    for key, pixels in images:
+        size = pixels.shape[0] * pixels.shape[1]
+        if part and (len(part) == batch or area + size > HELD_PIXELS):
+            yield part
+            part, area = [], 0
+        part.append((key, pixels))
+        area += size
+    if part:
+        yield part
 
 
 def _facts(metadata: dict[str, str]) -> dict[str, Any]:

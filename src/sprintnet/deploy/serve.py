@@ -23,6 +23,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from sprintnet.deploy.batching import Answer, Batcher, Upload
 from sprintnet.deploy.limits import LOCAL, Guard, Intake, Limits, Refused, punctual
@@ -32,6 +33,7 @@ from sprintnet.errors import DataError, SettingsError
 from sprintnet.reporting.names import short
 
 TOP = 5
+MOST_CLASSES = 1000
 LONGEST_NAME = 80
 RAW = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 OF_REPORT = {
@@ -63,7 +65,7 @@ def serve(
         _Server(_uvicorn(app, limits)).run([listener])
 
 
-def application(predictor: Predictor, hosts: Sequence[str], origins: Sequence[str], limits: Limits) -> Starlette:
+def application(predictor: Predictor, hosts: Sequence[str], origins: Sequence[str], limits: Limits) -> ASGIApp:
     """Returns the application: /predict, /health, /metadata, /openapi.json and the page."""
     service = _Service(predictor, limits)
     files = {"/": PAGE / "index.html", **{f"/{name}": PAGE / name for name in SHARED}, f"/{BACKEND}": PAGE / "server.js"}
@@ -78,12 +80,14 @@ def application(predictor: Predictor, hosts: Sequence[str], origins: Sequence[st
         *([Route("/report.html", _file(report, OF_REPORT))] if report else []),
     ]
     cross_origin = Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["POST"], allow_headers=["Content-Type"])
-    return Starlette(
+    answering = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, hosts=hosts, origins=origins), *([cross_origin] if origins else [])],
+        middleware=[cross_origin] if origins else [],
         exception_handlers={Refused: _refused, ClientDisconnect: _gone, HTTPException: _http_error, Exception: _own_error},
         lifespan=service.running,
     )
+    answering.router.redirect_slashes = False
+    return Guard(answering, hosts, origins)
 
 
 class _Service:
@@ -130,8 +134,8 @@ class _Service:
     def _query(self, request: Request) -> tuple[int, bool]:
         """Returns how many classes to name and whether to add their maps."""
         count, maps = request.query_params.get("top", str(TOP)), request.query_params.get("maps", "false")
-        if not (count.isascii() and count.isdigit() and len(count) < 10 and int(count) >= 1):
-            raise Refused(400, "bad_query", "top: must be a number of classes, 1 or more")
+        if not (count.isascii() and count.isdigit() and len(count) < 10 and 1 <= int(count) <= MOST_CLASSES):
+            raise Refused(400, "bad_query", f"top: must be a number of classes from 1 to {MOST_CLASSES}")
         if maps not in ("true", "false"):
             raise Refused(400, "bad_query", "maps: must be true or false")
         if maps == "true" and "maps" not in self.predictor.outputs:
@@ -154,8 +158,9 @@ class _Service:
         parser.spool_max_size = len(body) + 1  # nothing that is uploaded goes to disk
         try:
             form = await parser.parse()
-        except MultiPartException as error:
-            raise Refused(400, "unusable_form", f"the form: {error.message}") from None
+        except (MultiPartException, UnicodeError, LookupError) as error:  # a form names its own encoding
+            cause = error.message if isinstance(error, MultiPartException) else "its names cannot be decoded"
+            raise Refused(400, "unusable_form", f"the form: {cause}") from None
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         names = [short(file.filename or f"image {number}", LONGEST_NAME) for number, file in enumerate(files, 1)]
         uploads = [Upload(name, await file.read()) for name, file in zip(names, files, strict=True)]
@@ -191,7 +196,7 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def _uvicorn(app: Starlette, limits: Limits) -> uvicorn.Config:
+def _uvicorn(app: ASGIApp, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=punctual(limits),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sprintnet.deploy.predictor import Predictor
+from sprintnet.run import RunFolder
 
 PAGE = Path(__file__).parent / "page"
 SHARED = ("index.html", "style.css", "page.js")
@@ -32,5 +33,6 @@ def find_samples(model: Path) -> list[Path]:
 
 def find_report(model: Path) -> Path | None:
     """Returns the report of the run that a model was exported from, if it is still there."""
-    report = model.absolute().parent.parent / "report.html"
-    return report if model.absolute().parent.name == "export" and report.is_file() else None
+    run = RunFolder(model.absolute().parent.parent)
+    is_run = model.absolute().parent == run.export and run.config.is_file()
+    return run.report if is_run and run.report.is_file() else None

@@ -5,6 +5,7 @@ import io
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -36,7 +37,7 @@ def to_int8(model: onnx.ModelProto, training_images: Images) -> onnx.ModelProto:
         quantize_static(
             prepared,
             quantized,
-            _Calibration(training_images[:CALIBRATION_IMAGES]),
+            _Calibration(_spread(training_images)),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -45,6 +46,12 @@ def to_int8(model: onnx.ModelProto, training_images: Images) -> onnx.ModelProto:
             nodes_to_exclude=_outside_features(model.graph),
         )
         return onnx.load(quantized)
+
+
+def _spread(images: Images) -> Images:
+    """Returns images from all parts of a set, since a folder's go class by class."""
+    count = min(CALIBRATION_IMAGES, len(images))
+    return images[np.linspace(0, len(images) - 1, count).astype(np.int64)]
 
 
 def _outside_features(graph: onnx.GraphProto) -> list[str]:

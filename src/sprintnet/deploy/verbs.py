@@ -1,6 +1,7 @@
 """What the verbs of shipping do; each imports what it needs when it runs."""
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def predict(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.deploy.predictor import Predictor
 
     predictor = Predictor(options.model)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a file's name need not be text
     files = list(find_files(words, sys.stdin))
     if not files:
         raise SettingsError("no image files: name files, folders or patterns, or - for a list on standard input")

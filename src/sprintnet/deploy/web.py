@@ -5,11 +5,13 @@ import json
 import shutil
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
+from typing import Any
 
 from sprintnet.data.sources import cache_folder, npm_pack
 from sprintnet.deploy.predictor import Predictor
-from sprintnet.deploy.site import BACKEND, PAGE, SHARED, describe, find_report, find_samples
+from sprintnet.deploy.site import BACKEND, PAGE, SHARED, describe, find_samples
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.run import write_atomic
 
@@ -20,16 +22,25 @@ RUNTIME = {
     "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
 }
 """The files of the package that the page loads, with their SHA-256."""
-NOTICE = f"""{" and ".join(RUNTIME)} are ONNX Runtime Web {VERSION}:
-Copyright (c) Microsoft Corporation, MIT License, https://github.com/microsoft/onnxruntime
-"""
+NOTICE = "NOTICE.txt"
+"""The runtime's licence, which goes along with its copies."""
 METADATA = "metadata.json"
 
 
 def check_destination(folder: Path) -> None:
     """Raises SettingsError where a folder holds anything but an earlier page."""
-    if folder.exists() and not (folder.is_dir() and ((folder / METADATA).is_file() or not any(folder.iterdir()))):
+    if folder.exists() and not (folder.is_dir() and (_earlier_page(folder) or not any(folder.iterdir()))):
         raise SettingsError(f"--web {folder}: exists and is no page of an earlier export; choose a new folder, or an empty one")
+
+
+def _earlier_page(folder: Path) -> dict[str, Any]:
+    """Returns what a folder's page says about its model; nothing where it is no page of ours."""
+    try:
+        description = json.loads((folder / METADATA).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    is_ours = isinstance(description, dict) and description.keys() >= {"model", "outputs", "samples"}
+    return description if is_ours and (folder / BACKEND).is_file() else {}
 
 
 def fetch_runtime() -> dict[str, bytes]:
@@ -55,21 +66,18 @@ def fetch_runtime() -> dict[str, bytes]:
 
 
 def write_web(model: Path, destination: Path, runtime: dict[str, bytes]) -> None:
-    """Fills a folder with the page, the model and all that they need."""
+    """Fills a folder with the page, the model and all that they need, but no report: it names local paths."""
     check_destination(destination)
     (destination / "samples").mkdir(parents=True, exist_ok=True)
-    for earlier in (destination / "samples").iterdir():
-        earlier.unlink()
-    description = describe(Predictor(model))
-    copies = {name: PAGE / name for name in SHARED} | {BACKEND: PAGE / "browser.js", model.name: model}
+    for sample in _earlier_page(destination).get("samples", []):
+        (destination / "samples" / Path(sample).name).unlink(missing_ok=True)
+    description = {**describe(Predictor(model)), "report": None}
+    copies = {name: PAGE / name for name in (*SHARED, NOTICE)} | {BACKEND: PAGE / "browser.js", model.name: model}
     copies |= {f"samples/{file.name}": file for file in find_samples(model)}
-    if report := find_report(model):
-        copies["report.html"] = report
     for name, file in copies.items():
         shutil.copyfile(file, destination / name)
     for name, content in runtime.items():
         (destination / name).write_bytes(content)
-    (destination / "NOTICE.txt").write_text(NOTICE, "utf-8")
     (destination / METADATA).write_text(json.dumps(description, indent=2) + "\n", "utf-8")
 
 
@@ -80,9 +88,10 @@ def _unpack(archive: Path) -> dict[str, bytes]:
         with tarfile.open(archive) as package:
             for name in RUNTIME:
                 stream = package.extractfile(f"package/dist/{name}")
-                assert stream is not None
+                if stream is None:
+                    raise KeyError(name)
                 files[name] = stream.read()
-    except (OSError, KeyError, tarfile.TarError) as error:
+    except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
         raise DataError(f"{archive.name} is not the package that it should be ({error})") from None
     for name, content in files.items():
         if _digest(content) != RUNTIME[name]:

@@ -39,8 +39,13 @@ function introduce() {
     button.type = "button";
     button.append(image);
     button.addEventListener("click", async () => {
-      const response = await fetch(address);
-      add([new File([await response.blob()], image.alt)]);
+      try {
+        const response = await fetch(address);
+        if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
+        add([new File([await response.blob()], image.alt)]);
+      } catch (error) {
+        say(`${image.alt} could not be loaded: ${error.message}`);
+      }
     });
     byId("samples").lastElementChild.append(button);
   });
@@ -49,6 +54,7 @@ function introduce() {
 
 /** Puts files in the queue, each with its card, the first on top. */
 function add(files) {
+  if (!files.length) return; // what was dropped is text, or a link
   const added = files.map((file) => ({ file, root: byId("card").content.firstElementChild.cloneNode(true) }));
   for (const card of added) {
     card.root.classList.add("waiting");

@@ -12,9 +12,9 @@ async function ask(address, request) {
   } catch {
     throw new Error("The server does not answer; is it still running?");
   }
-  const body = await response.json();
+  const body = await response.json().catch(() => ({}));
   if (response.ok) return body;
-  const error = new Error(body.error.message);
+  const error = new Error(body.error?.message ?? `${response.status} ${response.statusText}`); // not every proxy speaks JSON
   error.again = response.headers.get("Retry-After");
   throw error;
 }
