@@ -2,14 +2,13 @@
 
 import io
 import os
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pictures import claiming
 from sprintnet.errors import DataError
 from sprintnet.images import read_image
 
@@ -67,24 +66,14 @@ def test_cmyk_and_the_first_picture_of_an_animation(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(moving), COLOURS)
 
 
-def claims(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that claims a size."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "cannot be read as an image (PNG, JPEG, WEBP, BMP)"),
         (b"hello", "cannot be read as an image"),
-        (claims(8, 6), "cannot be read as an image"),
-        (claims(8200, 8200), "8200x8200, more than 64 million pixels; make it smaller"),
-        (claims(60000, 60000), "more than 64 million pixels; make it smaller"),
+        (claiming(8, 6), "cannot be read as an image"),
+        (claiming(8200, 8200), "8200x8200, more than 64 million pixels; make it smaller"),
+        (claiming(60000, 60000), "more than 64 million pixels; make it smaller"),
         (b"GIF89a" + bytes(20), "cannot be read as an image"),
     ],
 )

@@ -1,9 +1,7 @@
 """The server over real sockets: right answers, and one message for whatever it cannot or will not take."""
 
 import json
-import struct
 import time
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,19 +18,11 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from conftest import Command
 from deploy.client import CLIENT, FILES, encoded, error, send
+from pictures import claiming
 from sprintnet.deploy.predictor import Predictor
 
 FORM = "multipart/form-data; boundary="
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-
-
-def claiming(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that claims to be large."""
-    chunks = {b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT": zlib.compress(b"0"), b"IEND": b""}
-    framed = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks.items()
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
 
 
 def test_answers_are_the_predictors(server: str, model: Path) -> None:
