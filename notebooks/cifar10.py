@@ -10,7 +10,8 @@
 # # CIFAR-10 from start to end
 #
 # Data, learning rate, training, graphs, errors, Grad-CAM, export: the article's path, a few lines a step.
-# The network is `sprint94`, about seven minutes on two CPU cores; put `davidnet` in its place for the article's own.
+# The network is `sprint94`, about seven minutes on two CPU cores (here it took longer, since another training ran beside it);
+# put `davidnet` in its place for the article's own.
 # Everything lands in a run folder, and every picture is drawn from there.
 
 # %%
