@@ -72,6 +72,23 @@ def shipped() -> Iterator[str]:
         )
 
 
+def served() -> Iterator[str]:
+    """Yields the fourth table: a server under load, and under three times as much as it can answer."""
+    row = newest("serve")
+    if row is None:
+        yield "Not measured."
+        return
+    yield "| clients | answered a second | median | 99 % within | refused (503) |\n|" + "---|" * 5
+    for load in (*row["load"], row["overload"]):
+        refused = load["statuses"].get("503", 0) / sum(load["statuses"].values())
+        yield (
+            f"| {load['clients']} | {load['answered_per_second']:,.0f} | {load['answered_ms_p50']:.1f} ms "
+            f"| {load['answered_ms_p99']:.1f} ms | {refused:.0%} |"
+        )
+    mib = row["memory"]["mib"]
+    yield f"\nMemory over {row['memory']['requests']:,} requests: {mib[0]:.0f} MiB before, {max(mib):.0f} at most, {mib[-1]:.0f} after."
+
+
 def all_rows(name: str) -> list[dict[str, Any]]:
     """Returns the rows of a result file, none where there is no file."""
     path = RESULTS / f"{name}.jsonl"
@@ -121,6 +138,7 @@ def main() -> None:
     write_between(readme, "measured", table)
     write_between(readme, "ratios", "\n".join(ratios()))
     write_between(readme, "shipped", "\n".join(shipped()))
+    write_between(readme, "served", "\n".join(served()))
     curves, six_views = {}, {}
     for name, row in rows.items():
         if row and "epoch_train_seconds" in row:  # the first seed's
