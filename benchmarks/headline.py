@@ -86,7 +86,8 @@ def served() -> Iterator[str]:
             f"| {load['answered_ms_p99']:.1f} ms | {refused:.0%} |"
         )
     mib = row["memory"]["mib"]
-    yield f"\nMemory over {row['memory']['requests']:,} requests: {mib[0]:.0f} MiB before, {max(mib):.0f} at most, {mib[-1]:.0f} after."
+    requests = row["memory"]["requests"]
+    yield f"\nMemory over {requests:,} requests: {mib[0]:.0f} MiB before, {max(mib):.0f} at most, {mib[-1]:.0f} after."
 
 
 def all_rows(name: str) -> list[dict[str, Any]]:

@@ -124,7 +124,11 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("model", metavar="MODEL", help="an exported file, such as runs/train/sprint94/export/model.onnx")
     verb.add_argument("--top", type=int, default=3, metavar="K", help="classes to name for each image (default: 3)")
     verb.add_argument(
-        "--abstain-below", type=float, default=0.0, metavar="P", help="no answer below this probability (default: 0)"
+        "--abstain-below",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="not sure (a ?, an empty answer) below this probability (default: 0)",
     )
     verb.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
     verb.add_argument("--batch", type=int, default=64, metavar="N", help="images at once (default: 64)")

@@ -63,7 +63,8 @@ def test_the_unsure_are_left_open(model: Path, sprintnet: Command) -> None:
     file = str(next((SAMPLE / "test").rglob("*.png")))
     sure = json.loads(sprintnet("predict", str(model), file, "--format", "json").stdout)[0]
     asked = ["predict", str(model), file, "--abstain-below"]
-    assert "not sure" in sprintnet(*asked, f"{sure['confidence'] + 1e-3:.4f}").stdout
+    unsure = sprintnet(*asked, f"{sure['confidence'] + 1e-3:.4f}").stdout.splitlines()[1]
+    assert unsure.startswith(f"{sure['answer']} ? ")
     below = sprintnet(*asked, f"{sure['confidence'] + 1e-3:.4f}", "--format", "csv")
     assert rows(below.stdout)[0]["answer"] == ""
     assert rows(below.stdout)[0]["class_1"] == sure["answer"]

@@ -55,14 +55,14 @@ def answer_files(
 
 
 def write_table(rows: Iterable[Row], classes: Sequence[str], out: TextIO) -> None:
-    """Writes aligned lines: answer, confidence, what else is likely, file."""
-    width = max(len("not sure"), *(len(plain(name)) for name in classes))
+    """Writes aligned lines: answer (with a ? where it is below the confidence asked for), confidence, other classes, file."""
+    width = max(len("answer"), *(len(plain(name)) + 2 for name in classes))
     for index, row in enumerate(rows):
         others = [f"{plain(label):{width}}  {probability:7.2%}" for label, probability in row["top"][1:]]
         if index == 0:
             header = [f"{'answer':{width}}  {'':>7}", *(f"{'or':{width}}  {'':>7}" for _ in others), "file"]
             print("  ".join(header), file=out)
-        answer = "not sure" if row["answer"] is None else plain(row["answer"])
+        answer = f"{plain(row['top'][0][0])} ?" if row["answer"] is None else plain(row["answer"])
         cells = [f"{answer:{width}}  {row['confidence']:7.2%}", *others, plain(row["file"])]
         print("  ".join(cells), file=out)
 

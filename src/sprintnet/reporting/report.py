@@ -167,7 +167,7 @@ def _calibration_text(test: Mapping[str, Any], temperature: float | None) -> str
 
     text = f"As trained: {shown(test['calibration'])}"
     if temperature is None:
-        return f"{text}. No temperature: it is fitted on held-out training images, and this run held none out (data.val=0.1)."
+        return f"{text}. No temperature: it is fitted on held-out training images, of which this run has none (data.val=0.1 would hold some out)."
     after = test["calibration_at_temperature"]
     return f"{text}. At temperature {temperature:.3f}, fitted on held-out training images: {shown(after)}."
 
