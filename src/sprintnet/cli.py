@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=0.0,
         metavar="P",
-        help="not sure (a ?, an empty answer) below this probability (default: 0)",
+        help="not sure (?) below this probability (default: 0)",
     )
     verb.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
     verb.add_argument("--batch", type=int, default=64, metavar="N", help="images at once (default: 64)")

@@ -167,7 +167,7 @@ def _calibration_text(test: Mapping[str, Any], temperature: float | None) -> str
 
     text = f"As trained: {shown(test['calibration'])}"
     if temperature is None:
-        return f"{text}. No temperature: it is fitted on held-out training images, of which this run has none (data.val=0.1 would hold some out)."
+        return f"{text}. No temperature: no training images were held out to fit it on, as data.val=0.1 would."
     after = test["calibration_at_temperature"]
     return f"{text}. At temperature {temperature:.3f}, fitted on held-out training images: {shown(after)}."
 
