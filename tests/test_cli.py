@@ -54,6 +54,8 @@ def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> No
         (["train", "device=cuda"], 2, "device=cuda: PyTorch sees no GPU here"),
         (["train", "data.name=nowhere"], 3, "data.name=nowhere: neither a named data set"),
         (["val", "nowhere"], 2, "nowhere: there is no such run folder"),
+        (["val", ".", "--output", "gone/a.csv"], 2, "--output gone/a.csv: there is no folder gone; make it first"),
+        (["report", ".", "--output", "gone/a.html"], 2, "--output gone/a.html: there is no folder gone; make it first"),
         (["val", "nowhere", "more"], 2, "nowhere: there is no such run folder"),
         (["train", "data.name=."], 3, "there is no folder train"),
         (["recipes", "--all"], 2, "not understood: --all"),

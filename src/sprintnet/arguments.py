@@ -1,5 +1,7 @@
 """What the words after a verb and its options mean: a recipe, overrides, or a mistake."""
 
+from pathlib import Path
+
 from sprintnet.errors import SettingsError
 
 DEFAULT_RECIPE = "sprint94"
@@ -27,3 +29,10 @@ def refuse(words: list[str]) -> None:
     """Raises SettingsError where anything is left over."""
     if words:
         raise SettingsError(f"not understood: {' '.join(words)}; see sprintnet --help")
+
+
+def check_folder_of(output: str) -> None:
+    """Raises SettingsError where the folder that is to hold a file is not there."""
+    folder = Path(output).parent
+    if not folder.is_dir():
+        raise SettingsError(f"--output {output}: there is no folder {folder}; make it first")

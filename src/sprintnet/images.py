@@ -38,6 +38,8 @@ def read_image(
         raise DataError(f"{name}: more than {MOST_PIXELS // 10**6} million pixels; make it smaller") from None
     except FileNotFoundError:
         raise DataError(f"{name}: there is no such file") from None
+    except IsADirectoryError:
+        raise DataError(f"{name}: is a folder; name the files in it") from None
     except Exception as error:  # a damaged file can make its decoder raise anything
         if isinstance(error, UnidentifiedImageError):
             cause = "it is none of these"

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sprintnet.arguments import overrides_in, recipe_and_overrides, refuse
+from sprintnet.arguments import check_folder_of, overrides_in, recipe_and_overrides, refuse
 from sprintnet.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def train(options: argparse.Namespace, words: list[str]) -> None:
 def val(options: argparse.Namespace, words: list[str]) -> None:
     """Evaluates a finished run on one of its splits."""
     overrides = overrides_in(words)
+    check_folder_of(options.output)
     from sprintnet.run import open_run, read_json, write_rows
 
     run = open_run(options.folder)
@@ -196,6 +197,7 @@ def explain(options: argparse.Namespace, words: list[str]) -> None:
 def report(options: argparse.Namespace, words: list[str]) -> None:
     """Draws a finished run's figures and writes its page, report.html; of several runs: one page, side by side."""
     refuse(words)
+    check_folder_of(options.output)
     from sprintnet.run import open_run
 
     runs = [open_run(folder) for folder in options.folders]

@@ -173,6 +173,8 @@ def test_files_that_are_not_ours(model: Path, sprintnet: Command, tmp_path: Path
     assert "not a usable ONNX file" in message(place)
     place.write_bytes(model.read_bytes()[:-1000])
     assert "not a usable ONNX file" in message(place)
+    with pytest.raises(SettingsError, match=r"is a folder; name the file, such as RUN/export/model\.onnx"):
+        Predictor(tmp_path)
     assert "lack classes or preprocessing" in message(foreign(place))
     assert "lack classes or preprocessing" in message(foreign(place, classes="cat", preprocessing="none"))
     assert "lack classes or preprocessing" in message(foreign(place, classes="[1", preprocessing='{"image_shape": [2]}'))

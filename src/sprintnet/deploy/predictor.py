@@ -72,6 +72,8 @@ class Predictor:
         try:
             content = self.path.read_bytes()  # from memory, so that the file cannot send us to others
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except IsADirectoryError:
+            raise SettingsError(f"{self.path}: is a folder; name the file, such as RUN/export/model.onnx") from None
         except OSError as error:
             raise SettingsError(f"{self.path}: {error.strerror}; {REMEDY}") from None
         except Exception as error:  # ONNX Runtime's own kinds have no common base

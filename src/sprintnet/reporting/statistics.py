@@ -8,6 +8,12 @@ COMPARISON_WIDTHS = {
     "": -20, "A mean (sd)": 18, "B mean (sd)": 18, "B - A": 8, "95 % interval": 20, "p": 6, "g": 6, "runs needed": 11
 }  # fmt: skip
 COMPARISON_FOOT = "Welch's test; g: Hedges' effect size; runs needed: a side, to find this difference in four studies of five"
+RULES = {
+    "steepest": "where the loss falls fastest; what optim.max_lr=auto takes",
+    "minimum": "a tenth of where the loss is least",
+    "valley": "the middle of its longest fall",
+}
+"""What the learning-rate finder's suggestions are."""
 
 
 def run_line(figures: Mapping[str, Sequence[float]]) -> str:
@@ -33,11 +39,13 @@ def comparison_lines(comparisons: Mapping[str, Any]) -> Iterator[str]:
 
 
 def suggestion_lines(sweeps: Sequence[Mapping[str, Any]], peak_lr: float) -> Iterator[str]:
-    """Yields the rates that sweeps suggest (lr_finder.json's entries): by name, the median and range over the seeds."""
-    yield f"{'suggestion':12}  {'median':>9}  over {len(sweeps)} seeds; the recipe's peak is {peak_lr:g}"
+    """Yields the rates that sweeps suggest (lr_finder.json's entries): by name, the median and, of several, the range."""
+    several = len(sweeps) > 1
+    yield f"{'suggestion':12}  {'median' if several else 'rate':>9}  the recipe's peak is {peak_lr:g}"
     for name in sweeps[0]["suggestions"]:
         rates = [found["suggestions"][name] for found in sweeps]
-        yield f"{name:12}  {statistics.median(rates):9.3g}  {min(rates):.3g} to {max(rates):.3g}"
+        spread = f"{min(rates):.3g} to {max(rates):.3g} over {len(sweeps)} seeds: " if several else ""
+        yield f"{name:12}  {statistics.median(rates):9.3g}  {spread}{RULES[name]}"
 
 
 def _columns(cells: Iterable[str]) -> str:
