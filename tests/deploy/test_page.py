@@ -192,6 +192,29 @@ def test_a_server_that_ended_is_said(browser: Browser, start: Start) -> None:
     found.page.close()
 
 
+def test_what_is_no_file_opens_nothing(shown: Visit) -> None:
+    shown.page.evaluate(
+        """() => {
+            const text = new DataTransfer();
+            text.setData("text/plain", "a link");
+            document.body.dispatchEvent(new DragEvent("drop", {bubbles: true, cancelable: true, dataTransfer: text}));
+        }"""
+    )
+    expect(shown.page.locator("#answers")).to_be_hidden()
+
+
+def test_a_sample_that_is_lost_and_a_proxy_that_fails_are_said(browser: Browser, server: str) -> None:
+    found = visit(browser, server)
+    found.page.route("**/samples/*", lambda asked: asked.fulfill(status=404, body="gone"))
+    found.page.locator("#samples button").first.click()
+    expect(found.page.locator("#status")).to_contain_text("Sample 1 could not be loaded: 404")
+    expect(found.page.locator("article")).to_have_count(0)
+    found.page.route("**/predict*", lambda asked: asked.fulfill(status=502, body="<html>bad gateway</html>"))
+    found.page.locator("#files").set_input_files(FILES[0])
+    expect(found.page.locator("article.failed .file")).to_contain_text("502")
+    found.page.close()
+
+
 def test_the_map_that_is_seen_is_the_predictors(shown: Visit, model: Path) -> None:
     shown.page.locator("#files").set_input_files(FILES[0])
     expect(shown.page.locator("article .classes button")).to_have_count(5)
