@@ -233,7 +233,8 @@ def test_the_command_prints_the_table(exported: dict[str, RunFolder], sprintnet:
     predictor = Predictor(run.export / "model-fp16.onnx")
     assert (predictor.outputs, predictor.facts["license"]) == (("probabilities",), "mit")
     assert predictor(TEST.images[:2]).maps is None
-    refused = sprintnet("export", str(run.path), "--outputs", "logits,pictures")
-    assert refused.returncode == 2
-    assert "--outputs logits,pictures: must name probabilities, and may name logits, maps" in refused.stderr
+    for outputs in ("logits,pictures", "probabilities,pictures", "probabilities,probabilities"):
+        refused = sprintnet("export", str(run.path), "--outputs", outputs)
+        assert refused.returncode == 2
+        assert f"--outputs {outputs}: must name probabilities, and may name logits, maps, each once" in refused.stderr
     assert sprintnet("export", "nowhere").returncode == 2

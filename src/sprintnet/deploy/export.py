@@ -44,8 +44,8 @@ def export(
     parity.json; samples, a few test images. Raises ParityError where a file does not answer as the network: nothing of this
     export is left behind, an earlier one stays. Raises SettingsError where the run or its data are not what they were.
     """
-    if "probabilities" not in outputs or not set(outputs) <= set(OUTPUTS):
-        raise SettingsError(f"--outputs {','.join(outputs)}: must name probabilities, and may name logits, maps")
+    if "probabilities" not in outputs or not set(outputs) <= set(OUTPUTS) or len(set(outputs)) < len(outputs):
+        raise SettingsError(f"--outputs {','.join(outputs)}: must name probabilities, and may name logits, maps, each once")
     run = open_run(path)
     trained, config = load_run(path, ["device=cpu", "precision=fp32", "threads=0"])
     splits = load_splits(config)
