@@ -19,10 +19,23 @@ if TYPE_CHECKING:
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
 
-SAMPLE = Path(__file__).parent / "sample"
-"""300 real CIFAR-10 images as PNG: 20 a class for training, 10 for test."""
 
-TINY = [f"data.name={SAMPLE}", "model.width=4", "epochs=2", "batch_size=32", "threads=1", "optim.max_lr=0.1"]
+@pytest.fixture(autouse=True, scope="session")
+def pictures_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded pictures of tests go to a folder of their own; named data sets stay where they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        chosen = tmp_path_factory.mktemp("cache")
+        for entry in cache_folder().iterdir() if cache_folder().is_dir() else ():
+            if entry.name != "pictures":
+                (chosen / entry.name).symlink_to(entry.absolute())
+        patch.setenv("SPRINTNET_CACHE", str(chosen))
+        yield
+
+
+SAMPLE = Path(__file__).parent / "sample"
+"""300 real CIFAR-10 images as PNG: 20 a class for training, 10 for test, at which no training looks."""
+
+TINY = [f"data.name={SAMPLE}", "data.val=0.5", "model.width=4", "epochs=2", "batch_size=32", "threads=1", "optim.max_lr=0.1"]
 """Overrides of `davidnet` that train on the sample in about a second."""
 
 CHROMIUM = shutil.which("chromium")

@@ -28,14 +28,14 @@ def test_evidence_is_of_the_runs_own_data(tmp_path: Path, tiny: list[str], overr
         assert label in splits["train"].labels[same]
     is_same = [np.array_equal(variant, kept["originals"]) for variant in kept["augmented"]]
     assert is_same == [bool(overrides)] * 3
-    logits = read_arrays(run.predictions)["test_logits"]
+    logits = read_arrays(run.predictions)["val_logits"]
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     confidence = (odds / odds.sum(axis=1, keepdims=True)).max(axis=1)
     wrong = kept["wrong_index"]
-    assert set(wrong) == set(np.flatnonzero(logits.argmax(axis=1) != splits["test"].labels))
+    assert set(wrong) == set(np.flatnonzero(logits.argmax(axis=1) != splits["val"].labels))
     assert (np.diff(confidence[wrong]) <= 1e-6).all()
-    assert np.array_equal(kept["wrong_images"], splits["test"].images[wrong])
-    assert np.array_equal(kept["wrong_labels"], splits["test"].labels[wrong])
+    assert np.array_equal(kept["wrong_images"], splits["val"].images[wrong])
+    assert np.array_equal(kept["wrong_labels"], splits["val"].labels[wrong])
     at_starts = np.interp(range(config.epochs), kept["schedule_epoch"], kept["schedule_lr"])
     assert at_starts == pytest.approx(learning_rates(config.schedule, config.epochs, config.peak_lr))
     network = read_json(run.network)

@@ -19,7 +19,7 @@ def modules_after(code: str) -> set[str]:
     [
         "import sprintnet, sprintnet.cli",
         "import sprintnet; sprintnet.load_config('davidnet'), sprintnet.recipes()",
-        "import sprintnet.run, sprintnet.data.sources, sprintnet.data.folder, sprintnet.evaluation.metrics",
+        "import sprintnet.run, sprintnet.data.sources, sprintnet.data.own, sprintnet.data.check, sprintnet.evaluation.metrics",
         "import sprintnet.deploy.predictor, sprintnet.deploy.answering, sprintnet.deploy.serve, sprintnet.deploy.web",
         "import sprintnet.reporting.table, sprintnet.reporting.progress, sprintnet.training.schedule",
     ],

@@ -20,7 +20,8 @@ from conftest import SAMPLE, Command
 from sprintnet import pipeline
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset
-from sprintnet.data.sources import load
+from sprintnet.data.own import load_own
+from sprintnet.data.settings import DataSettings
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import fit_temperature
 from sprintnet.models import winograd
@@ -62,10 +63,10 @@ def test_the_run_folder_holds_what_the_readme_lists(finished: RunFolder) -> None
     arrays = np.load(finished.predictions)
     environment = json.loads(finished.environment.read_text())
     assert [row["epoch"] for row in rows] == ["1", "2"]
-    assert (metrics["test"]["images"], metrics["val"]["images"], metrics["epochs"]) == (100, 20, 2)
+    assert (metrics["val"]["images"], metrics["epochs"]) == (20, 2)
+    assert "test" not in metrics
     assert metrics["val"]["accuracy"] == float(rows[-1]["val_accuracy"])
-    assert metrics["test"]["accuracy"] == np.mean(arrays["test_logits"].argmax(1) == arrays["test_labels"])
-    assert np.array_equal(arrays["test_labels"], load(str(SAMPLE))[1].labels)
+    assert metrics["val"]["accuracy"] == np.mean(arrays["val_logits"].argmax(1) == arrays["val_labels"])
     assert (environment["threads"], environment["device"]) == (1, "cpu")
     assert len(environment["data_sha256"]) == 64
     assert "| Epoch | LR" in finished.log_text.read_text()
@@ -79,24 +80,21 @@ def test_the_temperature_is_fitted_on_held_out_images_alone(finished: RunFolder,
         assert json.loads(file.metadata()["temperature"]) == metrics["temperature"]
     before, after = (metrics["val"][key]["nll"] for key in ("calibration", "calibration_at_temperature"))
     assert after < before == metrics["val"]["cross_entropy"]
-    without = train(load_config("davidnet", [*tiny, "epochs=1"]), RunFolder(tmp_path / "without"))
-    assert without["temperature"] is None
-    assert "calibration_at_temperature" not in without["test"]
 
 
 def test_predictions_have_a_row_an_image(finished: RunFolder) -> None:
     rows = read_rows(finished.prediction_table)
-    assert [row["split"] for row in rows] == ["val"] * 20 + ["test"] * 100
-    right = [row["true"] == row["predicted"] for row in rows if row["split"] == "test"]
-    assert np.mean(right) == json.loads(finished.metrics.read_text())["test"]["accuracy"]
+    assert [row["split"] for row in rows] == ["val"] * 20
+    right = [row["true"] == row["predicted"] for row in rows]
+    assert np.mean(right) == json.loads(finished.metrics.read_text())["val"]["accuracy"]
 
 
 def test_a_finished_run_opens_again_with_the_same_answers(finished: RunFolder) -> None:
     trained, config = load_run(finished.path)
     splits = load_splits(config)
-    logits, _, figures = trained.evaluate(splits["test"])
-    assert np.array_equal(logits, np.load(finished.predictions)["test_logits"])
-    kept = json.loads(finished.metrics.read_text())["test"]
+    logits, _, figures = trained.evaluate(splits["val"])
+    assert np.array_equal(logits, np.load(finished.predictions)["val_logits"])
+    kept = json.loads(finished.metrics.read_text())["val"]
     assert figures == {key: kept[key] for key in figures}
     assert trained.evaluate(splits["train"])[2]["images"] == 180
 
@@ -104,13 +102,13 @@ def test_a_finished_run_opens_again_with_the_same_answers(finished: RunFolder) -
 def test_a_run_opens_without_its_data_and_refuses_data_of_other_classes(finished: RunFolder, tmp_path: Path) -> None:
     trained, config = load_run(finished.path, [f"data.name={tmp_path / 'gone'}"])
     assert config.data.name == str(tmp_path / "gone")
-    _, test = load(str(SAMPLE))
+    test = load_own(DataSettings(str(SAMPLE))).images
     with pytest.raises(SettingsError, match=r"the data has the classes truck, .*; the network: airplane, "):
         trained.evaluate(ImageDataset(test.images, test.labels, test.classes[::-1]))
 
 
 def test_validation_images_are_not_trained_on_and_test_images_choose_nothing(tiny: list[str]) -> None:
-    splits = load_splits(load_config("davidnet", [*tiny, "data.val=0.1"]))
+    splits = load_splits(load_config("davidnet", [*tiny, "data.val=0.1"]), test=True)
     assert {name: len(part) for name, part in splits.items()} == {"train": 180, "val": 20, "test": 100}
     pixels = [image.tobytes() for part in splits.values() for image in part.images]
     assert len(set(pixels)) == len(pixels)
@@ -165,14 +163,14 @@ def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(
     config = load_config("sprint94", [*small, "tta=1", "schedule.resolution=0.75,1", "schedule.resolution_from=0,0.4"])
     metrics = train(config, RunFolder(tmp_path / "whole"))
     arrays = np.load(tmp_path / "whole" / "predictions.npz")
-    assert metrics["test"]["tta"]["accuracy"] == np.mean(arrays["test_tta_logits"].argmax(1) == arrays["test_labels"])
-    assert not np.array_equal(arrays["test_tta_logits"], arrays["test_logits"])
+    assert metrics["val"]["tta"]["accuracy"] == np.mean(arrays["val_tta_logits"].argmax(1) == arrays["val_labels"])
+    assert not np.array_equal(arrays["val_tta_logits"], arrays["val_logits"])
     assert bool(fewer) == (precision == "bf16")
     trained, _ = load_run(tmp_path / "whole")
     assert trained.evaluate(load_splits(config)["train"])[2]["accuracy"] > 0.7
     (tmp_path / "stopped").mkdir()
     run, _ = interrupted_run(tmp_path / "stopped", config)
-    assert train(config, run, resume=True)["test"]["cross_entropy"] == metrics["test"]["cross_entropy"]
+    assert train(config, run, resume=True)["val"]["cross_entropy"] == metrics["val"]["cross_entropy"]
     whole, resumed = (load_file(folder.weights) for folder in (RunFolder(tmp_path / "whole"), run))
     assert all(whole[name].equal(tensor) for name, tensor in resumed.items())
 
@@ -232,8 +230,8 @@ def test_resuming_a_finished_run_returns_its_metrics(tiny: list[str], finished: 
 def test_public_names_train_and_load(tmp_path: Path, tiny: list[str]) -> None:
     metrics = sprintnet.train(sprintnet.load_config("davidnet", tiny), sprintnet.RunFolder(f"{tmp_path}/mine"))
     trained, config = sprintnet.load_run(f"{tmp_path}/mine")
-    figures = trained.evaluate(sprintnet.load_splits(config)["test"])[2]
-    assert figures == {key: metrics["test"][key] for key in figures}
+    figures = trained.evaluate(sprintnet.load_splits(config)["val"])[2]
+    assert figures == {key: metrics["val"][key] for key in figures}
 
 
 class Trainer:

@@ -83,7 +83,7 @@ def test_a_study_is_ordinary_runs_and_goes_on_where_it_stopped(tmp_path: Path, t
     assert (study.path / "seed-5" / "weights.safetensors").stat().st_mtime_ns == written
     assert sorted(path.name for path in study.path.iterdir() if path.is_dir()) == ["seed-5", "seed-6", "seed-7"]
     summary = json.loads((study.path / "study.json").read_text())["accuracy"]
-    accuracies = [metrics["test"]["accuracy"] for metrics in more]
+    accuracies = [metrics["val"]["accuracy"] for metrics in more]
     assert (summary["n"], summary["mean"]) == (3, pytest.approx(np.mean(accuracies)))
     assert read_runs(study.path) == more
     list(run_study(config, study, 2))

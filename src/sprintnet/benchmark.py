@@ -25,7 +25,7 @@ from sprintnet.errors import SprintNetError
 from sprintnet.evaluation.predict import predict
 from sprintnet.preparation import prepare
 from sprintnet.reporting.table import COLUMNS
-from sprintnet.run import RunFolder, read_json, read_rows
+from sprintnet.run import RunFolder, judged_split, read_json, read_rows
 from sprintnet.runtime import DTYPES, Runtime
 from sprintnet.training.optim import set_learning_rates
 
@@ -117,7 +117,8 @@ def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dic
         if process.returncode:
             raise _failure(process.returncode, errors.read().strip().removeprefix("sprintnet: "))
     metrics = read_json(run.metrics)
-    tta = metrics["test"].get("tta", {})
+    judged = metrics[judged_split(metrics)]
+    tta = judged.get("tta", {})
     reached = seconds_to(target, read_rows(run.results))
     if reached is None and tta.get("accuracy", 0) >= target:
         reached = metrics["train_seconds"] + tta["seconds"]
@@ -125,7 +126,7 @@ def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dic
         "command_seconds": time.monotonic() - started,
         "start_seconds": start_seconds,
         "train_seconds": metrics["train_seconds"],
-        "accuracy": metrics["test"]["accuracy"],
+        "accuracy": judged["accuracy"],
         "tta_accuracy": tta.get("accuracy"),
         "tta_seconds": tta.get("seconds"),
         "target": target,

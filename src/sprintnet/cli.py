@@ -79,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--name", default="", help="name of the run folder under runs/train (default: the recipe's)")
     verb.add_argument("--resume", action="store_true", help="go on with the run of that name from its last checkpoint")
     verb.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's event files into the run folder")
+    verb.add_argument("--data", default="", metavar="DATA", help="the same as data.name=DATA")
+    verb.add_argument("--dedupe", action="store_true", help="the same as data.dedupe=true")
     verb.add_argument("--no-report", action="store_true", help="leave out Grad-CAM, figures and report.html at the end")
     verb = add("val", verbs.val, "sprintnet val RUN [--split test|val|train] [--output FILE] [KEY=VALUE | --KEY VALUE]...")
     verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/davidnet")
@@ -165,6 +167,9 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("action", choices=("fetch",), help="put a data set into the cache ($SPRINTNET_CACHE)")
     verb.add_argument("dataset", choices=("cifar10",), help="the data set's name")
     verb.add_argument("--source", default="", help="a local folder or archive to take it from (default: the network)")
+    verb = add("check", verbs.check, "sprintnet check DATA [KEY=VALUE | --KEY VALUE]... [--output FILE]")
+    verb.add_argument("data", metavar="DATA", help="a folder or table of pictures, or a named data set")
+    verb.add_argument("--output", default="", metavar="FILE", help="also write a row a problem to a CSV file")
     add("recipes", verbs.recipes, "sprintnet recipes")
     return parser
 

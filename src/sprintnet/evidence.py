@@ -12,10 +12,10 @@ from sprintnet.config import Config
 from sprintnet.data.augment import augment, draw
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.loader import Loader, Normalisation
+from sprintnet.data.splits import Splits
 from sprintnet.evaluation.metrics import Floats, log_probabilities
 from sprintnet.models.summary import layer_table
-from sprintnet.preparation import Splits
-from sprintnet.run import RunFolder, write_arrays, write_json
+from sprintnet.run import RunFolder, judged_split, write_arrays, write_json
 from sprintnet.training.schedule import factor_at
 
 SHOWN, VARIANTS = 10, 3
@@ -29,16 +29,16 @@ MOMENTS = 200
 def keep_evidence(
     config: Config, run: RunFolder, splits: Splits, model: nn.Module, normalisation: Normalisation, logits: Floats
 ) -> None:
-    """Writes evidence.npz and network.json of a run, from its data, its network and the test logits (N, K).
+    """Writes evidence.npz and network.json of a run, from its data, its network and the logits (N, K) by which it is judged.
 
     evidence.npz: classes (K,); counts_SPLIT (K,); originals (B, H, W, C), original_labels (B,) and
     augmented (V, B, H, W, C), one image a class;
-    wrong_index (n,), wrong_images (n, H, W, C) and wrong_labels (n,) of the test split; schedule_epoch, schedule_lr and
-    schedule_momentum (M,).
+    wrong_index (n,), wrong_images (n, H, W, C) and wrong_labels (n,) of the split that judges the run;
+    schedule_epoch, schedule_lr and schedule_momentum (M,).
     """
-    train, test = splits["train"], splits["test"]
+    train, judged = splits["train"], splits[judged_split(splits)]
     originals = _one_a_class(train)
-    wrong = _surest_errors(logits, test.labels)
+    wrong = _surest_errors(logits, judged.labels)
     positions = np.linspace(0, config.epochs, MOMENTS, endpoint=False)
     write_arrays(
         run.evidence,
@@ -48,8 +48,8 @@ def keep_evidence(
         original_labels=originals.labels,
         augmented=_variants(originals, config, normalisation),
         wrong_index=wrong,
-        wrong_images=test.images[wrong],
-        wrong_labels=test.labels[wrong],
+        wrong_images=judged.take(wrong).images,
+        wrong_labels=judged.labels[wrong],
         schedule_epoch=positions,
         schedule_lr=[config.peak_lr * factor_at(config.schedule, config.epochs, position) for position in positions],
         schedule_momentum=np.full(len(positions), config.filter_momentum),

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sprintnet.data.dataset import ImageDataset, Images, Labels
 from sprintnet.data.loader import Loader
-from sprintnet.errors import DataError, SettingsError
+from sprintnet.errors import SettingsError
 from sprintnet.evaluation.gradcam import class_maps, faithfulness, recorded
 from sprintnet.images import read_image
 from sprintnet.run import RunFolder, read_arrays, write_arrays
@@ -40,16 +40,11 @@ def explain_files(
 ) -> Faithfulness:
     """Explains image files and keeps their maps in the run's file_explanations.npz; see `explain`.
 
-    Raises DataError for a file that is no image or has another size than the network's images.
+    Pictures of another size are brought to the network's as its training images were. Raises DataError for a file that is no
+    image.
     """
     height, width, channels = trained.image_shape
-    images = [read_image(Path(file)) for file in files]
-    for file, image in zip(files, images, strict=True):
-        if image.shape != trained.image_shape:
-            raise DataError(
-                f"{file}: {image.shape[1]}x{image.shape[0]} pixels of {image.shape[2]} channels; "
-                f"the network takes {width}x{height} of {channels}: convert it"
-            )
+    images = [read_image(Path(file), channels=channels, size=(height, width), policy=trained.resize) for file in files]
     return explain(run.file_explanations, trained, np.stack(images), None, about, layer, files)
 
 

@@ -13,16 +13,27 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MOST_PIXELS = 64_000_000
 """More are refused before they are decoded: they would take a quarter of a gigabyte, and a few bytes can claim them."""
-MODES = {1: "L", 3: "RGB"}
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+POLICIES = ("stretch", "letterbox", "crop")
+"""How a picture of another shape is brought to the network's: its sides stretched; made to fit, with black beside it; its
+middle cut out."""
+
+Size = tuple[int, int]
+"""Height, width."""
 
 
 def read_image(
-    source: Path | BinaryIO, name: str = "", channels: int = 3, formats: tuple[str, ...] = FORMATS
+    source: Path | BinaryIO,
+    name: str = "",
+    channels: int = 3,
+    formats: tuple[str, ...] = FORMATS,
+    size: Size | None = None,
+    policy: str = "stretch",
 ) -> npt.NDArray[np.uint8]:
-    """Returns an image's pixels, uint8 (H, W, channels) of 1 (grey) or 3 (RGB) channels.
+    """Returns an image's pixels, uint8 (H, W, channels) of 1 (grey), 3 (RGB) or 4 (RGBA) channels, of a size if one is given.
 
-    Its orientation tag is obeyed, what is transparent lies on white, 16 bits become 8, and of an animation the first picture
-    counts. Raises DataError, calling the image `name` (default: its path), for what is no image or too large.
+    Its orientation tag is obeyed, what is transparent lies on white (but for RGBA), 16 bits become 8, and of an animation the
+    first picture counts. Raises DataError, calling the image `name` (default: its path), for what is no image or too large.
     """
     name = name or str(source)
     try:
@@ -31,7 +42,9 @@ def read_image(
                 raise DataError(
                     f"{name}: {image.width}x{image.height}, more than {MOST_PIXELS // 10**6} million pixels; make it smaller"
                 )
-            pixels = np.asarray(_opaque(ImageOps.exif_transpose(image)).convert(MODES[channels]))
+            upright = ImageOps.exif_transpose(image)
+            whole = (_of_8_bits(upright) if channels == 4 else _opaque(upright)).convert(MODES[channels])
+            pixels = np.asarray(whole if size is None else fitted(whole, size, policy))
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # a warning may count as an error
@@ -50,10 +63,53 @@ def read_image(
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """Returns the image with 8 bits a channel and no transparency."""
+def fitted(image: Image.Image, size: Size, policy: str) -> Image.Image:
+    """Returns the image in a size, by one of POLICIES; bilinear and antialiased, in whole pixels, as in an exported file."""
+    height, width = size
+    if (image.height, image.width) == size:
+        return image
+    if policy == "crop":
+        image = image.crop(middle((image.height, image.width), size))
+    if policy != "letterbox":
+        return _resized(image, (height, width))
+    inner = inscribed((image.height, image.width), size)
+    canvas = Image.new(image.mode, (width, height))
+    canvas.paste(_resized(image, inner), ((width - inner[1]) // 2, (height - inner[0]) // 2))
+    return canvas
+
+
+def _resized(image: Image.Image, size: Size) -> Image.Image:
+    if image.mode == "RGBA":  # each channel by itself; Pillow would weigh colours by their opacity
+        return Image.merge("RGBA", [_resized(band, size) for band in image.split()])
+    return image.resize(size[::-1], Image.Resampling.BILINEAR)
+
+
+def middle(image: Size, size: Size) -> tuple[int, int, int, int]:
+    """Returns the largest box (left, upper, right, lower) of a size's proportions in the middle of an image."""
+    height = min(image[0], max(1, image[1] * size[0] // size[1]))
+    width = min(image[1], max(1, image[0] * size[1] // size[0]))
+    upper, left = (image[0] - height) // 2, (image[1] - width) // 2
+    return left, upper, left + width, upper + height
+
+
+def inscribed(image: Size, size: Size) -> Size:
+    """Returns the largest height and width of an image's proportions that fit into a size."""
+    return (
+        min(size[0], max(1, image[0] * size[1] // image[1])),
+        min(size[1], max(1, image[1] * size[0] // image[0])),
+    )
+
+
+def _of_8_bits(image: Image.Image) -> Image.Image:
+    """Returns the image with 8 bits a channel."""
     if image.mode.startswith("I"):  # 16 bits of grey; Pillow would clip them to 255
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    return image
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Returns the image with 8 bits a channel and no transparency."""
+    image = _of_8_bits(image)
     if not image.has_transparency_data:
         return image
     layer = image.convert("RGBA")

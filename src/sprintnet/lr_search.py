@@ -29,7 +29,9 @@ def find_learning_rates(
     """
     if folder.config.exists() and (changed := differences(load_config(folder.config), config)):
         raise SettingsError(f"{folder.path}: holds a run of other settings ({', '.join(changed)}); choose another folder")
-    images, resolution = load_splits(config)["train"], resolution_at(config.schedule, config.epochs, 0)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    images = load_splits(config, kept=folder.splits)["train"]
+    resolution = resolution_at(config.schedule, config.epochs, 0)
     found = []
     for seed in range(config.seed, config.seed + seeds):
         context = runtime.start(config.device, config.precision, config.threads, seed)
@@ -39,7 +41,6 @@ def find_learning_rates(
         as_trained = ((resize(images, resolution), labels) for images, labels in batches)  # as training begins
         curve = sweep(step, as_trained, config.peak_lr, lowest, highest, rates)
         found.append({"seed": seed, **asdict(curve), "suggestions": curve.suggestions()})
-    folder.path.mkdir(parents=True, exist_ok=True)
     write_atomic(folder.config, config.to_toml())
     write_json(folder.lr_finder, {"sweeps": found})
     return found

@@ -12,6 +12,7 @@ from sprintnet import runtime
 from sprintnet.config import Config, differences, load_config
 from sprintnet.data.dataset import digest
 from sprintnet.data.loader import Loader
+from sprintnet.data.splits import Splits
 from sprintnet.errors import SettingsError, SprintNetError
 from sprintnet.evaluation.calibration import calibration, fit_temperature
 from sprintnet.evaluation.metrics import prediction_rows
@@ -19,11 +20,13 @@ from sprintnet.evidence import keep_evidence
 from sprintnet.lr_search import at_found_rate
 from sprintnet.machine import environment
 from sprintnet.models.build import weights_to_bytes
-from sprintnet.preparation import Splits, load_splits, prepare, whiten
+from sprintnet.preparation import load_splits, prepare, whiten
 from sprintnet.reporting.progress import track
 from sprintnet.reporting.table import RULE, table_row, training_header
 from sprintnet.run import (
     RunFolder,
+    judged_split,
+    note_test_reading,
     read_arrays,
     read_json,
     write_arrays,
@@ -49,8 +52,10 @@ def train(config: Config, run: RunFolder, *, resume: bool = False, watch: Watch 
         with FileLock(run.lock, blocking=False):
             if run.config.exists():
                 _refuse_others(config, run, resume)
-            elif resume:
-                run.log(f"{run.path}: nothing to resume, starting")
+            else:
+                run.splits.unlink(missing_ok=True)  # of a start that came to nothing, perhaps with other settings
+                if resume:
+                    run.log(f"{run.path}: nothing to resume, starting")
             if run.metrics.exists():
                 run.log(f"{run.path}: finished already, nothing to resume")
                 run.checkpoint.unlink(missing_ok=True)
@@ -70,7 +75,7 @@ def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
     given, config = config, at_found_rate(config, run)
     finder_seconds = time.monotonic() - started
     context = runtime.start(config.device, config.precision, config.threads, config.seed)
-    splits = load_splits(config, run.log)
+    splits = load_splits(config, run.log, run.splits)
     images = splits["train"]
     step, loader = prepare(config, images, context)
     record = environment(**context.describe(), data_sha256=digest(*splits.values()))
@@ -84,7 +89,7 @@ def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
 
     whitening_seconds = whiten(step.model, loader)
     plan = Plan(config.epochs, config.peak_lr, config.schedule, config.augment, config.seed, config.checkpoint_seconds)
-    val_loader = Loader(splits.get("val", splits["test"]), loader.normalisation, EVALUATION_BATCH, context.device)
+    val_loader = Loader(splits["val" if "val" in splits else "test"], loader.normalisation, EVALUATION_BATCH, context.device)
 
     sizes = {name: len(part) for name, part in splits.items()}
     run.log(training_header(str(run.path), config, context.describe(), sizes))
@@ -97,20 +102,24 @@ def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
     run.log(RULE)
 
     # the last epoch's weights are the result: test data has chosen nothing
-    trained = TrainedModel(step.model, images.classes, loader.normalisation, context, None, images.image_shape)
+    trained = TrainedModel(
+        step.model, images.classes, loader.normalisation, context, None, images.image_shape, config.data.resize
+    )
     evaluated = {name: part for name, part in splits.items() if name != "train"}
     figures, temperature = _evaluate(trained, evaluated, config.tta, run)
     facts = {
         "model": asdict(config.model),
         "classes": images.classes,
         "image_shape": images.image_shape,
+        "resize": config.data.resize,
         "mean": loader.normalisation.mean,
         "std": loader.normalisation.std,
         "temperature": temperature,
         "commit": record["commit"],
     }
     write_atomic(run.weights, weights_to_bytes(step.model, facts))
-    keep_evidence(config, run, splits, step.model, loader.normalisation, read_arrays(run.predictions)["test_logits"])
+    logits = read_arrays(run.predictions)[f"{judged_split(splits)}_logits"]
+    keep_evidence(config, run, splits, step.model, loader.normalisation, logits)
     seconds = whitening_seconds + sum(row["train_seconds"] for row in rows)
     metrics = {
         **figures,
@@ -141,7 +150,9 @@ def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder)
         temperature = fit_temperature(held_out["logits"], held_out["labels"])
         figures["calibration_at_temperature"] = calibration(held_out["logits"], held_out["labels"], temperature)
         trained = replace(trained, temperature=temperature)
-    assessed["test"] = trained.assess(splits["test"], tta)
+    if "test" in splits:
+        assessed["test"] = trained.assess(splits["test"], tta)
+        note_test_reading(run, "train", assessed["test"][1])
     arrays = {f"{name}_{key}": values for name, (found, _) in assessed.items() for key, values in found.items()}
     write_arrays(run.predictions, **arrays)
     rows = [

@@ -2,14 +2,20 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from sprintnet.config import Config
 from sprintnet.data import sources
-from sprintnet.data.dataset import ImageDataset, channel_statistics, hold_out
+from sprintnet.data.dataset import ImageDataset, channel_statistics
 from sprintnet.data.loader import Loader, Normalisation
+from sprintnet.data.own import load_own
+from sprintnet.data.partition import partition
+from sprintnet.data.settings import DataSettings
+from sprintnet.data.splits import Splits, draw, read_splits, without_duplicates, write_splits
 from sprintnet.errors import SettingsError
 from sprintnet.models.build import build_model, check_resolution
 from sprintnet.models.sprintnet import SprintNet
@@ -18,22 +24,46 @@ from sprintnet.training.optim import build_optimizer
 from sprintnet.training.step import Step
 
 WHITENING_IMAGES = 5000
-SPLIT_SEED = 0
-"""Draws the held-out images: the same ones in runs of other seeds, so that a study's runs share their data."""
-
-Splits = dict[str, ImageDataset]
-"""The data of a run: train and test, and val where a part of the training set is held out."""
 
 
-def load_splits(config: Config, log: Callable[[str], None] = print) -> Splits:
-    """Returns the data of these settings; raises DataError where it cannot be had, SettingsError for an empty hold-out."""
-    train, test = sources.load(config.data.name, config.data.source, log)
-    if not config.data.val:
-        return {"train": train, "test": test}
-    kept, held_out = hold_out(train, config.data.val, SPLIT_SEED)
-    if not len(held_out):
-        raise SettingsError(f"data.val={config.data.val:g}: less than one image a class; hold out a larger share, or none (0)")
-    return {"train": kept, "val": held_out, "test": test}
+def load_splits(config: Config, log: Callable[[str], None] = print, kept: Path | None = None, test: bool = False) -> Splits:
+    """Returns the data of these settings: train, val where a part is held out, test.
+
+    One's own pictures come without their test set unless `test` asks for it: a run is not to see it. `kept` is the file of
+    splits, which is read where it is there (of one's own pictures), and else written. Raises DataError where data cannot be
+    had, SettingsError for an empty hold-out.
+    """
+    data = config.data
+    if data.name in sources.NAMES:
+        splits = _named(data, log)
+    else:
+        own = load_own(data)
+        if kept and kept.exists():
+            splits = read_splits(kept, own.images)
+        else:
+            for note in own.notes:
+                log(f"data: {note}")
+            splits = partition(own, data, log)
+    if kept and not kept.exists():
+        write_splits(kept, splits)
+    if data.name not in sources.NAMES and not test:
+        splits.pop("test", None)
+    return splits
+
+
+def _named(data: DataSettings, log: Callable[[str], None]) -> Splits:
+    train, test = sources.load(data.name, data.source, log)
+    if not data.val:
+        splits = {"train": train, "test": test}
+    else:
+        chosen = draw(train.labels, data.val)
+        if not chosen.any():
+            raise SettingsError(f"data.val={data.val:g}: less than one image a class; hold out a larger share, or none (0)")
+        splits = {"train": train.take(np.flatnonzero(~chosen)), "val": train.take(np.flatnonzero(chosen)), "test": test}
+    if data.dedupe:
+        splits, left_out = without_duplicates(splits)
+        log(f"data: {sum(left_out.values()):,} duplicates left out (data.dedupe)")
+    return splits
 
 
 def prepare(config: Config, images: ImageDataset, context: Runtime) -> tuple[Step, Loader]:
@@ -51,7 +81,7 @@ def prepare(config: Config, images: ImageDataset, context: Runtime) -> tuple[Ste
     check_resolution(config.model, images.image_shape, min(config.schedule.resolution))
     model = on_device(build_model(config.model, len(images.classes), images.image_shape), context)
     optimizer = build_optimizer(model, config.optim.scaled_to(config.batch_size), config.muon)
-    loader = Loader(images, Normalisation(*channel_statistics(images.images)), config.batch_size, context.device)
+    loader = Loader(images, Normalisation(*channel_statistics(images)), config.batch_size, context.device)
     return Step(model, optimizer, context, config.label_smoothing, config.l1), loader
 
 

@@ -62,6 +62,16 @@ class RunFolder:
         return self.path / "predictions.csv"
 
     @property
+    def splits(self) -> Path:
+        """Which image was for training, for validation, for testing (CSV)."""
+        return self.path / "splits.csv"
+
+    @property
+    def test_readings(self) -> Path:
+        """When the test set was looked at, and what was seen (CSV)."""
+        return self.path / "test_readings.csv"
+
+    @property
     def lr_finder(self) -> Path:
         """The curves of the learning-rate finder and what they suggest (JSON)."""
         return self.path / "lr_finder.json"
@@ -231,6 +241,23 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(path, text.getvalue())
+
+
+def note_test_reading(run: RunFolder, by: str, figures: Mapping[str, Any]) -> None:
+    """Adds a row to the run's test_readings.csv: when, by which command, how many images, how many of them right."""
+    rows: list[Mapping[str, Any]] = [*read_rows(run.test_readings)] if run.test_readings.exists() else []
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    write_rows(
+        run.test_readings, [*rows, {"time": now, "by": by, "images": figures["images"], "accuracy": figures["accuracy"]}]
+    )
+
+
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+
+
+def judged_split(by_split: Mapping[str, Any]) -> str:
+    """Returns by which split a run is judged: test, or val where its own test set is not to be looked at."""
+    return "test" if "test" in by_split else "val"
 
 
 def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

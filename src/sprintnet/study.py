@@ -13,7 +13,7 @@ from sprintnet import pipeline
 from sprintnet.config import Config, differences, load_config
 from sprintnet.errors import SettingsError
 from sprintnet.machine import environment
-from sprintnet.run import RunFolder, read_json, write_atomic, write_json
+from sprintnet.run import RunFolder, judged_split, read_json, write_atomic, write_json
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -23,15 +23,15 @@ BELONGING = ("commit", "data_sha256", "precision")
 """What the runs of one mean must share, besides their settings."""
 
 FIGURES = {
-    "accuracy": ("test", "accuracy"),
-    "accuracy, six views": ("test", "tta", "accuracy"),
-    "cross-entropy": ("test", "cross_entropy"),
-    "ECE": ("test", "calibration", "ece"),
-    "ECE at temperature": ("test", "calibration_at_temperature", "ece"),
+    "accuracy": ("judged", "accuracy"),
+    "accuracy, six views": ("judged", "tta", "accuracy"),
+    "cross-entropy": ("judged", "cross_entropy"),
+    "ECE": ("judged", "calibration", "ece"),
+    "ECE at temperature": ("judged", "calibration_at_temperature", "ece"),
     "temperature": ("temperature",),
     "training seconds": ("train_seconds",),
 }
-"""What is compared between runs: a label -> where metrics.json has it."""
+"""What is compared between runs: a label -> where metrics.json has it; `judged` stands for the split that judges the run."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def figures(runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
         for metrics in runs:
             value: Any = metrics
             for key in path:
-                value = value.get(key) if value else None
+                value = value.get(judged_split(metrics) if key == "judged" else key) if value else None
             values.append(value)
         if None not in values:
             found[label] = values

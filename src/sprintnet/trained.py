@@ -40,6 +40,8 @@ class TrainedModel:
     """What logits are divided by for calibrated probabilities; None where no held-out images were there to fit it."""
     image_shape: tuple[int, int, int]
     """Height, width, channels."""
+    resize: str = "stretch"
+    """How pictures of another shape are brought to it (images.POLICIES)."""
 
     def evaluate(self, dataset: ImageDataset) -> tuple[Floats, Ints, dict[str, Any]]:
         """Returns logits (N, K), labels (N,) and the figures of a data set; raises SettingsError if its classes are others."""
@@ -112,4 +114,5 @@ def _open(weights: Path, context: Runtime) -> TrainedModel:
     with consistent(RunFolder(weights.parent)):
         normalisation = Normalisation(tuple(facts["mean"]), tuple(facts["std"]))
         classes, shape, temperature = tuple(facts["classes"]), tuple(facts["image_shape"]), facts["temperature"]
-    return TrainedModel(on_device(model, context), classes, normalisation, context, temperature, shape)
+        resize = facts.get("resize", "stretch")  # runs from before other policies have none
+    return TrainedModel(on_device(model, context), classes, normalisation, context, temperature, shape, resize)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sprintnet.arguments import check_folder_of, overrides_in, recipe_and_overrides, refuse
+from sprintnet.arguments import DEFAULT_RECIPE, check_folder_of, overrides_in, recipe_and_overrides, refuse
 from sprintnet.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ MOST_EXPLAINED = 64
 def train(options: argparse.Namespace, words: list[str]) -> None:
     """Trains a recipe into a new run folder, or resumes one."""
     recipe, overrides = recipe_and_overrides(words)
+    overrides += [f"data.name={options.data}"] * bool(options.data) + ["data.dedupe=true"] * options.dedupe
     if options.help:
         _train_help(options, recipe)
         return
@@ -49,7 +50,7 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
     """Evaluates a finished run on one of its splits."""
     overrides = overrides_in(words)
     check_folder_of(options.output)
-    from sprintnet.run import open_run, read_json, write_rows
+    from sprintnet.run import note_test_reading, open_run, read_json, write_rows
 
     run = open_run(options.folder)
 
@@ -60,7 +61,7 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.trained import load_run
 
     trained, config = load_run(options.folder, overrides)
-    splits = load_splits(config)
+    splits = load_splits(config, kept=run.splits if run.splits.exists() else None, test=options.split == "test")
     if options.split not in splits:
         raise SettingsError(
             f"--split {options.split}: this run has {', '.join(splits)}; one that is trained with data.val=0.1 holds a part out"
@@ -71,6 +72,8 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
             "could count as held out; restore the data, and leave out overrides of data"
         )
     found, figures = trained.assess(splits[options.split], config.tta)
+    if options.split == "test":
+        note_test_reading(run, "val --split test", figures)
     print(f"{options.folder}: {options.split}, {figures['images']:,} images")
     print(*evaluation_lines(figures), sep="\n")
     if options.output:
@@ -217,7 +220,7 @@ def summary(options: argparse.Namespace, words: list[str]) -> None:
     """Prints a recipe's layer table, then its learning rate and momentum epoch by epoch."""
     recipe, overrides = recipe_and_overrides(words)
     from sprintnet.config import load_config
-    from sprintnet.data.sources import classes_and_image_shape
+    from sprintnet.data.own import classes_and_image_shape
 
     config = load_config(recipe, overrides)
 
@@ -225,7 +228,7 @@ def summary(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.models.summary import layer_table
     from sprintnet.training.schedule import learning_rates
 
-    classes, image_shape = classes_and_image_shape(config.data.name)
+    classes, image_shape = classes_and_image_shape(config.data)
     print(layer_table(build_model(config.model, len(classes), image_shape), image_shape))
     print("| Epoch | LR       | Momentum |\n-------------------------------")
     for epoch, lr in enumerate(learning_rates(config.schedule, config.epochs, config.peak_lr), 1):
@@ -241,6 +244,27 @@ def fetch(options: argparse.Namespace, words: list[str]) -> None:
     print(
         f"{options.dataset}: {len(files)} files, {sum(map(len, files.values())):,} bytes, in {cache_folder() / options.dataset}"
     )
+
+
+def check(options: argparse.Namespace, words: list[str]) -> None:
+    """Looks for all that is wrong with a data set, and says what there is."""
+    overrides = overrides_in(words)
+    check_folder_of(options.output)
+    from sprintnet.config import load_config
+    from sprintnet.data import check as checking
+    from sprintnet.errors import DataError
+    from sprintnet.reporting.checking import checked_lines
+    from sprintnet.run import write_rows
+
+    settings = load_config(DEFAULT_RECIPE, [f"data.name={options.data}", *overrides]).data
+    found = checking.check(settings)
+    rows = [problem._asdict() for problem in found.problems]
+    print(*checked_lines(options.data, found.classes, found.counts, found.kinds, found.notes, rows), sep="\n")
+    if options.output:
+        write_rows(Path(options.output), rows)
+        print(f"\na row a problem: {options.output}")
+    if wrong := sum(row["grade"] != "note" for row in rows):
+        raise DataError(f"{options.data}: {wrong:,} problem{'s' if wrong > 1 else ''}, as listed, to mend before training")
 
 
 def recipes(options: argparse.Namespace, words: list[str]) -> None:
@@ -265,7 +289,7 @@ def _explain_and_report(run: "RunFolder") -> None:
 def _config(recipe: str, overrides: list[str]) -> "Config":
     """Returns the settings of a recipe whose data can be had."""
     from sprintnet.config import load_config
-    from sprintnet.data.sources import require
+    from sprintnet.data.own import require
 
     config = load_config(recipe, overrides)
     require(config.data.name)

@@ -20,7 +20,7 @@ def dataset() -> ImageDataset:
 
 
 def loader(dataset: ImageDataset, batch_size: int = 10) -> Loader:
-    return Loader(dataset, Normalisation(*channel_statistics(dataset.images)), batch_size, CPU)
+    return Loader(dataset, Normalisation(*channel_statistics(dataset)), batch_size, CPU)
 
 
 def joined(batches: object) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,12 +11,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from sprintnet.data.folder import read_folder
 from torch.nn import functional as F
 
 import sprintnet as package
 from conftest import SAMPLE, Command
 from sprintnet.config import load_config
-from sprintnet.data.folder import read_folder
 from sprintnet.deploy import export as module
 from sprintnet.deploy.export import export
 from sprintnet.deploy.graph import build_graph
@@ -100,7 +100,7 @@ def test_a_file_holds_everything_and_tells_nothing_of_its_maker(exported: dict[s
     assert facts["classes"] == list(TEST.classes)
     assert facts["preprocessing"]["image_shape"] == [32, 32, 3]
     assert facts["preprocessing"]["temperature"] == metrics["temperature"]
-    assert facts["metrics"]["accuracy"] == metrics["test"]["accuracy"]
+    assert facts["metrics"]["accuracy"] == metrics["val"]["accuracy"]
     (tmp_path / "recipe.toml").write_text(facts["recipe"])
     expected = load_config(run.config, ["data.name=sample"])
     assert load_config(tmp_path / "recipe.toml") == expected
@@ -139,7 +139,7 @@ def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder]) -> None
     assert names == {"README.md", "model.onnx", "model.safetensors", "parity.json", "samples"}
     _, head, body = (folder / "README.md").read_text().split("---\n", 2)
     card = yaml.safe_load(head)
-    accuracy = read_json(exported["davidnet"].metrics)["test"]["accuracy"]
+    accuracy = read_json(exported["davidnet"].metrics)["val"]["accuracy"]
     assert card["library_name"] == "sprintnet"
     assert card["model-index"][0]["results"][0]["metrics"] == [{"type": "accuracy", "value": accuracy}]
     assert f"It answers {accuracy:.2%} of 100 test images right" in body

@@ -63,7 +63,7 @@ def page(run: RunFolder, browser: Browser) -> Iterator[Page]:
 
 
 def test_the_headline_is_what_the_metrics_say(run: RunFolder, page: Page) -> None:
-    test = read_json(run.metrics)["test"]
+    test = read_json(run.metrics)["val"]
     tiles = page.locator(".tiles dd").all_inner_texts()
     assert tiles[0].startswith(f"{test['accuracy']:.2%}")
     assert tiles[1].startswith(f"{test['tta']['accuracy']:.2%}")
@@ -75,7 +75,7 @@ def test_a_cell_opens_the_pictures_behind_it(run: RunFolder, page: Page) -> None
     cell = page.locator(".confusion button").first
     count = int(cell.inner_text())
     wrong = int(page.locator("#count").inner_text().split()[2])
-    assert wrong == sum(row["true"] != row["predicted"] for row in read_rows(run.prediction_table) if row["split"] == "test")
+    assert wrong == sum(row["true"] != row["predicted"] for row in read_rows(run.prediction_table) if row["split"] == "val")
     assert f"show {count} pictures" in str(cell.get_attribute("aria-label"))
     cell.focus()
     page.keyboard.press("Enter")
@@ -107,7 +107,7 @@ def test_more_pictures_come_on_demand_and_sorting_keeps_them_all(page: Page) -> 
 
 
 def test_class_names_with_markup_newlines_and_no_text_are_inert(run: RunFolder, page: Page) -> None:
-    names = list(read_json(run.metrics)["test"]["classes"])
+    names = list(read_json(run.metrics)["val"]["classes"])
     assert len(names) == 10
     shown = page.locator("#classes tbody th").all_text_contents()
     assert shown == names
@@ -132,7 +132,7 @@ def test_the_page_stays_small_with_many_and_large_pictures(run: RunFolder, tmp_p
     shutil.copytree(run.path, copy.path)
     evidence = read_arrays(copy.evidence)
     noise = np.random.default_rng(0).integers(0, 256, (1000, 160, 160, 3), np.uint8)
-    rows = [row for row in read_rows(copy.prediction_table) if row["split"] == "test"]
+    rows = [row for row in read_rows(copy.prediction_table) if row["split"] == "val"]
     wrong = next(row for row in rows if row["true"] != row["predicted"])
     write_rows(copy.prediction_table, [{**wrong, "index": index} for index in range(1000)])
     write_arrays(copy.evidence, **{**evidence, "wrong_images": noise, "wrong_index": np.arange(1000)})
@@ -285,7 +285,7 @@ def test_maps_of_a_named_class_are_kept_with_what_was_asked(run: RunFolder, spri
 def test_val_says_what_the_run_says_and_writes_a_row_an_image(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
     done = sprintnet("val", str(run.path), "--output", "rows.csv")
     assert done.returncode == 0, done.stderr
-    test = read_json(run.metrics)["test"]
+    test = read_json(run.metrics)["val"]
     for text in (
         f"{test['accuracy']:.2%}",
         f"{test['tta']['accuracy']:.2%}",
@@ -297,7 +297,7 @@ def test_val_says_what_the_run_says_and_writes_a_row_an_image(run: RunFolder, sp
     assert re.search(r"^two lines \$\\frac\{\$ +10 ", done.stdout, re.MULTILINE)
     rows = read_rows(tmp_path / "rows.csv")
     assert all(Path(row["file"]).is_file() for row in rows if "byte" not in row["true"])
-    kept = [row for row in read_rows(run.prediction_table) if row["split"] == "test"]
+    kept = [row for row in read_rows(run.prediction_table) if row["split"] == "val"]
     assert [row["predicted"] for row in rows] == [row["predicted"] for row in kept]
 
 

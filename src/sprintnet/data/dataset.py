@@ -1,70 +1,101 @@
-"""ImageDataset: uint8 images, labels and class names in memory; splits and statistics of them."""
+"""ImageDataset: uint8 images, labels and class names; statistics of them, and their digest."""
 
 import hashlib
+import mmap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.int64] | npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.int64]
+
+BLOCK = 500
+"""Images read at a time where all are: 500 * 255**2 fits into 32 bits."""
 
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images uint8 (N, H, W, C), labels int64 (N,) below K, K class names; the N files they come from, if from files."""
+    """Images uint8 (M, H, W, C), of which those at `rows` (N,) belong here, in this order (None: all of them).
 
-    images: Images
+    Labels int64 (N,) below K, K class names; the N files that the images come from, if from files. Where images may have
+    several labels, or none, these are marks 0 or 1, uint8 (N, K).
+    """
+
+    store: Images
+    """In memory, or mapped from a file (`store.py`): never copied as a whole then."""
     labels: Labels
     classes: tuple[str, ...]
-    files: tuple[str, ...] | None = None
+    files: Sequence[str] | None = None
+    rows: Rows | None = None
 
     def __post_init__(self) -> None:
-        assert self.images.dtype == np.uint8 and self.images.ndim == 4
-        assert self.labels.dtype == np.int64 and self.labels.shape == (len(self.images),)
-        assert self.files is None or len(self.files) == len(self.images)
-        assert len(self.labels) == 0 or 0 <= self.labels.min() <= self.labels.max() < len(self.classes)
+        assert self.store.dtype == np.uint8 and self.store.ndim == 4
+        assert len(self.labels) == len(self.store if self.rows is None else self.rows)
+        assert self.files is None or len(self.files) == len(self.labels)
+        if self.multi_label:
+            assert (
+                self.labels.dtype == np.uint8 and self.labels.shape[1] == len(self.classes) and self.labels.max(initial=0) <= 1
+            )
+        else:
+            assert self.labels.dtype == np.int64
+            assert len(self.labels) == 0 or 0 <= self.labels.min() <= self.labels.max() < len(self.classes)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
+    def multi_label(self) -> bool:
+        """Whether images may have several labels, or none."""
+        return self.labels.ndim == 2
+
+    @property
+    def images(self) -> Images:
+        """The images (N, H, W, C), in memory."""
+        return self.store if self.rows is None else self.store[self.rows]
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width, channels."""
-        height, width, channels = self.images.shape[1:]
+        height, width, channels = self.store.shape[1:]
         return height, width, channels
 
-    def take(self, indices: npt.NDArray[np.int64]) -> "ImageDataset":
-        """Returns the images at these indices, in their order."""
+    def take(self, indices: Rows) -> "ImageDataset":
+        """Returns the images at these indices, in their order; no pixel is copied."""
         files = None if self.files is None else tuple(self.files[index] for index in indices)
-        return replace(self, images=self.images[indices], labels=self.labels[indices], files=files)
+        rows = indices if self.rows is None else self.rows[indices]
+        return replace(self, labels=self.labels[indices], files=files, rows=rows)
+
+    def blocks(self) -> Iterator[Images]:
+        """Yields the images in order, a few hundred at a time."""
+        for start in range(0, len(self), BLOCK):
+            part = slice(start, start + BLOCK)
+            yield np.ascontiguousarray(self.store[part if self.rows is None else self.rows[part]])
+            release(self.store)
 
 
-def hold_out(dataset: ImageDataset, share: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
-    """Returns (kept, held out): the share of each class, rounded, drawn by the seed; both keep the data set's order."""
-    generator = np.random.default_rng(seed)
-    held = np.zeros(len(dataset), dtype=bool)
-    for label in range(len(dataset.classes)):
-        members = np.flatnonzero(dataset.labels == label)
-        held[generator.permutation(members)[: round(share * len(members))]] = True
-    return dataset.take(np.flatnonzero(~held)), dataset.take(np.flatnonzero(held))
+def release(images: Images) -> None:
+    """Gives back the memory of the pages that were read of images mapped from a file; those in memory stay."""
+    if isinstance(images, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+        images._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
-def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(dataset: ImageDataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns the mean and standard deviation of each channel, on pixel values scaled to 0..1.
 
     The sums are whole numbers, so neither depends on the order of the images.
     """
-    pixels = images.reshape(len(images), -1)
-    total = np.zeros(pixels.shape[1], np.uint64)
-    squares = np.zeros(pixels.shape[1], np.uint64)
-    for start in range(0, len(pixels), 500):  # summed along images: 20 times as fast as along channels; 500 * 255**2 < 2**32
-        block = pixels[start : start + 500].astype(np.uint32)
+    height, width, channels = dataset.image_shape
+    total, squares = np.zeros((2, height * width * channels), np.uint64)
+    for images in dataset.blocks():  # summed along images: 20 times as fast as along channels
+        block = images.reshape(len(images), -1).astype(np.uint32)
         total += block.sum(axis=0, dtype=np.uint32)
         squares += (block * block).sum(axis=0, dtype=np.uint32)
-    count = len(images) * images.shape[1] * images.shape[2]
-    mean = total.reshape(-1, images.shape[3]).sum(axis=0) / count
-    variance = squares.reshape(-1, images.shape[3]).sum(axis=0) / count - mean**2
+    count = len(dataset) * height * width
+    mean = total.reshape(-1, channels).sum(axis=0) / count
+    variance = squares.reshape(-1, channels).sum(axis=0) / count - mean**2
     deviation = np.where(variance > 0, np.sqrt(np.maximum(variance, 0)), 255)  # a constant channel has no spread to divide by
     return tuple((mean / 255).tolist()), tuple((deviation / 255).tolist())
 
@@ -73,7 +104,8 @@ def digest(*datasets: ImageDataset) -> str:
     """Returns the SHA-256 of images, labels and class names: two runs with equal digests saw equal data."""
     sha256 = hashlib.sha256()
     for dataset in datasets:
-        sha256.update(repr((dataset.images.shape, dataset.classes)).encode())
-        sha256.update(np.ascontiguousarray(dataset.images).data)
+        sha256.update(repr(((len(dataset), *dataset.image_shape), dataset.classes)).encode())
+        for images in dataset.blocks():
+            sha256.update(images.data)
         sha256.update(dataset.labels.astype("<i8").data)
     return sha256.hexdigest()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sprintnet.data.augment import augment, draw
-from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.dataset import ImageDataset, release
 from sprintnet.data.settings import AugmentSettings
 
 Batch = tuple[Tensor, Tensor]
@@ -25,11 +25,18 @@ class Normalisation:
 
 
 class Loader:
-    """The images of a data set as uint8 on the device, handed out in as few normalised batches as can be, evenly filled."""
+    """The images of a data set as uint8, handed out on the device in as few normalised batches as can be, evenly filled.
+
+    They lie on the device; but on a CPU, images mapped from a file stay there, and each batch is read anew.
+    """
 
     def __init__(self, dataset: ImageDataset, normalisation: Normalisation, batch_size: int, device: torch.device):
-        self.images = torch.from_numpy(dataset.images).to(device)
+        self.store = dataset.store if device.type == "cpu" else dataset.images
+        self.images = torch.from_numpy(self.store).to(device)
+        rows = dataset.rows if device.type == "cpu" else None
+        self.rows = None if rows is None else torch.from_numpy(rows)
         self.labels = torch.from_numpy(dataset.labels).to(device)
+        self.device = device
         self.normalisation = normalisation
         self.batch_size = batch_size
         # (pixel / 255 - mean) / std, as one multiplication and one addition
@@ -44,21 +51,21 @@ class Loader:
         """Yields every image once, unvaried, in the data set's order."""
         for batch in range(len(self)):
             part = self._part(batch)
-            yield self._normalise(self.images[part]), self.labels[part]
+            yield self._read(part), self.labels[part]
 
     def epoch(self, seed: int, epoch: int, settings: AugmentSettings, first_batch: int = 0) -> Iterator[Batch]:
         """Yields every image once, varied, in the order of (seed, epoch), from `first_batch` on."""
-        count, height, width = self.images.shape[:3]
+        count, (height, width) = len(self.labels), self.images.shape[1:3]
         generator = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
-        order = torch.randperm(count, generator=generator).to(self.images.device)
+        order = torch.randperm(count, generator=generator).to(self.device)
         draws = draw(count, height, width, settings, generator)
         if settings.alternate_flip:
             draws = replace(draws, flip=self._flipped(seed, epoch, settings.flip)[order.cpu()])
-        draws = draws.to(self.images.device)
+        draws = draws.to(self.device)
         for batch in range(first_batch, len(self)):
             part = self._part(batch)
             chosen = order[part]
-            images = augment(self._normalise(self.images[chosen]), draws[part], settings)
+            images = augment(self._read(chosen), draws[part], settings)
             yield images.contiguous(memory_format=torch.channels_last), self.labels[chosen]
 
     def endless(self, seed: int, settings: AugmentSettings) -> Iterator[Batch]:
@@ -68,7 +75,7 @@ class Loader:
 
     def first(self, count: int) -> Tensor:
         """Returns the first `count` images, or all if there are fewer, normalised and unvaried (N, C, H, W)."""
-        return self._normalise(self.images[:count])
+        return self._read(slice(count))
 
     def _part(self, batch: int) -> slice:
         # evenly: batch norm's running statistics hang on the last steps, which a rest of a few images would spoil
@@ -81,8 +88,11 @@ class Loader:
         drawn_once = torch.rand(len(self.labels), generator=generator) < share
         return drawn_once ^ (epoch % 2 == 1)
 
-    def _normalise(self, pixels: Tensor) -> Tensor:
-        return (pixels.float() * self._scale + self._offset).permute(0, 3, 1, 2)
+    def _read(self, part: slice | Tensor) -> Tensor:
+        pixels = self.images[part if self.rows is None else self.rows[part]]
+        normalised = (pixels.float() * self._scale + self._offset).permute(0, 3, 1, 2)
+        release(self.store)
+        return normalised
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

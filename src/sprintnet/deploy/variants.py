@@ -11,7 +11,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from sprintnet.data.dataset import Images
+from sprintnet.data.dataset import ImageDataset, Images
 
 CALIBRATION_IMAGES = 500
 CALIBRATION_BATCH = 100
@@ -28,7 +28,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     return half
 
 
-def to_int8(model: onnx.ModelProto, training_images: Images) -> onnx.ModelProto:
+def to_int8(model: onnx.ModelProto, training_images: ImageDataset) -> onnx.ModelProto:
     """Returns the model with 8-bit convolutions: scales per channel, ranges as the training images show them (static, QDQ)."""
     with tempfile.TemporaryDirectory() as work, contextlib.redirect_stdout(io.StringIO()):
         given, prepared, quantized = (Path(work) / name for name in ("given.onnx", "prepared.onnx", "quantized.onnx"))
@@ -48,10 +48,10 @@ def to_int8(model: onnx.ModelProto, training_images: Images) -> onnx.ModelProto:
         return onnx.load(quantized)
 
 
-def _spread(images: Images) -> Images:
+def _spread(images: ImageDataset) -> Images:
     """Returns images from all parts of a set, since a folder's go class by class."""
     count = min(CALIBRATION_IMAGES, len(images))
-    return images[np.linspace(0, len(images) - 1, count).astype(np.int64)]
+    return images.take(np.linspace(0, len(images) - 1, count).astype(np.int64)).images
 
 
 def _outside_features(graph: onnx.GraphProto) -> list[str]:

@@ -11,7 +11,7 @@ from sprintnet.errors import SettingsError
 from sprintnet.reporting.curves import accuracy_over_time
 from sprintnet.reporting.page import embedded, render
 from sprintnet.reporting.style import save
-from sprintnet.run import RunFolder, consistent, dotted, read_json, read_rows, write_atomic
+from sprintnet.run import RunFolder, consistent, dotted, judged_split, read_json, read_rows, write_atomic
 
 
 def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:
@@ -49,9 +49,9 @@ def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:
 def _figures(run: RunFolder) -> dict[str, str]:
     metrics = read_json(run.metrics)
     with consistent(run):
-        test = metrics["test"]
+        test = metrics[judged_split(metrics)]
         return {
-            "test accuracy": f"{test['accuracy']:.2%}",
+            "accuracy": f"{test['accuracy']:.2%}",
             "with six views": f"{test['tta']['accuracy']:.2%}" if "tta" in test else "-",
             "cross-entropy": f"{test['cross_entropy']:.4f}",
             "calibration error": f"{test['calibration']['ece']:.2%}",

@@ -14,7 +14,7 @@ from sprintnet.reporting.curves import accuracy_over_time, lr_sweeps, schedule_c
 from sprintnet.reporting.network import network_picture
 from sprintnet.reporting.pictures import augmented, grad_cam, wrong_answers
 from sprintnet.reporting.style import save
-from sprintnet.run import RunFolder, consistent, read_arrays, read_json, read_rows
+from sprintnet.run import RunFolder, consistent, judged_split, read_arrays, read_json, read_rows
 
 MOST_SHOWN = 32
 """Wrong answers in the figure; the report's gallery has more."""
@@ -63,7 +63,8 @@ def figures(run: RunFolder) -> dict[str, Callable[[], Figure]]:
         shown = [classes[label] for label in evidence["original_labels"]]
         found["train_batch0"] = partial(augmented, evidence["originals"], list(evidence["augmented"]), shown)
     if run.metrics.is_file():
-        test = read_json(run.metrics)["test"]
+        metrics = read_json(run.metrics)
+        test = metrics[judged_split(metrics)]
         names = list(test["classes"])
         confusion = np.array(test["confusion"])
         found["confusion_matrix"] = partial(confusion_matrix, confusion, names, normalised=False)
@@ -75,7 +76,7 @@ def figures(run: RunFolder) -> dict[str, Callable[[], Figure]]:
         found["reliability"] = partial(reliability, panels)
         found["coverage"] = partial(coverage, test["coverage"])
     if evidence and len(evidence["wrong_index"]) and run.prediction_table.is_file():
-        by_index = test_predictions(run)
+        by_index = judged_predictions(run)
         shown_rows = [by_index[int(index)] for index in evidence["wrong_index"][:MOST_SHOWN]]
         found["wrong"] = partial(wrong_answers, evidence["wrong_images"][:MOST_SHOWN], shown_rows)
     return {**found, **dict(_maps(run))}
@@ -89,6 +90,7 @@ def _maps(run: RunFolder) -> Iterator[tuple[str, Callable[[], Figure]]]:
             yield name, partial(grad_cam, explained["images"], maps, json.loads(str(explained["facts"]))["answers"])
 
 
-def test_predictions(run: RunFolder) -> dict[int, dict[str, str]]:
-    """Returns the rows of predictions.csv about test images, by index."""
-    return {int(row["index"]): row for row in read_rows(run.prediction_table) if row["split"] == "test"}
+def judged_predictions(run: RunFolder) -> dict[int, dict[str, str]]:
+    """Returns the rows of predictions.csv about the images that judge the run, by index."""
+    judged = judged_split(read_json(run.metrics))
+    return {int(row["index"]): row for row in read_rows(run.prediction_table) if row["split"] == judged}

@@ -9,12 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sprintnet.reporting.draw import draw, test_predictions
+from sprintnet.reporting.draw import draw, judged_predictions
 from sprintnet.reporting.evaluation import missing_score
 from sprintnet.reporting.page import embedded, picture, render
 from sprintnet.reporting.pictures import thumbnail
 from sprintnet.reporting.table import HEADS, table_cells
-from sprintnet.run import RunFolder, again, consistent, read_arrays, read_json, read_rows, write_atomic
+from sprintnet.run import (
+    SPLIT_NAMES,
+    RunFolder,
+    again,
+    consistent,
+    judged_split,
+    read_arrays,
+    read_json,
+    read_rows,
+    write_atomic,
+)
 
 PAGE_BYTES = 4_700_000
 """For pictures; a page stays below 5 MB."""
@@ -50,9 +60,10 @@ def write_report(run: RunFolder, page: Path | None = None) -> Path:
 
 def _wrong_answers(run: RunFolder, room: int) -> dict[str, Any]:
     """Returns the gallery, as many pictures as fit into so many bytes, and the confusion matrix that opens them."""
-    test = read_json(run.metrics)["test"]
+    metrics = read_json(run.metrics)
+    test = metrics[judged_split(metrics)]
     names = list(test["classes"])
-    gallery = _gallery(read_arrays(run.evidence), test_predictions(run), names, room)
+    gallery = _gallery(read_arrays(run.evidence), judged_predictions(run), names, room)
     pictures = Counter((picture["true"], picture["predicted"]) for picture in gallery)
     return {"gallery": gallery, "confusion": _confusion(np.array(test["confusion"]), names, pictures)}
 
@@ -60,7 +71,7 @@ def _wrong_answers(run: RunFolder, room: int) -> dict[str, Any]:
 def _contents(run: RunFolder) -> dict[str, Any]:
     metrics, environment = read_json(run.metrics), read_json(run.environment)
     commit = (environment["commit"] or "unknown")[:10]
-    test = metrics["test"]
+    test = metrics[judged_split(metrics)]
     network = read_json(run.network)
     return {
         "name": run.path.resolve().name,
@@ -82,9 +93,15 @@ def _contents(run: RunFolder) -> dict[str, Any]:
 
 
 def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    test = metrics["test"]
+    test = metrics[judged_split(metrics)]
     low, high = test["accuracy_interval"]
-    tiles = [_tile("test accuracy", f"{test['accuracy']:.2%}", f"95 % interval {low:.2%} to {high:.2%}")]
+    tiles = [
+        _tile(
+            f"{SPLIT_NAMES[judged_split(metrics)]} accuracy",
+            f"{test['accuracy']:.2%}",
+            f"95 % interval {low:.2%} to {high:.2%}",
+        )
+    ]
     if "tta" in test:
         again = test["tta"]
         tiles.append(_tile("with six views", f"{again['accuracy']:.2%}", f"{again['asked_again']:.0%} asked again"))

@@ -20,7 +20,7 @@ function say(text) {
 function introduce() {
   const { classes, metrics, bytes } = model;
   const names = classes.length <= 12 ? `: ${classes.join(", ")}` : "";
-  const right = metrics ? ` ${percent(metrics.accuracy)} right on ${metrics.images.toLocaleString("en")} test images.` : "";
+  const right = metrics ? ` ${percent(metrics.accuracy)} right on ${metrics.images.toLocaleString("en")} ${metrics.split ?? "test"} images.` : "";
   byId("facts").textContent = `It knows ${classes.length} classes${names}.${right}`;
   byId("model").textContent = `${model.model}, ${(bytes / 1e6).toFixed(1)} MB`;
   byId("privacy").textContent = privacy;

@@ -1,0 +1,220 @@
+"""Pictures of one's own, wherever they lie, become images of one size, mapped from the cache."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from sprintnet.data.dataset import ImageDataset, Images
+from sprintnet.data.duplicates import Duplicate, equal_pixels, find_duplicates
+from sprintnet.data.listing import Item, Listing, Problem, as_text, csv_rows, list_folder, list_table
+from sprintnet.data.settings import DataSettings
+from sprintnet.data.sources import NAMES, cache_folder, named_classes_and_image_shape
+from sprintnet.data.store import PART, Failures, forget_others, stored
+from sprintnet.errors import DataError
+from sprintnet.images import FORMATS, read_image
+from sprintnet.reporting.progress import track
+from sprintnet.run import write_atomic
+
+LARGEST_KEPT, USUAL_SIDE = 96, 64
+CHANNELS = {"grey": 1, "rgb": 3, "rgba": 4}
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+SUFFIXES = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
+ORIENTATION, ON_ITS_SIDE = 0x0112, 5
+"""The EXIF tag, and from which of its values on height and width change places."""
+READERS = {".csv": lambda path: list_table(path, csv_rows(path))}
+"""How a file is listed, by its suffix."""
+MOST_COMPARED = 100_000
+"""Images that are compared each with each, which takes about a minute."""
+SHOWN = 20
+"""Problems in a message; `sprintnet check` lists them all."""
+
+
+class Header(NamedTuple):
+    """What a picture's file says of itself."""
+
+    format: str
+    mode: str
+    height: int
+    width: int
+
+
+Headers = Sequence[Header | None]
+"""Of each picture; None where its file cannot be opened."""
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Images of one size, with the split and group that each was given, all that is wrong, and what was chosen."""
+
+    images: ImageDataset
+    split: tuple[str, ...]
+    """Of each image: train, val, test, or nothing where none is given."""
+    groups: tuple[str, ...] | None
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    """What was chosen and what was left out, a sentence each."""
+    headers: tuple[Header, ...]
+    """What each picture's file says of itself; of arrays nothing."""
+    place: Path
+    """The folder of the cache that holds what was found out about these images."""
+
+    def duplicates(self) -> list[Duplicate]:
+        """Returns the pairs of images that are there twice, found by the first call and kept; of very many, the equal ones."""
+        kept = self.place / f"duplicates-{len(self.images)}.json"
+        if not kept.is_file():
+            found = find_duplicates(self.images) if len(self.images) <= MOST_COMPARED else list(equal_pixels(self.images))
+            write_atomic(kept, json.dumps(found))
+        return [Duplicate(*pair) for pair in json.loads(kept.read_text("utf-8"))]
+
+
+def require(name: str) -> None:
+    """Raises DataError unless the name is a named data set's or that of something to read; looks no further."""
+    path = Path(name).expanduser()
+    if name not in NAMES and not path.is_dir() and not (path.suffix.lower() in READERS and path.is_file()):
+        kinds = ", ".join(READERS)
+        raise DataError(f"data.name={name}: neither a named data set ({', '.join(NAMES)}) nor a folder, nor a file {kinds}")
+
+
+def load_own(settings: DataSettings) -> OwnData:
+    """Returns one's own pictures, decoded by the first call and mapped from the cache after that.
+
+    Raises DataError with all that is wrong in one message; with `settings.skip` what can be left out is.
+    """
+    own = read_own(settings)
+    wrong = [problem for problem in own.problems if problem.grade == "stop" or (problem.grade == "skip" and not settings.skip)]
+    if wrong:
+        stop_for(settings.name, wrong)
+    return own
+
+
+def classes_and_image_shape(settings: DataSettings) -> tuple[tuple[str, ...], tuple[int, int, int]]:
+    """Returns the class names and (height, width, channels) of a data set; a named one need not be fetched for that."""
+    if settings.name in NAMES:
+        return named_classes_and_image_shape(settings.name)
+    images = load_own(settings).images
+    return images.classes, images.image_shape
+
+
+def read_own(settings: DataSettings) -> OwnData:
+    """Returns those of one's own pictures that can be decoded, with every problem; raises DataError where there is none."""
+    require(settings.name)
+    path = Path(settings.name).expanduser().absolute()
+    return _read_pictures(list_folder(path) if path.is_dir() else READERS[path.suffix.lower()](path), settings)
+
+
+def _read_pictures(listing: Listing, settings: DataSettings) -> OwnData:
+    place = cache_folder() / "pictures" / hashlib.sha256(os.fsencode(listing.source.resolve())).hexdigest()[:16] / listing.key
+    headers = _headers(listing, place)
+    if not any(headers):
+        none = Problem(as_text(listing.source), "no pictures", "holds no picture that can be opened", "stop")
+        stop_for(settings.name, [*listing.problems, none])
+    (height, width, channels), notes = chosen_shape([header for header in headers if header], settings)
+
+    def fill(images: Images, part: slice) -> Failures:
+        failures = {}
+        for index in range(part.start, part.stop):
+            item, shown = listing.items[index], as_text(listing.items[index].path)
+            try:
+                images[index] = read_image(listing.open(item), shown, channels, FORMATS, (height, width), settings.resize)
+            except DataError as error:
+                failures[index] = str(error).removeprefix(f"{shown}: ")
+        return failures
+
+    form = f"{height}x{width}x{channels}-{settings.resize}"
+    images, failures = stored(place / form, (len(headers), height, width, channels), fill)
+    forget_others(place)
+    broken = [Problem(as_text(listing.items[index].path), "unreadable", cause) for index, cause in sorted(failures.items())]
+    mislabelled = list(_mislabelled(listing, headers))
+    kept = np.array([index for index in range(len(headers)) if index not in failures], np.int64)
+    listing = replace(listing, items=tuple(listing.items[index] for index in kept))
+    problems = (*listing.problems, *broken, *listing.class_problems(), *mislabelled)
+    if left_out := sum(problem.grade == "skip" for problem in problems):
+        notes.append(f"{left_out:,} files or rows that cannot be used were left out (data.skip)")
+    files = tuple(as_text(item.path) for item in listing.items)
+    return OwnData(
+        ImageDataset(images, listing.labels(), listing.classes, files, None if len(kept) == len(images) else kept),
+        tuple(item.split for item in listing.items),
+        tuple(item.group or item.path for item in listing.items) if any(item.group for item in listing.items) else None,
+        problems,
+        tuple(notes),
+        tuple(header for index in kept if (header := headers[index])),
+        place / form,
+    )
+
+
+def chosen_shape(headers: Sequence[Header], settings: DataSettings) -> tuple[tuple[int, int, int], list[str]]:
+    """Returns height, width and channels of the images, from what the settings say and else from the pictures; and why."""
+    notes = []
+    sizes = Counter((header.height, header.width) for header in headers)
+    (height, width), _ = sizes.most_common(1)[0]
+    if settings.size:
+        height = width = settings.size
+    elif len(sizes) > 1 or max(height, width) > LARGEST_KEPT:
+        (low, high) = min(sizes), max(sizes)
+        met = (
+            f"of {len(sizes):,} sizes, {low[1]}x{low[0]} to {high[1]}x{high[0]}," if len(sizes) > 1 else f"of {width}x{height}"
+        )
+        height = width = USUAL_SIDE
+        notes.append(f"pictures {met} are brought to {width}x{height} ({settings.resize}; data.size and data.resize change it)")
+    if settings.channels != "auto":
+        channels = CHANNELS[settings.channels]
+    else:
+        channels = 1 if all(header.mode in GREY_MODES for header in headers) else 3
+    return (height, width, channels), notes
+
+
+def _headers(listing: Listing, place: Path) -> Headers:
+    """Returns what each picture's file says of itself, kept in a folder of the cache."""
+    kept = place / "headers.json"
+    if kept.is_file():
+        return [header and Header(*header) for header in json.loads(kept.read_text("utf-8"))]
+
+    def look(start: int) -> list[Header | None]:
+        return [_header(listing, item) for item in listing.items[start : start + PART]]
+
+    starts = range(0, len(listing.items), PART)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = track(pool.map(look, starts), len(starts), f"looking at {len(listing.items):,} pictures")
+        headers = [header for part in parts for header in part]
+    place.mkdir(parents=True, exist_ok=True)
+    write_atomic(kept, json.dumps(headers))
+    return headers
+
+
+def _header(listing: Listing, item: Item) -> Header | None:
+    try:
+        with Image.open(listing.open(item), formats=FORMATS) as image:
+            width, height = image.size
+            if "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= ON_ITS_SIDE:
+                width, height = height, width
+            return Header(image.format or "", image.mode, height, width)
+    except Exception:  # a damaged file can make its decoder raise anything; decoding says what
+        return None
+
+
+def _mislabelled(listing: Listing, headers: Headers) -> Iterator[Problem]:
+    for item, header in zip(listing.items, headers, strict=True):
+        suffix = Path(item.path).suffix.lower()
+        if header and suffix and suffix not in SUFFIXES[header.format]:
+            text = f"is a {header.format} by its content; it is read as that, rename it to {SUFFIXES[header.format][0]}"
+            yield Problem(as_text(item.path), "wrong suffix", text, "note")
+
+
+def stop_for(name: str, problems: Sequence[Problem]) -> None:
+    """Raises DataError that lists what is wrong."""
+    lines = [f"{len(problems):,} {'problems' if len(problems) > 1 else 'problem'}; nothing was started"]
+    lines += [f"  {problem}" for problem in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        lines.append(f"  and {len(problems) - SHOWN:,} more: sprintnet check {name}")
+    if all(problem.grade == "skip" for problem in problems):
+        lines.append("mend them, or leave these files out: data.skip=true")
+    raise DataError(f"data.name={name}: " + "\n".join(lines))

@@ -1,0 +1,116 @@
+"""Which images are for training, for validation and for testing: drawn once, written down, read again."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sprintnet.data.dataset import ImageDataset, Labels
+from sprintnet.data.duplicates import find_duplicates
+from sprintnet.errors import DataError
+from sprintnet.run import read_rows, write_rows
+
+Splits = dict[str, ImageDataset]
+"""The data of a run by name: train, and val and test where there are such."""
+
+SPLITS = ("train", "val", "test")
+SPLIT_SEED = 0
+"""Draws what is set aside: the same images in runs of other seeds, so that a study's runs share their data."""
+
+
+def draw(labels: Labels, share: float, groups: Sequence[str] | None = None, seed: int = SPLIT_SEED) -> npt.NDArray[np.bool_]:
+    """Returns which of N images are set aside (N,): the share of each class, rounded, drawn by the seed.
+
+    Images of one group of `groups` (N,) stay together. Groups, and images of several labels (N, K), come in an order drawn by
+    the seed; each is set aside where that brings the labels nearer to their shares.
+    """
+    generator = np.random.default_rng(seed)
+    chosen = np.zeros(len(labels), bool)
+    if groups is None and labels.ndim == 1:
+        for label in range(int(labels.max(initial=-1)) + 1):
+            members = np.flatnonzero(labels == label)
+            chosen[generator.permutation(members)[: round(share * len(members))]] = True
+        return chosen
+    unit = np.arange(len(labels)) if groups is None else np.unique(np.array(groups), return_inverse=True)[1]
+    counts = np.zeros((unit.max(initial=-1) + 1, labels.shape[1] if labels.ndim == 2 else labels.max(initial=-1) + 1))
+    np.add.at(counts, unit if labels.ndim == 2 else (unit, labels), labels if labels.ndim == 2 else 1)
+    missing = share * counts.sum(axis=0)
+    aside = np.zeros(len(counts), bool)
+    for index in generator.permutation(len(counts)):
+        left = missing - counts[index]
+        if (left**2).sum() < (missing**2).sum():
+            aside[index], missing = True, left
+    return np.asarray(aside[unit])
+
+
+def joined(count: int, groups: Sequence[str] | None, pairs: Iterable[tuple[int, int]]) -> Sequence[str] | None:
+    """Returns groups (N,) that hold the given ones and both images of each pair together; None where each image is its own."""
+    above = list(range(count))
+
+    def root(index: int) -> int:
+        while above[index] != index:
+            above[index] = index = above[above[index]]
+        return index
+
+    first: dict[str, int] = {}
+    same = [(index, first.setdefault(name, index)) for index, name in enumerate(groups or ())]
+    for a, b in [*same, *pairs]:
+        above[root(a)] = root(b)
+    found = [str(root(index)) for index in range(count)]
+    return found if len(set(found)) < count else None
+
+
+def without_duplicates(splits: Splits) -> tuple[Splits, dict[str, int]]:
+    """Returns the splits without training images that are in val or test too, and val images that are in test; and how many."""
+    found, left_out = dict(splits), {}
+    for name, others in (("train", ("val", "test")), ("val", ("test",))):
+        twice = {
+            pair.first
+            for other in others
+            if other in found and name in found
+            for pair in find_duplicates(found[name], found[other])
+        }
+        if twice:
+            found[name] = found[name].take(
+                np.array([index for index in range(len(found[name])) if index not in twice], np.int64)
+            )
+            left_out[name] = len(twice)
+    return found, left_out
+
+
+def write_splits(file: Path, splits: Splits) -> None:
+    """Writes a row an image: its path (of a named set: its number), label and split; a table that data.name can name."""
+    rows = []
+    for name, part in splits.items():
+        places = part.files or [str(row) for row in (range(len(part)) if part.rows is None else part.rows)]
+        labels = (
+            ["|".join(part.classes[index] for index in np.flatnonzero(marks)) for marks in part.labels]
+            if part.multi_label
+            else [part.classes[label] for label in part.labels]
+        )
+        rows += [{"path": path, "label": label, "split": name} for path, label in zip(places, labels, strict=True)]
+    write_rows(file, rows)
+
+
+def read_splits(file: Path, whole: ImageDataset) -> Splits:
+    """Returns the splits that a file names of a data set's images, which may have moved together; others are in none.
+
+    Raises DataError where images that it names are not there.
+    """
+    rows = read_rows(file)
+    number = {path: index for index, path in enumerate(_within(whole.files or ()))}
+    wanted = _within([row["path"] for row in rows])
+    if missing := [path for path in wanted if path not in number]:
+        raise DataError(f"{missing[0]}: is gone, with {len(missing) - 1:,} others of those in {file}; restore them")
+    named: Mapping[str, list[int]] = {name: [] for name in SPLITS}
+    for row, path in zip(rows, wanted, strict=True):
+        named[row["split"]].append(number[path])
+    return {name: whole.take(np.array(indices, np.int64)) for name, indices in named.items() if indices}
+
+
+def _within(paths: Sequence[str]) -> list[str]:
+    """Returns paths from the folder on that all of them are in."""
+    folder = os.path.commonpath(paths) if paths else ""
+    return [os.path.relpath(path, folder) for path in paths]

@@ -1,0 +1,84 @@
+"""The resize policies of `images.fitted` as ONNX operations, so that a file takes images of any size as training did."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+RESIZE = {
+    "stretch": "stretch to the network's size, bilinear, antialiased (as Pillow does)",
+    "letterbox": "shrink or enlarge to fit into the network's size, bilinear, antialiased (as Pillow does), black beside it",
+    "crop": "cut the middle out in the network's proportions, then its size, bilinear, antialiased (as Pillow does)",
+}
+
+Operation = tuple[str, list[str], str, dict[str, Any]]
+
+
+def _resized(source: str, size: str, result: str) -> list[Operation]:
+    return [
+        ("Concat", ["images_and_channels", size], f"{result}_shape", {"axis": 0}),
+        ("Resize", [source, "", "", f"{result}_shape"], result, {"mode": "linear", "antialias": 1}),
+    ]
+
+
+def _largest(one: str, other: str, turned: str, within: str) -> list[Operation]:
+    """Returns what makes `inner`, the largest of one shape's proportions within another: one * other // turned."""
+    return [
+        ("Shape", ["channels_first"], "given", {"start": 2, "end": 4}),
+        ("Gather", ["given", "turn"], "turned_given", {}),
+        ("Mul", [one, other], "product", {}),
+        ("Div", ["product", turned], "quotient", {}),
+        ("Max", ["quotient", "one"], "positive", {}),
+        ("Min", ["positive", within], "inner", {}),
+    ]
+
+
+RESIZE_STEPS: dict[str, list[Operation]] = {
+    "stretch": _resized("channels_first", "size", "pixels"),
+    "crop": [
+        *_largest("turned_given", "size", "turned_size", "given"),
+        ("Sub", ["given", "inner"], "beside", {}),
+        ("Div", ["beside", "two"], "before", {}),
+        ("Add", ["before", "inner"], "end", {}),
+        ("Slice", ["channels_first", "before", "end", "spatial"], "middle", {}),
+        *_resized("middle", "size", "pixels"),
+    ],
+    "letterbox": [
+        *_largest("given", "turned_size", "turned_given", "size"),
+        *_resized("channels_first", "inner", "fitted"),
+        ("Sub", ["size", "inner"], "beside", {}),
+        ("Div", ["beside", "two"], "before", {}),
+        ("Sub", ["beside", "before"], "after", {}),
+        ("Concat", ["none", "before", "none", "after"], "pads", {"axis": 0}),
+        ("Pad", ["fitted", "pads"], "pixels", {}),
+    ],
+}
+"""How each policy of `images.POLICIES` makes pixels of the network's size, as ONNX operations."""
+
+
+def resize_first(graph: onnx.GraphProto, image_shape: tuple[int, int, int], policy: str) -> None:
+    """Puts before the graph what makes pixels (N, C, height, width) of images (N, H, W, C), as `images.fitted` does."""
+    height, width, channels = image_shape
+    constants = {
+        "size": [height, width],
+        "turned_size": [width, height],
+        "turn": [1, 0],
+        "one": [1],
+        "two": [2],
+        "none": [0, 0],
+        "spatial": [2, 3],
+    }
+    steps: list[Operation] = [
+        ("Transpose", ["images"], "channels_first", {"perm": [0, 3, 1, 2]}),
+        ("Shape", ["channels_first"], "images_and_channels", {"start": 0, "end": 2}),
+        *RESIZE_STEPS[policy],
+    ]
+    nodes = [helper.make_node(kind, inputs, [output], **attributes) for kind, inputs, output, attributes in steps]
+    used = {name for node in nodes for name in node.input}
+    arrays = [numpy_helper.from_array(np.array(values, np.int64), name) for name, values in constants.items() if name in used]
+    rest = list(graph.node)
+    del graph.node[:], graph.input[:]
+    graph.initializer.extend(arrays)
+    graph.node.extend([*nodes, *rest])
+    graph.input.append(helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["N", "H", "W", channels]))

@@ -1,0 +1,263 @@
+"""Pictures of one's own: what lies in a folder or table becomes images, and all that is wrong comes in one message."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import SAMPLE
+from sprintnet.data import own
+from sprintnet.data.cifar10 import CLASSES
+from sprintnet.data.own import OwnData, load_own
+from sprintnet.data.settings import DataSettings
+from sprintnet.data.sources import load
+from sprintnet.errors import DataError, SprintNetError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    place = tmp_path_factory.mktemp("cache")
+    if not request.node.get_closest_marker("cifar10"):
+        monkeypatch.setenv("SPRINTNET_CACHE", str(place))
+    return place
+
+
+def write(path: Path, size: tuple[int, int] = (8, 8), colour: int = 0, mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, (colour, 0, 255) if mode == "RGB" else colour).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for part in ("train", "test"):
+        for label, name in enumerate(("cat", "dog")):
+            for index in range(3):
+                write(tmp_path / "data" / part / name / f"{index}.png", colour=10 * label + index)
+    return tmp_path / "data"
+
+
+def read(path: Path, **settings: object) -> OwnData:
+    return load_own(DataSettings(str(path), **settings))  # type: ignore[arg-type]
+
+
+def message(path: Path, **settings: object) -> str:
+    with pytest.raises(DataError) as caught:
+        read(path, **settings)
+    return str(caught.value)
+
+
+def test_the_sample_is_real_cifar10() -> None:
+    found = read(SAMPLE)
+    assert [found.split.count(name) for name in ("train", "val", "test", "")] == [200, 0, 100, 0]
+    assert found.images.classes == CLASSES
+    assert found.images.image_shape == (32, 32, 3)
+    assert np.bincount(found.images.labels).tolist() == [30] * 10
+    assert found.notes == ()
+
+
+@pytest.mark.cifar10
+def test_every_image_of_the_sample_is_in_cifar10() -> None:
+    sample = read(SAMPLE)
+    known = {image.tobytes(): label for part in load("cifar10") for image, label in zip(part.images, part.labels, strict=True)}
+    assert [known[image.tobytes()] for image in sample.images.images] == sample.images.labels.tolist()
+
+
+def test_images_come_in_order_of_split_class_and_name(folder: Path) -> None:
+    found = read(folder)
+    assert found.images.classes == ("cat", "dog")
+    assert found.images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
+    assert found.split == ("train",) * 6 + ("test",) * 6
+    assert own.classes_and_image_shape(DataSettings(str(folder))) == (("cat", "dog"), (8, 8, 3))
+
+
+def test_a_folder_of_classes_has_no_splits_yet(folder: Path) -> None:
+    found = read(folder / "train")
+    assert (found.split, found.images.labels.tolist()) == (("",) * 6, [0, 0, 0, 1, 1, 1])
+    assert found.images.files is not None
+    assert found.images.files[3] == str(folder / "train" / "dog" / "0.png")
+
+
+def test_a_table_says_label_split_and_group(folder: Path) -> None:
+    rows = ["path,label,split,group", "train/cat/0.png,cat,train,a", "train/dog/0.png,dog,,a", "test/cat/1.png,cat,test,"]
+    (folder / "table.csv").write_text("\n".join(rows))
+    found = read(folder / "table.csv")
+    assert found.images.images[:, 0, 0, 0].tolist() == [0, 10, 1]
+    assert found.images.labels.tolist() == [0, 1, 0]
+    assert found.split == ("train", "", "test")
+    assert found.groups is not None and found.groups[0] == found.groups[1] != found.groups[2]
+    (folder / "several.csv").write_text("path,label\ntrain/cat/0.png,cat|pet\ntrain/dog/0.png,dog")
+    found = read(folder / "several.csv")
+    assert found.images.classes == ("cat", "dog", "pet")
+    assert found.images.labels.tolist() == [[1, 0, 1], [0, 1, 0]]
+
+
+def test_what_is_wrong_with_a_table_is_named_by_row(folder: Path) -> None:
+    table = folder / "t.csv"
+    rows = [
+        "train/cat/0.png,cat,",
+        "gone.png,cat,",
+        "train/dog/0.png,,",
+        "train/dog/1.png,dog,later",
+        "train/dog/2.png,dog,test",
+    ]
+    table.write_text("\n".join(["path,label,split", *rows, rows[0]]))
+    said = message(table)
+    assert "5 problems" in said
+    assert f"{folder / 'gone.png'}: No such file or directory ({table}, row 2)" in said
+    assert f"{table}, row 3: has no label" in said
+    assert f"{table}, row 4: split later; write one of train, val, test" in said
+    assert f"{folder / 'train' / 'cat' / '0.png'}: stands in two rows" in said
+    assert "dog: is in no training image" in said
+    table.write_text("file,class\na.png,b")
+    assert "has the columns file, class; path and label are needed" in message(table)
+
+
+def test_pictures_of_many_sizes_are_brought_to_one_and_it_says_so(folder: Path) -> None:
+    write(folder / "train" / "cat" / "0.png", (200, 100), 9)
+    found = read(folder)
+    assert found.images.image_shape == (64, 64, 3)
+    assert found.notes == (
+        "pictures of 2 sizes, 8x8 to 200x100, are brought to 64x64 (stretch; data.size and data.resize change it)",
+    )
+    cropped = read(folder, size=16, resize="letterbox").images.images[0]
+    assert cropped.shape == (16, 16, 3)
+    assert cropped[:4].max() == cropped[12:].max() == 0  # twice as wide as high: a quarter above and below is black
+    assert (cropped[4:12] == (9, 0, 255)).all()
+
+
+def test_grey_pictures_stay_grey_and_others_may_be_asked_for(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name / "0.png", colour=7, mode="L")
+    assert read(tmp_path).images.images.shape == (2, 8, 8, 1)
+    assert read(tmp_path, channels="rgb").images.images[0, 0, 0].tolist() == [7, 7, 7]
+    assert read(tmp_path, channels="rgba").images.images[0, 0, 0].tolist() == [7, 7, 7, 255]
+    write(tmp_path / "b" / "1.png", colour=7)
+    assert read(tmp_path).images.image_shape == (8, 8, 3)
+
+
+def test_everything_that_a_real_folder_holds(folder: Path) -> None:
+    cat, dog = folder / "train" / "cat", folder / "train" / "dog"
+    for clutter in (cat / ".DS_Store", cat / "Thumbs.db", folder / ".hidden"):
+        clutter.touch()
+    (cat / "0.png").rename(cat / "0.PNG")
+    write(Path(os.fsdecode(os.fsencode(cat) + b"/caf\xe9.png")), colour=3)
+    write(cat / ("n" * 250 + ".png"), colour=4)
+    (dog / "link.png").symlink_to(cat / "1.png")
+    found = read(folder)
+    assert len(found.images) == 15
+    assert found.images.files is not None
+    assert any(file.endswith("caf\\xe9.png") for file in found.images.files)
+    bad = {
+        "zero.png": b"",
+        "truncated.png": (dog / "1.png").read_bytes()[:-30],
+        "text.jpg": b"no picture",
+        "bomb.png": (dog / "1.png").read_bytes().replace((8).to_bytes(4) * 2, (30_000).to_bytes(4) * 2),
+    }
+    for name, content in bad.items():
+        (dog / name).write_bytes(content)
+    (dog / "loop.png").symlink_to(dog / "loop.png")
+    (dog / "gone.png").symlink_to(dog / "nowhere.png")
+    (dog / "notes.txt").touch()
+    (dog / "more").mkdir()
+    (folder / "train" / "readme.md").touch()
+    said = message(folder)
+    for name in (*bad, "loop.png", "gone.png", "notes.txt", "more"):
+        assert f"{dog / name}: " in said
+    assert f"{folder / 'train' / 'readme.md'}: lies in no class" in said
+    assert "9 problems; nothing was started" in said
+    assert "leave these files out: data.skip=true" in said
+    found = read(folder, skip=True)
+    assert len(found.images) == len(found.split) == len(found.images.files or ()) == 15
+    assert found.notes[-1] == "9 files or rows that cannot be used were left out (data.skip)"
+    assert found.images.images.sum(axis=(1, 2, 3)).min() > 0  # none is the black that stands for what cannot be read
+
+
+def test_what_no_skipping_mends_stops(folder: Path, tmp_path: Path) -> None:
+    write(folder / "test" / "fox" / "0.png")
+    assert "fox: is in no training image" in message(folder, skip=True)
+    (folder / "test" / "fox" / "0.png").unlink()
+    assert "holds no picture; fill it, or remove it" in message(folder)
+    assert read(folder, skip=True).images.classes == ("cat", "dog")
+    assert "holds no picture that can be opened" in message(folder / "train" / "cat", skip=True)
+    assert f"{folder / 'one'}: its pictures are of 1 class" in message(
+        write(folder / "one" / "a" / "0.png").parents[1], skip=True
+    )
+    (folder / "train").rename(folder / "val")
+    assert "has val/ but no train/" in message(folder, skip=True)
+    (tmp_path / "none" / "a").mkdir(parents=True)
+    assert "holds no picture that can be opened" in message(tmp_path / "none", skip=True)
+    assert "neither a named data set (cifar10" in message(tmp_path / "nowhere")
+
+
+def test_a_suffix_that_lies_is_read_by_content_and_noted(folder: Path) -> None:
+    Image.new("RGB", (8, 8)).save(folder / "train" / "cat" / "really.png", format="JPEG")
+    problem = next(problem for problem in read(folder).problems)
+    assert (problem.kind, problem.grade) == ("wrong suffix", "note")
+    assert "is a JPEG by its content; it is read as that, rename it to .jpg" in problem.text
+
+
+def test_pictures_are_decoded_once_until_one_changes(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = read(folder).images.images
+    with monkeypatch.context() as patch:
+        patch.setattr(own, "read_image", lambda *_: pytest.fail("decoded again"))
+        patch.setattr(own, "_header", lambda *_: pytest.fail("looked at again"))
+        np.testing.assert_array_equal(read(folder).images.images, first)
+    write(folder / "train" / "cat" / "0.png", colour=99)
+    assert read(folder).images.images[0, 0, 0, 0] == 99
+    assert len(list((cache / "pictures").glob("*/*/*/images"))) == 1  # what is no longer so is gone
+
+
+KILLED = """
+import os, sys
+from sprintnet.data import own, store
+from sprintnet.data.settings import DataSettings
+store.PART = 4
+done = []
+def fill_and_die(*arguments, real=own.read_image, **options):
+    done.append(0)
+    if len(done) == 9:
+        os.kill(os.getpid(), 9)
+    return real(*arguments, **options)
+own.read_image = fill_and_die
+own.load_own(DataSettings(sys.argv[1]))
+"""
+
+
+def test_a_kill_while_decoding_costs_only_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert killed.returncode == -9
+    monkeypatch.setattr("sprintnet.data.store.PART", 4)
+    decoded = []
+    real = own.read_image
+    monkeypatch.setattr(own, "read_image", lambda *given: decoded.append(given) or real(*given))
+    assert read(folder).images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
+    assert 0 < len(decoded) < 12
+
+
+def test_two_processes_decode_once_and_agree(folder: Path) -> None:
+    code = "import sys; from sprintnet.data.own import *; print(load_own(DataSettings(sys.argv[1])).images.images.sum())"
+    both = [subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {process.communicate(timeout=60)[0] for process in both}
+    assert said == {f"{read(folder).images.images.sum()}\n"}
+
+
+def test_a_full_disk_is_a_message(folder: Path) -> None:
+    for index in range(40):
+        write(folder / "train" / "cat" / f"{index}.png", (64, 64), index)
+    code = "import sys; from sprintnet.data.own import *; load_own(DataSettings(sys.argv[1]))"
+    limited = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )  # fmt: skip
+    assert f"{SprintNetError.__name__}: " in limited.stderr
+    assert "no room for 1 MB" in limited.stderr
+    assert "SPRINTNET_CACHE" in limited.stderr
+    assert len(read(folder).images) == 49
