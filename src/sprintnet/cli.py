@@ -18,6 +18,8 @@ EXTRA_OF_MODULE = {
     "torch": "train",
     "safetensors": "train",
     "scipy": "study",
+    "datasets": "datasets",
+    "pyarrow": "datasets",
     "matplotlib": "train",
     "jinja2": "train",
     "tensorboardX": "track",

@@ -63,6 +63,15 @@ def read_image(
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
+def brought_to(pixels: npt.NDArray[np.uint8], shape: tuple[int, int, int], policy: str) -> npt.NDArray[np.uint8]:
+    """Returns pixels uint8 (H, W, C) in another shape (height, width, channels), as `read_image` would."""
+    if pixels.shape == shape:
+        return pixels
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    converted = (image if shape[2] == 4 else _opaque(image)).convert(MODES[shape[2]])
+    return np.asarray(fitted(converted, shape[:2], policy)).reshape(shape)
+
+
 def fitted(image: Image.Image, size: Size, policy: str) -> Image.Image:
     """Returns the image in a size, by one of POLICIES; bilinear and antialiased, in whole pixels, as in an exported file."""
     height, width = size

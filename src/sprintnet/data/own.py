@@ -13,25 +13,28 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from sprintnet.data.arrays import Archive
 from sprintnet.data.dataset import ImageDataset, Images
 from sprintnet.data.duplicates import Duplicate, equal_pixels, find_duplicates
 from sprintnet.data.listing import Item, Listing, Problem, as_text, csv_rows, list_folder, list_table
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.sources import NAMES, cache_folder, named_classes_and_image_shape
 from sprintnet.data.store import PART, Failures, forget_others, stored
+from sprintnet.data.tables import is_saved, list_saved, parquet_rows
 from sprintnet.errors import DataError
-from sprintnet.images import FORMATS, read_image
+from sprintnet.images import FORMATS, MODES, brought_to, read_image
 from sprintnet.reporting.progress import track
 from sprintnet.run import write_atomic
 
+ARRAYS = ".npz"
 LARGEST_KEPT, USUAL_SIDE = 96, 64
 CHANNELS = {"grey": 1, "rgb": 3, "rgba": 4}
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 SUFFIXES = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
 ORIENTATION, ON_ITS_SIDE = 0x0112, 5
 """The EXIF tag, and from which of its values on height and width change places."""
-READERS = {".csv": lambda path: list_table(path, csv_rows(path))}
-"""How a file is listed, by its suffix."""
+TABLES = {".csv": csv_rows, ".parquet": parquet_rows}
+"""How the rows of a table are read, by its suffix."""
 MOST_COMPARED = 100_000
 """Images that are compared each with each, which takes about a minute."""
 SHOWN = 20
@@ -79,9 +82,10 @@ class OwnData:
 def require(name: str) -> None:
     """Raises DataError unless the name is a named data set's or that of something to read; looks no further."""
     path = Path(name).expanduser()
-    if name not in NAMES and not path.is_dir() and not (path.suffix.lower() in READERS and path.is_file()):
-        kinds = ", ".join(READERS)
-        raise DataError(f"data.name={name}: neither a named data set ({', '.join(NAMES)}) nor a folder, nor a file {kinds}")
+    kinds = (*TABLES, ARRAYS)
+    if name not in NAMES and not path.is_dir() and not (path.suffix.lower() in kinds and path.is_file()):
+        rule = f"neither a named data set ({', '.join(NAMES)}) nor a folder, nor a file {', '.join(kinds)}"
+        raise DataError(f"data.name={name}: {rule}")
 
 
 def load_own(settings: DataSettings) -> OwnData:
@@ -108,11 +112,16 @@ def read_own(settings: DataSettings) -> OwnData:
     """Returns those of one's own pictures that can be decoded, with every problem; raises DataError where there is none."""
     require(settings.name)
     path = Path(settings.name).expanduser().absolute()
-    return _read_pictures(list_folder(path) if path.is_dir() else READERS[path.suffix.lower()](path), settings)
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return _read_pictures(list_saved(path) if is_saved(path) else list_folder(path), settings)
+    return (
+        _read_archive(path, settings) if suffix == ARRAYS else _read_pictures(list_table(path, TABLES[suffix](path)), settings)
+    )
 
 
 def _read_pictures(listing: Listing, settings: DataSettings) -> OwnData:
-    place = cache_folder() / "pictures" / hashlib.sha256(os.fsencode(listing.source.resolve())).hexdigest()[:16] / listing.key
+    place = _place(listing.source, listing.key)
     headers = _headers(listing, place)
     if not any(headers):
         none = Problem(as_text(listing.source), "no pictures", "holds no picture that can be opened", "stop")
@@ -149,6 +158,32 @@ def _read_pictures(listing: Listing, settings: DataSettings) -> OwnData:
         tuple(header for index in kept if (header := headers[index])),
         place / form,
     )
+
+
+def _read_archive(path: Path, settings: DataSettings) -> OwnData:
+    archive = Archive(path)
+    height, width, channels = archive.image_shape
+    shape, notes = chosen_shape([Header("", MODES[channels], height, width)], settings)
+
+    def fill(images: Images, part: slice) -> Failures:
+        for index, pixels in zip(range(part.start, part.stop), archive.read(part), strict=True):
+            images[index] = brought_to(pixels, shape, settings.resize)
+        return {}
+
+    state = path.stat()
+    place = _place(path, hashlib.sha256(f"{state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:32])
+    form = f"{shape[0]}x{shape[1]}x{shape[2]}-{settings.resize}"
+    images, _ = stored(place / form, (len(archive.split), *shape), fill, in_turn=True)
+    forget_others(place)
+    counts = Counter(archive.split)
+    files = tuple(f"{split or 'images'}/{index}" for split, count in counts.items() for index in range(count))
+    return OwnData(
+        ImageDataset(images, archive.labels, archive.classes, files), archive.split, None, (), tuple(notes), (), place / form
+    )
+
+
+def _place(source: Path, key: str) -> Path:
+    return cache_folder() / "pictures" / hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:16] / key
 
 
 def chosen_shape(headers: Sequence[Header], settings: DataSettings) -> tuple[tuple[int, int, int], list[str]]:

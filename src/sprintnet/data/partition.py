@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sprintnet.data.dataset import Labels
 from sprintnet.data.own import OwnData
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import SPLITS, Splits, draw, joined
-from sprintnet.errors import SettingsError
+from sprintnet.errors import DataError, SettingsError
 
 OWN_VAL = 0.1
-"""Share of one's own training images that is held out where neither they nor the settings say it."""
+"""Share of one's own training images that is held out where neither they nor the settings say it; at least one a class."""
 
 
 def partition(own: OwnData, settings: DataSettings, log: Callable[[str], None]) -> Splits:
@@ -35,7 +36,7 @@ def partition(own: OwnData, settings: DataSettings, log: Callable[[str], None]) 
     if not any(own.split):
         set_aside("test", settings.test)
     if "val" not in own.split:
-        set_aside("val", settings.val or OWN_VAL)
+        set_aside("val", settings.val or min(0.5, max(OWN_VAL, 1 / max(1, _smallest_class(labels[split == "train"])))))
     across = {tuple(sorted((split[a], split[b]), key=SPLITS.index)) for a, b in pairs if split[a] != split[b]}
     for one, other in sorted(across):
         number = len({pair for pair in pairs if {split[pair[0]], split[pair[1]]} == {one, other}})
@@ -47,4 +48,12 @@ def partition(own: OwnData, settings: DataSettings, log: Callable[[str], None]) 
         dropped = {min(a, b, key=lambda index: SPLITS.index(split[index])) for a, b in pairs if split[a] != split[b]}
         split[list(dropped)] = ""
         log(f"data: {len(dropped):,} duplicates left out (data.dedupe)")
+    if not (split == "train").any():
+        raise DataError(f"data.name={settings.name}: no training image is left; add some, or leave data.dedupe out")
     return {name: own.images.take(np.flatnonzero(split == name)) for name in SPLITS if (split == name).any()}
+
+
+def _smallest_class(labels: Labels) -> int:
+    return int(
+        labels.sum(axis=0).min() if labels.ndim == 2 else np.unique(labels, return_counts=True)[1].min(initial=len(labels))
+    )

@@ -11,9 +11,9 @@ class DataSettings:
     """Which images to train on."""
 
     name: str = "cifar10"
-    """A named data set (`sprintnet data list`), or pictures of your own: a folder of <class>/*, or of
-    train/<class>/*, val/<class>/* and test/<class>/*; a table (.csv, .parquet) of path, label and, if you like, split and group; arrays (.npz); a folder that
-    Hugging Face's datasets saved."""
+    """A named data set (`sprintnet data list`), or pictures of your own: a folder of <class>/*, or of train/<class>/* and
+    val/<class>/*, test/<class>/*; a table (.csv, .parquet) of path, label and, if you like, split and group; arrays
+    (.npz); a folder that Hugging Face's datasets saved."""
     source: str = ""
     """A local folder or archive to take a named data set from; empty: the cache, then the network."""
     val: Annotated[float, Interval(ge=0, le=0.5)] = 0.0

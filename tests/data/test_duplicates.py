@@ -1,0 +1,80 @@
+"""Pictures that are there twice: found through size, compression, colour and shift; none among different ones."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from conftest import SAMPLE
+from sprintnet.data.dataset import ImageDataset, Images
+from sprintnet.data.duplicates import Duplicate, find_duplicates
+from sprintnet.data.own import load_own
+from sprintnet.data.settings import DataSettings
+
+
+@pytest.fixture(scope="module")
+def sample() -> Images:
+    return load_own(DataSettings(str(SAMPLE))).images.images
+
+
+def data(images: Images) -> ImageDataset:
+    return ImageDataset(images, np.zeros(len(images), np.int64), ("one",))
+
+
+def changed(image: Images, how: str) -> Images:
+    picture = Image.fromarray(image)
+    if how == "compressed":
+        stream = io.BytesIO()
+        picture.save(stream, "JPEG", quality=70)
+        picture = Image.open(stream)
+    if how == "resized":
+        picture = picture.resize((24, 24), Image.Resampling.BILINEAR).resize((32, 32), Image.Resampling.BILINEAR)
+    if how == "brighter":
+        picture = ImageEnhance.Brightness(picture).enhance(1.2)
+    if how == "grey":
+        picture = picture.convert("L").convert("RGB")
+    if how == "shifted":
+        return np.roll(image, 1, axis=1)
+    return np.asarray(picture)
+
+
+def test_different_pictures_are_no_duplicates(sample: Images) -> None:
+    assert find_duplicates(data(sample)) == []
+
+
+def test_equal_pixels_are_exact_and_each_pair_is_named_once(sample: Images) -> None:
+    twice = data(np.concatenate([sample[:20], sample[5:7], sample[5:6]]))
+    assert find_duplicates(twice) == [
+        Duplicate(5, 20, 1.0),
+        Duplicate(5, 22, 1.0),
+        Duplicate(6, 21, 1.0),
+        Duplicate(20, 22, 1.0),
+    ]
+    assert all(pair.is_exact for pair in find_duplicates(twice))
+    assert find_duplicates(data(sample[:20]), data(sample[10:12])) == [Duplicate(10, 0, 1.0), Duplicate(11, 1, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("how", "least"), [("compressed", 0.95), ("resized", 0.95), ("brighter", 0.95), ("grey", 0.98), ("shifted", 0.9)]
+)
+def test_near_duplicates_are_found_and_only_these(sample: Images, how: str, least: float) -> None:
+    others = np.stack([changed(image, how) for image in sample])
+    found = find_duplicates(data(sample), data(others))
+    assert {pair.first for pair in found} >= {pair.second for pair in found}
+    assert all(pair.first == pair.second for pair in found)
+    assert len(found) >= least * len(sample)
+
+
+def test_pictures_of_one_colour_are_duplicates_only_where_they_are_equal() -> None:
+    plain = np.stack([np.full((16, 16, 3), colour, np.uint8) for colour in (0, 0, 9, 200)])
+    assert find_duplicates(data(plain)) == [Duplicate(0, 1, 1.0)]
+
+
+@pytest.mark.cifar10
+def test_cifar10_has_the_near_duplicates_that_are_known() -> None:
+    from sprintnet.data.sources import load
+
+    train, test = load("cifar10")
+    found = find_duplicates(train, test)
+    assert len({pair.second for pair in found}) == 276  # 3.25 % by CNN features and by eye: arXiv:1902.00423

@@ -1,0 +1,151 @@
+"""What is set aside: shares of classes, groups whole, no image in two splits, the same when read again."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.model_selection import StratifiedGroupKFold
+
+from conftest import SAMPLE
+from sprintnet.config import load_config
+from sprintnet.data.dataset import digest
+from sprintnet.data.own import load_own
+from sprintnet.data.partition import partition
+from sprintnet.data.settings import DataSettings
+from sprintnet.data.splits import draw, joined, read_splits, write_splits
+from sprintnet.errors import DataError, SettingsError
+from sprintnet.preparation import load_splits
+from sprintnet.run import read_rows
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=5), st.floats(0, 0.5), st.integers(0, 9))
+@settings(max_examples=50)
+def test_shares_are_those_of_each_class(counts: list[int], share: float, seed: int) -> None:
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    chosen = draw(labels, share, seed=seed)
+    assert np.bincount(labels[chosen], minlength=len(counts)).tolist() == [round(share * count) for count in counts]
+    assert chosen.tolist() == draw(labels, share, seed=seed).tolist()
+
+
+def test_another_seed_draws_others() -> None:
+    labels = np.repeat(np.arange(2), 50)
+    assert draw(labels, 0.2, seed=1).tolist() != draw(labels, 0.2, seed=2).tolist()
+
+
+def test_groups_stay_whole_and_shares_are_as_near_as_sklearns() -> None:
+    generator = np.random.default_rng(0)
+    groups = generator.integers(0, 120, 900)
+    labels = (groups % 3 + (generator.random(900) < 0.3)) % 3
+    chosen = draw(labels, 0.2, [str(group) for group in groups])
+    assert not set(groups[chosen]) & set(groups[~chosen])
+
+    def missed(mask: np.ndarray) -> float:
+        return float(np.abs(np.bincount(labels[mask], minlength=3) - 0.2 * np.bincount(labels)).max())
+
+    theirs = np.zeros(900, bool)
+    theirs[next(StratifiedGroupKFold(5, shuffle=True, random_state=0).split(labels, labels, groups))[1]] = True
+    assert missed(chosen) <= max(missed(theirs), 5)
+
+
+def test_several_labels_an_image_keep_their_shares() -> None:
+    marks = (np.random.default_rng(0).random((500, 4)) < [0.5, 0.2, 0.1, 0.05]).astype(np.uint8)
+    chosen = draw(marks, 0.2)
+    assert np.abs(marks[chosen].sum(axis=0) - 0.2 * marks.sum(axis=0)).max() <= 3
+
+
+def test_pairs_and_groups_join() -> None:
+    assert joined(4, None, []) is None
+    found = joined(6, ["a", "b", "a", "c", "d", "e"], [(1, 2), (3, 4)])
+    assert found is not None
+    assert len(set(found)) == 3
+    assert found[0] == found[1] == found[2] != found[3] == found[4] != found[5]
+
+
+def own(path: Path, **wanted: object) -> tuple[object, dict[str, list[str]]]:
+    settings = DataSettings(str(path), **wanted)  # type: ignore[arg-type]
+    said: list[str] = []
+    found = partition(load_own(settings), settings, said.append)
+    return said, {name: list(part.files or ()) for name, part in found.items()}
+
+
+def test_what_the_data_assign_stays_and_the_rest_is_drawn(tmp_path: Path) -> None:
+    _, found = own(SAMPLE)
+    assert {name: len(files) for name, files in found.items()} == {"train": 180, "val": 20, "test": 100}
+    assert all("/test/" in file for file in found["test"])
+    _, found = own(SAMPLE / "train", val=0.25, test=0.1)
+    assert {name: len(files) for name, files in found.items()} == {"train": 140, "val": 40, "test": 20}
+    assert len({file for files in found.values() for file in files}) == 200
+
+
+def noisy(path: Path, source: Path, quality: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.open(source).convert("RGB").save(path, quality=quality)
+
+
+def test_duplicates_are_drawn_together_or_reported_or_dropped(tmp_path: Path) -> None:
+    sources = sorted((SAMPLE / "train").rglob("*.png"))[::4]
+    for index, source in enumerate(sources):
+        for copy, quality in enumerate((95, 60)):
+            noisy(tmp_path / "drawn" / source.parent.name / f"{index}-{copy}.jpg", source, quality)
+            noisy(tmp_path / "given" / ("train", "test")[copy] / source.parent.name / f"{index}.jpg", source, quality)
+    _, found = own(tmp_path / "drawn", val=0.2, test=0.2)
+    assert all(len(files) > 0 for files in found.values())
+    stems = {name: {Path(file).stem.split("-")[0] for file in files} for name, files in found.items()}
+    assert not (stems["train"] & stems["test"] or stems["train"] & stems["val"] or stems["val"] & stems["test"])
+    for source in sorted((SAMPLE / "test" / "truck").iterdir())[:3]:
+        shutil.copy(source, tmp_path / "given" / "train" / "truck" / source.name)
+    said, found = own(tmp_path / "given")
+    assert any("pairs of an image in train and a duplicate of it in test" in line for line in said)  # type: ignore[attr-defined]
+    before = len(found["train"]) + len(found["val"])
+    said, found = own(tmp_path / "given", dedupe=True)
+    assert before == 53
+    assert "duplicates left out" in said[-1]  # type: ignore[index]
+    assert len(found["test"]) == 50
+    assert len(found["train"]) + len(found.get("val", [])) == 3  # all the others are in the test set too
+    for file in (tmp_path / "given" / "train").rglob("*.png"):
+        file.unlink()
+    with pytest.raises(DataError, match=r"no training image is left"):
+        own(tmp_path / "given", dedupe=True)
+
+
+def test_splits_are_written_down_and_read_again(tmp_path: Path) -> None:
+    config = load_config("davidnet", [f"data.name={SAMPLE / 'train'}"])
+    kept = tmp_path / "splits.csv"
+    first = load_splits(config, kept=kept, test=True)
+    rows = read_rows(kept)
+    assert [row["split"] for row in rows].count("test") == 40
+    assert "test" not in load_splits(config, kept=kept)
+    other = load_config("davidnet", [f"data.name={SAMPLE / 'train'}", "data.test=0.5"])
+    again = load_splits(other, kept=kept, test=True)  # what is written down counts, not what would be drawn now
+    assert digest(*first.values()) == digest(*again.values())
+    by_table = load_splits(load_config("davidnet", [f"data.name={kept}"]), test=True)
+    assert digest(*by_table.values()) == digest(*first.values())
+
+
+def test_a_moved_folder_keeps_its_splits_and_a_lost_file_is_named(tmp_path: Path) -> None:
+    for index, source in enumerate(sorted((SAMPLE / "train").rglob("*.png"))[::2]):
+        noisy(tmp_path / "old" / source.parent.name / f"{index}.jpg", source, 95)
+    whole = load_own(DataSettings(str(tmp_path / "old")))
+    kept = tmp_path / "splits.csv"
+    found = partition(whole, DataSettings(), print)
+    write_splits(kept, found)
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = load_own(DataSettings(str(tmp_path / "new"))).images
+    assert digest(*read_splits(kept, moved).values()) == digest(*found.values())
+    next((tmp_path / "new").rglob("*.jpg")).unlink()
+    with pytest.raises(DataError, match=r"is gone, with 0 others of those in .*splits.csv; restore them"):
+        read_splits(kept, load_own(DataSettings(str(tmp_path / "new"))).images)
+
+
+def test_a_share_of_no_image_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for index in range(2):
+            noisy(
+                tmp_path / "few" / name / f"{index}.jpg", sorted((SAMPLE / "train").rglob("*.png"))[index * 40 + ord(name)], 95
+            )
+    with pytest.raises(SettingsError, match=r"data.test=0.2: less than one image a class; set a larger share aside"):
+        own(tmp_path / "few")
