@@ -18,7 +18,7 @@ Operation = tuple[str, list[str], str, dict[str, Any]]
 def _resized(source: str, size: str, result: str) -> list[Operation]:
     return [
         ("Concat", ["images_and_channels", size], f"{result}_shape", {"axis": 0}),
-        ("Resize", [source, "", "", f"{result}_shape"], result, {"mode": "linear", "antialias": 1}),
+        ("Resize", [source, "", "", f"{result}_shape"], result, {"mode": "linear", "antialias": 1, "exclude_outside": 1}),
     ]
 
 

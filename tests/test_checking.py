@@ -1,0 +1,84 @@
+"""`sprintnet check`: what there is and all that is wrong, each with its path; the exit code says whether it can be trained on."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from conftest import SAMPLE, Command
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SAMPLE, tmp_path / "data"))
+
+
+def test_a_sound_folder_is_counted(sprintnet: Command, folder: Path) -> None:
+    done = sprintnet("check", str(folder))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "300 labelled pictures of 10 classes" in done.stdout
+    assert "size: 32x32 (300)" in done.stdout
+    assert "all               200        100" in done.stdout
+    assert done.stdout.endswith("nothing is wrong\n")
+
+
+def test_every_problem_comes_with_its_path_by_gravity(sprintnet: Command, folder: Path, tmp_path: Path) -> None:
+    cats = folder / "train" / "cat"
+    files = sorted(cats.iterdir())
+    for file in files[5:]:
+        file.unlink()
+    files[0].write_bytes(files[0].read_bytes()[:-40])
+    shutil.copy(files[1], folder / "test" / "dog" / "copy.png")
+    Image.open(files[2]).resize((40, 40)).save(cats / "larger.png")
+    Image.open(files[3]).convert("L").save(cats / "x.bmp")
+    (cats / "x.bmp").rename(cats / "grey.png")
+    done = sprintnet("check", str(folder), "--output", "problems.csv")
+    assert done.returncode == 3
+    assert done.stderr.endswith("1 problem, as listed, to mend before training\n")
+    with (tmp_path / "problems.csv").open() as stream:
+        rows = {(row["kind"], Path(row["path"]).name): row for row in csv.DictReader(stream)}
+    assert rows["unreadable", files[0].name]["grade"] == "skip"
+    assert rows["wrong suffix", "grey.png"]["text"].startswith("is a BMP by its content")
+    assert rows["duplicate across splits", files[1].name]["text"].endswith("copy.png, under another label")
+    assert ("near duplicate", files[2].name) in rows
+    assert rows["small class", "cat"]["text"] == "has 6 training images; add some"
+    assert done.stdout.index("must be mended, or left out by data.skip=true") < done.stdout.index("good to know")
+    assert "size: 32x32 (286), 40x40 (1)" in done.stdout
+    skipped = sprintnet("check", str(folder), "data.size=32")
+    assert skipped.returncode == 3
+
+
+def test_training_stops_for_the_same_problems_and_goes_on_without_them(sprintnet: Command, folder: Path) -> None:
+    broken = next((folder / "train" / "cat").iterdir())
+    broken.write_bytes(b"")
+    tiny = ["model.width=4", "epochs=1", "batch_size=32", "threads=1", "--no-report"]
+    done = sprintnet("train", "davidnet", "--data", str(folder), *tiny)
+    assert done.returncode == 3
+    assert "1 problem; nothing was started" in done.stderr
+    assert f"{broken}: cannot be read as an image" in done.stderr
+    done = sprintnet("train", "davidnet", "--data", str(folder), "data.skip=true", *tiny)
+    assert done.returncode == 0
+    assert "1 files or rows that cannot be used were left out (data.skip)" in done.stdout
+
+
+def test_the_test_set_is_read_by_val_alone_and_each_reading_is_noted(sprintnet: Command, folder: Path, tmp_path: Path) -> None:
+    tiny = ["model.width=4", "epochs=1", "batch_size=32", "threads=1", "--no-report", "--name", "x"]
+    sprintnet("train", "davidnet", "--data", str(folder), *tiny)
+    run = tmp_path / "runs" / "train" / "x"
+    assert not (run / "test_readings.csv").exists()
+    assert "test" not in (run / "metrics.json").read_text()
+    for _ in range(2):
+        assert "top-1 accuracy" in sprintnet("val", str(run), "--split", "test").stdout
+    with (run / "test_readings.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["by"], row["images"]) for row in rows] == [("val --split test", "100")] * 2
+    assert sprintnet("val", str(run), "--split", "val").returncode == 0
+    assert len((run / "test_readings.csv").read_text().splitlines()) == 3
+
+
+def test_a_data_set_that_is_none_is_a_message(sprintnet: Command) -> None:
+    done = sprintnet("check", "nowhere")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "data.name=nowhere: neither a named data set (cifar10" in done.stderr
