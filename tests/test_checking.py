@@ -60,7 +60,7 @@ def test_training_stops_for_the_same_problems_and_goes_on_without_them(sprintnet
     assert f"{broken}: cannot be read as an image" in done.stderr
     done = sprintnet("train", "davidnet", "--data", str(folder), "data.skip=true", *tiny)
     assert done.returncode == 0
-    assert "1 files or rows that cannot be used were left out (data.skip)" in done.stdout
+    assert "data: left out, since they cannot be used (data.skip): 1" in done.stdout
 
 
 def test_the_test_set_is_read_by_val_alone_and_each_reading_is_noted(sprintnet: Command, folder: Path, tmp_path: Path) -> None:

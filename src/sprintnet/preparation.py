@@ -19,6 +19,7 @@ from sprintnet.data.splits import Splits, draw, read_splits, without_duplicates,
 from sprintnet.errors import SettingsError
 from sprintnet.models.build import build_model, check_resolution
 from sprintnet.models.sprintnet import SprintNet
+from sprintnet.run import RunFolder, write_json
 from sprintnet.runtime import Runtime
 from sprintnet.training.optim import build_optimizer
 from sprintnet.training.step import Step
@@ -34,24 +35,31 @@ def load_splits(config: Config, log: Callable[[str], None] = print, kept: Path |
     had, SettingsError for an empty hold-out.
     """
     data = config.data
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        log(f"data: {text}")
+
     if data.name in sources.NAMES:
-        splits = _named(data, log)
+        splits = _named(data, log, note)
     else:
         own = load_own(data)
         if kept and kept.exists():
             splits = read_splits(kept, own.images)
         else:
-            for note in own.notes:
-                log(f"data: {note}")
-            splits = partition(own, data, log)
+            for text in own.notes:
+                note(text)
+            splits = partition(own, data, note)
     if kept and not kept.exists():
+        write_json(RunFolder(kept.parent).data, {"notes": notes})
         write_splits(kept, splits)
     if data.name not in sources.NAMES and not test:
         splits.pop("test", None)
     return splits
 
 
-def _named(data: DataSettings, log: Callable[[str], None]) -> Splits:
+def _named(data: DataSettings, log: Callable[[str], None], note: Callable[[str], None]) -> Splits:
     train, test = sources.load(data.name, data.source, log)
     if not data.val:
         splits = {"train": train, "test": test}
@@ -62,7 +70,7 @@ def _named(data: DataSettings, log: Callable[[str], None]) -> Splits:
         splits = {"train": train.take(np.flatnonzero(~chosen)), "val": train.take(np.flatnonzero(chosen)), "test": test}
     if data.dedupe:
         splits, left_out = without_duplicates(splits)
-        log(f"data: {sum(left_out.values()):,} duplicates left out (data.dedupe)")
+        note(f"{sum(left_out.values()):,} duplicates left out (data.dedupe)")
     return splits
 
 

@@ -67,6 +67,11 @@ class RunFolder:
         return self.path / "splits.csv"
 
     @property
+    def data(self) -> Path:
+        """What was chosen about the data, and what was left out (JSON)."""
+        return self.path / "data.json"
+
+    @property
     def test_readings(self) -> Path:
         """When the test set was looked at, and what was seen (CSV)."""
         return self.path / "test_readings.csv"

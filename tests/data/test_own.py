@@ -174,7 +174,7 @@ def test_everything_that_a_real_folder_holds(folder: Path) -> None:
     assert "leave these files out: data.skip=true" in said
     found = read(folder, skip=True)
     assert len(found.images) == len(found.split) == len(found.images.files or ()) == 15
-    assert found.notes[-1] == "9 files or rows that cannot be used were left out (data.skip)"
+    assert found.notes[-1] == "left out, since they cannot be used (data.skip): 9"
     assert found.images.images.sum(axis=(1, 2, 3)).min() > 0  # none is the black that stands for what cannot be read
 
 

@@ -41,13 +41,13 @@ def partition(own: OwnData, settings: DataSettings, log: Callable[[str], None]) 
     for one, other in sorted(across):
         number = len({pair for pair in pairs if {split[pair[0]], split[pair[1]]} == {one, other}})
         log(
-            f"data: {number:,} pairs of an image in {one} and a duplicate of it in {other}; "
+            f"{number:,} pairs of an image in {one} and a duplicate of it in {other}; "
             f"data.dedupe=true leaves those of {one} out"
         )
     if settings.dedupe:
         dropped = {min(a, b, key=lambda index: SPLITS.index(split[index])) for a, b in pairs if split[a] != split[b]}
         split[list(dropped)] = ""
-        log(f"data: {len(dropped):,} duplicates left out (data.dedupe)")
+        log(f"{len(dropped):,} duplicates left out (data.dedupe)")
     if not (split == "train").any():
         raise DataError(f"data.name={settings.name}: no training image is left; add some, or leave data.dedupe out")
     return {name: own.images.take(np.flatnonzero(split == name)) for name in SPLITS if (split == name).any()}

@@ -84,6 +84,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "calibration_text": _calibration_text(test, metrics["temperature"]),
         "explanation": _explanation(run),
         "coverage": test["coverage"],
+        "data_notes": read_json(run.data)["notes"] if run.data.is_file() else [],
         "network": {key: network[key] for key in ("layers", "parameters", "trainable")},
         "commit": environment["commit"],
         "command": again(run),
