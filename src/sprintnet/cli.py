@@ -165,9 +165,9 @@ def _parser() -> argparse.ArgumentParser:
     results = "benchmarks/results/benchmark.jsonl"
     verb.add_argument("--output", default=results, help=f"file that a row is appended to (default: {results})")
     add("summary", verbs.summary, f"sprintnet summary {overrides}")
-    verb = add("data", verbs.fetch, "sprintnet data fetch DATASET [--source PATH]")
-    verb.add_argument("action", choices=("fetch",), help="put a data set into the cache ($SPRINTNET_CACHE)")
-    verb.add_argument("dataset", choices=("cifar10",), help="the data set's name")
+    verb = add("data", verbs.data, "sprintnet data list | sprintnet data fetch DATASET [--source PATH]")
+    verb.add_argument("action", choices=("list", "fetch"), help="list the named data sets, or put one into the cache")
+    verb.add_argument("dataset", nargs="?", default="", help="the data set's name")
     verb.add_argument("--source", default="", help="a local folder or archive to take it from (default: the network)")
     verb = add("check", verbs.check, "sprintnet check DATA [KEY=VALUE | --KEY VALUE]... [--output FILE]")
     verb.add_argument("data", metavar="DATA", help="a folder or table of pictures, or a named data set")

@@ -12,6 +12,7 @@ from sprintnet.config import Config
 from sprintnet.data import sources
 from sprintnet.data.dataset import ImageDataset, channel_statistics
 from sprintnet.data.loader import Loader, Normalisation
+from sprintnet.data.named import NAMED
 from sprintnet.data.own import load_own
 from sprintnet.data.partition import partition
 from sprintnet.data.settings import DataSettings
@@ -41,7 +42,7 @@ def load_splits(config: Config, log: Callable[[str], None] = print, kept: Path |
         notes.append(text)
         log(f"data: {text}")
 
-    if data.name in sources.NAMES:
+    if data.name in NAMED:
         splits = _named(data, log, note)
     else:
         own = load_own(data)
@@ -54,7 +55,7 @@ def load_splits(config: Config, log: Callable[[str], None] = print, kept: Path |
     if kept and not kept.exists():
         write_json(RunFolder(kept.parent).data, {"notes": notes})
         write_splits(kept, splits)
-    if data.name not in sources.NAMES and not test:
+    if data.name not in NAMED and not test:
         splits.pop("test", None)
     return splits
 

@@ -235,15 +235,19 @@ def summary(options: argparse.Namespace, words: list[str]) -> None:
         print(f"| {epoch:5d} | {lr:.6f} | {config.filter_momentum:.6f} |")
 
 
-def fetch(options: argparse.Namespace, words: list[str]) -> None:
-    """Puts a named data set into the cache."""
+def data(options: argparse.Namespace, words: list[str]) -> None:
+    """Lists the named data sets, or puts one into the cache."""
     refuse(words)
-    from sprintnet.data.sources import cache_folder, fetch_cifar10
+    from sprintnet.data.sources import cache_folder, fetch, is_cached
 
-    files = fetch_cifar10(options.source)
-    print(
-        f"{options.dataset}: {len(files)} files, {sum(map(len, files.values())):,} bytes, in {cache_folder() / options.dataset}"
-    )
+    if options.action == "list":
+        from sprintnet.data.named import NAMED
+        from sprintnet.reporting.datasets import dataset_lines
+
+        print(*dataset_lines(NAMED, {name for name in NAMED if is_cached(name)}), sep="\n")
+        return
+    files = fetch(options.dataset, options.source)
+    print(f"{options.dataset}: {sum(map(len, files.values())):,} bytes in {cache_folder() / options.dataset}")
 
 
 def check(options: argparse.Namespace, words: list[str]) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from conftest import SAMPLE
 from sprintnet.data import own
-from sprintnet.data.cifar10 import CLASSES
+from sprintnet.data.cifar import CIFAR10_CLASSES
 from sprintnet.data.own import OwnData, load_own
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.sources import load
@@ -55,7 +55,7 @@ def message(path: Path, **settings: object) -> str:
 def test_the_sample_is_real_cifar10() -> None:
     found = read(SAMPLE)
     assert [found.split.count(name) for name in ("train", "val", "test", "")] == [200, 0, 100, 0]
-    assert found.images.classes == CLASSES
+    assert found.images.classes == CIFAR10_CLASSES
     assert found.images.image_shape == (32, 32, 3)
     assert np.bincount(found.images.labels).tolist() == [30] * 10
     assert found.notes == ()

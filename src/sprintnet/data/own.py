@@ -17,8 +17,9 @@ from sprintnet.data.arrays import Archive
 from sprintnet.data.dataset import ImageDataset, Images
 from sprintnet.data.duplicates import Duplicate, equal_pixels, find_duplicates
 from sprintnet.data.listing import Item, Listing, Problem, as_text, csv_rows, list_folder, list_table
+from sprintnet.data.named import NAMED
 from sprintnet.data.settings import DataSettings
-from sprintnet.data.sources import NAMES, cache_folder, named_classes_and_image_shape
+from sprintnet.data.sources import cache_folder
 from sprintnet.data.store import PART, Failures, forget_others, stored
 from sprintnet.data.tables import is_saved, list_saved, parquet_rows
 from sprintnet.errors import DataError
@@ -83,8 +84,8 @@ def require(name: str) -> None:
     """Raises DataError unless the name is a named data set's or that of something to read; looks no further."""
     path = Path(name).expanduser()
     kinds = (*TABLES, ARRAYS)
-    if name not in NAMES and not path.is_dir() and not (path.suffix.lower() in kinds and path.is_file()):
-        rule = f"neither a named data set ({', '.join(NAMES)}) nor a folder, nor a file {', '.join(kinds)}"
+    if name not in NAMED and not path.is_dir() and not (path.suffix.lower() in kinds and path.is_file()):
+        rule = f"neither a named data set ({', '.join(NAMED)}) nor a folder, nor a file {', '.join(kinds)}"
         raise DataError(f"data.name={name}: {rule}")
 
 
@@ -102,8 +103,8 @@ def load_own(settings: DataSettings) -> OwnData:
 
 def classes_and_image_shape(settings: DataSettings) -> tuple[tuple[str, ...], tuple[int, int, int]]:
     """Returns the class names and (height, width, channels) of a data set; a named one need not be fetched for that."""
-    if settings.name in NAMES:
-        return named_classes_and_image_shape(settings.name)
+    if settings.name in NAMED:
+        return NAMED[settings.name].classes, NAMED[settings.name].image_shape
     images = load_own(settings).images
     return images.classes, images.image_shape
 

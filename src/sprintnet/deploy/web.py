@@ -9,7 +9,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from sprintnet.data.sources import cache_folder, npm_pack
+from sprintnet.data.sources import cache_folder
+from sprintnet.data.transport import npm_pack
 from sprintnet.deploy.predictor import Predictor
 from sprintnet.deploy.site import BACKEND, PAGE, SHARED, describe, find_samples
 from sprintnet.errors import DataError, SettingsError
