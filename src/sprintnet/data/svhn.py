@@ -11,7 +11,7 @@ import numpy as np
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.official import OfficialFile
 
-# As torchvision has them, the MD5s in its data set, the SHA-256 in its prototype of another.
+# As torchvision has them: the MD5s in its data set, each SHA-256 in its prototype of a new one.
 FILES = (
     OfficialFile(
         "train_32x32.mat", 182_040_794, "e26dedcc434d2e4c54c9b2d4a06d8373",

@@ -46,10 +46,10 @@ def installed(package: str, module: str, folder: str) -> Source:
     def obtain(_: Path) -> Path:
         found = importlib.util.find_spec(module)
         if found is None or found.origin is None:
-            raise DataError("is not installed")
+            raise DataError(f"{package} is not installed")
         return Path(found.origin).parent / folder
 
-    return Source(f"installed {package}", obtain)
+    return Source(f"{package}, installed", obtain)
 
 
 def archive(url: str) -> Source:

@@ -1,0 +1,61 @@
+"""Small named sets in an empty cache, and a server that has what a test wants."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from small_sets import RECORDS, Respond, Server, expect, idx_of, python_version
+from sprintnet.data import cifar
+from sprintnet.data.named import NAMED
+
+
+@pytest.fixture
+def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The cache is an empty folder."""
+    monkeypatch.setenv("SPRINTNET_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch, empty_cache: None, tmp_path: Path) -> dict[str, bytes]:
+    """Six small files in the binary layout, taken for the official ones; there is no source, nor any program."""
+    generator = np.random.default_rng(0)
+    contents = {}
+    for official in cifar.CIFAR10_FILES:
+        records = generator.integers(0, 256, (RECORDS, 1 + 3 * cifar.PIXELS), dtype=np.uint8)
+        records[:, 0] %= 10
+        contents[official.name] = records.tobytes()
+    expect(monkeypatch, "cifar10", list(contents.values()), list(map(python_version, contents.values())))
+    monkeypatch.setenv("PATH", str(tmp_path / "no programs"))
+    return contents
+
+
+@pytest.fixture
+def idx(monkeypatch: pytest.MonkeyPatch, empty_cache: None) -> dict[str, np.ndarray]:
+    """Small arrays by the names of MNIST's files, taken for the official ones; there is no source."""
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for file, shape in zip(NAMED["mnist"].files, ((7, 28, 28), (7,), (3, 28, 28), (3,)), strict=True):
+        arrays[file.name] = generator.integers(0, 256 if len(shape) == 3 else 10, shape, np.uint8)
+    expect(monkeypatch, "mnist", list(map(idx_of, arrays.values())))
+    return arrays
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Respond], Server]]:
+    """Starts a server that answers as it is told, and ends it after the test."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    running: list[Server] = []
+
+    def start(respond: Respond) -> Server:
+        running.append(Server(respond))
+        threading.Thread(target=running[-1].serve_forever, daemon=True).start()
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.closing.set()
+        server.shutdown()
+        server.server_close()
