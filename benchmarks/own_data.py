@@ -158,7 +158,8 @@ def main() -> None:
         append_row(RESULTS, {"what": "steps", **in_turn({"cifar10": cifar10, "folder": train})})
     if options.only in (None, "million"):
         archives = {
-            name: synthetic(options.work / f"{name}.npz", count) for name, count in (("small", 60_000), ("large", options.images))
+            name: synthetic(options.work / f"{name}.npz", count)
+            for name, count in (("small", 60_000), ("large", options.images))
         }
         used = {name: memory(file) for name, file in archives.items()}
         print(json.dumps(used), flush=True)

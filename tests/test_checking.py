@@ -1,4 +1,4 @@
-"""`sprintnet check`: what there is and all that is wrong, each with its path; the exit code says whether it can be trained on."""
+"""`sprintnet check`: what there is and all that is wrong, each with its path; the exit code says whether it will do."""
 
 import csv
 import shutil

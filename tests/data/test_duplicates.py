@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
+from sklearn.datasets import load_digits
 
 from conftest import SAMPLE
 from sprintnet.data.dataset import ImageDataset, Images
@@ -69,6 +70,12 @@ def test_near_duplicates_are_found_and_only_these(sample: Images, how: str, leas
 def test_pictures_of_one_colour_are_duplicates_only_where_they_are_equal() -> None:
     plain = np.stack([np.full((16, 16, 3), colour, np.uint8) for colour in (0, 0, 9, 200)])
     assert find_duplicates(data(plain)) == [Duplicate(0, 1, 1.0)]
+
+
+def test_pictures_of_a_kind_that_looks_alike_are_no_duplicates() -> None:
+    images = load_digits().images.repeat(4, axis=1).repeat(4, axis=2)
+    digits = (images[..., None] * 15.9).astype(np.uint8)
+    assert find_duplicates(data(digits[:1400]), data(np.concatenate([digits[1400:], digits[:1]]))) == [Duplicate(0, 397, 1.0)]
 
 
 @pytest.mark.cifar10
