@@ -28,7 +28,7 @@ def test_every_recipe_learns_any_images(recipe: str, side: int, channels: int, c
     images = coloured(side, channels, classes)
     config = load_config(recipe, ["model.width=8", "batch_size=40", "threads=1", "precision=fp32"])
     step, loader = prepare(config, images, start("cpu", "fp32", 1, 0))
-    whiten(step.model, loader)
+    whiten(step.model, loader, config)
     set_learning_rates(step.optimizer, 0.3, 0.3)
     for epoch in range(8):
         for batch in loader.epoch(0, epoch, config.augment):

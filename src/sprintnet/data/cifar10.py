@@ -16,6 +16,7 @@ from sprintnet.errors import DataError
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 IMAGE_SHAPE = (32, 32, 3)
 RECORDS = 10_000
+TRAINING_IMAGES = 5 * RECORDS
 PIXELS = 32 * 32
 
 

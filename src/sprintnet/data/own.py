@@ -18,7 +18,7 @@ from sprintnet.data.dataset import ImageDataset, Images
 from sprintnet.data.duplicates import Duplicate, equal_pixels, find_duplicates
 from sprintnet.data.listing import Item, Listing, Problem, as_text, csv_rows, list_folder, list_table
 from sprintnet.data.settings import DataSettings
-from sprintnet.data.sources import NAMES, cache_folder, named_classes_and_image_shape
+from sprintnet.data.sources import NAMES, cache_folder
 from sprintnet.data.store import PART, Failures, forget_others, stored
 from sprintnet.data.tables import is_saved, list_saved, parquet_rows
 from sprintnet.errors import DataError
@@ -98,14 +98,6 @@ def load_own(settings: DataSettings) -> OwnData:
     if wrong:
         stop_for(settings.name, wrong)
     return own
-
-
-def classes_and_image_shape(settings: DataSettings) -> tuple[tuple[str, ...], tuple[int, int, int]]:
-    """Returns the class names and (height, width, channels) of a data set; a named one need not be fetched for that."""
-    if settings.name in NAMES:
-        return named_classes_and_image_shape(settings.name)
-    images = load_own(settings).images
-    return images.classes, images.image_shape
 
 
 def read_own(settings: DataSettings) -> OwnData:

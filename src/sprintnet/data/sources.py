@@ -49,6 +49,12 @@ def named_classes_and_image_shape(name: str) -> tuple[tuple[str, ...], tuple[int
     return cifar10.CLASSES, cifar10.IMAGE_SHAPE
 
 
+def named_training_images(name: str) -> int:
+    """Returns the number of training images of a named data set, which need not be fetched for that."""
+    assert name in NAMES
+    return cifar10.TRAINING_IMAGES
+
+
 def cache_folder() -> Path:
     """Returns where data sets are kept: $SPRINTNET_CACHE, else sprintnet under $XDG_CACHE_HOME or ~/.cache."""
     if chosen := os.environ.get("SPRINTNET_CACHE"):
