@@ -53,7 +53,7 @@ def check_resolution(settings: ModelSettings, image_shape: tuple[int, int, int],
 
 def weights_file(path: Path) -> Path:
     """Returns the weights of a run's folder or an export's, or the file itself; raises SettingsError where there are none."""
-    found = [path / name for name in WEIGHT_FILES if (path / name).is_file()] if path.is_dir() else [path]
+    found = [file for file in (path, *(path / name for name in WEIGHT_FILES)) if file.is_file()]
     if not found:
         raise SettingsError(f"{path}: holds neither {' nor '.join(WEIGHT_FILES)}; name a run's folder or an export's")
     return found[0]

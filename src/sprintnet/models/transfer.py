@@ -11,6 +11,9 @@ from sprintnet.models.network import Network
 from sprintnet.models.settings import ModelSettings
 from sprintnet.run import RunFolder, consistent
 
+MOST_LISTED = 10
+"""Classes that a line may name."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -40,8 +43,8 @@ class Origin:
         keeps_head = tuple(classes) == self.classes
         kept = {key: value for key, value in self.network.state_dict().items() if keeps_head or not key.startswith("linear.")}
         model.load_state_dict(kept, strict=keeps_head)
-        head = "its head too" if keeps_head else f"with a new head: {len(classes)} classes instead of its {len(self.classes)}"
-        return f"init: the network of {self.path}, {head}"
+        new_head = f"with a new head: {_listed(classes)} instead of {_listed(self.classes)}"
+        return f"init: the network of {self.path}, {'its head too' if keeps_head else new_head}"
 
 
 def open_origin(path: str) -> Origin:
@@ -56,3 +59,7 @@ def open_origin(path: str) -> Origin:
 def origin_digest(path: str) -> str | None:
     """Returns the SHA-256 of the weights that training starts from, None for an empty path: fresh weights."""
     return hashlib.sha256(weights_file(Path(path).expanduser()).read_bytes()).hexdigest() if path else None
+
+
+def _listed(classes: Sequence[str]) -> str:
+    return ", ".join(classes) if len(classes) <= MOST_LISTED else f"{len(classes)} classes"
