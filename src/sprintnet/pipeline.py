@@ -78,10 +78,10 @@ def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
     context = runtime.start(config.device, config.precision, config.threads, config.seed)
     splits = load_splits(config, run.log, run.splits)
     images = splits["train"]
-    given, (config, reasons) = config, fit_to_data(config, images.classes, images.image_shape, len(images))
+    given, (fitted, reasons) = config, fit_to_data(config, images.classes, images.image_shape, len(images))
     for reason in reasons:
         run.log(f"auto: {reason}")
-    config = config.with_peak(peak) if peak else config
+    config = fitted.with_peak(peak) if peak else fitted
     step, loader = prepare(config, images, context, run.log)
     record = environment(**context.describe(), data_sha256=digest(*splits.values()), init_sha256=origin_digest(config.init))
     if is_resumed:
@@ -92,7 +92,7 @@ def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
     write_json(run.environment, record)
     write_atomic(run.config, given.to_toml())
     if reasons:
-        write_atomic(run.adapted, "".join(f"# {reason}\n" for reason in reasons) + config.to_toml())
+        write_atomic(run.adapted, "".join(f"# {reason}\n" for reason in reasons) + fitted.to_toml())
 
     whitening_seconds = whiten(step.model, loader, config)
     plan = Plan(config.epochs, config.peak_lr, config.schedule, config.augment, config.seed, config.checkpoint_seconds)
