@@ -147,13 +147,13 @@ def test_a_run_says_and_keeps_what_it_chose_and_resumes(tmp_path: Path, monkeypa
     pipeline.train(config, run, resume=True)
     assert load_config(run.config) == config
     kept = load_config(run.adapted)
-    assert (kept.batch_size, kept.epochs, kept.auto) == (89, 2, ())
+    assert (kept.batch_size, kept.epochs, kept.auto) == (85, 2, ())
     head = [line.removeprefix("# ") for line in run.adapted.read_text().splitlines() if line.startswith("#")]
-    assert head[0] == "batch_size=89 instead of 1000: 200 training images are fewer than 25,000, and would be few steps"
+    assert head[0] == "batch_size=85 instead of 1000: 180 training images are fewer than 25,000, and would be few steps"
     assert all(f"auto: {line}" in run.log_text.read_text() for line in head)
     explicit = RunFolder(tmp_path / "explicit")  # what is kept is the run
     pipeline.train(kept, explicit)
-    assert np.array_equal(read_arrays(explicit.predictions)["test_logits"], read_arrays(run.predictions)["test_logits"])
+    assert np.array_equal(read_arrays(explicit.predictions)["val_logits"], read_arrays(run.predictions)["val_logits"])
 
 
 def test_nothing_is_kept_where_nothing_was_chosen(tmp_path: Path, tiny: list[str]) -> None:
@@ -164,6 +164,6 @@ def test_nothing_is_kept_where_nothing_was_chosen(tmp_path: Path, tiny: list[str
 
 def test_summary_shows_the_network_as_fitted_to_the_data(sprintnet: Command) -> None:
     shown = sprintnet("summary", "sprint94", f"data.name={SAMPLE}").stdout
-    assert shown.startswith("auto: batch_size=89 instead of 1000: 200 training images are fewer")
-    assert len([line for line in shown.splitlines() if line.startswith("| ")]) == 1 + 145
+    assert shown.startswith("auto: batch_size=85 instead of 1000: 180 training images are fewer")
+    assert len([line for line in shown.splitlines() if line.startswith("| ")]) == 1 + 153
     assert "auto" not in sprintnet("summary", "sprint94").stdout

@@ -1,10 +1,12 @@
 """Rare classes: weights in the loss and balanced sampling both find them more often."""
 
 import numpy as np
+import pytest
 
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.loader import Loader
+from sprintnet.errors import SettingsError
 from sprintnet.evaluation.predict import predict
 from sprintnet.preparation import prepare, whiten
 from sprintnet.runtime import start
@@ -42,6 +44,9 @@ def test_rare_images_are_found_more_often() -> None:
         assert helped.mean() > plain.mean() + 0.05, remedy
 
 
-if __name__ == "__main__":
-    for remedy in ([], ["class_weights=auto"], ["sampling=balanced"]):
-        print(remedy, recalls(remedy))
+@pytest.mark.parametrize("remedy", ["class_weights=auto", "sampling=balanced"])
+def test_images_of_several_labels_have_no_one_class_to_weigh(remedy: str) -> None:
+    marks = np.random.default_rng(0).integers(0, 2, (30, 3), np.uint8)
+    images = ImageDataset(np.zeros((30, 12, 12, 1), np.uint8), marks, ("a", "b", "c"))
+    with pytest.raises(SettingsError, match=f"{remedy}.*: these images may have several labels"):
+        prepare(load_config("davidnet", [remedy]), images, start("cpu", "fp32", 1, 0))

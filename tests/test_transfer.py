@@ -108,7 +108,7 @@ def test_a_resumed_transfer_ends_in_the_same_bits(
     cut = RunFolder(place / f"{recipe}-cut-{frozen}")
     pipeline.train(load_config(cut.config), cut, resume=True)
     whole = train(place, f"{recipe}-whole-{frozen}", recipe, "second", *words)
-    logits = [read_arrays(each.predictions)["test_logits"] for each in (cut, whole)]
+    logits = [read_arrays(each.predictions)["val_logits"] for each in (cut, whole)]
     assert np.array_equal(*logits)
 
 
@@ -158,7 +158,11 @@ def test_images_may_have_another_size(origin: tuple[str, RunFolder]) -> None:
     [
         ("davidnet", ["model.width=9"], r"init=.*: its network is another; train the same one: model.width=8"),
         ("sprint94", [], r"init=.*: its network is another; train the same one: model.name=davidnet"),
-        ("davidnet", ["init=nowhere"], r"nowhere: holds neither weights.safetensors nor model.safetensors; name a run's folder"),
+        (
+            "davidnet",
+            ["init=nowhere"],
+            r"nowhere: holds neither weights.safetensors nor model.safetensors",
+        ),
         ("davidnet", ["init=."], r"\.: holds neither weights.safetensors nor model.safetensors"),
         ("davidnet", ["init=x"], r"x: not the weights of a network of ours"),
     ],
