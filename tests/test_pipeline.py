@@ -46,6 +46,7 @@ def finished(tmp_path: Path, tiny: list[str]) -> RunFolder:
 
 def test_the_run_folder_holds_what_the_readme_lists(finished: RunFolder) -> None:
     names = {
+        "adapted.toml",
         "config.toml",
         "environment.json",
         "results.csv",
