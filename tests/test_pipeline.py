@@ -48,7 +48,9 @@ def test_the_run_folder_holds_what_the_readme_lists(finished: RunFolder) -> None
     names = {
         "adapted.toml",
         "config.toml",
+        "data.json",
         "environment.json",
+        "splits.csv",
         "results.csv",
         "metrics.json",
         "predictions.npz",

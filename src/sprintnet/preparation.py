@@ -109,8 +109,8 @@ def prepare(
         raise SettingsError(f"augment.cutout={config.augment.cutout}: larger than the images; use at most half their side")
     if images.multi_label and (config.class_weights, config.sampling) != ("none", "all"):
         raise SettingsError(
-            f"class_weights={config.class_weights}, sampling={config.sampling}: these images may have several labels, and so are "
-            "in no one class; use none and all"
+            f"class_weights={config.class_weights}, sampling={config.sampling}: these images may have several labels, and so "
+            "are in no one class; use none and all"
         )
     check_resolution(config.model, images.image_shape, min(config.schedule.resolution))
     network = build_model(config.model, len(images.classes), images.image_shape)
