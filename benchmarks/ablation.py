@@ -79,7 +79,7 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
         config = load_config(recipe, arm.overrides)
         context = runtime.start(config.device, config.precision, config.threads, 0)
         step, loader = prepare(config, sources.load("cifar10")[0], context)
-        whiten(step.model, loader)
+        whiten(step.model, loader, config)
         set_learning_rates(step.optimizer, 0.1, 0.1 if arm.trains_whitening else 0)
         batch_size, laps = config.batch_size, []
         with Threads(context) as threads:

@@ -138,7 +138,45 @@ def test_a_recipe_that_is_not_text_is_named(tmp_path: Path) -> None:
 
 
 def test_no_override_changes_no_default() -> None:
-    assert asdict(load_config("davidnet")) == asdict(Config())
+    assert asdict(load_config("davidnet", ["auto="])) == asdict(Config())
+
+
+def test_a_setting_that_is_named_is_not_fitted_to_the_data(tmp_path: Path) -> None:
+    shipped = load_config("davidnet").auto
+    assert "model.width" in shipped
+    named = load_config("davidnet", ["model.width=96", "epochs=auto", "batch_size=auto"])
+    assert named.auto == (*(key for key in shipped if key != "model.width"), "batch_size")
+    assert (named.model.width, named.batch_size) == (96, 512)
+    (tmp_path / "run.toml").write_text(named.to_toml())
+    assert load_config(tmp_path / "run.toml") == named
+    assert load_config(tmp_path / "run.toml", ["batch-size=64"]).auto == named.auto[:-1]
+    assert load_config("davidnet", ["auto=epochs, augment.crop-padding"]).auto == ("epochs", "augment.crop_padding")
+
+
+def test_a_recipe_of_ones_own_may_leave_a_setting_to_the_data(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('epochs = 5\n[model]\nwidth = "auto"\n')
+    config = load_config(tmp_path / "mine.toml")
+    assert (config.auto, config.epochs, config.model.width) == (("model.width",), 5, Config().model.width)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rule"),
+    [
+        (["seed=auto"], "seed=auto: must be a whole number"),
+        (["auto=seed"], "auto=seed: must be one of epochs, batch_size, model.width"),
+        (["frozen=true"], "frozen=true: trains the head of a network that is there already; name it: init=runs/train/NAME"),
+        (["class_weights=auto", "sampling=balanced"], "class_weights=auto: beside sampling=balanced it would make up"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(overrides: list[str], rule: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(rule)):
+        load_config("davidnet", overrides)
+
+
+def test_a_list_of_settings_is_a_list(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('auto = "epochs"')
+    with pytest.raises(SettingsError, match="auto=epochs: must be a list of settings"):
+        load_config(tmp_path / "mine.toml")
 
 
 def test_a_missing_recipe_does_not_hide_the_other_mistakes() -> None:

@@ -46,8 +46,11 @@ def finished(tmp_path: Path, tiny: list[str]) -> RunFolder:
 
 def test_the_run_folder_holds_what_the_readme_lists(finished: RunFolder) -> None:
     names = {
+        "adapted.toml",
         "config.toml",
+        "data.json",
         "environment.json",
+        "splits.csv",
         "results.csv",
         "metrics.json",
         "predictions.npz",

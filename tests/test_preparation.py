@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from conftest import SAMPLE
 from sprintnet.config import load_config, recipes
+from sprintnet.data.cifar import CIFAR10_CLASSES as CLASSES
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.evaluation.predict import ask_again, predict
-from sprintnet.preparation import prepare, whiten
+from sprintnet.preparation import outline, prepare, whiten
 from sprintnet.runtime import start
 from sprintnet.training.optim import set_learning_rates
 
@@ -28,7 +30,7 @@ def test_every_recipe_learns_any_images(recipe: str, side: int, channels: int, c
     images = coloured(side, channels, classes)
     config = load_config(recipe, ["model.width=8", "batch_size=40", "threads=1", "precision=fp32"])
     step, loader = prepare(config, images, start("cpu", "fp32", 1, 0))
-    whiten(step.model, loader)
+    whiten(step.model, loader, config)
     set_learning_rates(step.optimizer, 0.3, 0.3)
     for epoch in range(8):
         for batch in loader.epoch(0, epoch, config.augment):
@@ -38,3 +40,9 @@ def test_every_recipe_learns_any_images(recipe: str, side: int, channels: int, c
     assert (logits.argmax(1) == labels).mean() > 0.8
     again = ask_again(step.model, loader.in_order(), step.runtime, logits, 0.9)
     assert again.shape == logits.shape
+
+
+def test_the_outline_is_that_of_the_training_images() -> None:
+    own = load_config("davidnet", [f"data.name={SAMPLE}", "data.val=0.5"])
+    assert outline(own) == (CLASSES, (32, 32, 3), 100)
+    assert outline(load_config("davidnet")) == (CLASSES, (32, 32, 3), 50_000)

@@ -23,7 +23,7 @@ from sprintnet.data.loader import Loader
 from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import SprintNetError
 from sprintnet.evaluation.predict import predict
-from sprintnet.preparation import prepare
+from sprintnet.preparation import fit_to_data, prepare
 from sprintnet.reporting.table import COLUMNS
 from sprintnet.run import RunFolder, judged_split, read_json, read_rows
 from sprintnet.runtime import DTYPES, Runtime
@@ -41,6 +41,7 @@ def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
     `gflop_per_image` and `gflops` (forward and backward as computed: in bf16 on a CPU large layers take fewer products than
     convolutions do, see models/winograd.py; multiplications and additions both count), `ceiling_gflops` of matrix products.
     """
+    config, _ = fit_to_data(config, images.classes, images.image_shape, len(images))
     context = runtime.start(config.device, config.precision, config.threads, config.seed)
     some = images.take(np.arange(min(len(images), (WARM_UP + REPEATS) * config.batch_size)))
     step, loader = prepare(config, some, context)

@@ -21,6 +21,17 @@ from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSet
 PEAKS = ("optim.max_lr", "muon.max_lr")
 """Rates that may be `auto`."""
 RATES = (*PEAKS, "optim.head_lr")
+Adaptable = Literal[
+    "epochs",
+    "batch_size",
+    "model.width",
+    "model.stride",
+    "optim.head_lr",
+    "augment.crop_padding",
+    "augment.cutout",
+    "augment.flip",
+]
+"""Settings that may be `auto`: fitted to the data."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,18 @@ class Config:
     tta: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Ask again about test images whose answer has this probability or less: the mean over six views (two shifts by a pixel,
     all mirrored too). 0: none; 1: all."""
+    class_weights: Literal["none", "auto"] = "none"
+    """Weights of the classes in the training loss; auto: inverse to their frequency, on average 1 over the training images."""
+    sampling: Literal["all", "balanced"] = "all"
+    """What an epoch shows: all images once, or as many in all, but each class equally often."""
+    init: str = ""
+    """A run's or an export's folder to start from: its network with its normalisation, with a new head where the classes are
+    others; empty: fresh weights."""
+    frozen: bool = False
+    """Train the head alone, over the features of the network that init names."""
+    auto: tuple[Adaptable, ...] = ()
+    """Settings whose values are meant for CIFAR-10 and fitted to other data: few images, other sizes, many classes, digits.
+    Training says what it chose. Naming one (model.width=96) takes it out, `model.width=auto` puts it in, `auto=` empties it."""
     find_rate: bool = False
     """Begin with the learning-rate finder and train at the peak that it suggests; `optim.max_lr=auto` says the same.
 
@@ -78,6 +101,11 @@ class Config:
         ratio = rate / self.peak_lr
         optim = replace(self.optim, max_lr=self.optim.max_lr * ratio, head_lr=self.optim.head_lr * ratio)
         return replace(self, optim=optim, muon=replace(self.muon, max_lr=self.muon.max_lr * ratio))
+
+    def changed(self, values: Mapping[str, Any]) -> "Config":
+        """Returns these settings with others under dotted keys, such as `{"model.width": 96}`; their rules are not checked."""
+        changed: Config = _build(Config, {**dotted(asdict(self)), **values})
+        return changed
 
     def to_toml(self) -> str:
         """Returns the resolved settings as TOML, which `load_config` reads back to an equal Config."""
@@ -113,8 +141,12 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
         mistakes.append(f"{named[0]}: beside a rate that is to be found; a rate that is named stands, so leave one of them out")
     elif named:
         items.append(("find_rate", False, False))
+    automatic = [key for key, value, _ in items if key in get_args(Adaptable) and value == "auto"]
+    fixed = {key for key, value in typed if value != "auto"}
     for key, value, is_text in items:
         shown = f"{key}={value}"
+        if key in automatic and value == "auto":
+            continue
         if key in PEAKS and value == "auto":
             key, value, is_text = "find_rate", True, False
         if value is None:
@@ -129,12 +161,17 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
                 values[key] = _convert(hints[key], _parse(hints[key], value) if is_text else value)
             except ValueError as broken_rule:
                 mistakes.append(f"{shown}: {broken_rule}")
+    values["auto"] = tuple(key for key in dict.fromkeys((*values.get("auto", ()), *automatic)) if key not in fixed)
     config: Config = _build(Config, values)
     for section in fields(config):
         part = getattr(config, section.name)
         for name, rule in part.mistakes() if hasattr(part, "mistakes") else ():
             shown = ",".join(f"{number:g}" for number in getattr(part, name))
             mistakes.append(f"{section.name}.{name}={shown}: {rule}")
+    if config.frozen and not config.init:
+        mistakes.append("frozen=true: trains the head of a network that is there already; name it: init=runs/train/NAME")
+    if config.class_weights == "auto" and config.sampling == "balanced":
+        mistakes.append("class_weights=auto: beside sampling=balanced it would make up for rare classes twice; leave one out")
     if mistakes:
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise SettingsError(f"{count} in the settings; nothing was started:\n  " + "\n  ".join(mistakes))
@@ -195,6 +232,8 @@ def _parse(hint: Any, text: str) -> Any:
     base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     if base is str or get_origin(base) is Literal:
         return text
+    if hint == tuple[Adaptable, ...]:
+        return [name.strip().replace("-", "_") for name in text.split(",") if name.strip()]
     try:
         tree = tomllib.loads(f"value = [{text}]" if get_origin(base) is tuple and "[" not in text else f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError):
@@ -214,9 +253,11 @@ def _convert(hint: Any, value: Any) -> Any:
             raise ValueError(f"must be one of {', '.join(get_args(hint))}")
         return value
     if get_origin(hint) is tuple:
+        item_hint = get_args(hint)[0]
         if not isinstance(value, list | tuple):
-            raise ValueError("must be numbers with commas between, such as 0,7,24")
-        return tuple(_convert(get_args(hint)[0], item) for item in value)
+            numbers = "must be numbers with commas between, such as 0,7,24"
+            raise ValueError(numbers if item_hint is float else "must be a list of settings")
+        return tuple(_convert(item_hint, item) for item in value)
     if hint is bool and not isinstance(value, bool):
         raise ValueError("must be true or false")
     if hint is int and (isinstance(value, bool) or not isinstance(value, int)):

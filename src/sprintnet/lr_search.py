@@ -8,7 +8,7 @@ from sprintnet import runtime
 from sprintnet.config import Config, differences, load_config
 from sprintnet.data.augment import resize
 from sprintnet.errors import SettingsError
-from sprintnet.preparation import load_splits, prepare, whiten
+from sprintnet.preparation import fit_to_data, load_splits, prepare, whiten
 from sprintnet.reporting.progress import track
 from sprintnet.run import RunFolder, consistent, read_json, write_atomic, write_json
 from sprintnet.training.lr_finder import sweep
@@ -30,33 +30,34 @@ def find_learning_rates(
     if folder.config.exists() and (changed := differences(load_config(folder.config), config)):
         raise SettingsError(f"{folder.path}: holds a run of other settings ({', '.join(changed)}); choose another folder")
     folder.path.mkdir(parents=True, exist_ok=True)
-    images = load_splits(config, kept=folder.splits)["train"]
+    images, given = load_splits(config, kept=folder.splits)["train"], config
+    config, _ = fit_to_data(given, images.classes, images.image_shape, len(images))
     resolution = resolution_at(config.schedule, config.epochs, 0)
     found = []
     for seed in range(config.seed, config.seed + seeds):
         context = runtime.start(config.device, config.precision, config.threads, seed)
         step, loader = prepare(config, images, context)
-        whiten(step.model, loader)
+        whiten(step.model, loader, config)
         batches = track(itertools.islice(loader.endless(seed, config.augment), rates), rates, f"seed {seed}")
         as_trained = ((resize(images, resolution), labels) for images, labels in batches)  # as training begins
         curve = sweep(step, as_trained, config.peak_lr, lowest, highest, rates)
         found.append({"seed": seed, **asdict(curve), "suggestions": curve.suggestions()})
-    write_atomic(folder.config, config.to_toml())
+    write_atomic(folder.config, given.to_toml())
     write_json(folder.lr_finder, {"sweeps": found})
     return found
 
 
-def at_found_rate(config: Config, run: RunFolder) -> Config:
-    """Returns the settings with the peak that the finder suggests, where they ask for it, and else as they are.
+def found_rate(config: Config, run: RunFolder) -> float | None:
+    """Returns the peak that the finder suggests, where the settings ask for it, and else None.
 
     The curve is kept in the run's lr_finder.json; a resumed run reads it there. Raises SettingsError where it is gone.
     """
     if not config.find_rate:
-        return config
+        return None
     if not (run.lr_finder.exists() or run.checkpoint.exists()):
         find_learning_rates(config, run)
     found = read_json(run.lr_finder)
     with consistent(run):
         rate = float(found["sweeps"][0]["suggestions"][TAKEN])
     run.log(f"learning-rate finder: a peak of {rate:.3g} ({TAKEN}); the recipe's is {config.peak_lr:g}")
-    return config.with_peak(rate)
+    return rate

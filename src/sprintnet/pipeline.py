@@ -17,10 +17,11 @@ from sprintnet.errors import SettingsError, SprintNetError
 from sprintnet.evaluation.calibration import calibration, fit_temperature
 from sprintnet.evaluation.metrics import prediction_rows
 from sprintnet.evidence import keep_evidence
-from sprintnet.lr_search import at_found_rate
+from sprintnet.lr_search import found_rate
 from sprintnet.machine import environment
 from sprintnet.models.build import weights_to_bytes
-from sprintnet.preparation import load_splits, prepare, whiten
+from sprintnet.models.transfer import origin_digest
+from sprintnet.preparation import fit_to_data, load_splits, prepare, whiten
 from sprintnet.reporting.progress import track
 from sprintnet.reporting.table import RULE, table_row, training_header
 from sprintnet.run import (
@@ -72,13 +73,17 @@ def train(config: Config, run: RunFolder, *, resume: bool = False, watch: Watch 
 def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
     started = time.monotonic()
     is_resumed = run.checkpoint.exists()
-    given, config = config, at_found_rate(config, run)
+    peak = found_rate(config, run)
     finder_seconds = time.monotonic() - started
     context = runtime.start(config.device, config.precision, config.threads, config.seed)
     splits = load_splits(config, run.log, run.splits)
     images = splits["train"]
-    step, loader = prepare(config, images, context)
-    record = environment(**context.describe(), data_sha256=digest(*splits.values()))
+    given, (fitted, reasons) = config, fit_to_data(config, images.classes, images.image_shape, len(images))
+    for reason in reasons:
+        run.log(f"auto: {reason}")
+    config = fitted.with_peak(peak) if peak else fitted
+    step, loader = prepare(config, images, context, run.log)
+    record = environment(**context.describe(), data_sha256=digest(*splits.values()), init_sha256=origin_digest(config.init))
     if is_resumed:
         before = read_json(run.environment)
         _refuse_other_surroundings(before, record, run)
@@ -86,8 +91,10 @@ def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
             record["commit"] = f"{before['commit']} + {record['commit']}"
     write_json(run.environment, record)
     write_atomic(run.config, given.to_toml())
+    if reasons:
+        write_atomic(run.adapted, "".join(f"# {reason}\n" for reason in reasons) + fitted.to_toml())
 
-    whitening_seconds = whiten(step.model, loader)
+    whitening_seconds = whiten(step.model, loader, config)
     plan = Plan(config.epochs, config.peak_lr, config.schedule, config.augment, config.seed, config.checkpoint_seconds)
     val_loader = Loader(splits["val" if "val" in splits else "test"], loader.normalisation, EVALUATION_BATCH, context.device)
 
@@ -102,8 +109,9 @@ def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
     run.log(RULE)
 
     # the last epoch's weights are the result: test data has chosen nothing
+    mirrors = config.augment.flip > 0
     trained = TrainedModel(
-        step.model, images.classes, loader.normalisation, context, None, images.image_shape, config.data.resize
+        step.model, images.classes, loader.normalisation, context, None, images.image_shape, config.data.resize, mirrors
     )
     evaluated = {name: part for name, part in splits.items() if name != "train"}
     figures, temperature = _evaluate(trained, evaluated, config.tta, run)
@@ -115,6 +123,7 @@ def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
         "mean": loader.normalisation.mean,
         "std": loader.normalisation.std,
         "temperature": temperature,
+        "mirrors": mirrors,
         "commit": record["commit"],
     }
     write_atomic(run.weights, weights_to_bytes(step.model, facts))
@@ -177,9 +186,13 @@ def _refuse_others(config: Config, run: RunFolder, resume: bool) -> None:
 
 def _refuse_other_surroundings(old: Mapping[str, Any], new: Mapping[str, Any], run: RunFolder) -> None:
     """Raises SettingsError where data or precision are not those of the run's first part; logs what may change last bits."""
-    for key, remedy in (("data_sha256", "restore the data"), ("precision", f"add precision={old['precision']}")):
-        if old[key] != new[key]:
-            raise SettingsError(f"--resume: {run.path} began with {key} {old[key]}, now it is {new[key]}; {remedy}")
+    for key, remedy in (
+        ("data_sha256", "restore the data"),
+        ("init_sha256", "restore the run that init names"),
+        ("precision", f"add precision={old['precision']}"),
+    ):
+        if old.get(key) != new[key]:
+            raise SettingsError(f"--resume: {run.path} began with {key} {old.get(key)}, now it is {new[key]}; {remedy}")
     moved = [key for key in ("commit", "versions", "device", "gpu", "cpu", "threads") if old[key] != new[key]]
     if moved:
         run.log(f"resuming by other code or on another machine ({', '.join(moved)}): the result may differ in its last bits")

@@ -1,16 +1,17 @@
 """What training starts from: the splits of the data, a fresh network with its optimizer, the loader of its images."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from sprintnet.adaptation import Facts, adapted
 from sprintnet.config import Config
 from sprintnet.data import sources
-from sprintnet.data.dataset import ImageDataset, channel_statistics
+from sprintnet.data.dataset import ImageDataset, channel_statistics, class_weights
 from sprintnet.data.loader import Loader, Normalisation
 from sprintnet.data.named import NAMED
 from sprintnet.data.own import load_own
@@ -20,6 +21,7 @@ from sprintnet.data.splits import Splits, draw, read_splits, without_duplicates,
 from sprintnet.errors import SettingsError
 from sprintnet.models.build import build_model, check_resolution
 from sprintnet.models.sprintnet import SprintNet
+from sprintnet.models.transfer import open_origin
 from sprintnet.run import RunFolder, write_json
 from sprintnet.runtime import Runtime
 from sprintnet.training.optim import build_optimizer
@@ -75,10 +77,29 @@ def _named(data: DataSettings, log: Callable[[str], None], note: Callable[[str],
     return splits
 
 
-def prepare(config: Config, images: ImageDataset, context: Runtime) -> tuple[Step, Loader]:
-    """Returns the training step of a fresh network, not whitened yet, and the loader of its training images.
+def outline(config: Config) -> tuple[tuple[str, ...], tuple[int, int, int], int]:
+    """Returns the class names, (height, width, channels) and number of training images; a named data set is not fetched."""
+    if known := NAMED.get(config.data.name):
+        return known.classes, known.image_shape, known.images[0]
+    images = load_splits(config, log=lambda line: None)["train"]
+    return images.classes, images.image_shape, len(images)
 
-    Raises SettingsError for settings that do not fit the images.
+
+def fit_to_data(
+    config: Config, classes: Sequence[str], image_shape: tuple[int, int, int], images: int
+) -> tuple[Config, tuple[str, ...]]:
+    """Returns the settings fitted to so many training images, and a line for each change that says what and why."""
+    start = open_origin(config.init).settings if config.init else None
+    return adapted(config, Facts(images, len(classes), min(image_shape[:2]), start))
+
+
+def prepare(
+    config: Config, images: ImageDataset, context: Runtime, log: Callable[[str], None] = lambda line: None
+) -> tuple[Step, Loader]:
+    """Returns the training step of a network, fresh (not whitened yet) or from `init`, and the loader of its training images.
+
+    A network from `init` keeps its normalisation, which its first layer was fitted to. Raises SettingsError for settings that
+    do not fit the images.
     """
     if len(images) // -(-len(images) // config.batch_size) < 2:
         raise SettingsError(
@@ -87,17 +108,34 @@ def prepare(config: Config, images: ImageDataset, context: Runtime) -> tuple[Ste
         )
     if config.augment.cutout > min(images.image_shape[:2]):
         raise SettingsError(f"augment.cutout={config.augment.cutout}: larger than the images; use at most half their side")
+    if images.multi_label and (config.class_weights, config.sampling) != ("none", "all"):
+        raise SettingsError(
+            f"class_weights={config.class_weights}, sampling={config.sampling}: these images may have several labels, and so "
+            "are in no one class; use none and all"
+        )
     check_resolution(config.model, images.image_shape, min(config.schedule.resolution))
-    model = on_device(build_model(config.model, len(images.classes), images.image_shape), context)
+    network = build_model(config.model, len(images.classes), images.image_shape)
+    if config.init:
+        origin = open_origin(config.init)
+        log(origin.give_to(network, config.model, images.classes, images.image_shape[2]))
+        normalisation = Normalisation(origin.mean, origin.std)
+    else:
+        normalisation = Normalisation(*channel_statistics(images))
+    if config.frozen:
+        network.freeze()
+    model = on_device(network, context)
     optimizer = build_optimizer(model, config.optim.scaled_to(config.batch_size), config.muon)
-    loader = Loader(images, Normalisation(*channel_statistics(images)), config.batch_size, context.device)
-    return Step(model, optimizer, context, config.label_smoothing, config.l1), loader
+    loader = Loader(images, normalisation, config.batch_size, context.device, is_balanced=config.sampling == "balanced")
+    weights = None
+    if config.class_weights == "auto":
+        weights = torch.from_numpy(class_weights(images.labels, len(images.classes))).to(context.device)
+    return Step(model, optimizer, context, config.label_smoothing, config.l1, weights), loader
 
 
-def whiten(model: nn.Module, loader: Loader) -> float:
-    """Fits a whitening layer, where the network has one, to the first training images; returns the seconds that it took."""
+def whiten(model: nn.Module, loader: Loader, config: Config) -> float:
+    """Fits a whitening layer, where a fresh network has one, to the first training images; returns the seconds that it took."""
     started = time.monotonic()
-    if isinstance(model, SprintNet):
+    if isinstance(model, SprintNet) and not config.init:
         model.whiten_from(loader.first(WHITENING_IMAGES))
     return time.monotonic() - started
 

@@ -37,6 +37,11 @@ class RunFolder:
         return self.path / "config.toml"
 
     @property
+    def adapted(self) -> Path:
+        """The settings as fitted to the data, where that changed any; its head says what and why (TOML)."""
+        return self.path / "adapted.toml"
+
+    @property
     def environment(self) -> Path:
         """Commit, versions, hardware, threads, precision, digest of the data (JSON)."""
         return self.path / "environment.json"

@@ -17,15 +17,13 @@ from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import calibration, coverage_table
 from sprintnet.evaluation.metrics import Floats, Ints, cross_entropy, summarise, top_k_accuracy
 from sprintnet.evaluation.predict import ask_again, predict
-from sprintnet.models.build import load_model
+from sprintnet.models.build import load_model, weights_file
 from sprintnet.preparation import on_device
 from sprintnet.reporting.progress import track
 from sprintnet.run import RunFolder, consistent, open_run
 from sprintnet.runtime import Runtime
 
 EVALUATION_BATCH = 500
-WEIGHT_FILES = ("weights.safetensors", "model.safetensors")
-"""A run's and an export's."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,8 @@ class TrainedModel:
     """Height, width, channels."""
     resize: str = "stretch"
     """How pictures of another shape are brought to it (images.POLICIES)."""
+    mirrors: bool = True
+    """Whether mirror images count among six views: not where training had none."""
 
     def evaluate(self, dataset: ImageDataset) -> tuple[Floats, Ints, dict[str, Any]]:
         """Returns logits (N, K), labels (N,) and the figures of a data set; raises SettingsError if its classes are others."""
@@ -58,7 +58,8 @@ class TrainedModel:
         logits, labels, figures = self.evaluate(dataset)
         arrays = {"logits": logits, "labels": labels}
         if tta:
-            again = ask_again(self.model, self._batches(dataset, "six views"), self.context, logits, tta)
+            batches = self._batches(dataset, "six views")
+            again = ask_again(self.model, batches, self.context, logits, tta, mirror=self.mirrors)
             arrays["tta_logits"] = again
             figures["tta"] = {
                 "accuracy": top_k_accuracy(again, labels, 1),
@@ -90,13 +91,7 @@ def load(path: str | Path, device: str = "auto", precision: str = "auto") -> Tra
 
     Raises SettingsError where there is none or it is damaged.
     """
-    path = Path(path)
-    if path.is_dir():
-        found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
-        if not found:
-            raise SettingsError(f"{path}: holds neither {' nor '.join(WEIGHT_FILES)}; name a run's folder or an export's")
-        path = found[0]
-    return _open(path, runtime.start(device, precision, 0, None))
+    return _open(weights_file(Path(path)), runtime.start(device, precision, 0, None))
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedModel, Config]:
@@ -115,4 +110,5 @@ def _open(weights: Path, context: Runtime) -> TrainedModel:
         normalisation = Normalisation(tuple(facts["mean"]), tuple(facts["std"]))
         classes, shape, temperature = tuple(facts["classes"]), tuple(facts["image_shape"]), facts["temperature"]
         resize = facts.get("resize", "stretch")  # runs from before other policies have none
-    return TrainedModel(on_device(model, context), classes, normalisation, context, temperature, shape, resize)
+        mirrors = facts.get("mirrors", True)  # nor a note on flips, which they had
+    return TrainedModel(on_device(model, context), classes, normalisation, context, temperature, shape, resize, mirrors)

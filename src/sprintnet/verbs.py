@@ -220,15 +220,17 @@ def summary(options: argparse.Namespace, words: list[str]) -> None:
     """Prints a recipe's layer table, then its learning rate and momentum epoch by epoch."""
     recipe, overrides = recipe_and_overrides(words)
     from sprintnet.config import load_config
-    from sprintnet.data.own import classes_and_image_shape
 
     config = load_config(recipe, overrides)
 
     from sprintnet.models.build import build_model
     from sprintnet.models.summary import layer_table
+    from sprintnet.preparation import fit_to_data, outline
     from sprintnet.training.schedule import learning_rates
 
-    classes, image_shape = classes_and_image_shape(config.data)
+    classes, image_shape, images = outline(config)
+    config, reasons = fit_to_data(config, classes, image_shape, images)
+    print(*(f"auto: {reason}" for reason in reasons), sep="\n", end="\n" if reasons else "")
     print(layer_table(build_model(config.model, len(classes), image_shape), image_shape))
     print("| Epoch | LR       | Momentum |\n-------------------------------")
     for epoch, lr in enumerate(learning_rates(config.schedule, config.epochs, config.peak_lr), 1):

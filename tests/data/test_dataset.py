@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
 
-from sprintnet.data.dataset import ImageDataset, channel_statistics, digest
+from sprintnet.data.dataset import ImageDataset, channel_statistics, class_weights, digest
 
 
 def dataset(counts: list[int], seed: int = 0, shape: tuple[int, int, int] = (4, 4, 3)) -> ImageDataset:
@@ -19,6 +22,15 @@ def test_statistics_are_numpys() -> None:
     mean, deviation = channel_statistics(whole)
     assert mean == pytest.approx((images / 255).mean(axis=(0, 1, 2)), rel=1e-12)
     assert deviation == pytest.approx((images / 255).std(axis=(0, 1, 2)), rel=1e-12)
+
+
+@given(st.lists(st.integers(0, 30), min_size=2, max_size=5).filter(any))
+def test_class_weights_are_scikit_learns(counts: list[int]) -> None:
+    labels = dataset(counts).labels
+    weights, present = class_weights(labels, len(counts)), np.unique(labels)
+    np.testing.assert_allclose(weights[present], compute_class_weight("balanced", classes=present, y=labels), rtol=1e-6)
+    assert weights[labels].mean() == pytest.approx(1)
+    assert not weights[np.array(counts) == 0].any()
 
 
 def test_a_constant_channel_is_divided_by_one() -> None:

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sprintnet.data.dataset import ImageDataset, channel_statistics
 from sprintnet.data.loader import Loader, Normalisation, _epoch_seed
@@ -19,8 +21,8 @@ def dataset() -> ImageDataset:
     return ImageDataset(images, np.arange(COUNT, dtype=np.int64), tuple(map(str, range(COUNT))))
 
 
-def loader(dataset: ImageDataset, batch_size: int = 10) -> Loader:
-    return Loader(dataset, Normalisation(*channel_statistics(dataset)), batch_size, CPU)
+def loader(dataset: ImageDataset, batch_size: int = 10, is_balanced: bool = False) -> Loader:
+    return Loader(dataset, Normalisation(*channel_statistics(dataset)), batch_size, CPU, is_balanced=is_balanced)
 
 
 def joined(batches: object) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,6 +49,31 @@ def test_an_epoch_shows_every_image_once_in_batches_evenly_filled(dataset: Image
     assert labels.tolist() != list(range(COUNT))
 
 
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(any), st.integers(0, 99), st.integers(0, 3))
+def test_a_balanced_epoch_shows_every_class_equally_often(counts: list[int], seed: int, epoch: int) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = np.zeros((len(labels), 1, 1, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(len(labels))  # each image is its own number
+    unbalanced = ImageDataset(images, labels, tuple(map(str, range(len(counts)))))
+    numbered = Loader(unbalanced, Normalisation((0.0,), (1 / 255,)), 7, CPU, is_balanced=True)
+    shown, of_class = joined(numbered.epoch(seed, epoch, OFF))
+    numbers = shown.flatten().long().numpy()
+    assert np.array_equal(labels[numbers], of_class.numpy())
+    assert len(numbers) == len(labels)
+    per_class = np.bincount(of_class, minlength=len(counts))[np.array(counts) > 0]
+    assert np.ptp(per_class) <= 1
+    for label in np.unique(labels):  # and within a class every image
+        assert np.ptp(np.bincount(numbers, minlength=len(labels))[labels == label]) <= 1
+
+
+def test_balanced_epochs_differ_and_are_shuffled(dataset: ImageDataset) -> None:
+    rare = ImageDataset(dataset.images, (np.arange(COUNT) >= 90).astype(np.int64), ("common", "rare"))
+    orders = [joined(loader(rare, is_balanced=True).epoch(0, epoch, OFF))[1].tolist() for epoch in range(3)]
+    assert len({tuple(order) for order in orders}) == 3
+    assert orders[0] == joined(loader(rare, is_balanced=True).epoch(0, 0, OFF))[1].tolist()
+    assert 10 < sum(orders[0][: COUNT // 2]) < 42  # of 51 or 52 rare ones, half
+
+
 def test_images_keep_their_labels(dataset: ImageDataset) -> None:
     plain, _ = joined(loader(dataset).in_order())
     images, labels = joined(loader(dataset).epoch(0, 0, OFF))
@@ -63,10 +90,11 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(dataset: ImageDataset) -> None
     assert len({epoch(seed, number) for seed in range(3) for number in range(3)}) == 9
 
 
+@pytest.mark.parametrize("is_balanced", [False, True])
 @pytest.mark.parametrize("first", [0, 1, 7, 10, 11])
-def test_an_epoch_continues_from_any_batch(dataset: ImageDataset, first: int) -> None:
-    whole = list(loader(dataset).epoch(3, 1, AugmentSettings()))
-    rest = list(loader(dataset).epoch(3, 1, AugmentSettings(), first_batch=first))
+def test_an_epoch_continues_from_any_batch(dataset: ImageDataset, first: int, is_balanced: bool) -> None:
+    whole = list(loader(dataset, is_balanced=is_balanced).epoch(3, 1, AugmentSettings()))
+    rest = list(loader(dataset, is_balanced=is_balanced).epoch(3, 1, AugmentSettings(), first_batch=first))
     assert len(rest) == 11 - first
     assert all(
         torch.equal(a, b) for pair, other in zip(whole[first:], rest, strict=True) for a, b in zip(pair, other, strict=True)

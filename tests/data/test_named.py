@@ -18,8 +18,6 @@ from sprintnet import cli
 from sprintnet.config import load_config, recipes
 from sprintnet.data import sources, transport
 from sprintnet.data.named import NAMED
-from sprintnet.data.own import classes_and_image_shape
-from sprintnet.data.settings import DataSettings
 from sprintnet.errors import DataError, SettingsError
 
 GENERATOR = np.random.default_rng(0)
@@ -36,10 +34,10 @@ def test_a_description_is_complete(name: str, empty_cache: None) -> None:
         assert [file.size for file in known.files] == [
             16 + 784 * known.images[0], 8 + known.images[0], 16 + 784 * known.images[1], 8 + known.images[1],
         ]  # fmt: skip
-    assert classes_and_image_shape(DataSettings(name)) == (known.classes, known.image_shape)
-    assert not sources.cache_folder().exists()  # nothing was fetched for that
     for recipe in recipes():
-        load_config(recipe, [f"data.name={name}", *known.overrides])
+        config = load_config(recipe, [f"data.name={name}"])
+        assert outline(config) == (known.classes, known.image_shape, known.images[0])
+    assert not sources.cache_folder().exists()  # nothing was fetched for that
 
 
 @pytest.mark.parametrize("form", ["gzipped", "plain", "dotted"])

@@ -73,7 +73,6 @@ def test_images_come_in_order_of_split_class_and_name(folder: Path) -> None:
     assert found.images.classes == ("cat", "dog")
     assert found.images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
     assert found.split == ("train",) * 6 + ("test",) * 6
-    assert own.classes_and_image_shape(DataSettings(str(folder))) == (("cat", "dog"), (8, 8, 3))
 
 
 def test_a_folder_of_classes_has_no_splits_yet(folder: Path) -> None:

@@ -52,6 +52,19 @@ def test_the_unsure_are_asked_again_with_the_published_weights(confidence: float
     np.testing.assert_allclose(again[is_unsure], six_views(model, images).numpy()[is_unsure], rtol=1e-4, atol=1e-5)
 
 
+def test_without_mirror_images_three_views_are_asked() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))
+    images = torch.randn(25, 3, 8, 8)
+    batches = [(images, torch.zeros(25))]
+    first, _ = predict(model, batches, FP32)
+    padded = nn.functional.pad(images, (1, 1, 1, 1), mode="reflect")
+    with torch.no_grad():
+        expected = 0.5 * model(images) + 0.25 * model(padded[:, :, 0:8, 0:8]) + 0.25 * model(padded[:, :, 2:10, 2:10])
+    again = ask_again(model, batches, FP32, first, 1, mirror=False)
+    np.testing.assert_allclose(again, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_reduced_precision_asks_again_too_and_answers_in_fp32() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))

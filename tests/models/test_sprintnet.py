@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from sprintnet.errors import SettingsError
 from sprintnet.models.build import build_model, check_resolution
@@ -23,6 +24,51 @@ def test_the_first_layer_makes_patches_uncorrelated_with_unit_variance() -> None
     half = features[:, :12].transpose(0, 1).flatten(1)
     torch.testing.assert_close(half @ half.T / half.shape[1], torch.eye(12), atol=1e-3, rtol=0)
     assert torch.equal(features[:, 12:], -features[:, :12])
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4])
+def test_with_a_stride_the_largest_variances_are_kept_and_whitened(stride: int) -> None:
+    side = stride + 1
+    noise = torch.randn(400, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    images = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)
+    model = SprintNet(10, 3, (24, 24), width=4, stride=stride)
+    model.whiten_from(images, epsilon=0)
+    assert model.whiten.kernel_size == (side, side)
+    with torch.no_grad():
+        features = torch.nn.functional.conv2d(images, model.whiten.weight, stride=stride)
+    assert features.shape[1:] == (24, (24 - 1) // stride, (24 - 1) // stride)
+    half = features[:, :12].transpose(0, 1).flatten(1)
+    torch.testing.assert_close(half @ half.T / half.shape[1], torch.eye(12), atol=1e-3, rtol=0)
+    # principal components: no other twelve directions hold more of the patches' variance
+    patches = images.unfold(2, side, stride).unfold(3, side, stride).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(0, 2)
+    variances = torch.linalg.svdvals(patches) ** 2 / len(patches)
+    kept = 1 / model.whiten.weight[:12].flatten(1).norm(dim=1) ** 2
+    torch.testing.assert_close(kept.flip(0), variances[:12], rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(64, 2), (96, 3), (128, 4)])
+def test_a_stride_makes_large_images_cost_what_those_of_32_pixels_do(side: int, stride: int) -> None:
+    def flops(side: int, stride: int) -> int:
+        model = build_model(ModelSettings("sprintnet", 64, stride=stride), 10, (side, side, 3))
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.zeros(1, 3, side, side))
+        return counter.get_total_flops()
+
+    assert flops(32, 1) < flops(side, stride) < 1.15 * flops(32, 1)
+    assert flops(64, 1) > 4 * flops(64, 2)
+
+
+@pytest.mark.parametrize(("stride", "smallest"), [(1, 9), (2, 17), (3, 25)])
+def test_a_stride_asks_for_larger_images(stride: int, smallest: int) -> None:
+    settings = ModelSettings("sprintnet", 4, stride=stride)
+    assert build_model(settings, 5, (smallest, smallest, 1))(torch.randn(2, 1, smallest, smallest)).shape == (2, 5)
+    with pytest.raises(SettingsError, match=f"needs images of {smallest}x{smallest} pixels or more, not {smallest - 1}x"):
+        build_model(settings, 5, (smallest, smallest - 1, 1))
+
+
+def test_davidnet_takes_no_stride() -> None:
+    with pytest.raises(SettingsError, match=r"model.stride=2: davidnet looks at every pixel; use 1, or model.name=sprintnet"):
+        build_model(ModelSettings("davidnet", 4, stride=2), 5, (32, 32, 3))
 
 
 def test_the_whitening_filters_are_frozen_and_its_bias_is_not() -> None:

@@ -20,11 +20,16 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
 
 
-def make_step(precision: str = "fp32", model: nn.Module | None = None, label_smoothing: float = 0.0, l1: float = 0.0) -> Step:
+def make_step(
+    precision: str = "fp32",
+    model: nn.Module | None = None,
+    label_smoothing: float = 0.0,
+    l1: float = 0.0,
+    class_weights: torch.Tensor | None = None,
+) -> Step:
     model = model or network()
-    return Step(
-        model, build_optimizer(model, OptimSettings(max_lr=0.1), MuonSettings()), runtime(precision), label_smoothing, l1
-    )
+    optimizer = build_optimizer(model, OptimSettings(max_lr=0.1), MuonSettings())
+    return Step(model, optimizer, runtime(precision), label_smoothing, l1, class_weights)
 
 
 IMAGES = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -62,6 +67,20 @@ def test_the_loss_is_the_articles_label_smoothing(alpha: float) -> None:
     step.model.load_state_dict(network().state_dict())
     step(IMAGES, LABELS)
     assert step.read().loss / 6 == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.2])
+def test_an_image_counts_by_the_weight_of_its_class(alpha: float) -> None:
+    weights = torch.tensor([0.2, 3.0, 1.0, 0.5, 0.3])
+    step = make_step(label_smoothing=alpha, class_weights=weights)
+    loss, logits = step.forward(IMAGES, LABELS)
+    targets = (1 - alpha) * F.one_hot(LABELS, 5) + alpha / 5
+    expected = -(weights[LABELS, None] * targets * F.log_softmax(logits, dim=1)).sum() / 6
+    torch.testing.assert_close(loss, expected)
+    if not alpha:  # with smoothing, PyTorch's weights go to the target's classes instead of the image's
+        torch.testing.assert_close(loss, F.cross_entropy(logits, LABELS, weight=weights, reduction="sum") / 6)
+    equal, _ = make_step(label_smoothing=alpha, class_weights=torch.ones(5)).forward(IMAGES, LABELS)
+    torch.testing.assert_close(equal, make_step(label_smoothing=alpha).forward(IMAGES, LABELS)[0])
 
 
 def test_l1_adds_the_sum_of_magnitudes() -> None:

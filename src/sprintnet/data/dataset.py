@@ -82,6 +82,14 @@ def release(images: Images) -> None:
         images._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
+def class_weights(labels: Labels, classes: int) -> npt.NDArray[np.float32]:
+    """Returns a weight a class (K,), inverse to its frequency and 1 on average over all labels; 0 for a class without any."""
+    counts = np.bincount(labels, minlength=classes)
+    weights = np.zeros(classes, np.float32)
+    weights[counts > 0] = len(labels) / (np.count_nonzero(counts) * counts[counts > 0])
+    return weights
+
+
 def channel_statistics(dataset: ImageDataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns the mean and standard deviation of each channel, on pixel values scaled to 0..1.
 

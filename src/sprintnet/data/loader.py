@@ -2,14 +2,15 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sprintnet.data.augment import augment, draw
-from sprintnet.data.dataset import ImageDataset, release
+from sprintnet.data.dataset import ImageDataset, Labels, release
 from sprintnet.data.settings import AugmentSettings
 
 Batch = tuple[Tensor, Tensor]
@@ -27,10 +28,19 @@ class Normalisation:
 class Loader:
     """The images of a data set as uint8, handed out on the device in as few normalised batches as can be, evenly filled.
 
-    They lie on the device; but on a CPU, images mapped from a file stay there, and each batch is read anew.
+    They lie on the device; but on a CPU, images mapped from a file stay there, and each batch is read anew. Balanced, an epoch
+    has as many images as ever, but every class equally often.
     """
 
-    def __init__(self, dataset: ImageDataset, normalisation: Normalisation, batch_size: int, device: torch.device):
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        normalisation: Normalisation,
+        batch_size: int,
+        device: torch.device,
+        *,
+        is_balanced: bool = False,
+    ):
         self.store = dataset.store if device.type == "cpu" else dataset.images
         self.images = torch.from_numpy(self.store).to(device)
         rows = dataset.rows if device.type == "cpu" else None
@@ -39,6 +49,7 @@ class Loader:
         self.device = device
         self.normalisation = normalisation
         self.batch_size = batch_size
+        self._members = members_of_classes(dataset.labels) if is_balanced else None
         # (pixel / 255 - mean) / std, as one multiplication and one addition
         mean, std = (torch.tensor(values, device=device) for values in (normalisation.mean, normalisation.std))
         self._scale, self._offset = 1 / (255 * std), -mean / std
@@ -54,10 +65,13 @@ class Loader:
             yield self._read(part), self.labels[part]
 
     def epoch(self, seed: int, epoch: int, settings: AugmentSettings, first_batch: int = 0) -> Iterator[Batch]:
-        """Yields every image once, varied, in the order of (seed, epoch), from `first_batch` on."""
+        """Yields every image once, or every class equally often, varied, in the order of (seed, epoch), from `first_batch`."""
         count, (height, width) = len(self.labels), self.images.shape[1:3]
         generator = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
-        order = torch.randperm(count, generator=generator).to(self.device)
+        order = torch.randperm(count, generator=generator)
+        if self._members:
+            order = balanced(self._members, count, generator)[order]
+        order = order.to(self.device)
         draws = draw(count, height, width, settings, generator)
         if settings.alternate_flip:
             draws = replace(draws, flip=self._flipped(seed, epoch, settings.flip)[order.cpu()])
@@ -93,6 +107,26 @@ class Loader:
         normalised = (pixels.float() * self._scale + self._offset).permute(0, 3, 1, 2)
         release(self.store)
         return normalised
+
+
+def balanced(members: Sequence[Tensor], count: int, generator: torch.Generator) -> Tensor:
+    """Returns `count` indices, class after class, from the members of each class: all classes equally often, to within one.
+
+    Within a class too all members appear equally often, to within one; the generator draws which have the one more.
+    """
+    share, rest = divmod(count, len(members))
+    luck = torch.randperm(len(members), generator=generator)
+    drawn = []
+    for indices, place in zip(members, luck.tolist(), strict=True):
+        rounds, more = divmod(share + (place < rest), len(indices))
+        chosen = torch.randperm(len(indices), generator=generator)[:more]
+        drawn.append(torch.cat([indices.repeat(rounds), indices[chosen]]))
+    return torch.cat(drawn)
+
+
+def members_of_classes(labels: Labels) -> list[Tensor]:
+    """Returns the indices of each class's images; a class without any is left out."""
+    return [torch.from_numpy(np.flatnonzero(labels == label)) for label in np.unique(labels)]
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

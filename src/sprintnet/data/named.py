@@ -10,8 +10,6 @@ from sprintnet.data.official import Members, OfficialFile, find_all
 from sprintnet.data.transport import Source
 
 DIGITS = tuple("0123456789")
-NO_MIRROR = ("augment.flip=0", "augment.alternate_flip=false", "tta=0")
-"""What must be off where a mirrored picture is no picture of its class: tta asks about mirror images too."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,8 @@ class NamedSet:
     by_hand: str
     """What to download where no source can be reached."""
     note: str
-    overrides: tuple[str, ...] = ()
-    """What a recipe for CIFAR-10 had better change."""
+    mirrored: bool = True
+    """Whether the mirror image of a picture is one of the same class."""
     rebuild: Callable[[Sequence[Any], Members], dict[str, bytes]] = find_all
     """(files, members of a source) -> name of each file and its verified bytes."""
 
@@ -107,7 +105,7 @@ NAMED = {
         decode=idx.decode,
         by_hand="its four .gz files into a folder",
         note="grey; a mirrored digit is none",
-        overrides=NO_MIRROR,
+        mirrored=False,
     ),
     "digits": NamedSet(
         title="Digits",
@@ -123,7 +121,7 @@ NAMED = {
         decode=digits.decode,
         by_hand="optdigits.tes into a folder",
         note="grey, too small for sprintnet networks; no official split: test is a fifth of each class, always the same",
-        overrides=(*NO_MIRROR, "batch_size=64", "augment.crop_padding=1", "augment.cutout=0"),
+        mirrored=False,
     ),
     "svhn": NamedSet(
         title="SVHN",
@@ -141,7 +139,7 @@ NAMED = {
         decode=svhn.decode,
         by_hand="train_32x32.mat and test_32x32.mat into a folder",
         note='a mirrored digit is none; needs SciPy: pip install "sprintnet[study]"',
-        overrides=NO_MIRROR,
+        mirrored=False,
     ),
 }
 """Each by the name that `data.name` takes."""

@@ -101,14 +101,6 @@ def load_own(settings: DataSettings) -> OwnData:
     return own
 
 
-def classes_and_image_shape(settings: DataSettings) -> tuple[tuple[str, ...], tuple[int, int, int]]:
-    """Returns the class names and (height, width, channels) of a data set; a named one need not be fetched for that."""
-    if settings.name in NAMED:
-        return NAMED[settings.name].classes, NAMED[settings.name].image_shape
-    images = load_own(settings).images
-    return images.classes, images.image_shape
-
-
 def read_own(settings: DataSettings) -> OwnData:
     """Returns those of one's own pictures that can be decoded, with every problem; raises DataError where there is none."""
     require(settings.name)

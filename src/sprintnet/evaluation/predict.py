@@ -14,6 +14,9 @@ from sprintnet.runtime import Runtime
 SIX_VIEWS = (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)
 """Weights of an image, its mirror image, two shifts by a pixel and theirs: airbench94 (Jordan 2024, arXiv:2404.00498)."""
 
+THREE_VIEWS = (0.5, 0.25, 0.25)
+"""The same without mirror images."""
+
 
 @torch.inference_mode()
 def predict(model: nn.Module, batches: Iterable[Batch], runtime: Runtime) -> tuple[Floats, Ints]:
@@ -25,10 +28,13 @@ def predict(model: nn.Module, batches: Iterable[Batch], runtime: Runtime) -> tup
 
 
 @torch.inference_mode()
-def ask_again(model: nn.Module, batches: Iterable[Batch], runtime: Runtime, logits: Floats, confidence: float) -> Floats:
+def ask_again(
+    model: nn.Module, batches: Iterable[Batch], runtime: Runtime, logits: Floats, confidence: float, *, mirror: bool = True
+) -> Floats:
     """Returns logits (N, K): the mean over six views for images whose probability is `confidence` or less, `logits` elsewhere.
 
-    The batches are those that `logits` came from, in the same order; confidence 1 asks again about every image.
+    The batches are those that `logits` came from, in the same order; confidence 1 asks again about every image. Without
+    `mirror`, which a network that was trained without flips is no help for, three views are left.
     """
     first = torch.from_numpy(logits).to(runtime.device)
     unsure = first.softmax(1).amax(1) <= confidence
@@ -39,19 +45,21 @@ def ask_again(model: nn.Module, batches: Iterable[Batch], runtime: Runtime, logi
             chosen = unsure[part].nonzero()[:, 0]
             answer = first[part].clone()
             if len(chosen):
-                answer[chosen] = _six_views(model, images[chosen], answer[chosen], runtime)
+                answer[chosen] = _views(model, images[chosen], answer[chosen], runtime, mirror)
             answers.append(answer)
     return torch.cat(answers).cpu().numpy()
 
 
-def _six_views(model: nn.Module, images: Tensor, first: Tensor, runtime: Runtime) -> Tensor:
-    """Returns the weighted mean of the answers to six views, the first of which is known."""
+def _views(model: nn.Module, images: Tensor, first: Tensor, runtime: Runtime, mirror: bool) -> Tensor:
+    """Returns the weighted mean of the answers to six views, or three, the first of which is known."""
     padded = F.pad(images, (1, 1, 1, 1), "reflect")
     shifted = [padded[..., :-2, :-2], padded[..., 2:, 2:]]
-    views = torch.cat([images.flip(-1), *shifted, *(view.flip(-1) for view in shifted)])
+    others_seen = [images.flip(-1), *shifted, *(view.flip(-1) for view in shifted)] if mirror else shifted
+    views = torch.cat(others_seen)
     with runtime.autocast():
-        others = model(views.contiguous(memory_format=torch.channels_last)).float().unflatten(0, (5, len(images)))
-    weights = torch.tensor(SIX_VIEWS, device=first.device)
+        answers = model(views.contiguous(memory_format=torch.channels_last)).float()
+    others = answers.unflatten(0, (len(others_seen), len(images)))
+    weights = torch.tensor(SIX_VIEWS if mirror else THREE_VIEWS, device=first.device)
     return torch.einsum("v,vbk->bk", weights, torch.cat([first[None], others]))
 
 

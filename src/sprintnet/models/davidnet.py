@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sprintnet.models.network import Network
 from sprintnet.models.winograd import Convolution3x3
 
 
@@ -50,10 +51,9 @@ class View(nn.Module):
         return torch.flatten(x, 1)
 
 
-class DavidNet(nn.Module):
+class DavidNet(Network):
     """Images (B, channels, H, W) -> logits (B, classes), scaled by 0.125."""
 
-    smallest_side = 8
     logit_scale = 0.125
     feature_layers = ("block1", "transition", "block2")  # from fine maps to coarse ones; Grad-CAM shows the last by itself
 
@@ -80,7 +80,3 @@ class DavidNet(nn.Module):
             x = self.dropout(x)
         logits: Tensor = self.linear(x)
         return logits * self.logit_scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns logits (B, classes)."""
-        return self.classify(self.features(x))

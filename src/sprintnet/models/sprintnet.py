@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sprintnet.models.network import Network
 from sprintnet.models.winograd import Convolution3x3
 
 
@@ -58,16 +59,20 @@ class Residual(nn.Module):
         return F.silu(x + self.norm(self.convolution(x)))
 
 
-class SprintNet(nn.Module):
-    """Images (B, channels, H, W) -> logits (B, classes); `whiten_from` must see training images before the first step."""
+class SprintNet(Network):
+    """Images (B, channels, H, W) -> logits (B, classes); `whiten_from` must see training images before the first step.
 
-    smallest_side = 9  # three poolings of what the 2x2 whitening leaves
+    A stride of 2 looks at every second pixel both ways, so that images of twice the side cost the same.
+    """
+
     feature_layers = ("blocks.0", "blocks.1", "blocks.2")  # from fine maps to coarse ones
 
-    def __init__(self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0):
+    def __init__(
+        self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0, stride: int = 1
+    ):
         super().__init__()
         whitened = 2 * channels * 4
-        self.whiten = nn.Conv2d(channels, whitened, 2)
+        self.whiten = nn.Conv2d(channels, whitened, stride + 1, stride)
         self.whiten.weight.requires_grad = False
         wide = 4 * width
         self.blocks = nn.Sequential(
@@ -82,13 +87,18 @@ class SprintNet(nn.Module):
             self.linear.weight /= self.linear.weight.std()
 
     def whiten_from(self, images: Tensor, epsilon: float = 5e-4) -> None:
-        """Sets the first layer to the eigenvectors of 2x2 patches of normalised images (N, C, H, W), and their negatives."""
+        """Sets the first layer to eigenvectors of patches of normalised images (N, C, H, W), and their negatives.
+
+        All of them for patches of 2x2; of the larger ones that a stride has, as many: those of the largest variance.
+        """
         products, count = torch.zeros(()), 0
+        side = self.whiten.kernel_size[0]
         for part in images.split(500):  # type: ignore[no-untyped-call]  # all patches at once take gigabytes at 64x64
-            patches = F.unfold(part, 2).transpose(1, 2).flatten(0, 1)  # (N * L, C * 4)
+            patches = F.unfold(part, side, stride=self.whiten.stride).transpose(1, 2).flatten(0, 1)  # (N * L, C * side**2)
             products, count = products.to(patches) + patches.T @ patches, count + len(patches)
-        values, vectors = torch.linalg.eigh(products / count)
-        filters = (vectors / torch.sqrt(values + epsilon)).T.reshape(-1, *self.whiten.weight.shape[1:])
+        values, vectors = torch.linalg.eigh(products / count)  # rising variance
+        kept = self.whiten.out_channels // 2
+        filters = (vectors / torch.sqrt(values + epsilon)).T[-kept:].reshape(-1, *self.whiten.weight.shape[1:])
         self.whiten.weight.data.copy_(torch.cat([filters, -filters]))
 
     @property
@@ -108,7 +118,3 @@ class SprintNet(nn.Module):
             x = self.dropout(x)
         logits: Tensor = self.linear(x)
         return logits * self.logit_scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns logits (B, classes)."""
-        return self.classify(self.features(x))

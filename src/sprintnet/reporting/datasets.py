@@ -5,7 +5,7 @@ from typing import Any
 
 
 def dataset_lines(named: Mapping[str, Any], cached: Collection[str]) -> Iterator[str]:
-    """Yields what is known of each data set: its size, whether the cache has it, who else does, what a recipe should change."""
+    """Yields what is known of each data set: its size, whether the cache has it, and who else does."""
     yield f"{'name':13}  {'train':>7}  {'test':>7}  {'size':>7}  {'classes':>7}  cached"
     for name, known in named.items():
         height, width, channels = known.image_shape
@@ -15,6 +15,4 @@ def dataset_lines(named: Mapping[str, Any], cached: Collection[str]) -> Iterator
             f"{'yes' if name in cached else 'no'}"
         )
         yield f"  {known.note}"
-        if known.overrides:
-            yield f"  change: {' '.join(known.overrides)}"
         yield from (f"  from {source.label}" for source in known.sources)

@@ -88,7 +88,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "network": {key: network[key] for key in ("layers", "parameters", "trainable")},
         "commit": environment["commit"],
         "command": again(run),
-        "settings": run.config.read_text("utf-8"),
+        "settings": (run.adapted if run.adapted.exists() else run.config).read_text("utf-8"),
         "environment": json.dumps(environment, indent=2),
     }
 

@@ -66,9 +66,9 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
     """Trains `step.model` and yields a row after each epoch, the rows of an interrupted run first.
 
     A checkpoint in the run folder is continued from its very batch; a row is in the checkpoint before it is yielded.
-    A row: epoch, lr (at its start), train_loss and val_loss (both with label smoothing), train_accuracy and val_accuracy
-    (0..1), train_seconds, val_seconds, skipped_steps. Raises DivergedError when the loss is no longer finite, and
-    Interrupted on SIGINT or SIGTERM once the state is saved.
+    A row: epoch, lr (at its start), train_loss and val_loss (both with label smoothing; class weights count in the former
+    alone), train_accuracy and val_accuracy (0..1), train_seconds, val_seconds, skipped_steps. Raises DivergedError when the
+    loss is no longer finite, and Interrupted on SIGINT or SIGTERM once the state is saved.
     """
     progress = _restore(step, run) if run.checkpoint.exists() else Progress()
     yield from progress.rows

@@ -27,9 +27,17 @@ class Step:
     weights, optimizer, batch-norm statistics and totals stay as they were.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, runtime: Runtime, label_smoothing: float, l1: float):
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        runtime: Runtime,
+        label_smoothing: float,
+        l1: float,
+        class_weights: Tensor | None = None,
+    ):
         self.model, self.optimizer, self.runtime = model, optimizer, runtime
-        self.label_smoothing, self.l1 = label_smoothing, l1
+        self.label_smoothing, self.l1, self.class_weights = label_smoothing, l1, class_weights
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
         self._statistics = list(model.buffers())
         self._statistics_before: list[Tensor] = []
@@ -49,7 +57,11 @@ class Step:
         with self.runtime.autocast():
             logits = self.model(images)
         # the targets (1 - alpha) * one_hot + alpha / K: Szegedy et al. 2015, arXiv:1512.00567
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        if self.class_weights is None:
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        else:  # an image counts by its class; weights given to cross_entropy would draw all smoothed targets to rare classes
+            losses = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing, reduction="none")
+            loss = (losses * self.class_weights[labels]).mean()
         return loss + self.l1 * self._l1_norm() if self.l1 else loss, logits
 
     def backward(self, loss: Tensor) -> None:
