@@ -7,6 +7,7 @@ from typing import Any
 from sprintnet import runtime
 from sprintnet.config import Config, differences, load_config
 from sprintnet.data.augment import resize
+from sprintnet.data.splits import Splits
 from sprintnet.errors import SettingsError
 from sprintnet.preparation import load_splits, prepare, whiten
 from sprintnet.reporting.progress import track
@@ -19,18 +20,24 @@ TAKEN = "steepest"
 
 
 def find_learning_rates(
-    config: Config, folder: RunFolder, seeds: int = 1, lowest: float = 1e-7, highest: float = 10.0, rates: int = 100
+    config: Config,
+    folder: RunFolder,
+    seeds: int = 1,
+    lowest: float = 1e-7,
+    highest: float = 10.0,
+    rates: int = 100,
+    splits: Splits | None = None,
 ) -> list[dict[str, Any]]:
     """Returns, for each seed, the loss over rising peak rates of the fresh network, a batch a rate, and the rates suggested.
 
     The rate is the one that the training table shows; with several optimizers all keep their proportion to it. The curves are
-    kept in the folder's lr_finder.json. Raises SettingsError where a curve suggests nothing or the folder holds a run of other
-    settings, DataError.
+    kept in the folder's lr_finder.json. `splits` take the place of the data that the settings name. Raises SettingsError where
+    a curve suggests nothing or the folder holds a run of other settings, DataError.
     """
     if folder.config.exists() and (changed := differences(load_config(folder.config), config)):
         raise SettingsError(f"{folder.path}: holds a run of other settings ({', '.join(changed)}); choose another folder")
     folder.path.mkdir(parents=True, exist_ok=True)
-    images = load_splits(config, kept=folder.splits)["train"]
+    images = (splits or load_splits(config, kept=folder.splits))["train"]
     resolution = resolution_at(config.schedule, config.epochs, 0)
     found = []
     for seed in range(config.seed, config.seed + seeds):
@@ -46,7 +53,7 @@ def find_learning_rates(
     return found
 
 
-def at_found_rate(config: Config, run: RunFolder) -> Config:
+def at_found_rate(config: Config, run: RunFolder, splits: Splits | None = None) -> Config:
     """Returns the settings with the peak that the finder suggests, where they ask for it, and else as they are.
 
     The curve is kept in the run's lr_finder.json; a resumed run reads it there. Raises SettingsError where it is gone.
@@ -54,7 +61,7 @@ def at_found_rate(config: Config, run: RunFolder) -> Config:
     if not config.find_rate:
         return config
     if not (run.lr_finder.exists() or run.checkpoint.exists()):
-        find_learning_rates(config, run)
+        find_learning_rates(config, run, splits=splits)
     found = read_json(run.lr_finder)
     with consistent(run):
         rate = float(found["sweeps"][0]["suggestions"][TAKEN])
