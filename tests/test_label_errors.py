@@ -122,6 +122,7 @@ def test_each_image_is_judged_by_a_network_that_was_trained_without_it(run: RunF
         fold = open_run(run.path / "label-errors" / f"fold-{number + 1}")
         parts = images.take(np.flatnonzero(fold_of != number)), images.take(asked := np.flatnonzero(fold_of == number))
         assert json.loads(fold.environment.read_text())["data_sha256"] == digest(*parts)
+        assert main(["val", str(fold.path), "--split", "val"]) == 0  # a run like any other
         answers = np.exp(log_probabilities(load_run(fold.path)[0].evaluate(parts[1])[0]))
         assert images.files is not None
         for row in rows:

@@ -111,8 +111,10 @@ def read_splits(file: Path, whole: ImageDataset) -> Splits:
     Raises DataError where images that it names are not there.
     """
     rows = read_rows(file)
-    number = {path: index for index, path in enumerate(_within(whole.files or ()))}
-    wanted = _within([row["path"] for row in rows])
+    paths, wanted = whole.files or (), [row["path"] for row in rows]
+    if not set(wanted) <= set(paths):
+        paths, wanted = _within(paths), _within(wanted)
+    number = {path: index for index, path in enumerate(paths)}
     if missing := [path for path in wanted if path not in number]:
         raise DataError(f"{missing[0]}: is gone, with {len(missing) - 1:,} others of those in {file}; restore them")
     named: Mapping[str, list[int]] = {name: [] for name in SPLITS}
