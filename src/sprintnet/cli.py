@@ -16,6 +16,7 @@ from sprintnet.errors import SettingsError, SprintNetError
 
 EXTRA_OF_MODULE = {
     "torch": "train",
+    "cleanlab": "labels",
     "safetensors": "train",
     "scipy": "study",
     "datasets": "datasets",
@@ -102,6 +103,10 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--layer", default="", help="one layer by its name (default: the last feature layer, and the mean of all)"
     )
+    verb = add("label-errors", verbs.label_errors, "sprintnet label-errors RUN [--folds K] [--resume]")
+    verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/sprint94")
+    verb.add_argument("--folds", type=int, default=5, metavar="K", help="trainings, each without one K-th (default: 5)")
+    verb.add_argument("--resume", action="store_true", help="go on with the folds of that run")
     verb = add("report", verbs.report, "sprintnet report RUN [RUN...] [--output FILE]")
     verb.add_argument("folders", metavar="RUN", nargs="+", help="run folders; of several: one page, side by side")
     verb.add_argument(

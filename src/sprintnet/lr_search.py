@@ -7,6 +7,7 @@ from typing import Any
 from sprintnet import runtime
 from sprintnet.config import Config, differences, load_config
 from sprintnet.data.augment import resize
+from sprintnet.data.splits import Splits
 from sprintnet.errors import SettingsError
 from sprintnet.preparation import fit_to_data, load_splits, prepare, whiten
 from sprintnet.reporting.progress import track
@@ -19,18 +20,24 @@ TAKEN = "steepest"
 
 
 def find_learning_rates(
-    config: Config, folder: RunFolder, seeds: int = 1, lowest: float = 1e-7, highest: float = 10.0, rates: int = 100
+    config: Config,
+    folder: RunFolder,
+    seeds: int = 1,
+    lowest: float = 1e-7,
+    highest: float = 10.0,
+    rates: int = 100,
+    splits: Splits | None = None,
 ) -> list[dict[str, Any]]:
     """Returns, for each seed, the loss over rising peak rates of the fresh network, a batch a rate, and the rates suggested.
 
     The rate is the one that the training table shows; with several optimizers all keep their proportion to it. The curves are
-    kept in the folder's lr_finder.json. Raises SettingsError where a curve suggests nothing or the folder holds a run of other
-    settings, DataError.
+    kept in the folder's lr_finder.json. `splits` take the place of the data that the settings name. Raises SettingsError where
+    a curve suggests nothing or the folder holds a run of other settings, DataError.
     """
     if folder.config.exists() and (changed := differences(load_config(folder.config), config)):
         raise SettingsError(f"{folder.path}: holds a run of other settings ({', '.join(changed)}); choose another folder")
     folder.path.mkdir(parents=True, exist_ok=True)
-    images, given = load_splits(config, kept=folder.splits)["train"], config
+    images, given = (splits or load_splits(config, kept=folder.splits))["train"], config
     config, _ = fit_to_data(given, images.classes, images.image_shape, len(images))
     resolution = resolution_at(config.schedule, config.epochs, 0)
     found = []
@@ -47,7 +54,7 @@ def find_learning_rates(
     return found
 
 
-def found_rate(config: Config, run: RunFolder) -> float | None:
+def found_rate(config: Config, run: RunFolder, splits: Splits | None = None) -> float | None:
     """Returns the peak that the finder suggests, where the settings ask for it, and else None.
 
     The curve is kept in the run's lr_finder.json; a resumed run reads it there. Raises SettingsError where it is gone.
@@ -55,7 +62,7 @@ def found_rate(config: Config, run: RunFolder) -> float | None:
     if not config.find_rate:
         return None
     if not (run.lr_finder.exists() or run.checkpoint.exists()):
-        find_learning_rates(config, run)
+        find_learning_rates(config, run, splits=splits)
     found = read_json(run.lr_finder)
     with consistent(run):
         rate = float(found["sweeps"][0]["suggestions"][TAKEN])

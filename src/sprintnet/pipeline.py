@@ -12,7 +12,7 @@ from sprintnet import runtime
 from sprintnet.config import Config, differences, load_config
 from sprintnet.data.dataset import digest
 from sprintnet.data.loader import Loader
-from sprintnet.data.splits import Splits
+from sprintnet.data.splits import Splits, write_splits
 from sprintnet.errors import SettingsError, SprintNetError
 from sprintnet.evaluation.calibration import calibration, fit_temperature
 from sprintnet.evaluation.metrics import prediction_rows
@@ -42,9 +42,12 @@ Watch = Callable[[Mapping[str, Any]], object]
 """What happens to each row of results.csv besides."""
 
 
-def train(config: Config, run: RunFolder, *, resume: bool = False, watch: Watch = lambda row: None) -> dict[str, Any]:
+def train(
+    config: Config, run: RunFolder, *, resume: bool = False, watch: Watch = lambda row: None, splits: Splits | None = None
+) -> dict[str, Any]:
     """Trains, evaluates and returns the metrics; everything is left in the run folder. Each row of results.csv goes to `watch`.
 
+    `splits` take the place of the data that the settings name.
     With `resume` an interrupted run of the same settings and data goes on from its last step, a finished one returns its
     metrics. Raises SettingsError, DataError, DivergedError or Interrupted.
     """
@@ -61,7 +64,7 @@ def train(config: Config, run: RunFolder, *, resume: bool = False, watch: Watch 
                 run.log(f"{run.path}: finished already, nothing to resume")
                 run.checkpoint.unlink(missing_ok=True)
                 return read_json(run.metrics)
-            return _train(config, run, watch)
+            return _train(config, run, watch, splits)
     except Timeout:
         raise SettingsError(f"{run.path}: another process is training here; wait for it, or choose another --name") from None
     except torch.OutOfMemoryError:
@@ -70,13 +73,16 @@ def train(config: Config, run: RunFolder, *, resume: bool = False, watch: Watch 
         ) from None
 
 
-def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
+def _train(config: Config, run: RunFolder, watch: Watch, splits: Splits | None) -> dict[str, Any]:
     started = time.monotonic()
     is_resumed = run.checkpoint.exists()
-    peak = found_rate(config, run)
+    peak = found_rate(config, run, splits)
     finder_seconds = time.monotonic() - started
     context = runtime.start(config.device, config.precision, config.threads, config.seed)
-    splits = load_splits(config, run.log, run.splits)
+    if splits:
+        write_splits(run.splits, splits)
+    else:
+        splits = load_splits(config, run.log, run.splits)
     images = splits["train"]
     given, (fitted, reasons) = config, fit_to_data(config, images.classes, images.image_shape, len(images))
     for reason in reasons:

@@ -11,7 +11,7 @@ from torch import nn
 from sprintnet.adaptation import Facts, adapted
 from sprintnet.config import Config
 from sprintnet.data import sources
-from sprintnet.data.dataset import ImageDataset, channel_statistics, class_weights
+from sprintnet.data.dataset import ImageDataset, channel_statistics, class_weights, digest
 from sprintnet.data.loader import Loader, Normalisation
 from sprintnet.data.named import NAMED
 from sprintnet.data.own import load_own
@@ -22,7 +22,7 @@ from sprintnet.errors import SettingsError
 from sprintnet.models.build import build_model, check_resolution
 from sprintnet.models.sprintnet import SprintNet
 from sprintnet.models.transfer import open_origin
-from sprintnet.run import RunFolder, write_json
+from sprintnet.run import RunFolder, read_json, write_json
 from sprintnet.runtime import Runtime
 from sprintnet.training.optim import build_optimizer
 from sprintnet.training.step import Step
@@ -75,6 +75,15 @@ def _named(data: DataSettings, log: Callable[[str], None], note: Callable[[str],
         splits, left_out = without_duplicates(splits)
         note(f"{sum(left_out.values()):,} duplicates left out (data.dedupe)")
     return splits
+
+
+def refuse_other_splits(splits: Splits, run: RunFolder, argument: str) -> None:
+    """Raises SettingsError, about what was asked for, where these are not the splits of the run."""
+    if digest(*splits.values()) != read_json(run.environment)["data_sha256"]:
+        raise SettingsError(
+            f"{argument}: these are not the splits that the run was trained on, and answers about others would be taken for "
+            "its own; restore the data, and leave out overrides of data"
+        )
 
 
 def outline(config: Config) -> tuple[tuple[str, ...], tuple[int, int, int], int]:

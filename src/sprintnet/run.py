@@ -107,6 +107,11 @@ class RunFolder:
         return self.path / "file_explanations.npz"
 
     @property
+    def label_errors(self) -> Path:
+        """The likeliest label errors with their pictures (NumPy archive); all of them, a row each, in a CSV file beside it."""
+        return self.path / "label_errors.npz"
+
+    @property
     def plots(self) -> Path:
         """The folder of figures."""
         return self.path / "plots"
@@ -318,6 +323,8 @@ def _unreadable(path: Path, error: Exception) -> SettingsError:
     run = RunFolder(path.parent)
     if path in (run.explanations, run.file_explanations):
         remedy = shlex.join(["sprintnet", "explain", str(run.path)])
+    elif path == run.label_errors:
+        remedy = shlex.join(["sprintnet", "label-errors", str(run.path), "--resume"])
     elif path == run.lr_finder:
         remedy = f"find it again: {shlex.join(['sprintnet', 'lr-find', str(run.config)])}, or begin another run"
     elif run.checkpoint.exists():

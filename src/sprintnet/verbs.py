@@ -50,13 +50,12 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
     """Evaluates a finished run on one of its splits."""
     overrides = overrides_in(words)
     check_folder_of(options.output)
-    from sprintnet.run import note_test_reading, open_run, read_json, write_rows
+    from sprintnet.run import note_test_reading, open_run, write_rows
 
     run = open_run(options.folder)
 
-    from sprintnet.data.dataset import digest
     from sprintnet.evaluation.metrics import prediction_rows
-    from sprintnet.preparation import load_splits
+    from sprintnet.preparation import load_splits, refuse_other_splits
     from sprintnet.reporting.evaluation import evaluation_lines
     from sprintnet.trained import load_run
 
@@ -66,11 +65,8 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
         raise SettingsError(
             f"--split {options.split}: this run has {', '.join(splits)}; one that is trained with data.val=0.1 holds a part out"
         )
-    if options.split != "test" and digest(*splits.values()) != read_json(run.environment)["data_sha256"]:
-        raise SettingsError(
-            f"--split {options.split}: these are not the splits that the run was trained on, so images that it has learned "
-            "could count as held out; restore the data, and leave out overrides of data"
-        )
+    if options.split != "test":
+        refuse_other_splits(splits, run, f"--split {options.split}")
     found, figures = trained.assess(splits[options.split], config.tta)
     if options.split == "test":
         note_test_reading(run, "val --split test", figures)
@@ -195,6 +191,27 @@ def explain(options: argparse.Namespace, words: list[str]) -> None:
         raise SettingsError(f"{run.path}: no wrong answer is there to explain; name image files")
     print(*faithfulness_lines(figures), sep="\n")
     print(f"picture: {draw_one(run, 'grad_cam_files' if files else 'grad_cam')}")
+
+
+def label_errors(options: argparse.Namespace, words: list[str]) -> None:
+    """Finds likely label errors: each training image is judged by a network trained without it."""
+    refuse(words)
+    from sprintnet.run import open_run
+
+    run = open_run(options.folder)
+
+    from sprintnet.config import load_config
+    from sprintnet.label_errors import find_label_errors
+    from sprintnet.preparation import load_splits, refuse_other_splits
+    from sprintnet.reporting.report import write_report
+
+    config = load_config(run.config)
+    splits = load_splits(config, kept=run.splits if run.splits.exists() else None)
+    refuse_other_splits(splits, run, options.folder)
+    found = find_label_errors(config, splits, run, options.folds, options.resume)
+    table = run.label_errors.with_suffix(".csv")
+    print(f"{len(found.ranked):,} of {len(found.probabilities):,} labels are likely wrong, the worst first: {table}")
+    print(f"report: {write_report(run)}")
 
 
 def report(options: argparse.Namespace, words: list[str]) -> None:

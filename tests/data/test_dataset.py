@@ -1,12 +1,14 @@
 """Splits and statistics of a data set."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from sprintnet.data.dataset import ImageDataset, channel_statistics, class_weights, digest
+from sprintnet.data.dataset import ImageDataset, channel_statistics, class_weights, digest, join
 
 
 def dataset(counts: list[int], seed: int = 0, shape: tuple[int, int, int] = (4, 4, 3)) -> ImageDataset:
@@ -36,6 +38,17 @@ def test_class_weights_are_scikit_learns(counts: list[int]) -> None:
 def test_a_constant_channel_is_divided_by_one() -> None:
     images = ImageDataset(np.full((10, 4, 4, 1), 51, np.uint8), np.zeros(10, np.int64), ("one",))
     assert channel_statistics(images) == ((pytest.approx(0.2),), (1.0,))
+
+
+def test_joined_parts_hold_every_image_with_its_file() -> None:
+    whole = dataset([20, 11])
+    whole = replace(whole, files=tuple(map(str, range(len(whole)))))
+    odd = np.arange(len(whole)) % 2 == 1
+    both = join(whole.take(np.flatnonzero(odd)), whole.take(np.flatnonzero(~odd)))
+    assert both.files is not None
+    assert digest(both.take(np.argsort([int(file) for file in both.files]))) == digest(whole)
+    assert join(whole) is whole
+    assert digest(join(whole, whole.take(np.arange(3)))) == digest(whole.take(np.r_[np.arange(len(whole)), :3]))
 
 
 def test_the_digest_sees_pixels_labels_and_names() -> None:

@@ -19,6 +19,7 @@ from sprintnet.config import load_config, recipes
 from sprintnet.data import sources, transport
 from sprintnet.data.named import NAMED
 from sprintnet.errors import DataError, SettingsError
+from sprintnet.preparation import outline
 
 GENERATOR = np.random.default_rng(0)
 

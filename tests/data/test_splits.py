@@ -1,6 +1,7 @@
 """What is set aside: shares of classes, groups whole, no image in two splits, the same when read again."""
 
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from conftest import SAMPLE
 from sprintnet.config import load_config
@@ -16,7 +17,7 @@ from sprintnet.data.dataset import digest
 from sprintnet.data.own import load_own
 from sprintnet.data.partition import partition
 from sprintnet.data.settings import DataSettings
-from sprintnet.data.splits import draw, joined, read_splits, write_splits
+from sprintnet.data.splits import deal, draw, joined, read_splits, write_splits
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.preparation import load_splits
 from sprintnet.run import read_rows
@@ -49,6 +50,31 @@ def test_groups_stay_whole_and_shares_are_as_near_as_sklearns() -> None:
     theirs = np.zeros(900, bool)
     theirs[next(StratifiedGroupKFold(5, shuffle=True, random_state=0).split(labels, labels, groups))[1]] = True
     assert missed(chosen) <= max(missed(theirs), 5)
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=5), st.integers(2, 7), st.integers(0, 9))
+@settings(max_examples=50)
+def test_folds_share_each_class_as_evenly_as_sklearns(counts: list[int], folds: int, seed: int) -> None:
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    fold_of = deal(labels, folds, seed=seed)
+    assert set(fold_of) <= set(range(folds))
+    if max(counts) < folds:  # sklearn refuses
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the classes that are too small
+        theirs = [test for _, test in StratifiedKFold(folds).split(labels, labels)]
+    for label in range(len(counts)):
+        ours = np.bincount(fold_of[labels == label], minlength=folds)
+        assert sorted(ours) == sorted((labels[part] == label).sum() for part in theirs)
+
+
+def test_folds_keep_groups_whole_and_change_with_the_seed() -> None:
+    groups = [str(index // 3) for index in range(300)]
+    labels = np.arange(300) // 3 % 4
+    fold_of = deal(labels, 5, groups)
+    assert all(len(set(fold_of[index : index + 3])) == 1 for index in range(0, 300, 3))
+    assert np.ptp(np.bincount(fold_of)) <= 12  # a group of each class
+    assert deal(labels, 5, seed=1).tolist() != deal(labels, 5, seed=2).tolist()
 
 
 def test_several_labels_an_image_keep_their_shares() -> None:

@@ -69,40 +69,41 @@ def test_the_headline_is_what_the_metrics_say(run: RunFolder, page: Page) -> Non
     assert tiles[1].startswith(f"{test['tta']['accuracy']:.2%}")
     rows = page.locator("#training tbody tr")
     assert rows.count() == len(read_rows(run.results)) == 2
+    assert page.locator("#labels, [href='#labels']").count() == 0  # no label errors were sought
 
 
 def test_a_cell_opens_the_pictures_behind_it(run: RunFolder, page: Page) -> None:
     cell = page.locator(".confusion button").first
     count = int(cell.inner_text())
-    wrong = int(page.locator("#count").inner_text().split()[2])
+    wrong = int(page.locator("#errors output").inner_text().split()[2])
     assert wrong == sum(row["true"] != row["predicted"] for row in read_rows(run.prediction_table) if row["split"] == "val")
     assert f"show {count} pictures" in str(cell.get_attribute("aria-label"))
     cell.focus()
     page.keyboard.press("Enter")
-    assert page.locator("#gallery figure:visible").count() == count < wrong
-    sizes = page.eval_on_selector_all("#gallery figure:not([hidden]) img", "all => all.map(one => one.naturalWidth)")
+    assert page.locator("#errors .gallery figure:visible").count() == count < wrong
+    sizes = page.eval_on_selector_all("#errors .gallery figure:not([hidden]) img", "all => all.map(one => one.naturalWidth)")
     assert sizes == [32] * count
-    page.locator("#all").focus()
+    page.locator("#errors .all").focus()
     page.keyboard.press("Enter")
-    assert page.locator("#gallery figure:visible").count() == min(48, wrong)
-    assert page.evaluate("document.activeElement.id") == "gallery"
+    assert page.locator("#errors .gallery figure:visible").count() == min(48, wrong)
+    assert page.evaluate("document.activeElement.className") == "gallery"
 
 
 def test_the_gallery_begins_with_the_surest(page: Page) -> None:
-    sure = page.eval_on_selector_all("#gallery figure", "all => all.map(one => +one.dataset.confidence)")
+    sure = page.eval_on_selector_all("#errors .gallery figure", "all => all.map(one => +one.dataset.confidence)")
     assert sure == sorted(sure, reverse=True)
 
 
 def test_more_pictures_come_on_demand_and_sorting_keeps_them_all(page: Page) -> None:
-    wrong = page.locator("#gallery figure").count()
+    wrong = page.locator("#errors .gallery figure").count()
     assert wrong > 48
-    page.locator("#more").click()
-    assert page.locator("#gallery figure:visible").count() == wrong
-    page.locator("#sort").select_option("index")
-    places = page.eval_on_selector_all("#gallery figure", "all => all.map(one => +one.dataset.index)")
+    page.locator("#errors .more").click()
+    assert page.locator("#errors .gallery figure:visible").count() == wrong
+    page.locator("#errors select").select_option("index")
+    places = page.eval_on_selector_all("#errors .gallery figure", "all => all.map(one => +one.dataset.index)")
     assert places == sorted(places)
-    page.locator("#sort").select_option("loss")
-    losses = page.eval_on_selector_all("#gallery figure", "all => all.map(one => +one.dataset.loss)")
+    page.locator("#errors select").select_option("loss")
+    losses = page.eval_on_selector_all("#errors .gallery figure", "all => all.map(one => +one.dataset.loss)")
     assert losses == sorted(losses, reverse=True)
 
 
@@ -123,7 +124,7 @@ def test_a_script_that_slipped_in_would_not_run(run: RunFolder, browser: Browser
     page.goto((tmp_path / "page.html").as_uri())
     page.wait_for_timeout(300)
     assert page.title() != "taken"
-    assert page.locator("#count").inner_text()  # the page's own script ran
+    assert page.locator("#errors output").inner_text()  # the page's own script ran
     page.close()
 
 

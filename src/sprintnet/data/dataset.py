@@ -90,6 +90,20 @@ def class_weights(labels: Labels, classes: int) -> npt.NDArray[np.float32]:
     return weights
 
 
+def join(first: ImageDataset, *others: ImageDataset) -> ImageDataset:
+    """Returns the images of parts of one data set, a part after another; no pixel is copied."""
+    if not others:
+        return first
+    parts = (first, *others)
+    assert all(part.store is first.store for part in parts)
+    return replace(
+        first,
+        labels=np.concatenate([part.labels for part in parts]),
+        files=None if first.files is None else tuple(file for part in parts for file in part.files or ()),
+        rows=np.concatenate([np.arange(len(part)) if part.rows is None else part.rows for part in parts]),
+    )
+
+
 def channel_statistics(dataset: ImageDataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns the mean and standard deviation of each channel, on pixel values scaled to 0..1.
 

@@ -15,6 +15,8 @@ SIDE, FREQUENCIES = 32, 8
 BITS = FREQUENCIES**2 - 1
 MOST_BITS = 14
 """Of the 63 bits of two hashes may differ before pixels are compared."""
+MOST_COMPARED = 100_000
+"""Images that are compared each with each, which takes about a minute."""
 LOOKED_AT = 16
 """Images of the nearest hashes whose pixels are compared with an image's."""
 CROWDED = 0.2
@@ -38,6 +40,11 @@ class Duplicate(NamedTuple):
     def is_exact(self) -> bool:
         """Whether all pixels are equal."""
         return self.correlation == 1
+
+
+def duplicates_within(images: ImageDataset) -> list[Duplicate]:
+    """Returns the pairs of images that are there twice; of very many images, only the equal ones."""
+    return find_duplicates(images) if len(images) <= MOST_COMPARED else list(equal_pixels(images))
 
 
 def find_duplicates(a: ImageDataset, b: ImageDataset | None = None) -> list[Duplicate]:

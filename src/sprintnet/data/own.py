@@ -15,7 +15,7 @@ from PIL import Image
 
 from sprintnet.data.arrays import Archive
 from sprintnet.data.dataset import ImageDataset, Images
-from sprintnet.data.duplicates import Duplicate, equal_pixels, find_duplicates
+from sprintnet.data.duplicates import Duplicate, duplicates_within
 from sprintnet.data.listing import Item, Listing, Problem, as_text, csv_rows, list_folder, list_table
 from sprintnet.data.named import NAMED
 from sprintnet.data.settings import DataSettings
@@ -36,8 +36,6 @@ ORIENTATION, ON_ITS_SIDE = 0x0112, 5
 """The EXIF tag, and from which of its values on height and width change places."""
 TABLES = {".csv": csv_rows, ".parquet": parquet_rows}
 """How the rows of a table are read, by its suffix."""
-MOST_COMPARED = 100_000
-"""Images that are compared each with each, which takes about a minute."""
 SHOWN = 20
 """Problems in a message; `sprintnet check` lists them all."""
 
@@ -75,8 +73,7 @@ class OwnData:
         """Returns the pairs of images that are there twice, found by the first call and kept; of very many, the equal ones."""
         kept = self.place / f"duplicates-{len(self.images)}.json"
         if not kept.is_file():
-            found = find_duplicates(self.images) if len(self.images) <= MOST_COMPARED else list(equal_pixels(self.images))
-            write_atomic(kept, json.dumps(found))
+            write_atomic(kept, json.dumps(duplicates_within(self.images)))
         return [Duplicate(*pair) for pair in json.loads(kept.read_text("utf-8"))]
 
 

@@ -45,6 +45,17 @@ def draw(labels: Labels, share: float, groups: Sequence[str] | None = None, seed
     return np.asarray(aside[unit])
 
 
+def deal(labels: Labels, folds: int, groups: Sequence[str] | None = None, seed: int = SPLIT_SEED) -> npt.NDArray[np.int64]:
+    """Returns the fold (0 to folds - 1) of each of N images: `draw` sets each fold aside of what those before have left."""
+    fold_of = np.full(len(labels), folds - 1)
+    left = np.arange(len(labels))
+    for fold in range(folds - 1):
+        chosen = draw(labels[left], 1 / (folds - fold), groups and [groups[index] for index in left.tolist()], seed)
+        fold_of[left[chosen]] = fold
+        left = left[~chosen]
+    return fold_of
+
+
 def joined(count: int, groups: Sequence[str] | None, pairs: Iterable[tuple[int, int]]) -> Sequence[str] | None:
     """Returns groups (N,) that hold the given ones and both images of each pair together; None where each image is its own."""
     above = list(range(count))
@@ -100,8 +111,10 @@ def read_splits(file: Path, whole: ImageDataset) -> Splits:
     Raises DataError where images that it names are not there.
     """
     rows = read_rows(file)
-    number = {path: index for index, path in enumerate(_within(whole.files or ()))}
-    wanted = _within([row["path"] for row in rows])
+    paths, wanted = whole.files or (), [row["path"] for row in rows]
+    if not set(wanted) <= set(paths):
+        paths, wanted = _within(paths), _within(wanted)
+    number = {path: index for index, path in enumerate(paths)}
     if missing := [path for path in wanted if path not in number]:
         raise DataError(f"{missing[0]}: is gone, with {len(missing) - 1:,} others of those in {file}; restore them")
     named: Mapping[str, list[int]] = {name: [] for name in SPLITS}

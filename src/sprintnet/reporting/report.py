@@ -38,6 +38,7 @@ SECTIONS = {
     "classes": "Classes",
     "calibration": "Calibration",
     "explanations": "Where it looks",
+    "labels": "Likely label errors",
     "data": "Data and network",
     "reproduce": "Reproduce",
 }
@@ -52,9 +53,13 @@ def write_report(run: RunFolder, page: Path | None = None) -> Path:
         contents = _contents(run)  # first, since a damaged file should not cost the drawing
         figures = {path.name: embedded(path) for path in draw(run) if path.name not in NOT_ON_THE_PAGE}
         room = PAGE_BYTES - sum(len(address) for addresses in figures.values() for address in addresses.values())
+        label_errors = _label_errors(run, room // 2)
+        room -= sum(len(entry["source"]) + FRAME_BYTES for entry in label_errors.get("pictures", ()))
         wrong = _wrong_answers(run, room)
-    shown = [{"id": key, "title": title} for key, title in SECTIONS.items() if key != "explanations" or "grad_cam" in figures]
-    write_atomic(page or run.report, render("report.html.jinja", figures, sections=shown, **contents, **wrong))
+    optional = {"explanations": "grad_cam" in figures, "labels": bool(label_errors)}
+    shown = [{"id": key, "title": title} for key, title in SECTIONS.items() if optional.get(key, True)]
+    text = render("report.html.jinja", figures, sections=shown, label_errors=label_errors, **contents, **wrong)
+    write_atomic(page or run.report, text)
     return page or run.report
 
 
@@ -63,9 +68,29 @@ def _wrong_answers(run: RunFolder, room: int) -> dict[str, Any]:
     metrics = read_json(run.metrics)
     test = metrics[judged_split(metrics)]
     names = list(test["classes"])
-    gallery = _gallery(read_arrays(run.evidence), judged_predictions(run), names, room)
-    pictures = Counter((picture["true"], picture["predicted"]) for picture in gallery)
-    return {"gallery": gallery, "confusion": _confusion(np.array(test["confusion"]), names, pictures)}
+    evidence, predictions = read_arrays(run.evidence), judged_predictions(run)
+    captions = [_wrong_caption(predictions[index], names) for index in evidence["wrong_index"].tolist()]
+    wrong = _gallery(evidence["wrong_images"], captions, room)
+    pictures = Counter((names[entry["data"]["true"]], names[entry["data"]["predicted"]]) for entry in wrong)
+    return {"wrong": wrong, "confusion": _confusion(np.array(test["confusion"]), names, pictures)}
+
+
+def _label_errors(run: RunFolder, room: int) -> dict[str, Any]:
+    """Returns what was found of label errors, with as many pictures as fit into so many bytes; empty where none were sought."""
+    if not run.label_errors.is_file():
+        return {}
+    kept = read_arrays(run.label_errors)
+    facts = json.loads(str(kept["facts"]))
+    metrics = read_json(run.metrics)
+    names = list(metrics[judged_split(metrics)]["classes"])
+    pictures = _gallery(kept["images"], [_label_error_caption(row, names) for row in facts["rows"]], room)
+    text = (
+        f"Each image was judged by one of {facts['folds']} networks, trained without it; they gave {facts['accuracy']:.1%} of "
+        f"the {facts['images']:,} images the class that their label says. {facts['errors']:,} labels are likely wrong; the "
+        f"{len(pictures):,} worst are here, those whose suggested class is the most times as likely as the given one, and "
+        "label_errors.csv has all. Look before you change one: the weaker the networks, the more right labels are among them."
+    )
+    return {"text": text, "pictures": pictures}
 
 
 def _contents(run: RunFolder) -> dict[str, Any]:
@@ -142,30 +167,39 @@ def _confusion(counts: NDArray[Any], names: Sequence[str], pictures: Mapping[tup
     return {"names": names, "rows": rows}
 
 
-def _gallery(
-    evidence: Mapping[str, NDArray[Any]], predictions: Mapping[int, Mapping[str, str]], names: Sequence[str], room: int
-) -> list[dict[str, Any]]:
-    """Returns the wrong answers whose pictures are kept, the surest first, as many as there is room for, in bytes."""
+def _gallery(images: NDArray[np.uint8], captions: Sequence[Mapping[str, Any]], room: int) -> list[dict[str, Any]]:
+    """Returns captions with their pictures in this order, as many as there is room for, in bytes."""
     gallery: list[dict[str, Any]] = []
-    for index, image in zip(evidence["wrong_index"].tolist(), evidence["wrong_images"], strict=True):
-        row, source = predictions[index], picture(thumbnail(image))
+    for image, caption in zip(images, captions, strict=True):
+        source = picture(thumbnail(image))
         room -= len(source) + FRAME_BYTES
         if room < 0:
             break
-        gallery.append(
-            {
-                "index": index,
-                "true": row["true"],
-                "predicted": row["predicted"],
-                "true_index": names.index(row["true"]),
-                "predicted_index": names.index(row["predicted"]),
-                "confidence": row["confidence"],
-                "percent": f"{float(row['confidence']):.0%}",
-                "loss": row["loss"],
-                "source": source,
-            }
-        )
+        gallery.append({**caption, "source": source})
     return gallery
+
+
+def _wrong_caption(row: Mapping[str, str], names: Sequence[str]) -> dict[str, Any]:
+    """Returns what stands under the picture of a row of predictions.csv, and the numbers that it is sorted by."""
+    data = {key: names.index(row[key]) for key in ("true", "predicted")}
+    return {
+        "label": row["true"],
+        "place": f"image {row['index']}",
+        "lines": [f"said {row['predicted']}, {float(row['confidence']):.0%}"],
+        "data": {**data, **{key: row[key] for key in ("confidence", "loss", "index")}},
+    }
+
+
+def _label_error_caption(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Returns the same of a row of label_errors.csv."""
+    data = {key: names.index(row[key]) for key in ("given", "suggested")}
+    given, suggested = float(row["given_probability"]), float(row["suggested_probability"])
+    return {
+        "label": row["given"],
+        "place": row.get("file") or f"{row['split']} image {row['index']}",
+        "lines": [f"{given:.1%}", f"→ {row['suggested']}, {suggested:.0%}", f"rank {row['rank']}"],
+        "data": {**data, "quality": row["quality"], "confidence": suggested, "index": row["index"]},
+    }
 
 
 def _class_row(row: Mapping[str, Any]) -> dict[str, str]:

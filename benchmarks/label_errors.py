@@ -1,0 +1,163 @@
+"""How many flipped labels are found: CIFAR-10 with 5 % of its training labels flipped, through the code of `label-errors`.
+
+    python benchmarks/label_errors.py sprint94
+    python benchmarks/label_errors.py smoke threads=1 --images 3000
+
+Each label that is chosen becomes any other class, or with `--to similar` the one that it is easily taken for. Runs under
+runs/label-errors; one that was cut goes on with the same command. Appends a row to benchmarks/results/label_errors.jsonl:
+precision and recall of what is flagged, precision among the worst (as many as were flipped), average precision over all images;
+beside them those of cleanlab's methods.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cleanlab.filter import find_label_issues
+from cleanlab.rank import get_label_quality_scores
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+
+from record import SHARED
+from sprintnet.config import load_config
+from sprintnet.data import sources
+from sprintnet.data.dataset import ImageDataset
+from sprintnet.errors import SprintNetError
+from sprintnet.label_errors import FOLDS, LabelErrors, find_label_errors
+from sprintnet.machine import environment
+from sprintnet.run import RunFolder, append_row, read_json
+
+RESULTS = Path(__file__).parent / "results" / "label_errors.jsonl"
+FOLDER = Path("runs") / "label-errors"
+FILTERS = (
+    "prune_by_noise_rate",
+    "prune_by_class",
+    "both",
+    "confident_learning",
+    "predicted_neq_given",
+    "low_normalized_margin",
+    "low_self_confidence",
+)
+QUALITIES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
+NOTES = (
+    "CIFAR-10 has label errors of its own (Northcutt et al. 2021 put those of its test set at 0.54 %); they count as right "
+    "labels here, so each one found lowers the precision"
+)
+CLOCK = "train_seconds of all folds: see benchmarks/record.py"
+
+SIMILAR = {
+    "airplane": "ship",
+    "automobile": "truck",
+    "bird": "airplane",
+    "cat": "dog",
+    "deer": "horse",
+    "dog": "cat",
+    "frog": "cat",
+    "horse": "deer",
+    "ship": "airplane",
+    "truck": "automobile",
+}
+
+Flags = NDArray[np.bool_]
+
+
+def flip(images: ImageDataset, share: float, seed: int, to: str) -> tuple[ImageDataset, Flags]:
+    """Returns the images with a share of labels moved, to any other class (each alike) or to a similar one, and which (N,)."""
+    generator = np.random.default_rng(seed)
+    is_flipped = np.zeros(len(images), bool)
+    is_flipped[generator.choice(len(images), round(share * len(images)), replace=False)] = True
+    others = (images.labels + generator.integers(1, len(images.classes), len(images))) % len(images.classes)
+    if to == "similar":
+        others = np.array([images.classes.index(SIMILAR[name]) for name in images.classes])[images.labels]
+    return replace(images, labels=np.where(is_flipped, others, images.labels)), is_flipped
+
+
+def shares(flagged: Flags, is_flipped: Flags) -> dict[str, float]:
+    """Returns how many are flagged, the share of flipped ones among them, and the share of the flipped ones that they are."""
+    hits = int((flagged & is_flipped).sum())
+    count = int(flagged.sum())
+    return {"flagged": count, "precision": hits / max(count, 1), "recall": hits / int(is_flipped.sum())}
+
+
+def order(quality: NDArray[Any], is_flipped: Flags) -> dict[str, float]:
+    """Returns how well a quality sorts all images: precision among as many as were flipped, average precision."""
+    worst = np.argsort(quality, kind="stable")[: is_flipped.sum()]
+    return {
+        "precision_at_flipped": float(is_flipped[worst].mean()),
+        "average_precision": float(average_precision_score(is_flipped, -quality)),
+    }
+
+
+def figures(found: LabelErrors, labels: NDArray[np.int64], is_flipped: Flags) -> dict[str, Any]:
+    """Returns the figures of what `find_label_errors` found, and of cleanlab's other methods on the same probabilities."""
+    flagged = np.zeros(len(labels), bool)
+    flagged[found.ranked] = True
+    return {
+        "found": {**shares(flagged, is_flipped), **order(found.quality, is_flipped)},
+        "fold_accuracy": float((found.probabilities.argmax(axis=1) == labels).mean()),
+        "by_filter": {
+            name: shares(find_label_issues(labels, found.probabilities, filter_by=name, n_jobs=1), is_flipped)
+            for name in FILTERS
+        },
+        "by_quality": {
+            name + (", adjusted" if adjust else ""): order(
+                get_label_quality_scores(labels, found.probabilities, method=name, adjust_pred_probs=adjust), is_flipped
+            )
+            for name in QUALITIES
+            for adjust in (False, True)
+            if not (adjust and name == "confidence_weighted_entropy")  # cleanlab does not adjust this one
+        },
+    }
+
+
+def main() -> None:
+    """Runs what is missing of the folds, then appends the row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="such as sprint94")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the recipe")
+    parser.add_argument("--images", type=int, default=50_000, help="the first so many training images (default: all 50,000)")
+    parser.add_argument("--share", type=float, default=0.05, help="of the labels to flip (default: 0.05)")
+    parser.add_argument("--to", choices=("any", "similar"), default="any", help="which class (default: any)")
+    parser.add_argument("--seed", type=int, default=0, help="of the flips (default: 0)")
+    parser.add_argument("--folds", type=int, default=5)
+    options = parser.parse_intermixed_args()
+    run = RunFolder(FOLDER / f"{Path(options.recipe).stem}-{options.images}-{options.share:g}-{options.to}-{options.seed}")
+    commits = {read_json(path)["commit"] for path in (run.path / FOLDS).glob("fold-*/environment.json")}
+    commits.add(environment()["commit"])
+    if len(commits) > 1 or any("+" in (commit or "+") for commit in commits):
+        raise SystemExit(f"commits {commits}: all folds must come from one, without changes beside it; or remove {run.path}")
+
+    images, is_flipped = flip(
+        sources.load("cifar10")[0].take(np.arange(options.images)), options.share, options.seed, options.to
+    )
+    try:
+        config = load_config(options.recipe, options.overrides)
+        found = find_label_errors(config, {"train": images}, run, options.folds, resume=True)
+    except SprintNetError as error:
+        raise SystemExit(str(error)) from None
+    folds = [RunFolder(run.path / FOLDS / f"fold-{number}") for number in range(1, options.folds + 1)]
+    records = [read_json(fold.environment) for fold in folds]
+    row = {
+        **{key: records[0][key] for key in SHARED if key != "data_sha256"},
+        "recipe": options.recipe,
+        "overrides": options.overrides,
+        "settings": config.to_toml(),
+        "n": len(images),
+        "folds": options.folds,
+        "flipped": int(is_flipped.sum()),
+        "flipped_to": options.to,
+        "flip_seed": options.seed,
+        **figures(found, images.labels, is_flipped),
+        "seconds": sum(read_json(fold.metrics)["train_seconds"] for fold in folds),
+        "clock": CLOCK,
+        "notes": NOTES,
+    }
+    append_row(RESULTS, row)
+    print(json.dumps({key: row[key] for key in ("recipe", "n", "flipped", "found")}))
+
+
+if __name__ == "__main__":
+    main()
