@@ -14,8 +14,6 @@ from sprintnet.data.dataset import digest
 from sprintnet.data.loader import Loader
 from sprintnet.data.splits import Splits
 from sprintnet.errors import SettingsError, SprintNetError
-from sprintnet.evaluation.calibration import calibration, fit_temperature
-from sprintnet.evaluation.metrics import prediction_rows
 from sprintnet.evidence import keep_evidence
 from sprintnet.lr_search import at_found_rate
 from sprintnet.machine import environment
@@ -92,7 +90,7 @@ def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
     val_loader = Loader(splits["val" if "val" in splits else "test"], loader.normalisation, EVALUATION_BATCH, context.device)
 
     sizes = {name: len(part) for name, part in splits.items()}
-    run.log(training_header(str(run.path), config, context.describe(), sizes))
+    run.log(training_header(str(run.path), config, context.describe(), sizes, multi_label=images.multi_label))
     rows = []
     for row in fit(plan, step, loader, val_loader, run, track):
         rows.append(row)
@@ -103,7 +101,14 @@ def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
 
     # the last epoch's weights are the result: test data has chosen nothing
     trained = TrainedModel(
-        step.model, images.classes, loader.normalisation, context, None, images.image_shape, config.data.resize
+        step.model,
+        images.classes,
+        loader.normalisation,
+        context,
+        None,
+        images.image_shape,
+        step.task,
+        config.data.resize,
     )
     evaluated = {name: part for name, part in splits.items() if name != "train"}
     figures, temperature = _evaluate(trained, evaluated, config.tta, run)
@@ -115,6 +120,7 @@ def _train(config: Config, run: RunFolder, watch: Watch) -> dict[str, Any]:
         "mean": loader.normalisation.mean,
         "std": loader.normalisation.std,
         "temperature": temperature,
+        "task": step.task.name,
         "commit": record["commit"],
     }
     write_atomic(run.weights, weights_to_bytes(step.model, facts))
@@ -144,11 +150,12 @@ def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder)
 
     Logits and labels go to predictions.npz, a row an image to predictions.csv.
     """
+    task = trained.task
     assessed = {"val": trained.assess(splits["val"], tta)} if "val" in splits else {}
     if "val" in splits:
         held_out, figures = assessed["val"]
-        temperature = fit_temperature(held_out["logits"], held_out["labels"])
-        figures["calibration_at_temperature"] = calibration(held_out["logits"], held_out["labels"], temperature)
+        temperature = task.fit_temperature(held_out["logits"], held_out["labels"])
+        figures["calibration_at_temperature"] = task.calibration(held_out["logits"], held_out["labels"], temperature)
         trained = replace(trained, temperature=temperature)
     if "test" in splits:
         assessed["test"] = trained.assess(splits["test"], tta)
@@ -158,7 +165,7 @@ def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder)
     rows = [
         {"split": name, **row}
         for name, (found, _) in assessed.items()
-        for row in prediction_rows(found["logits"], found["labels"], trained.classes, splits[name].files)
+        for row in task.prediction_rows(found["logits"], found["labels"], trained.classes, splits[name].files)
     ]
     write_rows(run.prediction_table, rows)
     return {name: figures for name, (_, figures) in assessed.items()}, trained.temperature

@@ -18,6 +18,7 @@ from sprintnet.data.partition import partition
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import Splits, draw, read_splits, without_duplicates, write_splits
 from sprintnet.errors import SettingsError
+from sprintnet.evaluation.task import task_of
 from sprintnet.models.build import build_model, check_resolution
 from sprintnet.models.sprintnet import SprintNet
 from sprintnet.run import RunFolder, write_json
@@ -91,7 +92,7 @@ def prepare(config: Config, images: ImageDataset, context: Runtime) -> tuple[Ste
     model = on_device(build_model(config.model, len(images.classes), images.image_shape), context)
     optimizer = build_optimizer(model, config.optim.scaled_to(config.batch_size), config.muon)
     loader = Loader(images, Normalisation(*channel_statistics(images)), config.batch_size, context.device)
-    return Step(model, optimizer, context, config.label_smoothing, config.l1), loader
+    return Step(model, optimizer, context, config.label_smoothing, config.l1, task_of(images)), loader
 
 
 def whiten(model: nn.Module, loader: Loader) -> float:

@@ -17,7 +17,7 @@ SIX_VIEWS = (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)
 
 @torch.inference_mode()
 def predict(model: nn.Module, batches: Iterable[Batch], runtime: Runtime) -> tuple[Floats, Ints]:
-    """Returns logits float32 (N, K) and labels (N,). The model's mode is left alone."""
+    """Returns logits float32 (N, K) and labels (N,), or (N, K) of a multi-label set. The model's mode is left alone."""
     with _evaluating(model), runtime.autocast():
         answers = [(model(images).float(), labels) for images, labels in batches]
     logits, truths = zip(*answers, strict=True)
@@ -25,13 +25,15 @@ def predict(model: nn.Module, batches: Iterable[Batch], runtime: Runtime) -> tup
 
 
 @torch.inference_mode()
-def ask_again(model: nn.Module, batches: Iterable[Batch], runtime: Runtime, logits: Floats, confidence: float) -> Floats:
-    """Returns logits (N, K): the mean over six views for images whose probability is `confidence` or less, `logits` elsewhere.
+def ask_again(
+    model: nn.Module, batches: Iterable[Batch], runtime: Runtime, logits: Floats, confidence: Floats, most: float
+) -> Floats:
+    """Returns logits (N, K): the mean over six views for images whose confidence (N,) is `most` or less, `logits` elsewhere.
 
-    The batches are those that `logits` came from, in the same order; confidence 1 asks again about every image.
+    The batches are those that `logits` came from, in the same order; 1 asks again about every image.
     """
     first = torch.from_numpy(logits).to(runtime.device)
-    unsure = first.softmax(1).amax(1) <= confidence
+    unsure = torch.from_numpy(confidence <= most).to(runtime.device)
     answers, start = [], 0
     with _evaluating(model):
         for images, _ in batches:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from sprintnet.evaluation.task import Task
 from sprintnet.runtime import Runtime
 from sprintnet.training.optim import Optimizer
 
@@ -27,8 +27,8 @@ class Step:
     weights, optimizer, batch-norm statistics and totals stay as they were.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, runtime: Runtime, label_smoothing: float, l1: float):
-        self.model, self.optimizer, self.runtime = model, optimizer, runtime
+    def __init__(self, model: nn.Module, optimizer: Optimizer, runtime: Runtime, label_smoothing: float, l1: float, task: Task):
+        self.model, self.optimizer, self.runtime, self.task = model, optimizer, runtime, task
         self.label_smoothing, self.l1 = label_smoothing, l1
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
         self._statistics = list(model.buffers())
@@ -37,10 +37,10 @@ class Step:
         self.totals = torch.zeros(4, dtype=torch.float64, device=runtime.device)
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
-        """Updates the model by one batch: images (B, C, H, W), labels (B,)."""
+        """Updates the model by one batch: images (B, C, H, W), labels (B,) or (B, K)."""
         loss, logits = self.forward(images, labels)
         self.backward(loss)
-        self.update(loss.detach(), (logits.detach().argmax(1) == labels).sum(), len(labels))
+        self.update(loss.detach(), self.task.correct(logits.detach(), labels).sum(), len(labels))
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the mean loss, a scalar, and logits (B, K)."""
@@ -48,8 +48,7 @@ class Step:
             self._statistics_before = [buffer.clone() for buffer in self._statistics]
         with self.runtime.autocast():
             logits = self.model(images)
-        # the targets (1 - alpha) * one_hot + alpha / K: Szegedy et al. 2015, arXiv:1512.00567
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        loss = self.task.loss(logits.float(), labels, self.label_smoothing)
         return loss + self.l1 * self._l1_norm() if self.l1 else loss, logits
 
     def backward(self, loss: Tensor) -> None:
