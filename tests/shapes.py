@@ -30,6 +30,9 @@ def shapes(count: int, seed: int) -> ImageDataset:
     return ImageDataset(images, labels, CLASSES)
 
 
+SPLITS = {"train": shapes(300, 0), "val": shapes(100, 1), "test": shapes(100, 2)}
+
+
 def write_table(folder: Path, splits: dict[str, ImageDataset]) -> Path:
     """Writes a table of pictures, and returns its place: path, labels with | between them (| alone: none) and split."""
     table = folder / "shapes.csv"

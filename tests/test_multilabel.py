@@ -13,10 +13,11 @@ from playwright.sync_api import Browser
 from sklearn.metrics import accuracy_score, average_precision_score
 
 import sprintnet as package
-from conftest import TINY, Command
-from shapes import CLASSES, shapes
+from conftest import Command
+from shapes import CLASSES, SPLITS
 from sprintnet.cli import main
 from sprintnet.config import load_config
+from sprintnet.data.dataset import label_text
 from sprintnet.deploy import export as module
 from sprintnet.deploy.export import export
 from sprintnet.deploy.graph import build_graph
@@ -29,9 +30,7 @@ from sprintnet.lr_search import find_learning_rates
 from sprintnet.run import RunFolder, read_arrays, read_json, read_rows
 from sprintnet.trained import load_run
 
-SPLITS = {"train": shapes(300, 0), "val": shapes(100, 1), "test": shapes(100, 2)}
-TEST = SPLITS["test"]
-SETTINGS = [*TINY, "epochs=8", "precision=fp32", "label_smoothing=0.1", "tta=0.3"]
+VAL = SPLITS["val"]
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def run(labelled: RunFolder) -> RunFolder:
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Test images as files, the first of them of no shape at all."""
     folder = tmp_path_factory.mktemp("images")
-    images = [np.full((32, 32, 3), 90, np.uint8), *TEST.images[:20]]
+    images = [np.full((32, 32, 3), 90, np.uint8), *VAL.images[:20]]
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{number:02}.png")
     return [str(file) for file in sorted(folder.iterdir())]
@@ -52,15 +51,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_accuracy_is_exact_match_in_the_table_and_in_the_figures(run: RunFolder) -> None:
     arrays, metrics = read_arrays(run.predictions), read_json(run.metrics)
-    for split in ("val", "test"):
-        logits, labels = arrays[f"{split}_logits"], arrays[f"{split}_labels"]
-        np.testing.assert_array_equal(labels, SPLITS[split].labels)
-        assert metrics[split]["accuracy"] == accuracy_score(labels, logits > 0)
-        assert metrics[split]["mean_average_precision"] == pytest.approx(average_precision_score(labels, logits))
+    logits, labels = arrays["val_logits"], arrays["val_labels"]
+    np.testing.assert_array_equal(labels, VAL.labels)
+    assert metrics["val"]["accuracy"] == accuracy_score(labels, logits > 0)
+    assert metrics["val"]["mean_average_precision"] == pytest.approx(average_precision_score(labels, logits))
     rows = read_rows(run.results)
     assert float(rows[-1]["val_accuracy"]) == metrics["val"]["accuracy"]
     assert float(rows[0]["train_loss"]) > float(rows[-1]["train_loss"])
-    assert metrics["test"]["mean_average_precision"] > 0.7  # 0.45 by chance
+    assert metrics["val"]["mean_average_precision"] > 0.7  # 0.45 by chance
     assert "exact match: share of images right in every label" in run.log_text.read_text()
 
 
@@ -69,21 +67,21 @@ def test_the_temperature_is_fitted_on_held_out_images_by_their_cross_entropy(run
     assert metrics["temperature"] == fit_label_temperature(arrays["val_logits"], arrays["val_labels"])
     before, after = (metrics["val"][key]["nll"] for key in ("calibration", "calibration_at_temperature"))
     assert after < before
-    assert sum(row["images"] for row in metrics["test"]["calibration"]["reliability"]) == 400
+    assert sum(row["images"] for row in metrics["val"]["calibration"]["reliability"]) == 400
 
 
 def test_six_views_are_for_images_whose_whole_answer_is_unsure(run: RunFolder) -> None:
-    arrays, tta = read_arrays(run.predictions), read_json(run.metrics)["test"]["tta"]
-    unsure = label_confidence(arrays["test_logits"]) <= 0.3
+    arrays, tta = read_arrays(run.predictions), read_json(run.metrics)["val"]["tta"]
+    unsure = label_confidence(arrays["val_logits"]) <= 0.3
     assert 0 < unsure.mean() < 1
     assert tta["asked_again"] == unsure.mean()
-    assert tta["accuracy"] == accuracy_score(TEST.labels, arrays["test_tta_logits"] > 0)
+    assert tta["accuracy"] == accuracy_score(VAL.labels, arrays["val_tta_logits"] > 0)
 
 
 def test_rows_of_predictions_join_labels(run: RunFolder) -> None:
-    logits = read_arrays(run.predictions)["test_logits"]
-    rows = [row for row in read_rows(run.prediction_table) if row["split"] == "test"]
-    for row, labels, answer, probabilities in zip(rows, TEST.labels, logits > 0, label_probabilities(logits), strict=True):
+    logits = read_arrays(run.predictions)["val_logits"]
+    rows = [row for row in read_rows(run.prediction_table) if row["split"] == "val"]
+    for row, labels, answer, probabilities in zip(rows, VAL.labels, logits > 0, label_probabilities(logits), strict=True):
         assert row["true"] == "|".join(np.array(CLASSES)[labels == 1])
         assert row["predicted"] == "|".join(np.array(CLASSES)[answer])
         assert [float(text) for text in row["probabilities"].split("|")] == pytest.approx(probabilities, abs=1e-6)
@@ -91,14 +89,14 @@ def test_rows_of_predictions_join_labels(run: RunFolder) -> None:
 
 def test_evidence_shows_each_label_and_the_surest_errors(run: RunFolder) -> None:
     kept = read_arrays(run.evidence)
-    for name, part in SPLITS.items():
+    for name, part in (("train", SPLITS["train"]), ("val", VAL)):
         np.testing.assert_array_equal(kept[f"counts_{name}"], part.labels.sum(axis=0))
     for image, label in zip(kept["originals"], kept["original_labels"], strict=True):
         same = (SPLITS["train"].images == image).all(axis=(1, 2, 3))
         assert SPLITS["train"].labels[same][0, label] == 1
-    logits = read_arrays(run.predictions)["test_logits"]
+    logits = read_arrays(run.predictions)["val_logits"]
     wrong = kept["wrong_index"]
-    assert set(wrong) == set(np.flatnonzero(((logits > 0) != TEST.labels).any(axis=1)))
+    assert set(wrong) == set(np.flatnonzero(((logits > 0) != VAL.labels).any(axis=1)))
     assert (np.diff(label_confidence(logits)[wrong]) <= 0).all()
 
 
@@ -118,9 +116,9 @@ def test_the_report_opens_the_pictures_behind_an_error(run: RunFolder, browser: 
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
     page.goto(run.report.as_uri())
-    test = read_json(run.metrics)["test"]
-    assert page.locator(".tiles dd").all_inner_texts()[0].startswith(f"{test['accuracy']:.2%}")
-    missed, false = ([row[key] for row in test["classes"].values()] for key in ("missed", "false"))
+    val = read_json(run.metrics)["val"]
+    assert page.locator(".tiles dd").all_inner_texts()[0].startswith(f"{val['accuracy']:.2%}")
+    missed, false = ([row[key] for row in val["classes"].values()] for key in ("missed", "false"))
     cells = page.locator("#errors tbody tr").all()
     assert [cell.locator("td").all_inner_texts()[1:] for cell in cells] == [
         [str(a or ""), str(b or "")] for a, b in zip(missed, false, strict=True)
@@ -137,47 +135,50 @@ def test_the_report_opens_the_pictures_behind_an_error(run: RunFolder, browser: 
     assert said == []
 
 
-def test_val_says_what_the_run_says(run: RunFolder, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["val", str(run.path), "--output", str(tmp_path / "rows.csv")]) == 0
-    printed, test = capsys.readouterr().out, read_json(run.metrics)["test"]
-    for label, key in (("exact match", "accuracy"), ("mAP", "mean_average_precision"), ("Hamming loss", "hamming_loss")):
-        assert f"{label:14}  {test[key]:8.2%}" in printed
-    assert "ROC AUC" in printed and "confus" not in printed
-    assert len(read_rows(tmp_path / "rows.csv")) == 100
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_val_says_what_a_split_comes_to(run: RunFolder, capsys: pytest.CaptureFixture[str], tmp_path: Path, split: str) -> None:
+    assert main(["val", str(run.path), "--split", split, "--output", str(tmp_path / "rows.csv")]) == 0
+    printed, rows = capsys.readouterr().out, read_rows(tmp_path / "rows.csv")
+    assert [row["true"] for row in rows] == label_text(SPLITS[split].labels, CLASSES)
+    exact = np.mean([row["true"] == row["predicted"] for row in rows])
+    assert f"exact match     {exact:8.2%}" in printed
+    for text in ("mAP", "micro F1", "macro F1", "Hamming loss", "ROC AUC"):
+        assert text in printed
+    assert "confus" not in printed
 
 
 def test_a_file_answers_as_the_network(run: RunFolder) -> None:
     trained, _ = load_run(run.path)
-    logits = trained.answer(TEST.images)
-    answers = Predictor(run.export / "model.onnx")(TEST.images)
+    logits = trained.answer(VAL.images)
+    answers = Predictor(run.export / "model.onnx")(VAL.images)
     np.testing.assert_allclose(answers.probabilities, label_probabilities(logits / trained.temperature), atol=1e-5)
     np.testing.assert_array_equal(answers.answered, logits > 0)
     np.testing.assert_allclose(answers.confidences, label_confidence(logits / trained.temperature), rtol=1e-3)
     assert (answers.probabilities.sum(axis=1) > 1.2).any()  # no softmax
-    files, exact = read_json(run.export / "parity.json")["files"], read_json(run.metrics)["test"]["accuracy"]
+    files, exact = read_json(run.export / "parity.json")["files"], read_json(run.metrics)["val"]["accuracy"]
     assert set(files) == {"model.onnx", "model-fp16.onnx", "model-int8.onnx"}
     assert (files["model.onnx"]["agreement"], files["model.onnx"]["agreement_with_run"]) == (1, 1)
     assert files["model.onnx"]["accuracy"] == files["model.onnx"]["network_accuracy"] == exact
     for name in files:
-        found = Predictor(run.export / name)(TEST.images)
-        assert files[name]["accuracy"] == accuracy_score(TEST.labels, found.answered)
+        found = Predictor(run.export / name)(VAL.images)
+        assert files[name]["accuracy"] == accuracy_score(VAL.labels, found.answered)
 
 
 def test_a_file_says_what_it_is(run: RunFolder) -> None:
     predictor = Predictor(run.export / "model.onnx")
     assert (predictor.facts["task"], predictor.facts["threshold"], predictor.threshold) == ("multi-label", "0.5", 0.5)
-    test = read_json(run.metrics)["test"]
-    assert predictor.facts["metrics"]["mean_average_precision"] == test["mean_average_precision"]
-    card, precision = (run.export / "README.md").read_text(), f"mAP {test['mean_average_precision']:.2%}"
-    assert f"It answers {test['accuracy']:.2%} of 100 test images right in every label" in card
+    val = read_json(run.metrics)["val"]
+    assert predictor.facts["metrics"]["mean_average_precision"] == val["mean_average_precision"]
+    card, precision = (run.export / "README.md").read_text(), f"mAP {val['mean_average_precision']:.2%}"
+    assert f"It answers {val['accuracy']:.2%} of 100 validation images right in every label" in card
     assert "likelier than 0.5" in card and "normalisation; sigmoid" in card and precision in card
-    opened, loaded = load_run(run.path)[0], package.load(run.export)
+    opened, loaded = load_run(run.path)[0], package.load(run.export, precision="fp32")
     assert loaded.task.name == "multi-label"
-    np.testing.assert_array_equal(loaded.answer(TEST.images), opened.answer(TEST.images))
+    np.testing.assert_array_equal(loaded.answer(VAL.images), opened.answer(VAL.images))
 
 
 def test_answers_are_sets_of_labels(run: RunFolder) -> None:
-    answers = Predictor(run.export / "model.onnx")(TEST.images)
+    answers = Predictor(run.export / "model.onnx")(VAL.images)
     for text, labels, best, row in zip(answers.labels, answers.label_sets, answers.top(4), answers.probabilities, strict=True):
         assert text == "|".join(name for name, probability in zip(CLASSES, row, strict=True) if probability > 0.5)
         assert labels == [(name, probability) for name, probability in best if probability > 0.5]
@@ -217,11 +218,11 @@ def test_predict_writes_all_labels(run: RunFolder, files: list[str], sprintnet: 
 
 def test_data_of_the_other_kind_is_refused(run: RunFolder) -> None:
     trained, _ = load_run(run.path)
-    single = replace(TEST, labels=TEST.labels.argmax(axis=1))
+    single = replace(VAL, labels=VAL.labels.argmax(axis=1))
     with pytest.raises(SettingsError, match="the data is single-label, the network multi-label"):
         trained.evaluate(single)
 
 
-def test_the_learning_rate_finder_takes_labels_too(tmp_path: Path) -> None:
-    (found,) = find_learning_rates(load_config("davidnet", SETTINGS), RunFolder(tmp_path / "lr"), rates=30, lowest=1e-4)
+def test_the_learning_rate_finder_takes_labels_too(run: RunFolder, tmp_path: Path) -> None:
+    (found,) = find_learning_rates(load_config(run.config), RunFolder(tmp_path / "lr"), rates=30, lowest=1e-4)
     assert found["suggestions"]["steepest"] > 0

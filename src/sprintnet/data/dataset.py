@@ -83,7 +83,7 @@ def label_text(labels: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> 
     """Returns the class of each image, or its labels in the order of the classes, with | between them (nothing: none)."""
     if labels.ndim == 1:
         return [classes[label] for label in labels.tolist()]
-    return [SEVERAL.join(classes[index] for index in np.flatnonzero(marks)) for marks in labels]
+    return [SEVERAL.join(classes[index] for index in np.flatnonzero(marks).tolist()) for marks in labels]
 
 
 def release(images: Images) -> None:

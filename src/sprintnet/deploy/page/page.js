@@ -20,7 +20,7 @@ function say(text) {
 function introduce() {
   const { classes, metrics, bytes } = model;
   const names = classes.length <= 12 ? `: ${classes.join(", ")}` : "";
-  const right = model.threshold ? "right in every class" : "right";
+  const right = model.threshold ? "right in every label" : "right";
   const images = metrics && `${metrics.images.toLocaleString("en")} ${metrics.split ?? "test"} images`;
   const accuracy = metrics ? ` ${percent(metrics.accuracy)} ${right} on ${images}.` : "";
   byId("facts").textContent = `It knows ${classes.length} classes${names}.${accuracy}`;
