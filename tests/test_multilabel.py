@@ -13,7 +13,7 @@ from playwright.sync_api import Browser
 from sklearn.metrics import accuracy_score, average_precision_score
 
 import sprintnet as package
-from conftest import Command
+from conftest import TINY, Command
 from shapes import CLASSES, SPLITS
 from sprintnet.cli import main
 from sprintnet.config import load_config
@@ -226,3 +226,25 @@ def test_data_of_the_other_kind_is_refused(run: RunFolder) -> None:
 def test_the_learning_rate_finder_takes_labels_too(run: RunFolder, tmp_path: Path) -> None:
     (found,) = find_learning_rates(load_config(run.config), RunFolder(tmp_path / "lr"), rates=30, lowest=1e-4)
     assert found["suggestions"]["steepest"] > 0
+
+
+def test_marks_in_an_archive_are_labels_too(tmp_path: Path, sprintnet: Command) -> None:
+    arrays = {f"{split}_{kind}": getattr(part, kind) for split, part in SPLITS.items() for kind in ("images", "labels")}
+    np.savez(tmp_path / "shapes.npz", classes=np.array(CLASSES), **arrays)
+    done = sprintnet("train", "davidnet", "--data", "shapes.npz", "--name", "a", "--no-report", *TINY[2:])
+    assert done.returncode == 0, done.stderr
+    assert "exact match" in done.stdout and "mAP" in done.stdout
+    run = RunFolder(tmp_path / "runs" / "train" / "a")
+    np.testing.assert_array_equal(read_arrays(run.predictions)["val_labels"], VAL.labels)
+    for names in (CLASSES[1:], ("a|b", *CLASSES[1:])):
+        np.savez(tmp_path / "wrong.npz", classes=np.array(names), **arrays)
+        wrong = sprintnet("train", "davidnet", "--data", "wrong.npz", *TINY[2:])
+        assert wrong.returncode == 3
+        assert f"has marks of 4 classes and {len(names)} class names; give each a name, none with |" in wrong.stderr
+
+
+def test_a_table_may_say_that_an_image_has_no_label(run: RunFolder) -> None:
+    kept = read_rows(run.splits)
+    none = [row for row in kept if row["label"] == "|"]
+    assert len(none) == sum((~part.labels.any(axis=1)).sum() for part in (SPLITS["train"], VAL, SPLITS["test"]))
+    assert {row["label"] for row in kept} > {"bar", "bar|cross|ring|square"}
