@@ -224,10 +224,10 @@ def _gallery(
 
 def _class_row(name: str, row: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     def shown(score: str) -> str:
+        if score in kind.rankings:
+            return "undefined" if row[score] is None else f"{row[score]:.1%}"
         if row[score] is None:
             return missing_score(row)
-        if score in kind.rankings:
-            return f"{row[score]:.1%}"
         low, high = row[f"{score}_interval"]
         return f"{row[score]:.1%} ({low:.1%} to {high:.1%})"
 
