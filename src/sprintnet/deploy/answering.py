@@ -70,7 +70,7 @@ def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
         ranked = row["top"] if several else row["top"][1:]
         if index == 0:
             heads = [f"{'class' if several else 'or':{width}}  {'':>7}" for _ in ranked]
-            print("  ".join([f"{'answer':{first}}  {'':>7}", *heads, "file"]), file=out)
+            print("  ".join([f"{'answer':{first}}  {'whole' if several else '':>7}", *heads, "file"]), file=out)
         labels = [f"{plain(label)} {share:.2%}" if several else plain(label) for label, share in row["labels"]]
         answer = (" | ".join(labels) or NO_LABEL) + (" ?" if row["answer"] is None else "")
         others = [f"{plain(label):{width}}  {probability:7.2%}" for label, probability in ranked]
