@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from shapes import SPLITS, write_table
 from sprintnet.data.sources import cache_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+    from sprintnet.run import RunFolder
 
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
@@ -60,6 +63,24 @@ def sprintnet(tmp_path: Path) -> Command:
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> "RunFolder":
+    """A run over pictures with several labels, or none, by the commands of a user: trained, reported, exported thrice."""
+    from sprintnet.run import RunFolder
+
+    folder = tmp_path_factory.mktemp("labels")
+    table = write_table(folder, SPLITS)
+    settings = [*TINY[2:], "epochs=8", "precision=fp32", "label_smoothing=0.1", "tta=0.3"]
+    for command in (
+        ["train", "davidnet", "--data", str(table), "--name", "labels", *settings],
+        ["export", "runs/train/labels", "--quantize", "fp16", "--quantize", "int8"],
+    ):
+        called = [sys.executable, "-W", "error", "-m", "sprintnet", *command]
+        done = subprocess.run(called, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+    return RunFolder(folder / "runs" / "train" / "labels")
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,7 @@ def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
         forward = clock.lap()
         step.backward(loss)
         backward = clock.lap()
-        step.update(loss.detach(), (logits.detach().argmax(1) == labels).sum(), len(labels))
+        step.update(loss.detach(), step.task.correct(logits.detach(), labels).sum(), len(labels))
         if number >= WARM_UP:
             for phase, lap in (("forward", forward), ("backward", backward), ("update", clock.lap())):
                 seconds[phase].append(lap / len(labels))

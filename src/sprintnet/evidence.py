@@ -13,7 +13,8 @@ from sprintnet.data.augment import augment, draw
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.loader import Loader, Normalisation
 from sprintnet.data.splits import Splits
-from sprintnet.evaluation.metrics import Floats, log_probabilities
+from sprintnet.evaluation.metrics import Floats
+from sprintnet.evaluation.task import Task, task_of
 from sprintnet.models.summary import layer_table
 from sprintnet.run import RunFolder, judged_split, write_arrays, write_json
 from sprintnet.training.schedule import factor_at
@@ -32,20 +33,21 @@ def keep_evidence(
     """Writes evidence.npz and network.json of a run, from its data, its network and the logits (N, K) by which it is judged.
 
     evidence.npz: classes (K,); counts_SPLIT (K,); originals (B, H, W, C), original_labels (B,) and
-    augmented (V, B, H, W, C), one image a class;
-    wrong_index (n,), wrong_images (n, H, W, C) and wrong_labels (n,) of the split that judges the run;
+    augmented (V, B, H, W, C), one image for each of the first classes;
+    wrong_index (n,), wrong_images (n, H, W, C) and wrong_labels of the split that judges the run;
     schedule_epoch, schedule_lr and schedule_momentum (M,).
     """
     train, judged = splits["train"], splits[judged_split(splits)]
-    originals = _one_a_class(train)
-    wrong = _surest_errors(logits, judged.labels)
+    task, classes = task_of(train), len(train.classes)
+    shown, originals = _one_a_class(task, train)
+    wrong = _surest_errors(task, logits, judged.labels)
     positions = np.linspace(0, config.epochs, MOMENTS, endpoint=False)
     write_arrays(
         run.evidence,
         classes=np.array(train.classes),
-        **{f"counts_{name}": np.bincount(part.labels, minlength=len(train.classes)) for name, part in splits.items()},
+        **{f"counts_{name}": task.membership(part.labels, classes).sum(axis=0) for name, part in splits.items()},
         originals=originals.images,
-        original_labels=originals.labels,
+        original_labels=shown,
         augmented=_variants(originals, config, normalisation),
         wrong_index=wrong,
         wrong_images=judged.take(wrong).images,
@@ -57,9 +59,11 @@ def keep_evidence(
     write_json(run.network, asdict(layer_table(model, train.image_shape)))
 
 
-def _one_a_class(images: ImageDataset) -> ImageDataset:
-    firsts = [int(np.argmax(images.labels == label)) for label in np.unique(images.labels)[:SHOWN]]
-    return images.take(np.array(firsts))
+def _one_a_class(task: Task, images: ImageDataset) -> tuple[NDArray[np.int64], ImageDataset]:
+    """Returns classes, and the first image of each."""
+    members = task.membership(images.labels, len(images.classes))
+    classes = np.flatnonzero(members.any(axis=0))[:SHOWN]
+    return classes, images.take(members[:, classes].argmax(axis=0))
 
 
 def _variants(images: ImageDataset, config: Config, normalisation: Normalisation) -> NDArray[np.uint8]:
@@ -75,7 +79,6 @@ def _variants(images: ImageDataset, config: Config, normalisation: Normalisation
     return np.stack(variants)
 
 
-def _surest_errors(logits: Floats, labels: NDArray[Any]) -> NDArray[Any]:
-    confidence = np.exp(log_probabilities(logits)).max(axis=1)
-    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
-    return wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_WRONG]
+def _surest_errors(task: Task, logits: Floats, labels: NDArray[Any]) -> NDArray[Any]:
+    wrong = np.flatnonzero(~task.hits(logits, labels))
+    return wrong[np.argsort(-task.confidence(logits)[wrong], kind="stable")][:MOST_WRONG]

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from sprintnet.data.dataset import ImageDataset, Images, Labels
+from sprintnet.data.dataset import ImageDataset, Images, Labels, label_text
 from sprintnet.data.loader import Loader
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.gradcam import class_maps, faithfulness, recorded
+from sprintnet.evaluation.metrics import Ints
 from sprintnet.images import read_image
 from sprintnet.run import RunFolder, read_arrays, write_arrays
 from sprintnet.trained import TrainedModel
@@ -59,29 +60,36 @@ def explain(
 ) -> Faithfulness:
     """Returns, for each map, how faithful it is, and keeps images and maps in the archive `place` (images, facts, `map NAME`).
 
-    Images are uint8 (N, H, W, C), of the size that the network was trained on; labels (N,), None where nobody knows them.
-    The maps, float16 (N, H, W) in 0..1, are of the named layer, or else of the network's last feature layer and of the mean
-    over all of them; `about` is `predicted`, `true` or a class. Figures by map: deletion and insertion (means of the class's
-    probability, 0..1), and the same of random maps. Raises SettingsError for an unknown class or layer.
+    Images are uint8 (N, H, W, C), of the size that the network was trained on; labels in the task's form, None where nobody
+    knows them. The maps, float16 (N, H, W) in 0..1, are of the named layer, or else of the network's last feature layer and of
+    the mean over all of them; `about` is `predicted` (of several labels the likeliest that is wrong, or else of all), `true`
+    (of several the likeliest) or a class. Figures by map: deletion and insertion (means of the class's probability, 0..1), and
+    the same of random maps. Raises SettingsError for an unknown class or layer.
     """
     pixels = _normalised(trained, images)
     layers = _layers(trained, layer, pixels[:1])
-    asked = _classes(trained, len(images), labels, about)
     with torch.no_grad():
-        probabilities = torch.cat([trained.model(part).float().softmax(1) for part in _split(pixels)])
-    classes = probabilities.argmax(1) if asked is None else asked.to(pixels.device)
+        logits = torch.cat([trained.model(part).float() for part in _split(pixels)])
+    classes = _classes(trained, logits, labels, about)
     maps = {
         name: torch.cat([class_maps(trained.model, part, chosen, members) for part, chosen in _split(pixels, classes)])
         for name, members in layers.items()
     }
-    figures = {name: _faithfulness(trained.model, pixels, classes, values) for name, values in maps.items()}
-    figures["random"] = _of_random_maps(trained.model, pixels, classes, next(iter(layers.values()))[0])
-    answers = []
-    for index, (row, chosen) in enumerate(zip(probabilities.cpu(), classes.tolist(), strict=True)):
-        answer = int(row.argmax())
-        true = None if labels is None else trained.classes[labels[index]]
-        found = {"predicted": trained.classes[answer], "confidence": float(row[answer]), "true": true}
-        answers.append({**found, "asked": trained.classes[chosen], "file": files[index] if files else None})
+    figures = {name: _faithfulness(trained, pixels, classes, values) for name, values in maps.items()}
+    figures["random"] = _of_random_maps(trained, pixels, classes, next(iter(layers.values()))[0])
+    task, found = trained.task, logits.cpu().numpy()
+    unknown: list[str | None] = [None] * len(images)
+    answers = [
+        {"predicted": predicted, "confidence": confidence, "true": true, "asked": trained.classes[chosen], "file": file}
+        for predicted, confidence, true, chosen, file in zip(
+            label_text(task.answers(found), trained.classes),
+            task.confidence(found).tolist(),
+            unknown if labels is None else label_text(labels, trained.classes),
+            classes.tolist(),
+            files or unknown,
+            strict=True,
+        )
+    ]
     facts = json.dumps({"about": about, "answers": answers, "faithfulness": figures})
     arrays: dict[str, Any] = {f"map {name}": values.half().cpu().numpy() for name, values in maps.items()}
     write_arrays(place, images=images, facts=np.array(facts), **arrays)
@@ -107,35 +115,48 @@ def _layers(trained: TrainedModel, layer: str, one_image: Tensor) -> dict[str, S
     raise SettingsError(f"--layer {layer}: this network has no map under that name; its feature layers are {', '.join(known)}")
 
 
-def _classes(trained: TrainedModel, count: int, labels: Labels | None, about: str) -> Tensor | None:
-    """Returns the class asked about for each image, or None for the predicted one."""
+def _classes(trained: TrainedModel, logits: Tensor, labels: Labels | None, about: str) -> Tensor:
+    """Returns the class (N,) asked about for each image."""
+
+    def members(labels: Labels | Ints) -> Tensor:
+        return torch.from_numpy(trained.task.membership(labels, len(trained.classes))).to(logits.device)
+
     if about == PREDICTED:
-        return None
+        said = members(trained.task.answers(logits.cpu().numpy()))
+        return _likeliest(logits, said if labels is None else said & ~members(labels))
     if about == TRUE:
         if labels is None:
             raise SettingsError("--about true: images from files have no true class; ask about predicted, or name a class")
-        return torch.from_numpy(labels)
+        return _likeliest(logits, members(labels))
     if about not in trained.classes:
         raise SettingsError(f"--about {about}: not predicted, true or one of {', '.join(trained.classes)}")
-    return torch.full((count,), trained.classes.index(about))
+    return torch.full((len(logits),), trained.classes.index(about), device=logits.device)
 
 
-def _faithfulness(model: nn.Module, pixels: Tensor, classes: Tensor, maps: Tensor) -> dict[str, float]:
-    parts = [(len(part), faithfulness(model, part, *rest)) for part, *rest in _split(pixels, classes, maps)]
+def _likeliest(logits: Tensor, among: Tensor) -> Tensor:
+    """Returns the class (N,) of the largest logit among those marked (N, K), or of all where none is."""
+    return torch.where(among | ~among.any(1, keepdim=True), logits, -torch.inf).argmax(1)
+
+
+def _faithfulness(trained: TrainedModel, pixels: Tensor, classes: Tensor, maps: Tensor) -> dict[str, float]:
+    parts = [
+        (len(part), faithfulness(trained.model, trained.task.activate, part, *rest))
+        for part, *rest in _split(pixels, classes, maps)
+    ]
     deletion, insertion = (sum(count * scores[i] for count, scores in parts) / len(pixels) for i in (0, 1))
     return {"deletion": deletion, "insertion": insertion}
 
 
-def _of_random_maps(model: nn.Module, pixels: Tensor, classes: Tensor, layer: str) -> dict[str, float]:
+def _of_random_maps(trained: TrainedModel, pixels: Tensor, classes: Tensor, layer: str) -> dict[str, float]:
     """Returns the mean figures of maps of noise, as coarse as the layer's: that of single pixels would hide everything."""
-    with recorded(model, [layer]) as outputs, torch.no_grad():
-        model(pixels[:1])
+    with recorded(trained.model, [layer]) as outputs, torch.no_grad():
+        trained.model(pixels[:1])
     generator = torch.Generator().manual_seed(0)
     found = []
     for _ in range(RANDOM_MAPS):
         coarse = torch.rand(len(pixels), 1, *outputs[layer].shape[2:], generator=generator).to(pixels.device)
         noise = F.interpolate(coarse, size=pixels.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-        found.append(_faithfulness(model, pixels, classes, noise))
+        found.append(_faithfulness(trained, pixels, classes, noise))
     return {key: sum(scores[key] for scores in found) / RANDOM_MAPS for key in found[0]}
 
 

@@ -14,8 +14,6 @@ from sprintnet.data.dataset import digest
 from sprintnet.data.loader import Loader
 from sprintnet.data.splits import Splits, write_splits
 from sprintnet.errors import SettingsError, SprintNetError
-from sprintnet.evaluation.calibration import calibration, fit_temperature
-from sprintnet.evaluation.metrics import prediction_rows
 from sprintnet.evidence import keep_evidence
 from sprintnet.lr_search import found_rate
 from sprintnet.machine import environment
@@ -105,7 +103,7 @@ def _train(config: Config, run: RunFolder, watch: Watch, splits: Splits | None) 
     val_loader = Loader(splits["val" if "val" in splits else "test"], loader.normalisation, EVALUATION_BATCH, context.device)
 
     sizes = {name: len(part) for name, part in splits.items()}
-    run.log(training_header(str(run.path), config, context.describe(), sizes))
+    run.log(training_header(str(run.path), config, context.describe(), sizes, multi_label=images.multi_label))
     rows = []
     for row in fit(plan, step, loader, val_loader, run, track):
         rows.append(row)
@@ -117,7 +115,15 @@ def _train(config: Config, run: RunFolder, watch: Watch, splits: Splits | None) 
     # the last epoch's weights are the result: test data has chosen nothing
     mirrors = config.augment.flip > 0
     trained = TrainedModel(
-        step.model, images.classes, loader.normalisation, context, None, images.image_shape, config.data.resize, mirrors
+        step.model,
+        images.classes,
+        loader.normalisation,
+        context,
+        None,
+        images.image_shape,
+        step.task,
+        config.data.resize,
+        mirrors,
     )
     evaluated = {name: part for name, part in splits.items() if name != "train"}
     figures, temperature = _evaluate(trained, evaluated, config.tta, run)
@@ -130,6 +136,7 @@ def _train(config: Config, run: RunFolder, watch: Watch, splits: Splits | None) 
         "std": loader.normalisation.std,
         "temperature": temperature,
         "mirrors": mirrors,
+        "task": step.task.name,
         "commit": record["commit"],
     }
     write_atomic(run.weights, weights_to_bytes(step.model, facts))
@@ -159,11 +166,12 @@ def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder)
 
     Logits and labels go to predictions.npz, a row an image to predictions.csv.
     """
+    task = trained.task
     assessed = {"val": trained.assess(splits["val"], tta)} if "val" in splits else {}
     if "val" in splits:
         held_out, figures = assessed["val"]
-        temperature = fit_temperature(held_out["logits"], held_out["labels"])
-        figures["calibration_at_temperature"] = calibration(held_out["logits"], held_out["labels"], temperature)
+        temperature = task.fit_temperature(held_out["logits"], held_out["labels"])
+        figures["calibration_at_temperature"] = task.calibration(held_out["logits"], held_out["labels"], temperature)
         trained = replace(trained, temperature=temperature)
     if "test" in splits:
         assessed["test"] = trained.assess(splits["test"], tta)
@@ -173,7 +181,7 @@ def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder)
     rows = [
         {"split": name, **row}
         for name, (found, _) in assessed.items()
-        for row in prediction_rows(found["logits"], found["labels"], trained.classes, splits[name].files)
+        for row in task.prediction_rows(found["logits"], found["labels"], trained.classes, splits[name].files)
     ]
     write_rows(run.prediction_table, rows)
     return {name: figures for name, (_, figures) in assessed.items()}, trained.temperature

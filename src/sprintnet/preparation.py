@@ -19,6 +19,7 @@ from sprintnet.data.partition import partition
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import Splits, draw, read_splits, without_duplicates, write_splits
 from sprintnet.errors import SettingsError
+from sprintnet.evaluation.task import task_of
 from sprintnet.models.build import build_model, check_resolution
 from sprintnet.models.sprintnet import SprintNet
 from sprintnet.models.transfer import open_origin
@@ -138,7 +139,7 @@ def prepare(
     weights = None
     if config.class_weights == "auto":
         weights = torch.from_numpy(class_weights(images.labels, len(images.classes))).to(context.device)
-    return Step(model, optimizer, context, config.label_smoothing, config.l1, weights), loader
+    return Step(model, optimizer, context, config.label_smoothing, config.l1, task_of(images), weights), loader
 
 
 def whiten(model: nn.Module, loader: Loader, config: Config) -> float:

@@ -25,6 +25,7 @@ BELONGING = ("commit", "data_sha256", "precision")
 FIGURES = {
     "accuracy": ("judged", "accuracy"),
     "accuracy, six views": ("judged", "tta", "accuracy"),
+    "mAP": ("judged", "mean_average_precision"),
     "cross-entropy": ("judged", "cross_entropy"),
     "ECE": ("judged", "calibration", "ece"),
     "ECE at temperature": ("judged", "calibration_at_temperature", "ece"),

@@ -14,9 +14,10 @@ from sprintnet.config import Config, load_config
 from sprintnet.data.dataset import ImageDataset, Images
 from sprintnet.data.loader import Batch, Loader, Normalisation
 from sprintnet.errors import SettingsError
-from sprintnet.evaluation.calibration import calibration, coverage_table
-from sprintnet.evaluation.metrics import Floats, Ints, cross_entropy, summarise, top_k_accuracy
+from sprintnet.evaluation.calibration import coverage_table
+from sprintnet.evaluation.metrics import Floats, Ints
 from sprintnet.evaluation.predict import ask_again, predict
+from sprintnet.evaluation.task import SINGLE_LABEL, TASKS, Task, task_of
 from sprintnet.models.build import load_model, weights_file
 from sprintnet.preparation import on_device
 from sprintnet.reporting.progress import track
@@ -38,39 +39,43 @@ class TrainedModel:
     """What logits are divided by for calibrated probabilities; None where no held-out images were there to fit it."""
     image_shape: tuple[int, int, int]
     """Height, width, channels."""
+    task: Task
     resize: str = "stretch"
     """How pictures of another shape are brought to it (images.POLICIES)."""
     mirrors: bool = True
     """Whether mirror images count among six views: not where training had none."""
 
     def evaluate(self, dataset: ImageDataset) -> tuple[Floats, Ints, dict[str, Any]]:
-        """Returns logits (N, K), labels (N,) and the figures of a data set; raises SettingsError if its classes are others."""
+        """Returns logits (N, K), labels and the figures of a data set; raises SettingsError if its classes are others."""
+        if task_of(dataset) is not self.task:
+            raise SettingsError(f"the data is {task_of(dataset).name}, the network {self.task.name}; give it data of its kind")
         if dataset.classes != self.classes:
             raise SettingsError(
                 f"the data has the classes {', '.join(dataset.classes)}; the network: {', '.join(self.classes)}"
             )
         logits, labels = predict(self.model, self._batches(dataset, "evaluating"), self.context)
-        return logits, labels, summarise(logits, labels, dataset.classes)
+        return logits, labels, self.task.summarise(logits, labels, dataset.classes)
 
     def assess(self, dataset: ImageDataset, tta: float) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns arrays (logits, labels, with `tta` tta_logits) and all figures: also of six views, calibration, coverage."""
         started = time.monotonic()
         logits, labels, figures = self.evaluate(dataset)
+        confidence = self.task.confidence(logits)
         arrays = {"logits": logits, "labels": labels}
         if tta:
             batches = self._batches(dataset, "six views")
-            again = ask_again(self.model, batches, self.context, logits, tta, mirror=self.mirrors)
+            again = ask_again(self.model, batches, self.context, logits, confidence, tta, mirror=self.mirrors)
             arrays["tta_logits"] = again
             figures["tta"] = {
-                "accuracy": top_k_accuracy(again, labels, 1),
-                "cross_entropy": cross_entropy(again, labels),
+                "accuracy": self.task.accuracy(again, labels),
+                "cross_entropy": self.task.cross_entropy(again, labels, 0.0),
                 "asked_again": float((again != logits).any(axis=1).mean()),
                 "seconds": time.monotonic() - started,  # from the first answers on, as the records count it
             }
-        figures["calibration"] = calibration(logits, labels)
+        figures["calibration"] = self.task.calibration(logits, labels, 1.0)
         if self.temperature is not None:
-            figures["calibration_at_temperature"] = calibration(logits, labels, self.temperature)
-        figures["coverage"] = coverage_table(logits, labels)
+            figures["calibration_at_temperature"] = self.task.calibration(logits, labels, self.temperature)
+        figures["coverage"] = coverage_table(confidence, self.task.hits(logits, labels))
         return arrays, figures
 
     def answer(self, images: Images, label: str = "answering") -> Floats:
@@ -109,6 +114,7 @@ def _open(weights: Path, context: Runtime) -> TrainedModel:
     with consistent(RunFolder(weights.parent)):
         normalisation = Normalisation(tuple(facts["mean"]), tuple(facts["std"]))
         classes, shape, temperature = tuple(facts["classes"]), tuple(facts["image_shape"]), facts["temperature"]
+        task = TASKS[facts.get("task", SINGLE_LABEL.name)]  # weights of earlier versions do not say
         resize = facts.get("resize", "stretch")  # runs from before other policies have none
         mirrors = facts.get("mirrors", True)  # nor a note on flips, which they had
-    return TrainedModel(on_device(model, context), classes, normalisation, context, temperature, shape, resize, mirrors)
+    return TrainedModel(on_device(model, context), classes, normalisation, context, temperature, shape, task, resize, mirrors)

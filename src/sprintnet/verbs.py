@@ -54,7 +54,6 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
 
     run = open_run(options.folder)
 
-    from sprintnet.evaluation.metrics import prediction_rows
     from sprintnet.preparation import load_splits, refuse_other_splits
     from sprintnet.reporting.evaluation import evaluation_lines
     from sprintnet.trained import load_run
@@ -75,7 +74,7 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
     if options.output:
         write_rows(
             Path(options.output),
-            prediction_rows(found["logits"], found["labels"], trained.classes, splits[options.split].files),
+            trained.task.prediction_rows(found["logits"], found["labels"], trained.classes, splits[options.split].files),
         )
         print(f"a row an image: {options.output}")
 

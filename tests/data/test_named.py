@@ -195,7 +195,6 @@ def test_the_list_shows_each_set_and_whether_it_is_cached(
         ["mnist", "60,000", "10,000", "28x28x1", "10", "yes"],
         ["svhn", "73,257", "26,032", "32x32x3", "10", "no"],
     ]
-    assert "  change: augment.flip=0 augment.alternate_flip=false tta=0" in lines
     assert "  from apt-get download dataset-fashion-mnist" in lines
 
 

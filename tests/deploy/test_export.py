@@ -201,7 +201,7 @@ def test_int8_sees_all_classes_of_a_sorted_folder() -> None:
 @pytest.mark.parametrize(
     ("row", "is_exact", "message"),
     [
-        ({"agreement": 0.9998, "largest_difference": 0.0, "accuracy": 0.9}, True, "the same class for 99.980% of 10,000"),
+        ({"agreement": 0.9998, "largest_difference": 0.0, "accuracy": 0.9}, True, "the same answer for 99.980% of 10,000"),
         ({"agreement": 1.0, "largest_difference": 0.002, "accuracy": 0.9}, True, "a probability is off by 0.002"),
         ({"agreement": 1.0, "largest_difference": float("nan"), "accuracy": 0.9}, True, "a probability is off by nan"),
         ({"agreement": 0.9, "largest_difference": 0.5, "accuracy": 0.897}, False, "accuracy falls by 0.30% to 89.70%"),

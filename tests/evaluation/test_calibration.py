@@ -77,8 +77,8 @@ def test_answers_that_are_all_right_push_the_temperature_to_its_bound() -> None:
 
 
 def test_abstaining_below_a_confidence_leaves_the_surest() -> None:
-    rows = coverage_table(LOGITS, LABELS)
     confidence, hits = PROBABILITIES.max(axis=1), LOGITS.argmax(axis=1) == LABELS
+    rows = coverage_table(confidence, hits)
     assert rows[0]["accuracy"] == pytest.approx(hits.mean())
     for row in rows:
         answered = confidence >= row["confidence"]

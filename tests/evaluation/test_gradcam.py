@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sprintnet.evaluation.gradcam import class_maps, faithfulness, recorded
+from sprintnet.evaluation.task import SINGLE_LABEL
 from sprintnet.models.build import build_model
 from sprintnet.models.settings import ModelSettings
 
@@ -74,7 +75,7 @@ def test_a_map_of_what_is_used_is_more_faithful_than_noise_or_its_opposite() -> 
     right = torch.zeros(4, 32, 32)
     right[:, :16, :16] = 1
     noise = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(0))
-    scores = [faithfulness(Corner().eval(), images, classes, maps) for maps in (right, noise, 1 - right)]
+    scores = [faithfulness(Corner().eval(), SINGLE_LABEL.activate, images, classes, maps) for maps in (right, noise, 1 - right)]
     deletions, insertions = zip(*scores, strict=True)
     assert list(deletions) == sorted(deletions)
     assert list(insertions) == sorted(insertions, reverse=True)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from sprintnet.evaluation.metrics import confidence as confidences
 from sprintnet.evaluation.predict import ask_again, predict
 from sprintnet.runtime import Runtime
 
@@ -44,7 +45,7 @@ def test_the_unsure_are_asked_again_with_the_published_weights(confidence: float
     images, labels = torch.randn(25, 3, 8, 8), torch.zeros(25)
     batches = [(images[:10], labels[:10]), (images[10:], labels[10:])]
     first, _ = predict(model, batches, FP32)
-    again = ask_again(model, batches, FP32, first, confidence)
+    again = ask_again(model, batches, FP32, first, confidences(first), confidence)
     is_unsure = (torch.from_numpy(first).softmax(1).amax(1) <= confidence).numpy()
     assert {0.0: 0, 1.0: 25}.get(confidence, is_unsure.sum()) == is_unsure.sum()
     assert confidence in (0, 1) or 0 < is_unsure.sum() < 25
@@ -70,6 +71,6 @@ def test_reduced_precision_asks_again_too_and_answers_in_fp32() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))
     images, bf16 = torch.randn(25, 3, 8, 8), Runtime(torch.device("cpu"), "bf16", 1)
     first, _ = predict(model, [(images, torch.zeros(25))], bf16)
-    again = ask_again(model, [(images, torch.zeros(25))], bf16, first, 1)
+    again = ask_again(model, [(images, torch.zeros(25))], bf16, first, confidences(first), 1)
     assert again.dtype == np.float32
     np.testing.assert_allclose(again, six_views(model, images).numpy(), atol=0.03)

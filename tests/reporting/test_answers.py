@@ -7,7 +7,9 @@ import pytest
 
 from sprintnet.evaluation.calibration import calibration
 from sprintnet.evaluation.metrics import class_table
+from sprintnet.evaluation.multilabel import summarise_labels
 from sprintnet.reporting.answers import class_counts, class_label, class_scores, confusion_matrix, coverage, reliability
+from sprintnet.reporting.kind import MULTI_LABEL
 
 CONFUSION = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
 CLASSES = ("cat", "dog", "ghost")
@@ -32,8 +34,23 @@ def test_many_classes_are_colour_alone() -> None:
 
 
 def test_a_class_without_images_has_no_scores() -> None:
-    axes = class_scores(class_table(CONFUSION, CLASSES)).axes[0]
+    axes = class_scores(class_table(CONFUSION, CLASSES), {}).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
+
+
+def test_scores_that_have_no_interval_stand_beside_those_that_have() -> None:
+    labels = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]], np.uint8)
+    table = summarise_labels(np.array([[2.0, -1, -1], [1, 1, -2], [1, 2, -1]]), labels, CLASSES)["classes"]
+    axes = class_scores(table, MULTI_LABEL.rankings).axes[0]
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["precision", "recall", "F1", "AP", "ROC AUC"]
+    points, lines = zip(*((bars.lines[0], bars.has_xerr) for bars in axes.containers), strict=True)
+    assert lines == (True, True, True, False, False)
+    assert list(points[3].get_xdata()) == [100 * table[name]["average_precision"] for name in ("cat", "dog")]
+
+
+def test_an_answer_of_no_label_is_drawn_as_that() -> None:
+    assert (class_label(""), class_label("cat|dog")) == ("no label", "cat|dog")
 
 
 def test_bars_are_the_counts_of_each_split() -> None:

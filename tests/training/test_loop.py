@@ -16,6 +16,7 @@ from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.loader import Batch, Loader, Normalisation
 from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import DivergedError, Interrupted
+from sprintnet.evaluation.task import SINGLE_LABEL
 from sprintnet.run import RunFolder
 from sprintnet.runtime import Runtime
 from sprintnet.training.loop import Plan, fit
@@ -52,6 +53,7 @@ def step(precision: str = "fp32") -> Step:
         Runtime(CPU, precision, 1),
         label_smoothing=0.1,
         l1=0,
+        task=SINGLE_LABEL,
     )
 
 
@@ -195,7 +197,7 @@ def test_a_signal_in_training_or_evaluation_saves_first(tmp_path: Path, number: 
 
 def test_the_network_sees_each_resolution_in_its_part_of_training(tmp_path: Path) -> None:
     model = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, 2), nn.BatchNorm1d(2))
-    trained = Step(model, build_optimizer(model, OptimSettings(), MuonSettings()), Runtime(CPU, "fp32", 1), 0, 0)
+    trained = Step(model, build_optimizer(model, OptimSettings(), MuonSettings()), Runtime(CPU, "fp32", 1), 0, 0, SINGLE_LABEL)
     seen: list[int] = []
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]) if module.training else None)
     schedule = ScheduleSettings(resolution=(0.5, 1), resolution_from=(0, 0.3))

@@ -13,6 +13,7 @@ from torch import nn
 from conftest import SAMPLE, Command
 from sprintnet.config import load_config, recipes
 from sprintnet.errors import SettingsError
+from sprintnet.evaluation.task import SINGLE_LABEL
 from sprintnet.lr_search import TAKEN, find_learning_rates
 from sprintnet.pipeline import train
 from sprintnet.run import RunFolder, read_json, read_rows, write_json
@@ -30,7 +31,9 @@ def step(max_lr: float = 0.1) -> Step:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.2), nn.Flatten(), nn.Linear(288, 4))
     settings = OptimSettings(max_lr=max_lr, momentum=0.9)
-    return Step(model, build_optimizer(model, settings, MuonSettings()), Runtime(torch.device("cpu"), "fp32", 1), 0.0, 0.0)
+    return Step(
+        model, build_optimizer(model, settings, MuonSettings()), Runtime(torch.device("cpu"), "fp32", 1), 0.0, 0.0, SINGLE_LABEL
+    )
 
 
 def test_rates_rise_geometrically_and_the_first_loss_is_the_untrained_networks() -> None:

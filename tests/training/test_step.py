@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sprintnet.evaluation.task import MULTI_LABEL, SINGLE_LABEL, Task
 from sprintnet.runtime import Runtime
 from sprintnet.training.optim import build_optimizer, set_learning_rates
 from sprintnet.training.settings import MuonSettings, OptimSettings
@@ -26,14 +27,16 @@ def make_step(
     label_smoothing: float = 0.0,
     l1: float = 0.0,
     class_weights: torch.Tensor | None = None,
+    task: Task = SINGLE_LABEL,
 ) -> Step:
     model = model or network()
     optimizer = build_optimizer(model, OptimSettings(max_lr=0.1), MuonSettings())
-    return Step(model, optimizer, runtime(precision), label_smoothing, l1, class_weights)
+    return Step(model, optimizer, runtime(precision), label_smoothing, l1, task, class_weights)
 
 
 IMAGES = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([0, 1, 2, 3, 4, 0])
+MARKS = torch.tensor([[0, 1, 0, 1, 0], [0] * 5, [1] * 5, [0, 0, 1, 0, 0], [1, 0, 0, 0, 1], [0, 1, 1, 0, 1]], dtype=torch.uint8)
 
 
 def test_nesterov_momentum_and_weight_decay_by_their_formulas() -> None:
@@ -81,6 +84,31 @@ def test_an_image_counts_by_the_weight_of_its_class(alpha: float) -> None:
         torch.testing.assert_close(loss, F.cross_entropy(logits, LABELS, weight=weights, reduction="sum") / 6)
     equal, _ = make_step(label_smoothing=alpha, class_weights=torch.ones(5)).forward(IMAGES, LABELS)
     torch.testing.assert_close(equal, make_step(label_smoothing=alpha).forward(IMAGES, LABELS)[0])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.2])
+def test_the_loss_of_labels_is_pytorchs_summed_over_them_with_alpha_shared_by_both_sides(alpha: float) -> None:
+    step = make_step(label_smoothing=alpha, task=MULTI_LABEL)
+    probabilities = step.model(IMAGES).sigmoid()
+    targets = MARKS * (1 - alpha / 2) + (1 - MARKS) * (alpha / 2)  # half of alpha for the side that is not so
+    expected = F.binary_cross_entropy(probabilities, targets, reduction="sum") / 6
+    step.model.load_state_dict(network().state_dict())
+    step(IMAGES, MARKS)
+    assert step.read().loss / 6 == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_an_image_is_right_when_all_its_labels_are() -> None:
+    step = make_step(task=MULTI_LABEL)
+    for _ in range(100):
+        step(IMAGES, MARKS)
+    step.reset()
+    step(IMAGES, MARKS)
+    assert step.read().correct == 6
+    step.reset()
+    spoiled = MARKS.clone()
+    spoiled[0, 2] = 1 - spoiled[0, 2]  # one label of thirty
+    step(IMAGES, spoiled)
+    assert step.read().correct == 5
 
 
 def test_l1_adds_the_sum_of_magnitudes() -> None:

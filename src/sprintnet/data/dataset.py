@@ -4,9 +4,12 @@ import hashlib
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from sprintnet.reporting.names import SEVERAL
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64] | npt.NDArray[np.uint8]
@@ -74,6 +77,13 @@ class ImageDataset:
             part = slice(start, start + BLOCK)
             yield np.ascontiguousarray(self.store[part if self.rows is None else self.rows[part]])
             release(self.store)
+
+
+def label_text(labels: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> list[str]:
+    """Returns the class of each image, or its labels in the order of the classes, with | between them (nothing: none)."""
+    if labels.ndim == 1:
+        return [classes[label] for label in labels.tolist()]
+    return [SEVERAL.join(classes[index] for index in np.flatnonzero(marks).tolist()) for marks in labels]
 
 
 def release(images: Images) -> None:

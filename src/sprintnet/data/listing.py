@@ -15,9 +15,8 @@ from sprintnet.data.dataset import Labels
 from sprintnet.data.splits import SPLITS
 from sprintnet.errors import DataError
 from sprintnet.images import SUFFIXES
+from sprintnet.reporting.names import SEVERAL
 
-SEVERAL = "|"
-"""Stands between the labels of an image that has several."""
 CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
 """What systems leave behind, besides hidden files: passed over, and counted."""
 
@@ -36,13 +35,21 @@ class Problem(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One picture as it is listed: where, its label (several with | between), split and group where given, size and time."""
+    """One picture as it is listed: where, its label (several with | between, | alone for none), split and group where given,
+    size and time."""
 
     path: str
     label: str
     split: str = ""
     group: str = ""
     stamp: str = ""
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of its labels: one, several or none."""
+        if SEVERAL not in self.label:
+            return [self.label]
+        return [name for part in self.label.split(SEVERAL) if (name := part.strip())]
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,11 @@ class Listing:
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, sorted."""
-        return tuple(sorted({name for label in {item.label for item in self.items} for name in label.split(SEVERAL)}))
+        return tuple(sorted({name for item in {item.label: item for item in self.items}.values() for name in item.labels}))
 
     def class_problems(self) -> list[Problem]:
         """Returns what is wrong with the classes as a whole."""
-        trained = {name for item in self.items if item.split in ("", "train") for name in item.label.split(SEVERAL)}
+        trained = {name for item in self.items if item.split in ("", "train") for name in item.labels}
         text = "is in no training image; add some of it there, or remove it"
         found = [Problem(name, "unseen class", text, "stop") for name in self.classes if name not in trained]
         if len(self.classes) < 2:
@@ -88,10 +95,10 @@ class Listing:
         """Returns class numbers (N,), or of several labels an image uint8 (N, K)."""
         number = {name: index for index, name in enumerate(self.classes)}
         if not self.multi_label:
-            return np.array([number[item.label] for item in self.items], np.int64)
+            return np.array([number[item.labels[0]] for item in self.items], np.int64)
         marks = np.zeros((len(self.items), len(number)), np.uint8)
         for row, item in zip(marks, self.items, strict=True):
-            row[[number[name] for name in item.label.split(SEVERAL)]] = 1
+            row[[number[name] for name in item.labels]] = 1
         return marks
 
 

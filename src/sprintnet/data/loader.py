@@ -14,7 +14,7 @@ from sprintnet.data.dataset import ImageDataset, Labels, release
 from sprintnet.data.settings import AugmentSettings
 
 Batch = tuple[Tensor, Tensor]
-"""Normalised images (B, C, H, W) in channels_last, labels (B,)."""
+"""Normalised images (B, C, H, W) in channels_last, labels (B,), or (B, K) of 0 and 1."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sprintnet.data.dataset import ImageDataset, Labels
+from sprintnet.data.dataset import ImageDataset, Labels, label_text
 from sprintnet.data.duplicates import find_duplicates
 from sprintnet.errors import DataError
+from sprintnet.reporting.names import SEVERAL
 from sprintnet.run import read_rows, write_rows
 
 Splits = dict[str, ImageDataset]
@@ -96,12 +97,8 @@ def write_splits(file: Path, splits: Splits) -> None:
     rows = []
     for name, part in splits.items():
         places = part.files or [str(row) for row in (range(len(part)) if part.rows is None else part.rows)]
-        labels = (
-            ["|".join(part.classes[index] for index in np.flatnonzero(marks)) for marks in part.labels]
-            if part.multi_label
-            else [part.classes[label] for label in part.labels]
-        )
-        rows += [{"path": path, "label": label, "split": name} for path, label in zip(places, labels, strict=True)]
+        labels = label_text(part.labels, part.classes)
+        rows += [{"path": path, "label": label or SEVERAL, "split": name} for path, label in zip(places, labels, strict=True)]
     write_rows(file, rows)
 
 

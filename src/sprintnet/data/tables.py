@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sprintnet.data.listing import SEVERAL, Item, Listing
+from sprintnet.data.listing import Item, Listing
 from sprintnet.errors import DataError
+from sprintnet.reporting.names import SEVERAL
 
 SPLIT_NAMES = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 
@@ -51,7 +52,7 @@ def list_saved(folder: Path) -> Listing:
         encoded[name] = part.select_columns([picture]).cast_column(picture, datasets.Image(decode=False))
         for index, value in enumerate(part[label]):
             values = value if isinstance(value, list) else [value]
-            text = SEVERAL.join(names[entry] if names else str(entry) for entry in values)
+            text = SEVERAL.join(names[entry] if names else str(entry) for entry in values) or SEVERAL
             items.append(Item(f"{name or 'images'}/{index}", text, SPLIT_NAMES.get(name, ""), "", part._fingerprint))
 
     def open_item(item: Item) -> Path | BinaryIO:

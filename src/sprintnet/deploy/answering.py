@@ -11,11 +11,12 @@ from typing import Any, TextIO
 from sprintnet.deploy.predictor import Pixels, Predictor, in_batches
 from sprintnet.errors import DataError
 from sprintnet.images import SUFFIXES
-from sprintnet.reporting.names import plain
+from sprintnet.reporting.names import NO_LABEL, plain
 
 STDIN = "-"
 Row = dict[str, Any]
-"""file; answer (None below the confidence asked for); confidence; top, a list of (class, probability)."""
+"""file; answer, as text (None below the confidence asked for); its confidence; labels, the classes of the answer, and top, the
+likeliest, as lists of (class, probability)."""
 
 
 def find_files(words: Iterable[str], stdin: TextIO) -> Iterator[Path]:
@@ -44,26 +45,36 @@ def answer_files(
                 mistakes.append(str(error))
 
     for part in in_batches(readable(), batch):
-        for (file, _), best in zip(part, predictor([pixels for _, pixels in part], batch).top(top), strict=True):
-            label, confidence = best[0]
+        found = predictor([pixels for _, pixels in part], batch)
+        columns = (found.labels, found.confidences.tolist(), found.label_sets, found.top(top))
+        for (file, _), answer, confidence, labels, best in zip(part, *columns, strict=True):
             yield {
                 "file": str(file),
-                "answer": label if confidence >= least_confidence else None,
+                "answer": answer if confidence >= least_confidence else None,
                 "confidence": confidence,
+                "labels": labels,
                 "top": best,
             }
 
 
-def write_table(rows: Iterable[Row], classes: Sequence[str], out: TextIO) -> None:
-    """Writes aligned lines: answer (with a ? where it is below the confidence asked for), confidence, other classes, file."""
-    width = max(len("answer"), *(len(plain(name)) + 2 for name in classes))
+def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
+    """Writes aligned lines: answer (with a ? where it is below the confidence asked for), confidence, other classes, file.
+
+    The labels of a multi-label network stand with their probabilities; the likeliest classes follow, answered or not.
+    """
+    several = predictor.threshold is not None
+    longest = max(len(plain(name)) for name in predictor.classes)
+    width = max(len("answer"), longest + 2)
+    first = 2 * (longest + 10) if several else width  # most answers have no more than two labels
     for index, row in enumerate(rows):
-        others = [f"{plain(label):{width}}  {probability:7.2%}" for label, probability in row["top"][1:]]
+        ranked = row["top"] if several else row["top"][1:]
         if index == 0:
-            header = [f"{'answer':{width}}  {'':>7}", *(f"{'or':{width}}  {'':>7}" for _ in others), "file"]
-            print("  ".join(header), file=out)
-        answer = f"{plain(row['top'][0][0])} ?" if row["answer"] is None else plain(row["answer"])
-        cells = [f"{answer:{width}}  {row['confidence']:7.2%}", *others, plain(row["file"])]
+            heads = [f"{'class' if several else 'or':{width}}  {'':>7}" for _ in ranked]
+            print("  ".join([f"{'answer':{first}}  {'whole' if several else '':>7}", *heads, "file"]), file=out)
+        labels = [f"{plain(label)} {share:.2%}" if several else plain(label) for label, share in row["labels"]]
+        answer = (" | ".join(labels) or NO_LABEL) + (" ?" if row["answer"] is None else "")
+        others = [f"{plain(label):{width}}  {probability:7.2%}" for label, probability in ranked]
+        cells = [f"{answer:{first}}  {row['confidence']:7.2%}", *others, plain(row["file"])]
         print("  ".join(cells), file=out)
 
 
@@ -81,7 +92,9 @@ def write_json(rows: Iterable[Row], out: TextIO) -> None:
     """Writes a list of objects, one a file."""
     separator = "[\n"
     for row in rows:
-        top = [{"class": label, "probability": probability} for label, probability in row["top"]]
-        print(separator + json.dumps({**row, "top": top}), end="", file=out)
+        lists = {
+            key: [{"class": label, "probability": probability} for label, probability in row[key]] for key in ("labels", "top")
+        }
+        print(separator + json.dumps({**row, **lists}), end="", file=out)
         separator = ",\n"
     print("[]" if separator == "[\n" else "\n]", file=out)

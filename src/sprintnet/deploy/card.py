@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from sprintnet.reporting.kind import kind_of, score_texts
 from sprintnet.reporting.names import plain
 
 
@@ -14,6 +15,7 @@ def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
     height, width, channels = preprocessing["image_shape"]
     data, accuracy = plain(facts["data"]), metrics["accuracy"]
     low, high = metrics["accuracy_interval"]
+    right, others, threshold = kind_of(metrics).right, score_texts(metrics), facts.get("threshold")
     result = {
         "task": {"type": "image-classification"},
         "dataset": {"name": data, "type": data, "split": metrics["split"]},
@@ -35,9 +37,11 @@ def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
         "---",
         f"# An image classifier for {data}",
         "",
-        f"It answers {accuracy:.2%} of {metrics['images']:,} {metrics['split']} images right (95 % interval "
+        f"It answers {accuracy:.2%} of {metrics['images']:,} {metrics['split']} images {right} (95 % interval "
         f"{low:.2%} to {high:.2%}).",
+        *(["Beside that: " + ", ".join(f"{name} {text}" for name, text in others.items()) + "."] if threshold else []),
         f"Classes ({len(classes)}): {', '.join(f'`{plain(name)}`' for name in classes)}.",
+        *([f"An image may have any number of them: its labels are those likelier than {threshold}."] if threshold else []),
         "",
         "Probabilities are calibrated: a temperature was fitted on held-out images."
         if calibrated
@@ -46,7 +50,7 @@ def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
         "## Use",
         "",
         f"The ONNX files take raw pixels, `images` uint8 (N, H, W, {channels}) of any size, and do the rest themselves: "
-        f"{preprocessing['resize']}, {width}x{height}; normalisation; softmax.",
+        f"{preprocessing['resize']}, {width}x{height}; normalisation; {'sigmoid' if threshold else 'softmax'}.",
         "",
         "```python",
         "from sprintnet import Predictor                  # pip install sprintnet[predict]; no PyTorch",
@@ -58,7 +62,7 @@ def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
         "",
         "## Files, and how they answer beside the trained network",
         "",
-        "| file | bytes | accuracy | same class | largest difference of a probability | one image, ms | images/s by 256 |",
+        "| file | bytes | accuracy | same answer | largest difference of a probability | one image, ms | images/s by 256 |",
         "|---|---|---|---|---|---|---|",
         *(
             f"| {name} | {row['bytes']:,} | {row['accuracy']:.2%} | {row['agreement']:.2%} | {row['largest_difference']:.1e} "

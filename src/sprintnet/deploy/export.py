@@ -19,12 +19,13 @@ from sprintnet.data.dataset import ImageDataset, Images, digest
 from sprintnet.data.splits import Splits
 from sprintnet.deploy.card import model_card
 from sprintnet.deploy.graph import Answering, add_metadata, build_graph
-from sprintnet.deploy.parity import answer_all, check_parity, parity, throughput
+from sprintnet.deploy.parity import answer_all, answered, check_parity, parity, throughput
 from sprintnet.deploy.predictor import OUTPUTS, Predictor
 from sprintnet.deploy.resizing import RESIZE
 from sprintnet.deploy.variants import to_fp16, to_int8
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.metrics import Floats
+from sprintnet.evaluation.task import Task
 from sprintnet.preparation import load_splits
 from sprintnet.run import (
     SPLIT_NAMES,
@@ -43,8 +44,19 @@ from sprintnet.trained import TrainedModel, load_run
 EXACT = "model.onnx"
 SAMPLES = 8
 REDUCED = {"fp16": "model-fp16.onnx", "int8": "model-int8.onnx"}
-FIGURES = ("images", "accuracy", "accuracy_interval", "top5_accuracy", "cross_entropy")
-"""What the metadata hold of a run's figures on the images by which it is judged, as trained and over one view."""
+FIGURES = (
+    "images",
+    "accuracy",
+    "accuracy_interval",
+    "top5_accuracy",
+    "mean_average_precision",
+    "micro_f1",
+    "macro_f1",
+    "hamming_loss",
+    "cross_entropy",
+)
+"""What the metadata hold of a run's figures, as far as its task has them: on the images by which it is judged, as trained and
+over one view."""
 
 
 def export(
@@ -66,12 +78,12 @@ def export(
         if digest(*splits.values()) != record["data_sha256"]:
             raise SettingsError(f"{path}: the data are not those of the run, on which its files are proved; restore them")
         facts = _facts(trained, run, license)
-        answered = read_arrays(run.predictions)[f"{judged_split(splits)}_logits"]
+        run_logits = read_arrays(run.predictions)[f"{judged_split(splits)}_logits"]
     work = run.path / ".export"  # what is there takes the old folder's place when all of it is proved
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
-        table = _fill(work, trained, splits, facts, answered, reduced, outputs)
+        table = _fill(work, trained, splits, facts, run_logits, reduced, outputs)
         write_atomic(work / "model.safetensors", run.weights.read_bytes())
         shutil.rmtree(run.export, ignore_errors=True)
         work.replace(run.export)
@@ -85,13 +97,13 @@ def _fill(
     trained: TrainedModel,
     splits: Splits,
     facts: dict[str, str],
-    answered: Floats,
+    run_logits: Floats,
     reduced: Sequence[str],
     outputs: Sequence[str],
 ) -> dict[str, Any]:
-    """Returns the table of the files that it writes; `answered` holds the run's own logits for the images that judge it."""
+    """Returns the table of the files that it writes; `run_logits` holds the run's own logits for the images that judge it."""
     judged = splits[judged_split(splits)]
-    logits = trained.answer(judged.images, "PyTorch")
+    logits, as_run = trained.answer(judged.images, "PyTorch"), answered(trained, run_logits)
     model = build_graph(trained, outputs)
     makers: dict[str, Callable[[], onnx.ModelProto]] = {
         EXACT: lambda: model,
@@ -103,9 +115,9 @@ def _fill(
         made, file = makers[name](), folder / name
         add_metadata(made, facts)
         file.write_bytes(made.SerializeToString())
-        probabilities = answer_all(Predictor(file), judged.images, name)
-        row = parity(probabilities, logits, trained.temperature or 1.0, judged.labels)
-        row["agreement_with_run"] = float((probabilities.argmax(1) == answered.argmax(1)).mean())
+        answers = answer_all(Predictor(file), judged.images, name)
+        row = parity(trained, answers, logits, judged.labels)
+        row["agreement_with_run"] = float((answers.answered == as_run).all(axis=1).mean())
         check_parity(name, row, is_exact=name == EXACT)
         add_metadata(made, {"parity": json.dumps(row)})
         file.write_bytes(made.SerializeToString())
@@ -117,15 +129,16 @@ def _fill(
     }
     write_json(folder / "parity.json", table)
     write_atomic(folder / "README.md", model_card(facts, table))
-    _write_samples(judged, folder / "samples")
+    _write_samples(trained.task, judged, folder / "samples")
     return table
 
 
-def _write_samples(judged: ImageDataset, folder: Path) -> None:
+def _write_samples(task: Task, judged: ImageDataset, folder: Path) -> None:
     """Writes one image of each of the first classes, to try the model on."""
     folder.mkdir()
-    first = [int(np.flatnonzero(judged.labels == label)[0]) for label in np.unique(judged.labels)[:SAMPLES]]
-    for number, image in enumerate(judged.take(np.array(first)).images, 1):
+    members = task.membership(judged.labels, len(judged.classes))
+    first = np.unique(members[:, members.any(axis=0)].argmax(axis=0)[:SAMPLES])  # one image may show several classes
+    for number, image in enumerate(judged.take(first).images, 1):
         Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(folder / f"{number}.png")
 
 
@@ -135,6 +148,7 @@ def _facts(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str
     recipe = replace(recipe, data=replace(recipe.data, name=Path(recipe.data.name).name, source=""))
     record, metrics = read_json(run.environment), read_json(run.metrics)
     split = judged_split(metrics)
+    figures = {key: metrics[split][key] for key in FIGURES if key in metrics[split]}
     preprocessing = {
         "image_shape": trained.image_shape,
         "resize": RESIZE[trained.resize],
@@ -145,9 +159,11 @@ def _facts(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str
     return {
         "made_by": f"sprintnet {version('sprintnet')}",
         "classes": json.dumps(trained.classes),
+        "task": trained.task.name,
+        **({"threshold": str(trained.task.threshold)} if trained.task.threshold else {}),
         "preprocessing": json.dumps(preprocessing),
         "recipe": recipe.to_toml(),
-        "metrics": json.dumps({"split": SPLIT_NAMES[split], **{key: metrics[split][key] for key in FIGURES}}),
+        "metrics": json.dumps({"split": SPLIT_NAMES[split], **figures}),
         "data": recipe.data.name,
         "data_sha256": record["data_sha256"],
         "commit": record["commit"] or "unknown",

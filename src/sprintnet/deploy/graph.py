@@ -1,4 +1,4 @@
-"""A trained network as an ONNX graph that takes raw pixels: resizing, normalisation, temperature and softmax are inside."""
+"""A trained network as an ONNX graph: raw pixels in, probabilities out, all between (resizing, normalisation, ...) inside."""
 
 import contextlib
 import logging
@@ -28,7 +28,7 @@ class Answering(nn.Module):
     def __init__(self, trained: TrainedModel, outputs: Sequence[str]):
         super().__init__()
         self.network = trained.model
-        self.outputs = outputs
+        self.outputs, self.activate = outputs, trained.task.activate
         self.temperature = trained.temperature or 1.0
         mean, std = (torch.tensor(values)[:, None, None] for values in (trained.normalisation.mean, trained.normalisation.std))
         self.register_buffer("scale", 1 / (255 * std))
@@ -40,7 +40,7 @@ class Answering(nn.Module):
         logits = self.network.classify(features)  # type: ignore[operator]
         weights = self.network.get_parameter("linear.weight") * (self.network.logit_scale / features[0, 0].numel())
         found = {
-            "probabilities": (logits / self.temperature).softmax(1),
+            "probabilities": self.activate(logits / self.temperature),
             "logits": logits,
             "maps": F.relu(F.conv2d(features, weights[:, :, None, None])),
         }

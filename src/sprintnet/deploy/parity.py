@@ -5,15 +5,18 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import torch
 
 from sprintnet.data.dataset import Images, Labels
-from sprintnet.deploy.predictor import Predictor
+from sprintnet.deploy.predictor import Answers, Predictor
 from sprintnet.errors import ParityError
-from sprintnet.evaluation.metrics import Floats, log_probabilities
+from sprintnet.evaluation.metrics import Floats
+from sprintnet.evaluation.task import Mask
 from sprintnet.reporting.progress import track
+from sprintnet.trained import TrainedModel
 
 LEAST_AGREEMENT = 0.9999
-"""Share of images with the same likeliest class, for a file in fp32."""
+"""Share of images with the same answer, for a file in fp32."""
 LARGEST_DIFFERENCE = 1e-3
 """Of any probability, for a file in fp32."""
 LARGEST_DROP = 0.002
@@ -24,27 +27,34 @@ TIMED_SECONDS = 0.3
 ROUNDS = 5
 
 
-def answer_all(predictor: Predictor, images: Images, label: str) -> Floats:
-    """Returns the file's probabilities (N, K) for all images, with a progress bar."""
+def answer_all(predictor: Predictor, images: Images, label: str) -> Answers:
+    """Returns the file's answers, but for logits and maps, for all images, with a progress bar."""
     starts = range(0, len(images), BATCH)
     parts = [predictor(images[start : start + BATCH], BATCH).probabilities for start in track(starts, len(starts), label)]
-    return np.concatenate(parts)
+    return Answers(predictor.classes, np.concatenate(parts), None, None, predictor.threshold)
 
 
-def parity(probabilities: Floats, logits: Floats, temperature: float, labels: Labels) -> dict[str, float]:
-    """Returns how a file's probabilities (N, K) stand beside the network's logits (N, K) for the same images.
+def parity(trained: TrainedModel, answers: Answers, logits: Floats, labels: Labels) -> dict[str, float]:
+    """Returns how a file's answers stand beside the network's logits (N, K) for the same images.
 
-    images; agreement, the share with the same likeliest class; largest_difference of any probability; accuracy of the file
-    and network_accuracy.
+    images; agreement, the share with the same class, or the same labels; largest_difference of any probability; accuracy of
+    the file and network_accuracy.
     """
-    expected = np.exp(log_probabilities(logits / temperature))
+    task = trained.task
+    expected = task.activate(torch.from_numpy(logits).double() / (trained.temperature or 1.0)).numpy()
+    truth, same = task.membership(labels, len(trained.classes)), answers.answered == answered(trained, logits)
     return {
         "images": len(labels),
-        "agreement": float((probabilities.argmax(1) == expected.argmax(1)).mean()),
-        "largest_difference": float(np.abs(probabilities - expected).max()),
-        "accuracy": float((probabilities.argmax(1) == labels).mean()),
-        "network_accuracy": float((expected.argmax(1) == labels).mean()),
+        "agreement": float(same.all(axis=1).mean()),
+        "largest_difference": float(np.abs(answers.probabilities - expected).max()),
+        "accuracy": float((answers.answered == truth).all(axis=1).mean()),
+        "network_accuracy": task.accuracy(logits, labels),
     }
+
+
+def answered(trained: TrainedModel, logits: Floats) -> Mask:
+    """Returns which classes (N, K) the network answers by its logits."""
+    return trained.task.membership(trained.task.answers(logits), len(trained.classes))
 
 
 def check_parity(name: str, row: Mapping[str, float], is_exact: bool) -> None:
@@ -52,7 +62,7 @@ def check_parity(name: str, row: Mapping[str, float], is_exact: bool) -> None:
     drop = row["network_accuracy"] - row["accuracy"]
     broken = []
     if is_exact and row["agreement"] < LEAST_AGREEMENT:
-        broken.append(f"the same class for {row['agreement']:.3%} of {row['images']:,} images, not {LEAST_AGREEMENT:.2%}")
+        broken.append(f"the same answer for {row['agreement']:.3%} of {row['images']:,} images, not {LEAST_AGREEMENT:.2%}")
     if is_exact and not row["largest_difference"] <= LARGEST_DIFFERENCE:
         broken.append(f"a probability is off by {row['largest_difference']:.2g}, more than {LARGEST_DIFFERENCE:g}")
     if not is_exact and not drop <= LARGEST_DROP:

@@ -13,6 +13,7 @@ import onnxruntime
 
 from sprintnet.errors import SettingsError
 from sprintnet.images import MODES, read_image
+from sprintnet.reporting.names import SEVERAL
 
 BATCH = 64
 HELD_PIXELS = 4_000_000
@@ -40,16 +41,35 @@ class Answers:
     """(N, K), before the temperature."""
     maps: npt.NDArray[np.float32] | None
     """Class-activation maps (N, K, h, w), 0 or more: for each class, where the evidence for it lies (Grad-CAM, coarse)."""
+    threshold: float | None = None
+    """Of a multi-label network: the probability above which it answers a label; None: it answers the likeliest class."""
+
+    @property
+    def answered(self) -> npt.NDArray[np.bool_]:
+        """Whether each class is in the answer, (N, K)."""
+        if self.threshold is None:
+            return np.asarray(self.probabilities.argmax(axis=1)[:, None] == np.arange(len(self.classes)))
+        return self.probabilities > self.threshold
 
     @property
     def labels(self) -> list[str]:
-        """The likeliest class of each image."""
-        return [self.classes[index] for index in self.probabilities.argmax(axis=1)]
+        """The likeliest class of each image; of a multi-label network all its labels, a|b|c in the order of the classes."""
+        return [SEVERAL.join(self.classes[k] for k in np.flatnonzero(row)) for row in self.answered]
+
+    @property
+    def label_sets(self) -> list[list[tuple[str, float]]]:
+        """The classes of each image's answer with their probabilities, the likeliest first: one, or of a multi-label any."""
+        return [best[:count] for best, count in zip(self.top(len(self.classes)), self.answered.sum(axis=1), strict=True)]
 
     @property
     def confidences(self) -> npt.NDArray[np.float32]:
-        """The probability (N,) of the likeliest class."""
-        return np.asarray(self.probabilities.max(axis=1))
+        """The probability (N,) of each whole answer: of the likeliest class, or that all labels are right and none is missing.
+
+        The latter takes labels for independent of each other: it is the product of their p, and of 1 - p of all others.
+        """
+        if self.threshold is None:
+            return np.asarray(self.probabilities.max(axis=1))
+        return np.asarray(np.where(self.answered, self.probabilities, 1 - self.probabilities).prod(axis=1))
 
     def top(self, count: int) -> list[list[tuple[str, float]]]:
         """Returns, for each image, the `count` likeliest classes with their probabilities."""
@@ -87,6 +107,7 @@ class Predictor:
         try:
             self.classes = tuple(map(str, self.facts["classes"]))
             height, width, channels = map(int, self.facts["preprocessing"]["image_shape"])
+            self.threshold = float(self.facts["threshold"]) if "threshold" in self.facts else None
         except (KeyError, TypeError, ValueError):
             raise SettingsError(f"{self.path}: its metadata lack classes or preprocessing; {REMEDY}") from None
         self.image_shape = height, width, channels
@@ -115,7 +136,7 @@ class Predictor:
                 for name, values in zip(self.outputs, answers, strict=True):
                     whole = found.setdefault(name, np.empty((len(images), *values.shape[1:]), values.dtype))
                     whole[[index for index, _ in alike]] = values
-        return Answers(self.classes, found["probabilities"], found.get("logits"), found.get("maps"))
+        return Answers(self.classes, found["probabilities"], found.get("logits"), found.get("maps"), self.threshold)
 
     def read(self, image: Image) -> npt.NDArray[np.uint8]:
         """Returns the pixels (H, W, C) of a file, or the given ones."""

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp
 
 from sprintnet.deploy.batching import Answer, Batcher, Upload
 from sprintnet.deploy.limits import LOCAL, Guard, Intake, Limits, Refused, punctual
-from sprintnet.deploy.predictor import Predictor
+from sprintnet.deploy.predictor import Answers, Predictor
 from sprintnet.deploy.site import BACKEND, PAGE, SHARED, describe, find_report, find_samples
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.reporting.names import short
@@ -127,7 +127,8 @@ class _Service:
         finally:
             self.intake.release(body)
         images = [
-            {"name": upload.name, "top": self._top(answer, top, maps)} for upload, answer in zip(uploads, answers, strict=True)
+            {"name": upload.name, "labels": self._labels(answer), "top": self._top(answer, top, maps)}
+            for upload, answer in zip(uploads, answers, strict=True)
         ]
         return JSONResponse({"images": images, "milliseconds": round(1000 * (time.perf_counter() - started), 3)})
 
@@ -168,6 +169,11 @@ class _Service:
         if not uploads:
             raise Refused(400, "no_image", "the form: holds no file; send one or more images as files")
         return uploads
+
+    def _labels(self, answer: Answer) -> list[dict[str, Any]]:
+        """Returns the classes of the answer, the likeliest first: one, or of a multi-label network any number."""
+        found = Answers(self.predictor.classes, answer.probabilities[None], None, None, self.predictor.threshold)
+        return [{"class": label, "probability": probability} for label, probability in found.label_sets[0]]
 
     def _top(self, answer: Answer, count: int, with_maps: bool) -> list[dict[str, Any]]:
         """Returns the likeliest classes, each with its probability and, if asked for, its map."""

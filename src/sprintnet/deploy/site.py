@@ -10,7 +10,7 @@ PAGE = Path(__file__).parent / "page"
 SHARED = ("index.html", "style.css", "page.js")
 BACKEND = "backend.js"
 """Under this name the page finds what answers it: server.js or browser.js."""
-SHOWN = ("made_by", "classes", "preprocessing", "metrics", "commit", "data_sha256", "license")
+SHOWN = ("made_by", "task", "threshold", "classes", "preprocessing", "metrics", "commit", "data_sha256", "license")
 """Facts for everybody; the others may name folders of the machine that trained."""
 
 

@@ -17,14 +17,17 @@ CALIBRATION_IMAGES = 500
 CALIBRATION_BATCH = 100
 QUANTIZED = ("Conv", "MaxPool", "Sigmoid", "Mul", "Add", "Relu")
 POOLS = ("MaxPool", "ReduceMax")
-KEPT_IN_FP32 = ["Resize", "Cast", "Softmax"]
+KEPT_IN_FP32 = ["Resize", "Cast"]
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Returns the model with weights and sums in fp16; its outputs stay fp32."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    half: onnx.ModelProto = convert_float_to_float16(copy, keep_io_types=True, op_block_list=KEPT_IN_FP32)
+    activation = [node.name for node in model.graph.node if "probabilities" in node.output]
+    half: onnx.ModelProto = convert_float_to_float16(
+        copy, keep_io_types=True, op_block_list=KEPT_IN_FP32, node_block_list=activation
+    )
     return half
 
 

@@ -57,7 +57,7 @@ def predict(options: argparse.Namespace, words: list[str]) -> None:
     elif options.format == "json":
         write_json(rows, sys.stdout)
     else:
-        write_table(rows, predictor.classes, sys.stdout)
+        write_table(rows, predictor, sys.stdout)
     if mistakes:
         raise DataError(f"{len(mistakes)} of {len(files)} files could not be read:\n  " + "\n  ".join(mistakes))
 

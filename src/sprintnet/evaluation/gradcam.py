@@ -1,6 +1,6 @@
 """Where a network looks: Grad-CAM (Selvaraju et al. 2016, arXiv:1610.02391), and how faithful its maps are."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -48,11 +48,13 @@ def class_maps(model: nn.Module, images: Tensor, classes: Tensor, layers: Sequen
 
 
 @torch.inference_mode()
-def faithfulness(model: nn.Module, images: Tensor, classes: Tensor, maps: Tensor) -> tuple[float, float]:
+def faithfulness(
+    model: nn.Module, activate: Callable[[Tensor], Tensor], images: Tensor, classes: Tensor, maps: Tensor
+) -> tuple[float, float]:
     """Returns (deletion, insertion): the class's mean probability while the pixels go, or come, in the order of the maps.
 
     Maps that show what the network uses make deletion small and insertion large: compare with maps of noise. A removed pixel
-    has the mean colour. Petsiuk et al. 2018, arXiv:1806.07421.
+    has the mean colour; `activate` makes probabilities of logits. Petsiuk et al. 2018, arXiv:1806.07421.
     """
     order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
@@ -62,6 +64,6 @@ def faithfulness(model: nn.Module, images: Tensor, classes: Tensor, maps: Tensor
     for step in range(STEPS + 1):
         is_first = rank < rank[0].numel() * step / STEPS
         for kept, scores in ((~is_first, deletion), (is_first, insertion)):
-            probabilities = model((images * kept).contiguous(memory_format=torch.channels_last)).float().softmax(1)
+            probabilities = activate(model((images * kept).contiguous(memory_format=torch.channels_last)).float())
             scores.append(probabilities.gather(1, classes[:, None]).mean())
     return float(torch.stack(deletion).mean()), float(torch.stack(insertion).mean())

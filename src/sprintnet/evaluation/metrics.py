@@ -1,6 +1,6 @@
 """Figures of a split from its logits and labels, in NumPy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,16 @@ def log_probabilities(logits: Floats) -> Floats:
     """Returns the logarithm of the softmax over classes, (N, K) in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def answers(logits: Floats) -> Ints:
+    """Returns the likeliest class (N,) of each image."""
+    return np.asarray(logits.argmax(axis=1))
+
+
+def confidence(logits: Floats) -> Floats:
+    """Returns the probability (N,) of each image's likeliest class."""
+    return np.asarray(np.exp(log_probabilities(logits)).max(axis=1))
 
 
 def cross_entropy(logits: Floats, labels: Ints, label_smoothing: float = 0.0) -> float:
@@ -49,11 +59,16 @@ def wilson_interval(hits: Floats | Ints, counts: Floats | Ints) -> tuple[Floats,
 
 
 def class_table(confusion: Ints, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Returns the table of `score_table` from a confusion matrix (K, K)."""
+    return score_table(confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0), classes)
+
+
+def score_table(hits: Ints, support: Ints, predicted: Ints, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Returns support, precision, recall and F1 of each class, each with the ends of its 95 % interval; None without support.
 
+    From counts (K,) of the images that have a class and are said to, that have it, that are said to have it.
     Intervals: Wilson's; F1 = 2 J / (1 + J), where J is the share of hits among images of the class or taken for it.
     """
-    hits, support, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     either = support + predicted - hits
     with np.errstate(invalid="ignore", divide="ignore"):
         figures = {
@@ -95,22 +110,27 @@ def prediction_rows(
     """Returns a row an image: index, file if known, true and predicted class, confidence, margin, loss in nats."""
     log_p = log_probabilities(logits)
     ranked = np.sort(np.exp(log_p), axis=1)
-    predicted = logits.argmax(axis=1)
-    losses = -log_p[np.arange(len(labels)), labels]
+    columns = {
+        "true": [classes[label] for label in labels],
+        "predicted": [classes[answer] for answer in answers(logits)],
+        "confidence": decimals(ranked[:, -1]),
+        "margin": decimals(ranked[:, -1] - ranked[:, -2]),
+        "loss": decimals(-log_p[np.arange(len(labels)), labels]),
+    }
+    return rows_of(columns, files)
+
+
+def rows_of(columns: Mapping[str, Sequence[str]], files: Sequence[str] | None) -> list[dict[str, Any]]:
+    """Returns a row an image from columns (N,): its index and file, if that is known, come first."""
     return [
-        {
-            "index": index,
-            **({"file": files[index]} if files else {}),
-            "true": classes[label],
-            "predicted": classes[answer],
-            "confidence": f"{top:.6f}",
-            "margin": f"{top - second:.6f}",
-            "loss": f"{loss:.6f}",
-        }
-        for index, (label, answer, top, second, loss) in enumerate(
-            zip(labels, predicted, ranked[:, -1], ranked[:, -2], losses, strict=True)
-        )
+        {"index": index, **({"file": files[index]} if files else {}), **dict(zip(columns, cells, strict=True))}
+        for index, cells in enumerate(zip(*columns.values(), strict=True))
     ]
+
+
+def decimals(values: Floats) -> list[str]:
+    """Returns numbers (N,) as text with six decimals."""
+    return [f"{value:.6f}" for value in values]
 
 
 def summarise(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ THREE_VIEWS = (0.5, 0.25, 0.25)
 
 @torch.inference_mode()
 def predict(model: nn.Module, batches: Iterable[Batch], runtime: Runtime) -> tuple[Floats, Ints]:
-    """Returns logits float32 (N, K) and labels (N,). The model's mode is left alone."""
+    """Returns logits float32 (N, K) and labels (N,), or (N, K) of a multi-label set. The model's mode is left alone."""
     with _evaluating(model), runtime.autocast():
         answers = [(model(images).float(), labels) for images, labels in batches]
     logits, truths = zip(*answers, strict=True)
@@ -29,15 +29,22 @@ def predict(model: nn.Module, batches: Iterable[Batch], runtime: Runtime) -> tup
 
 @torch.inference_mode()
 def ask_again(
-    model: nn.Module, batches: Iterable[Batch], runtime: Runtime, logits: Floats, confidence: float, *, mirror: bool = True
+    model: nn.Module,
+    batches: Iterable[Batch],
+    runtime: Runtime,
+    logits: Floats,
+    confidence: Floats,
+    most: float,
+    *,
+    mirror: bool = True,
 ) -> Floats:
-    """Returns logits (N, K): the mean over six views for images whose probability is `confidence` or less, `logits` elsewhere.
+    """Returns logits (N, K): the mean over six views for images whose confidence (N,) is `most` or less, `logits` elsewhere.
 
-    The batches are those that `logits` came from, in the same order; confidence 1 asks again about every image. Without
-    `mirror`, which a network that was trained without flips is no help for, three views are left.
+    The batches are those that `logits` came from, in the same order; 1 asks again about every image. Without `mirror`, which a
+    network that was trained without flips is no help for, three views are left.
     """
     first = torch.from_numpy(logits).to(runtime.device)
-    unsure = first.softmax(1).amax(1) <= confidence
+    unsure = torch.from_numpy(confidence <= most).to(runtime.device)
     answers, start = [], 0
     with _evaluating(model):
         for images, _ in batches:

@@ -9,7 +9,8 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from sprintnet.reporting.names import short
+from sprintnet.reporting.kind import CLASS_SCORES
+from sprintnet.reporting.names import NO_LABEL, short
 from sprintnet.reporting.style import WIDE
 
 WRITTEN_CLASSES = 20
@@ -18,7 +19,7 @@ WRITTEN_CLASSES = 20
 
 def class_label(name: str, longest: int = 24) -> str:
     """Returns a name as drawn: on one line, not too long, not taken for mathematics."""
-    return short(name, longest).replace("$", r"\$")
+    return short(name or NO_LABEL, longest).replace("$", r"\$")
 
 
 def confusion_matrix(confusion: NDArray[Any], classes: Sequence[str], *, normalised: bool) -> Figure:
@@ -48,28 +49,33 @@ def confusion_matrix(confusion: NDArray[Any], classes: Sequence[str], *, normali
     return figure
 
 
-def class_scores(table: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Returns precision, recall and F1 of each class with their 95 % intervals, the weakest class at the bottom."""
+def class_scores(table: Mapping[str, Mapping[str, Any]], rankings: Mapping[str, str]) -> Figure:
+    """Returns precision, recall and F1 of each class with their 95 % intervals, the weakest class at the bottom.
+
+    `rankings` names scores (key -> name) that are drawn besides, without intervals.
+    """
     known = {name: row for name, row in table.items() if row["f1"] is not None}
     names = sorted(known, key=lambda name: known[name]["f1"])
     figure = Figure(figsize=(WIDE[0], 1.2 + 0.32 * max(len(names), 1)))
     axes = figure.subplots()
-    for offset, score in ((-0.2, "precision"), (0, "recall"), (0.2, "f1")):
+    for (score, label), offset, marker in zip(
+        {**CLASS_SCORES, **rankings}.items(), (-0.2, 0, 0.2, 0, 0), "oooxd", strict=False
+    ):
         rows = [(index, known[name]) for index, name in enumerate(names) if known[name][score] is not None]
         values = np.array([100 * row[score] for _, row in rows])
-        ends = np.array([row[f"{score}_interval"] for _, row in rows], float).reshape(-1, 2) * 100
+        ends = np.array([row.get(f"{score}_interval", [0, 0]) for _, row in rows], float).reshape(-1, 2) * 100
         axes.errorbar(
             values,
             [index + offset for index, _ in rows],
-            xerr=np.abs(ends.T - values),
-            fmt="o",
+            xerr=None if score in rankings else np.abs(ends.T - values),
+            fmt=marker,
             markersize=3.5,
             linewidth=1.2,
-            label={"f1": "F1"}.get(score, score),
+            label=label,
         )
     axes.set_yticks(range(len(names)), [class_label(name) for name in names])
     axes.set(xlabel="%, with 95 % intervals")
-    axes.legend(loc="lower left", ncols=3, bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
+    axes.legend(loc="lower left", ncols=5, bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
     return figure
 
 
@@ -105,7 +111,7 @@ def reliability(figures: Mapping[str, Mapping[str, Any]]) -> Figure:
         )
         shares = [entry["images"] / images for _, entry in held]
         axes.plot(
-            [left + 0.5 / len(bins) for left in lefts], shares, color="C1", marker="o", markersize=3, label="share of images"
+            [left + 0.5 / len(bins) for left in lefts], shares, color="C1", marker="o", markersize=3, label="share of answers"
         )
         axes.plot([0, 1], [0, 1], color="#888888", linestyle="--", linewidth=1)
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", title=f"{label}: ECE {100 * found['ece']:.2f} %")

@@ -9,6 +9,7 @@ from typing import Any
 
 from sprintnet.errors import SettingsError
 from sprintnet.reporting.curves import accuracy_over_time
+from sprintnet.reporting.kind import score_texts
 from sprintnet.reporting.page import embedded, render
 from sprintnet.reporting.style import save
 from sprintnet.run import RunFolder, consistent, dotted, judged_split, read_json, read_rows, write_atomic
@@ -52,6 +53,7 @@ def _figures(run: RunFolder) -> dict[str, str]:
         test = metrics[judged_split(metrics)]
         return {
             "accuracy": f"{test['accuracy']:.2%}",
+            **score_texts(test),
             "with six views": f"{test['tta']['accuracy']:.2%}" if "tta" in test else "-",
             "cross-entropy": f"{test['cross_entropy']:.4f}",
             "calibration error": f"{test['calibration']['ece']:.2%}",
@@ -62,7 +64,8 @@ def _figures(run: RunFolder) -> dict[str, str]:
 
 
 def _rows_of(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [_row(label, [run[label] for run in runs]) for label in runs[0]]
+    labels = dict.fromkeys(label for run in runs for label in run)
+    return [_row(label, [run.get(label, "-") for run in runs]) for label in labels]
 
 
 def _curve(run: RunFolder) -> list[dict[str, float]]:

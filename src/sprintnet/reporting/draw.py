@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from sprintnet.errors import SettingsError
 from sprintnet.reporting.answers import class_counts, class_scores, confusion_matrix, coverage, reliability
 from sprintnet.reporting.curves import accuracy_over_time, lr_sweeps, schedule_curves, training_curves
+from sprintnet.reporting.kind import kind_of
 from sprintnet.reporting.network import network_picture
 from sprintnet.reporting.pictures import augmented, grad_cam, wrong_answers
 from sprintnet.reporting.style import save
@@ -66,10 +67,11 @@ def figures(run: RunFolder) -> dict[str, Callable[[], Figure]]:
         metrics = read_json(run.metrics)
         test = metrics[judged_split(metrics)]
         names = list(test["classes"])
-        confusion = np.array(test["confusion"])
-        found["confusion_matrix"] = partial(confusion_matrix, confusion, names, normalised=False)
-        found["confusion_matrix_normalized"] = partial(confusion_matrix, confusion, names, normalised=True)
-        found["class_scores"] = partial(class_scores, test["classes"])
+        if "confusion" in test:
+            confusion = np.array(test["confusion"])
+            found["confusion_matrix"] = partial(confusion_matrix, confusion, names, normalised=False)
+            found["confusion_matrix_normalized"] = partial(confusion_matrix, confusion, names, normalised=True)
+        found["class_scores"] = partial(class_scores, test["classes"], kind_of(test).rankings)
         panels = {"as trained": test["calibration"]}
         if "calibration_at_temperature" in test:
             panels["at the fitted temperature"] = test["calibration_at_temperature"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sprintnet.reporting.kind import CLASS_SCORES, Kind, kind_of, score_texts
 from sprintnet.reporting.names import plain
 
 MATRIX_CLASSES = 12
@@ -14,18 +15,20 @@ def missing_score(row: Mapping[str, Any]) -> str:
     return "no answer" if row["support"] else "no support"
 
 
-def class_lines(classes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yields the table of classes (metrics.json's): support, then precision, recall and F1 with their 95 % intervals."""
+def class_lines(classes: Mapping[str, Mapping[str, Any]], kind: Kind) -> Iterator[str]:
+    """Yields the table of classes (metrics.json's): support, scores with their 95 % intervals, then those without."""
     width = max(len("class"), *(len(plain(name)) for name in classes))
-    figures = ("precision", "recall", "f1")
-    yield f"{'class':{width}}  {'support':>7}" + "".join(f"  {figure:>9}  {'95 % interval':16}" for figure in figures)
+    heads = [f"  {name:>9}  {'95 % interval':16}" for name in CLASS_SCORES.values()]
+    heads += [f"  {name:>9}" for name in kind.rankings.values()]
+    yield f"{'class':{width}}  {'support':>7}{''.join(heads)}".rstrip()
     for name, row in classes.items():
         cells = [
             f"  {row[figure]:9.2%}  {row[f'{figure}_interval'][0]:.2%} to {row[f'{figure}_interval'][1]:.2%}"
             if row[figure] is not None
             else f"  {missing_score(row):>9}{'':18}"
-            for figure in figures
+            for figure in CLASS_SCORES
         ]
+        cells += [f"  {'undefined' if row[key] is None else f'{row[key]:.2%}':>9}" for key in kind.rankings]
         yield f"{plain(name):{width}}  {row['support']:7,d}{''.join(cells)}".rstrip()
 
 
@@ -34,10 +37,9 @@ def result_lines(metrics: Mapping[str, Any], place: str) -> Iterator[str]:
     for split in ("val", "test"):
         if split in metrics:
             figures = metrics[split]
-            yield (
-                f"{split}: {figures['accuracy']:.2%} of {figures['images']:,} images right, "
-                f"{figures['top5_accuracy']:.2%} in the top 5, cross-entropy {figures['cross_entropy']:.4f}"
-            )
+            right = f"{figures['accuracy']:.2%} of {figures['images']:,} images {kind_of(figures).right}"
+            others = [f"{name} {text}" for name, text in score_texts(figures).items()]
+            yield f"{split}: {', '.join([right, *others])}, cross-entropy {figures['cross_entropy']:.4f}"
             if "tta" in figures:
                 yield f"{split}, {six_views(figures['tta'])}"
     yield f"trained in {metrics['train_seconds']:.1f} s, {metrics['images_per_second']:.0f} images/s; kept in {place}"
@@ -52,8 +54,9 @@ def six_views(tta: Mapping[str, float]) -> str:
 def evaluation_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     """Yields the figures of one split (metrics.json's): the whole, calibration, the largest confusions, each class."""
     low, high = figures["accuracy_interval"]
-    yield f"top-1 accuracy  {figures['accuracy']:8.2%}  95 % interval {low:.2%} to {high:.2%}"
-    yield f"top-5 accuracy  {figures['top5_accuracy']:8.2%}"
+    kind = kind_of(figures)
+    yield f"{kind.accuracy:14}  {figures['accuracy']:8.2%}  95 % interval {low:.2%} to {high:.2%}"
+    yield from (f"{name:14}  {text:>8}" for name, text in score_texts(figures).items())
     yield f"cross-entropy   {figures['cross_entropy']:8.4f}"
     if "tta" in figures:
         yield six_views(figures["tta"])
@@ -66,12 +69,12 @@ def evaluation_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     yield "  ".join(["answering only the surest:", *(f"{row['coverage']:>7.0%}" for row in figures["coverage"])])
     yield "  ".join(["least confidence answered: ", *(f"{row['confidence']:7.3f}" for row in figures["coverage"])])
     yield "  ".join(["right among these:         ", *(f"{row['accuracy']:7.2%}" for row in figures["coverage"])])
-    if figures["most_confused"]:
+    if figures.get("most_confused"):
         largest = figures["most_confused"][:5]
         pairs = [f"{plain(pair['true'])} for {plain(pair['predicted'])} {pair['images']:,}" for pair in largest]
         yield f"most confused: {', '.join(pairs)}"
-    yield from class_lines(figures["classes"])
-    if len(figures["classes"]) <= MATRIX_CLASSES:
+    yield from class_lines(figures["classes"], kind)
+    if "confusion" in figures and len(figures["classes"]) <= MATRIX_CLASSES:
         yield from confusion_lines(figures["confusion"], list(figures["classes"]))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 def parity_lines(table: Mapping[str, Any]) -> Iterator[str]:
     """Yields parity.json's table: each file's size, how it answers beside the trained network, and how fast, PyTorch's too."""
     yield f"{'':16}  {'':>8}  {'':>8}  {'same':>7}  {'largest':>10}  {'one image, ms':>14}  {'images/s':>8}"
-    yield f"{'':16}  {'size':>8}  {'accuracy':>8}  {'class':>7}  {'difference':>10}  {'median':>6}  {'p99':>6}  {'by 256':>8}"
+    yield f"{'':16}  {'size':>8}  {'accuracy':>8}  {'answer':>7}  {'difference':>10}  {'median':>6}  {'p99':>6}  {'by 256':>8}"
     for name, row in table["files"].items():
         yield (
             f"{name:16}  {row['bytes'] / 1e6:5.1f} MB  {row['accuracy']:8.2%}  {row['agreement']:7.2%}  "

@@ -1,5 +1,10 @@
 """Names that users gave (classes, files, folders), as they are shown: on one line, nothing in them acts."""
 
+SEVERAL = "|"
+"""Stands between the labels of an image that has several."""
+NO_LABEL = "no label"
+"""What stands for an answer, or a truth, of no label at all."""
+
 
 def plain(name: str) -> str:
     """Returns a name on one line, of printable characters; bytes that are no text are written out as \\xNN."""

@@ -14,6 +14,8 @@ from sprintnet.reporting.answers import class_label
 COLUMNS = 8
 INCHES = 0.98
 """Side of one picture."""
+NARROW = 13
+"""Letters of a class above one picture."""
 SIDE = 96
 """Most pixels of a side."""
 
@@ -61,12 +63,12 @@ def grad_cam(images: NDArray[np.uint8], maps: Mapping[str, NDArray[Any]], answer
 
 
 def _caption(answer: Mapping[str, Any]) -> str:
-    said = f"{class_label(answer['predicted'])} {answer['confidence']:.0%}"
+    said = f"{class_label(answer['predicted'], NARROW)} {answer['confidence']:.0%}"
     if answer.get("file"):
         said = f"{class_label(Path(answer['file']).name)}:\n{said}"
     if answer["true"] not in (None, answer["predicted"]):
-        said = f"{class_label(answer['true'])}, said:\n{said}"
-    return said if answer["asked"] == answer["predicted"] else f"{said}\nmap of {class_label(answer['asked'])}"
+        said = f"{class_label(answer['true'], NARROW)}, said:\n{said}"
+    return said if answer["asked"] == answer["predicted"] else f"{said}\nmap of {class_label(answer['asked'], NARROW)}"
 
 
 def _grid(rows: int, columns: int, caption: float = 0.0) -> tuple[Figure, NDArray[Any]]:

@@ -11,8 +11,7 @@ function browse(album) {
   let limit = page;
   let selected = null;
 
-  const matches = (picture) =>
-    selected === null || (picture.dataset.true === selected.dataset.true && picture.dataset.predicted === selected.dataset.predicted);
+  const matches = (picture) => selected === null || picture.dataset.errors.split(", ").includes(selected.dataset.error);
 
   function update() {
     for (const cell of cells) cell.setAttribute("aria-pressed", cell === selected);
@@ -32,7 +31,7 @@ function browse(album) {
 
   function sort(key) {
     const direction = key === "confidence" || key === "loss" ? -1 : 1;
-    pictures.sort((a, b) => direction * (a.dataset[key] - b.dataset[key]));
+    pictures.sort((a, b) => direction * a.dataset[key].localeCompare(b.dataset[key], "en", { numeric: true }));
     gallery.append(...pictures);
     update();
   }

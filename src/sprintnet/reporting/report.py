@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from sprintnet.reporting.draw import draw, judged_predictions
 from sprintnet.reporting.evaluation import missing_score
+from sprintnet.reporting.kind import CLASS_SCORES, Kind, kind_of, score_texts
+from sprintnet.reporting.names import NO_LABEL, SEVERAL
 from sprintnet.reporting.page import embedded, picture, render
 from sprintnet.reporting.pictures import thumbnail
 from sprintnet.reporting.table import HEADS, table_cells
@@ -64,15 +66,21 @@ def write_report(run: RunFolder, page: Path | None = None) -> Path:
 
 
 def _wrong_answers(run: RunFolder, room: int) -> dict[str, Any]:
-    """Returns the gallery, as many pictures as fit into so many bytes, and the confusion matrix that opens them."""
+    """Returns the gallery, as many pictures as fit into so many bytes, and the table of errors that opens them."""
     metrics = read_json(run.metrics)
     test = metrics[judged_split(metrics)]
     names = list(test["classes"])
+    confusion = np.array(test["confusion"]) if "confusion" in test else None
+    errors_of = _wrong_labels if confusion is None else _confused
     evidence, predictions = read_arrays(run.evidence), judged_predictions(run)
-    captions = [_wrong_caption(predictions[index], names) for index in evidence["wrong_index"].tolist()]
+    captions = [_wrong_caption(predictions[index], names, errors_of) for index in evidence["wrong_index"].tolist()]
     wrong = _gallery(evidence["wrong_images"], captions, room)
-    pictures = Counter((names[entry["data"]["true"]], names[entry["data"]["predicted"]]) for entry in wrong)
-    return {"wrong": wrong, "confusion": _confusion(np.array(test["confusion"]), names, pictures)}
+    pictures = Counter(error for entry in wrong for error in entry["data"]["errors"].split(", "))
+    return {
+        "wrong": wrong,
+        "confusion": None if confusion is None else _confusion(confusion, names, pictures),
+        "missed_and_false": _missed_and_false(test["classes"], pictures) if confusion is None else [],
+    }
 
 
 def _label_errors(run: RunFolder, room: int) -> dict[str, Any]:
@@ -103,9 +111,10 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "subtitle": f"{environment['gpu'] or environment['cpu']}, {environment['precision']}; commit {commit}",
         "tiles": _tiles(metrics),
         "training": {"columns": HEADS, "rows": [table_cells(row) for row in read_rows(run.results)]},
-        "errors": test["images"] - int(np.trace(test["confusion"])),
-        "most_confused": test["most_confused"],
-        "classes": [{"name": name, **_class_row(row)} for name, row in test["classes"].items()],
+        "errors": test["images"] - round(test["images"] * test["accuracy"]),
+        "most_confused": test.get("most_confused"),
+        "scores": [*CLASS_SCORES.values(), *kind_of(test).rankings.values()],
+        "classes": [_class_row(name, row, kind_of(test)) for name, row in test["classes"].items()],
         "calibration_text": _calibration_text(test, metrics["temperature"]),
         "explanation": _explanation(run),
         "coverage": test["coverage"],
@@ -123,11 +132,14 @@ def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     low, high = test["accuracy_interval"]
     tiles = [
         _tile(
-            f"{SPLIT_NAMES[judged_split(metrics)]} accuracy",
+            f"{SPLIT_NAMES[judged_split(metrics)]} {kind_of(test).accuracy}",
             f"{test['accuracy']:.2%}",
             f"95 % interval {low:.2%} to {high:.2%}",
         )
     ]
+    if "mean_average_precision" in test:
+        name, *others = score_texts(test).items()
+        tiles.append(_tile(name[0], name[1], ", ".join(f"{label} {text}" for label, text in others)))
     if "tta" in test:
         again = test["tta"]
         tiles.append(_tile("with six views", f"{again['accuracy']:.2%}", f"{again['asked_again']:.0%} asked again"))
@@ -148,8 +160,8 @@ def _tile(label: str, value: str, note: str = "") -> dict[str, str]:
     return {"label": label, "value": value, "note": note}
 
 
-def _confusion(counts: NDArray[Any], names: Sequence[str], pictures: Mapping[tuple[str, str], int]) -> dict[str, Any]:
-    """Returns the rows of the table; `pictures` counts those on the page by true and predicted class."""
+def _confusion(counts: NDArray[Any], names: Sequence[str], pictures: Mapping[str, int]) -> dict[str, Any]:
+    """Returns the rows of the table; `pictures` counts those on the page by error."""
     largest = max(int((counts - np.diag(counts.diagonal())).max()), 1)
     rows = []
     for index, (name, line) in enumerate(zip(names, counts.tolist(), strict=True)):
@@ -159,12 +171,51 @@ def _confusion(counts: NDArray[Any], names: Sequence[str], pictures: Mapping[tup
                 "count": count,
                 "right": other == name,
                 "share": 0 if other == name else round(count / largest, 3),
-                "pictures": pictures.get((name, other), 0),
+                "error": f"{index} as {column}",
+                "pictures": pictures.get(f"{index} as {column}", 0),
             }
-            for other, count in zip(names, line, strict=True)
+            for column, (other, count) in enumerate(zip(names, line, strict=True))
         ]
-        rows.append({"name": name, "index": index, "cells": cells})
+        rows.append({"name": name, "cells": cells})
     return {"names": names, "rows": rows}
+
+
+def _confused(row: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    """Returns the one error of a wrong answer (a row of predictions.csv), as the page's cells name it."""
+    return [f"{names.index(row['true'])} as {names.index(row['predicted'])}"]
+
+
+def _wrong_labels(row: Mapping[str, str], names: Sequence[str]) -> list[str]:
+    """Returns the labels that are missed or false in a wrong answer, as the page's cells name them."""
+    true, said = ({names.index(name) for name in row[key].split(SEVERAL) if name} for key in ("true", "predicted"))
+    return [f"missed {index}" for index in sorted(true - said)] + [f"false {index}" for index in sorted(said - true)]
+
+
+def _answer(labels: str) -> str:
+    """Returns a class, or several, with room to break the line between them."""
+    return labels.replace(SEVERAL, f" {SEVERAL} ") or NO_LABEL
+
+
+def _missed_and_false(classes: Mapping[str, Mapping[str, Any]], pictures: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Returns a row a label: how many images miss it, and how many are falsely said to have it."""
+    largest = max(1, *(row[kind] for row in classes.values() for kind in ("missed", "false")))
+    return [
+        {
+            "name": name,
+            "support": row["support"],
+            "cells": [
+                {
+                    "name": kind,
+                    "count": row[kind],
+                    "share": round(row[kind] / largest, 3),
+                    "error": f"{kind} {index}",
+                    "pictures": pictures.get(f"{kind} {index}", 0),
+                }
+                for kind in ("missed", "false")
+            ],
+        }
+        for index, (name, row) in enumerate(classes.items())
+    ]
 
 
 def _gallery(images: NDArray[np.uint8], captions: Sequence[Mapping[str, Any]], room: int) -> list[dict[str, Any]]:
@@ -179,14 +230,15 @@ def _gallery(images: NDArray[np.uint8], captions: Sequence[Mapping[str, Any]], r
     return gallery
 
 
-def _wrong_caption(row: Mapping[str, str], names: Sequence[str]) -> dict[str, Any]:
-    """Returns what stands under the picture of a row of predictions.csv, and the numbers that it is sorted by."""
-    data = {key: names.index(row[key]) for key in ("true", "predicted")}
+def _wrong_caption(
+    row: Mapping[str, str], names: Sequence[str], errors_of: Callable[[Mapping[str, str], Sequence[str]], list[str]]
+) -> dict[str, Any]:
+    """Returns what stands under the picture of a row of predictions.csv, and what it is sorted and chosen by."""
     return {
-        "label": row["true"],
+        "label": _answer(row["true"]),
         "place": f"image {row['index']}",
-        "lines": [f"said {row['predicted']}, {float(row['confidence']):.0%}"],
-        "data": {**data, **{key: row[key] for key in ("confidence", "loss", "index")}},
+        "lines": [f"said {_answer(row['predicted'])}, {float(row['confidence']):.0%}"],
+        "data": {"errors": ", ".join(errors_of(row, names)), **{key: row[key] for key in ("confidence", "loss", "index")}},
     }
 
 
@@ -202,14 +254,16 @@ def _label_error_caption(row: Mapping[str, Any], names: Sequence[str]) -> dict[s
     }
 
 
-def _class_row(row: Mapping[str, Any]) -> dict[str, str]:
+def _class_row(name: str, row: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     def shown(score: str) -> str:
+        if score in kind.rankings:
+            return "undefined" if row[score] is None else f"{row[score]:.1%}"
         if row[score] is None:
             return missing_score(row)
         low, high = row[f"{score}_interval"]
         return f"{row[score]:.1%} ({low:.1%} to {high:.1%})"
 
-    return {"support": f"{row['support']:,}", **{score: shown(score) for score in ("precision", "recall", "f1")}}
+    return {"name": name, "support": f"{row['support']:,}", "scores": [shown(key) for key in (*CLASS_SCORES, *kind.rankings)]}
 
 
 def _calibration_text(test: Mapping[str, Any], temperature: float | None) -> str:
@@ -217,7 +271,8 @@ def _calibration_text(test: Mapping[str, Any], temperature: float | None) -> str
         errors = f"calibration error {figures['ece']:.2%} (bins of equal width), {figures['adaptive_ece']:.2%} (of equal count)"
         return f"NLL {figures['nll']:.4f}, Brier score {figures['brier']:.4f}, {errors}"
 
-    text = f"As trained: {shown(test['calibration'])}"
+    pairs = "" if "confusion" in test else "Each class of each image counts. "
+    text = f"{pairs}As trained: {shown(test['calibration'])}"
     if temperature is None:
         return f"{text}. No temperature: no training images were held out to fit it on, as data.val=0.1 would."
     after = test["calibration_at_temperature"]

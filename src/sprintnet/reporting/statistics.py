@@ -54,6 +54,6 @@ def _columns(cells: Iterable[str]) -> str:
 
 
 def _text(label: str, value: float) -> str:
-    if label.startswith("accuracy"):
+    if label.startswith(("accuracy", "mAP")):
         return f"{value:.2%}"
     return f"{value:.1f}" if "seconds" in label else f"{value:.4f}"

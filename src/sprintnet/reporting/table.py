@@ -9,7 +9,9 @@ COLUMNS = f"| {' | '.join(head.ljust(width) for head, width in zip(HEADS, WIDTHS
 RULE = "-" * len(COLUMNS)
 
 
-def training_header(place: str, settings: Any, machine: Mapping[str, Any], images: Mapping[str, int]) -> str:
+def training_header(
+    place: str, settings: Any, machine: Mapping[str, Any], images: Mapping[str, int], *, multi_label: bool = False
+) -> str:
     """Returns the lines above the table and its head, in the article's words.
 
     `place` is the run folder, `settings` a Config, `machine` the runtime's description, `images` the size of each split.
@@ -33,6 +35,8 @@ def training_header(place: str, settings: Any, machine: Mapping[str, Any], image
         "L1": f"{settings.l1:g}" if settings.l1 else False,
         "Val Columns": "held-out part of the training set" if "val" in images else "test set",
     }
+    if multi_label:
+        facts["Accuracy Columns"] = "exact match: share of images right in every label"
     return "\n".join([*(f"{name}: {value}" for name, value in facts.items()), RULE, COLUMNS, RULE])
 
 

@@ -12,7 +12,6 @@ from sprintnet.data.augment import resize
 from sprintnet.data.loader import Batch, Loader
 from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import DivergedError
-from sprintnet.evaluation.metrics import cross_entropy, top_k_accuracy
 from sprintnet.evaluation.predict import predict
 from sprintnet.run import RunFolder
 from sprintnet.training.checkpoint import State, load_checkpoint, random_state, save_checkpoint, set_random_state
@@ -111,8 +110,8 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
                 "lr": plan.max_lr * plan.factor(progress.epoch),
                 "train_loss": totals.loss / totals.images if totals.images else math.nan,
                 "train_accuracy": totals.correct / totals.images if totals.images else math.nan,
-                "val_loss": cross_entropy(logits, truths, step.label_smoothing),
-                "val_accuracy": top_k_accuracy(logits, truths, 1),
+                "val_loss": step.task.cross_entropy(logits, truths, step.label_smoothing),
+                "val_accuracy": step.task.accuracy(logits, truths),
                 "train_seconds": progress.seconds,
                 "val_seconds": time.monotonic() - trained,
                 "skipped_steps": totals.skipped,

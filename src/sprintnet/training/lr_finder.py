@@ -87,7 +87,7 @@ def sweep(step: Step, batches: Iterable[Batch], peak_lr: float, lowest: float, h
             if smoothed > DIVERGED * min(found.smoothed):
                 break
             trial.backward(mean_loss)
-            trial.update(mean_loss.detach(), (logits.detach().argmax(1) == labels).sum(), len(labels))
+            trial.update(mean_loss.detach(), step.task.correct(logits.detach(), labels).sum(), len(labels))
     finally:
         set_random_state(state, step.runtime.device)
     return found

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sprintnet.evaluation.task import Task
 from sprintnet.runtime import Runtime
 from sprintnet.training.optim import Optimizer
 
@@ -34,9 +35,10 @@ class Step:
         runtime: Runtime,
         label_smoothing: float,
         l1: float,
+        task: Task,
         class_weights: Tensor | None = None,
     ):
-        self.model, self.optimizer, self.runtime = model, optimizer, runtime
+        self.model, self.optimizer, self.runtime, self.task = model, optimizer, runtime, task
         self.label_smoothing, self.l1, self.class_weights = label_smoothing, l1, class_weights
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
         self._statistics = list(model.buffers())
@@ -45,10 +47,10 @@ class Step:
         self.totals = torch.zeros(4, dtype=torch.float64, device=runtime.device)
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
-        """Updates the model by one batch: images (B, C, H, W), labels (B,)."""
+        """Updates the model by one batch: images (B, C, H, W), labels (B,) or (B, K)."""
         loss, logits = self.forward(images, labels)
         self.backward(loss)
-        self.update(loss.detach(), (logits.detach().argmax(1) == labels).sum(), len(labels))
+        self.update(loss.detach(), self.task.correct(logits.detach(), labels).sum(), len(labels))
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the mean loss, a scalar, and logits (B, K)."""
@@ -56,9 +58,8 @@ class Step:
             self._statistics_before = [buffer.clone() for buffer in self._statistics]
         with self.runtime.autocast():
             logits = self.model(images)
-        # the targets (1 - alpha) * one_hot + alpha / K: Szegedy et al. 2015, arXiv:1512.00567
         if self.class_weights is None:
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+            loss = self.task.loss(logits.float(), labels, self.label_smoothing)
         else:  # an image counts by its class; weights given to cross_entropy would draw all smoothed targets to rare classes
             losses = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing, reduction="none")
             loss = (losses * self.class_weights[labels]).mean()

@@ -26,14 +26,13 @@ export async function answer(file, model) {
   const outputs = await session.run({ images });
   const milliseconds = performance.now() - started;
   const probabilities = outputs.probabilities.data;
-  const order = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]).slice(0, TOP);
-  const top = order.map((index) => ({
-    class: model.classes[index],
-    probability: probabilities[index],
-    map: outputs.maps && rows(outputs.maps, index),
-  }));
+  const ranked = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
+  const entry = (index) => ({ class: model.classes[index], probability: probabilities[index] });
+  const is_answer = (index) => (model.threshold ? probabilities[index] > model.threshold : index === ranked[0]);
+  const labels = ranked.filter(is_answer).map(entry);
+  const top = ranked.slice(0, TOP).map((index) => ({ ...entry(index), map: outputs.maps && rows(outputs.maps, index) }));
   for (const tensor of [images, ...Object.values(outputs)]) tensor.dispose();
-  return { top, milliseconds };
+  return { labels, top, milliseconds };
 }
 
 /** Returns the map of a class as a list of rows. */

@@ -20,8 +20,10 @@ function say(text) {
 function introduce() {
   const { classes, metrics, bytes } = model;
   const names = classes.length <= 12 ? `: ${classes.join(", ")}` : "";
-  const right = metrics ? ` ${percent(metrics.accuracy)} right on ${metrics.images.toLocaleString("en")} ${metrics.split ?? "test"} images.` : "";
-  byId("facts").textContent = `It knows ${classes.length} classes${names}.${right}`;
+  const right = model.threshold ? "right in every label" : "right";
+  const images = metrics && `${metrics.images.toLocaleString("en")} ${metrics.split ?? "test"} images`;
+  const accuracy = metrics ? ` ${percent(metrics.accuracy)} ${right} on ${images}.` : "";
+  byId("facts").textContent = `It knows ${classes.length} classes${names}.${accuracy}`;
   byId("model").textContent = `${model.model}, ${(bytes / 1e6).toFixed(1)} MB`;
   byId("privacy").textContent = privacy;
   byId("overlay").hidden = byId("overlay-help").hidden = !model.outputs.includes("maps");
@@ -102,12 +104,15 @@ async function picture(card) {
 
 function show(card, found) {
   const { root, file } = card;
-  const [best] = found.top;
   root.classList.remove("waiting");
   const heading = root.querySelector("h2");
-  const share = document.createElement("small");
-  share.textContent = percent(best.probability);
-  heading.replaceChildren(best.class, " ", share);
+  const named = found.labels.map((label) => {
+    const share = document.createElement("small");
+    share.textContent = percent(label.probability);
+    return [label.class, " ", share];
+  });
+  const none = [`No class above ${percent(model.threshold)}`];
+  heading.replaceChildren(...(named.length ? named.flatMap((parts, index) => (index ? [", ", ...parts] : parts)) : none));
   const buttons = found.top.map((entry) => {
     const button = byId("class").content.firstElementChild.cloneNode(true);
     button.querySelector(".name").textContent = button.title = entry.class;
@@ -125,7 +130,7 @@ function show(card, found) {
   const parts = [file.name, card.shape, `answered in ${found.milliseconds.toFixed(1)} ms`];
   root.querySelector(".file").textContent = parts.filter(Boolean).join(" · ");
   buttons[0].click();
-  say(`${file.name}: ${best.class}, ${percent(best.probability)}`);
+  say(`${file.name}: ${heading.textContent}`);
 }
 
 function fail(card, message) {

@@ -31,7 +31,7 @@ export async function answer(file, model) {
   for (let times = 1; ; times += 1) {
     try {
       const { images, milliseconds } = await ask(`predict?top=5&maps=${maps}`, { method: "POST", body: form });
-      return { top: images[0].top, milliseconds };
+      return { labels: images[0].labels, top: images[0].top, milliseconds };
     } catch (error) {
       if (!error.again || times > PATIENCE) throw error;
       await wait(Number(error.again));

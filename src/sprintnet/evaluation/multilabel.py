@@ -1,0 +1,116 @@
+"""Figures of a split whose images have any number of labels, from its logits and labels (N, K) of 0 and 1, in NumPy.
+
+An image is said to have a label where its probability is above 0.5, that is where its logit is positive, at any temperature.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sprintnet.data.dataset import label_text
+from sprintnet.evaluation.metrics import Floats, Ints, decimals, rows_of, score_table, wilson_interval
+from sprintnet.reporting.names import SEVERAL
+
+THRESHOLD = 0.5
+
+
+def label_probabilities(logits: Floats) -> Floats:
+    """Returns the sigmoid of each logit, (N, K) in float64."""
+    return np.asarray(np.exp(-np.logaddexp(0, -logits.astype(np.float64))))
+
+
+def binary_cross_entropy(logits: Floats, labels: Ints, label_smoothing: float = 0.0) -> float:
+    """Returns the mean over images of the summed binary cross-entropy of their labels, in nats: the NLL of the whole answer.
+
+    The targets are (1 - alpha) * label + alpha / 2.
+    """
+    return float(_losses(logits, (1 - label_smoothing) * labels + label_smoothing / 2).mean())
+
+
+def label_answers(logits: Floats) -> Ints:
+    """Returns uint8 (N, K): 1 for each label that an image is said to have."""
+    return (logits > 0).astype(np.uint8)
+
+
+def label_confidence(logits: Floats) -> Floats:
+    """Returns the probability (N,) of each image's whole answer: the product of p, or 1 - p, over labels."""
+    return np.asarray(np.exp(-np.logaddexp(0, -np.abs(logits.astype(np.float64))).sum(axis=1)))
+
+
+def ranking_scores(logits: Floats, labels: Ints) -> tuple[float | None, float | None]:
+    """Returns (average precision, area under the ROC curve) of one label, from its logits and labels (N,).
+
+    None where no image has the label; the area also where all have it. Average precision: the mean, over the images that have
+    the label, of the precision at their logit (not interpolated). Equal logits are one threshold.
+    """
+    order = np.argsort(-logits, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(logits[order]) != 0, True))
+    hits = np.cumsum(labels[order], dtype=np.int64)[last]
+    false = last + 1 - hits
+    if not hits[-1]:
+        return None, None
+    precision = float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1])
+    if not false[-1]:
+        return precision, None
+    area = np.trapezoid(np.append(0, hits) / hits[-1], np.append(0, false) / false[-1])
+    return precision, float(area)
+
+
+def summarise_labels(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the figures that metrics.json keeps of a split; shares are 0..1, intervals 95 %, None where nothing defines one.
+
+    accuracy: of images whose labels are all right and complete (exact match). mean_average_precision and macro_f1: means over
+    the labels that some image has; micro_f1: over all pairs; hamming_loss: wrong pairs.
+    """
+    said = label_answers(logits)
+    hits, support, predicted = (said & labels).sum(axis=0), labels.sum(axis=0), said.sum(axis=0)
+    exact = int((said == labels).all(axis=1).sum())
+    low, high = wilson_interval(np.asarray(exact), np.asarray(len(labels)))
+    table = score_table(hits, support, predicted, classes)
+    for index, row in enumerate(table.values()):
+        row["average_precision"], row["roc_auc"] = ranking_scores(logits[:, index], labels[:, index])
+        row["missed"], row["false"] = int(support[index] - hits[index]), int(predicted[index] - hits[index])
+    either = int(support.sum() + predicted.sum())
+    return {
+        "images": len(labels),
+        "accuracy": exact / len(labels),
+        "accuracy_interval": [float(low), float(high)],
+        "mean_average_precision": _mean(row["average_precision"] for row in table.values()),
+        "micro_f1": 2 * int(hits.sum()) / either if either else None,
+        "macro_f1": _mean(row["f1"] for row in table.values()),
+        "hamming_loss": float((said != labels).mean()),
+        "cross_entropy": binary_cross_entropy(logits, labels),
+        "classes": table,
+    }
+
+
+def label_rows(
+    logits: Floats, labels: Ints, classes: tuple[str, ...], files: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Returns a row an image: index, file if known, true and predicted labels, confidence, margin, loss in nats, probabilities.
+
+    Confidence is that of the whole answer, margin its lead over the second likeliest one, which differs in the least sure
+    label; probabilities stand in the order of the classes, with | between them.
+    """
+    confidence = label_confidence(logits)
+    columns = {
+        "true": label_text(labels, classes),
+        "predicted": label_text(label_answers(logits), classes),
+        "confidence": decimals(confidence),
+        "margin": decimals(confidence * -np.expm1(-np.abs(logits.astype(np.float64)).min(axis=1))),
+        "loss": decimals(_losses(logits, labels)),
+        "probabilities": [SEVERAL.join(decimals(row)) for row in label_probabilities(logits)],
+    }
+    return rows_of(columns, files)
+
+
+def _losses(logits: Floats, targets: Floats | Ints) -> Floats:
+    """Returns the loss (N,) of each image."""
+    exact = logits.astype(np.float64)
+    return np.asarray((np.logaddexp(0, exact) - targets * exact).sum(axis=1))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,103 @@
+"""One class an image, or any number of labels: all that differs between the two, chosen once. Networks are the same."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sprintnet.data.dataset import ImageDataset
+from sprintnet.evaluation import calibration, metrics, multilabel
+from sprintnet.evaluation.metrics import Floats, Ints
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What logits (N, K) mean, and how they are trained and judged.
+
+    Labels are (N,), or of a multi-label task (N, K) of 0 and 1; an answer has the form of labels. Tensors are for the device,
+    arrays for figures; `calibration` takes the temperature last, `loss` and `cross_entropy` the label smoothing.
+    """
+
+    name: str
+    threshold: float | None
+    """Probability above which a label is answered; None: the likeliest class is."""
+    activate: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor, float], Tensor]
+    correct: Callable[[Tensor, Tensor], Tensor]
+    """(B,): whether the whole answer is right."""
+    answers: Callable[[Floats], Ints]
+    confidence: Callable[[Floats], Floats]
+    """(N,): the probability of the whole answer."""
+    membership: Callable[[Ints, int], Mask]
+    """(N, K): which of K classes each image has."""
+    cross_entropy: Callable[[Floats, Ints, float], float]
+    summarise: Callable[[Floats, Ints, tuple[str, ...]], dict[str, Any]]
+    calibration: Callable[[Floats, Ints, float], dict[str, Any]]
+    fit_temperature: Callable[[Floats, Ints], float]
+    prediction_rows: Callable[[Floats, Ints, tuple[str, ...], Sequence[str] | None], list[dict[str, Any]]]
+
+    def hits(self, logits: Floats, labels: Ints) -> Mask:
+        """Returns (N,): whether each image's whole answer is right."""
+        equal = self.answers(logits) == labels
+        return np.asarray(equal.reshape(len(labels), -1).all(axis=1))
+
+    def accuracy(self, logits: Floats, labels: Ints) -> float:
+        """Returns the share of images, 0..1, whose whole answer is right; of multi-label tasks this is called exact match."""
+        return float(self.hits(logits, labels).mean())
+
+
+def _smoothed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    # the targets (1 - alpha) * one_hot + alpha / K: Szegedy et al. 2015, arXiv:1512.00567
+    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+
+def _smoothed_binary_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    # alpha / 2 of each label goes to its other side, as between two classes; summed over labels, so that an image weighs as
+    # much as it does in the cross-entropy, which the recipes' rates are meant for
+    targets = (1 - label_smoothing) * labels + label_smoothing / 2
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(labels)
+
+
+SINGLE_LABEL = Task(
+    name="single-label",
+    threshold=None,
+    activate=lambda logits: logits.softmax(1),
+    loss=_smoothed_loss,
+    correct=lambda logits, labels: logits.argmax(1) == labels,
+    answers=metrics.answers,
+    confidence=metrics.confidence,
+    membership=lambda labels, classes: labels[:, None] == np.arange(classes),
+    cross_entropy=metrics.cross_entropy,
+    summarise=metrics.summarise,
+    calibration=calibration.calibration,
+    fit_temperature=calibration.fit_temperature,
+    prediction_rows=metrics.prediction_rows,
+)
+MULTI_LABEL = Task(
+    name="multi-label",
+    threshold=multilabel.THRESHOLD,
+    activate=torch.sigmoid,
+    loss=_smoothed_binary_loss,
+    correct=lambda logits, labels: ((logits > 0) == labels).all(1),
+    answers=multilabel.label_answers,
+    confidence=multilabel.label_confidence,
+    membership=lambda labels, classes: labels == 1,
+    cross_entropy=multilabel.binary_cross_entropy,
+    summarise=multilabel.summarise_labels,
+    calibration=calibration.label_calibration,
+    fit_temperature=calibration.fit_label_temperature,
+    prediction_rows=multilabel.label_rows,
+)
+TASKS = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL)}
+
+
+def task_of(dataset: ImageDataset) -> Task:
+    """Returns the task that a data set's labels are for."""
+    return MULTI_LABEL if dataset.multi_label else SINGLE_LABEL

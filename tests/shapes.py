@@ -1,0 +1,46 @@
+"""Pictures with any number of labels: a red square, a green cross, a blue ring, a white bar, each there or not."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sprintnet.data.dataset import ImageDataset, label_text
+
+CLASSES = ("bar", "cross", "ring", "square")
+COLOURS = ((240, 240, 240), (40, 220, 40), (60, 60, 240), (230, 40, 40))
+SHARES = (0.3, 0.4, 0.5, 0.6)
+SIDE = 8
+
+
+def shapes(count: int, seed: int) -> ImageDataset:
+    """Returns grey noise uint8 (count, 32, 32, 3) with shapes at places of their own, and labels (count, 4)."""
+    generator = np.random.default_rng(seed)
+    images = generator.integers(60, 120, (count, 32, 32, 3), dtype=np.uint8)
+    labels = (generator.random((count, len(CLASSES))) < SHARES).astype(np.uint8)
+    rows, columns = np.mgrid[:SIDE, :SIDE] - 3.5
+    distance = np.hypot(rows, columns)
+    masks = (abs(rows) < 2, (abs(rows) < 1) | (abs(columns) < 1), abs(distance - 3) < 1, distance < 9)
+    for image, present in zip(images, labels, strict=True):
+        cells = generator.permutation(16)
+        for index in np.flatnonzero(present):
+            row, column = (SIDE * place for place in divmod(int(cells[index]), 4))
+            image[row : row + SIDE, column : column + SIDE][masks[index]] = COLOURS[index]
+    return ImageDataset(images, labels, CLASSES)
+
+
+SPLITS = {"train": shapes(300, 0), "val": shapes(100, 1), "test": shapes(100, 2)}
+
+
+def write_table(folder: Path, splits: dict[str, ImageDataset]) -> Path:
+    """Writes a table of pictures, and returns its place: path, labels with | between them (| alone: none) and split."""
+    table = folder / "shapes.csv"
+    with table.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "label", "split"])
+        for split, part in splits.items():
+            for number, (image, labels) in enumerate(zip(part.images, label_text(part.labels, CLASSES), strict=True)):
+                Image.fromarray(image).save(folder / f"{split}-{number:03}.png")
+                writer.writerow([f"{split}-{number:03}.png", labels or "|", split])
+    return table
