@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,18 +23,12 @@ if TYPE_CHECKING:
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
 
-
-@pytest.fixture(autouse=True, scope="session")
-def pictures_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Decoded pictures of tests go to a folder of their own; named data sets stay where they are."""
-    with pytest.MonkeyPatch.context() as patch:
-        chosen = tmp_path_factory.mktemp("cache")
-        for entry in cache_folder().iterdir() if cache_folder().is_dir() else ():
-            if entry.name != "pictures":
-                (chosen / entry.name).symlink_to(entry.absolute())
-        patch.setenv("SPRINTNET_CACHE", str(chosen))
-        yield
-
+_cache = tempfile.TemporaryDirectory(prefix="sprintnet-tests-")
+"""Decoded pictures of tests go to a cache of their own, in which the named data sets are those that are there already."""
+for _entry in cache_folder().iterdir() if cache_folder().is_dir() else ():
+    if _entry.name != "pictures":
+        (Path(_cache.name) / _entry.name).symlink_to(_entry.absolute())
+os.environ["SPRINTNET_CACHE"] = _cache.name
 
 SAMPLE = Path(__file__).parent / "sample"
 """300 real CIFAR-10 images as PNG: 20 a class for training, 10 for test, at which no training looks."""

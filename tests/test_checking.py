@@ -74,8 +74,16 @@ def test_the_test_set_is_read_by_val_alone_and_each_reading_is_noted(sprintnet: 
     with (run / "test_readings.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["by"], row["images"]) for row in rows] == [("val --split test", "100")] * 2
-    assert sprintnet("val", str(run), "--split", "val").returncode == 0
+    assert "x: val, 20 images" in sprintnet("val", str(run)).stdout
     assert len((run / "test_readings.csv").read_text().splitlines()) == 3
+
+
+def test_a_run_without_a_test_set_says_what_it_has(sprintnet: Command, folder: Path) -> None:
+    tiny = ["model.width=4", "epochs=1", "batch_size=32", "threads=1", "--no-report", "--name", "y"]
+    sprintnet("train", "davidnet", "--data", str(folder / "train"), "data.test=0", *tiny)
+    done = sprintnet("val", "runs/train/y", "--split", "test")
+    assert done.returncode == 2
+    assert "--split test: this run has train, val" in done.stderr
 
 
 def test_a_data_set_that_is_none_is_a_message(sprintnet: Command) -> None:

@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--no-report", action="store_true", help="leave out Grad-CAM, figures and report.html at the end")
     verb = add("val", verbs.val, "sprintnet val RUN [--split test|val|train] [--output FILE] [KEY=VALUE | --KEY VALUE]...")
     verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/davidnet")
-    verb.add_argument("--split", choices=("test", "val", "train"), default="test", help="which images (default: test)")
+    verb.add_argument("--split", choices=("test", "val", "train"), help="which images (default: those that judge the run)")
     verb.add_argument("--output", default="", metavar="FILE", help="also write a row an image to a CSV file")
     verb = add("study", verbs.study, f"sprintnet study {overrides} [--seeds N] [--name NAME] [--resume]")
     verb.add_argument("--seeds", type=int, default=10, help="number of runs, from the recipe's seed upwards (default: 10)")

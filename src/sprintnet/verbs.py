@@ -50,7 +50,7 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
     """Evaluates a finished run on one of its splits."""
     overrides = overrides_in(words)
     check_folder_of(options.output)
-    from sprintnet.run import note_test_reading, open_run, write_rows
+    from sprintnet.run import judged_split, note_test_reading, open_run, write_rows
 
     run = open_run(options.folder)
 
@@ -60,10 +60,10 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
 
     trained, config = load_run(options.folder, overrides)
     splits = load_splits(config, kept=run.splits if run.splits.exists() else None, test=options.split == "test")
+    options.split = options.split or judged_split(splits)
     if options.split not in splits:
-        raise SettingsError(
-            f"--split {options.split}: this run has {', '.join(splits)}; one that is trained with data.val=0.1 holds a part out"
-        )
+        remedy = "one that is trained with data.val=0.1 holds a part out" if options.split == "val" else "choose one of them"
+        raise SettingsError(f"--split {options.split}: this run has {', '.join(splits)}; {remedy}")
     if options.split != "test":
         refuse_other_splits(splits, run, f"--split {options.split}")
     found, figures = trained.assess(splits[options.split], config.tta)

@@ -11,11 +11,10 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from sprintnet.data.folder import read_folder
 from torch.nn import functional as F
 
 import sprintnet as package
-from conftest import SAMPLE, Command
+from conftest import SAMPLE, TINY, Command
 from sprintnet.config import load_config
 from sprintnet.deploy import export as module
 from sprintnet.deploy.export import export
@@ -26,10 +25,12 @@ from sprintnet.deploy.variants import _spread, to_fp16, to_int8
 from sprintnet.errors import ParityError, SettingsError
 from sprintnet.evaluation.gradcam import class_maps
 from sprintnet.evaluation.metrics import log_probabilities
+from sprintnet.preparation import load_splits
 from sprintnet.run import RunFolder, read_json
 from sprintnet.trained import load_run
 
-TRAIN, TEST = read_folder(SAMPLE)
+SPLITS = load_splits(load_config("davidnet", TINY))
+TRAIN, JUDGED = SPLITS["train"], SPLITS["val"]
 NETWORKS = ("davidnet", "sprintnet")
 FP32 = ["precision=fp32"]
 
@@ -43,24 +44,24 @@ def copied(run: RunFolder, into: Path) -> RunFolder:
 def test_a_file_answers_as_the_network(exported: dict[str, RunFolder], network: str) -> None:
     run = exported[network]
     trained, _ = load_run(run.path, FP32)
-    assert (trained.temperature is None) == (network == "davidnet")
-    logits = trained.answer(TEST.images)
-    answers = Predictor(run.export / "model.onnx")(TEST.images)
-    assert answers.classes == TEST.classes
+    assert trained.temperature is not None
+    logits = trained.answer(JUDGED.images)
+    answers = Predictor(run.export / "model.onnx")(JUDGED.images)
+    assert answers.classes == JUDGED.classes
     np.testing.assert_allclose(answers.logits, logits, atol=1e-4)
     probabilities = np.exp(log_probabilities(logits / (trained.temperature or 1)))
     np.testing.assert_allclose(answers.probabilities, probabilities, atol=1e-5)
     row = read_json(run.export / "parity.json")["files"]["model.onnx"]
     assert (row["images"], row["agreement"]) == (100, 1)
     assert row["largest_difference"] < 1e-5
-    assert row["accuracy"] == row["network_accuracy"] == np.mean(logits.argmax(1) == TEST.labels)
+    assert row["accuracy"] == row["network_accuracy"] == np.mean(logits.argmax(1) == JUDGED.labels)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_its_maps_are_grad_cams(exported: dict[str, RunFolder], network: str) -> None:
     run = exported[network]
     trained, _ = load_run(run.path, FP32)
-    images = TEST.images[::25]
+    images = JUDGED.images[::25]
     maps = Predictor(run.export / "model.onnx")(images).maps
     assert maps is not None
     assert maps.shape[:2] == (4, 10)
@@ -78,11 +79,11 @@ def test_its_maps_are_grad_cams(exported: dict[str, RunFolder], network: str) ->
 @pytest.mark.parametrize("size", [(64, 48), (100, 31), (20, 20)])
 def test_other_sizes_are_resized_as_pillow_does(model: Path, size: tuple[int, int]) -> None:
     predictor = Predictor(model)
-    large = np.asarray(Image.fromarray(TEST.images[7]).resize(size, Image.Resampling.BICUBIC))
+    large = np.asarray(Image.fromarray(JUDGED.images[7]).resize(size, Image.Resampling.BICUBIC))
     resized = np.asarray(Image.fromarray(large).resize((32, 32), Image.Resampling.BILINEAR))
-    answers = predictor([large, TEST.images[0], resized])  # sizes may be mixed
+    answers = predictor([large, JUDGED.images[0], resized])  # sizes may be mixed
     np.testing.assert_allclose(answers.probabilities[0], answers.probabilities[2], atol=0.01)
-    np.testing.assert_allclose(answers.probabilities[1], predictor(TEST.images[:1]).probabilities[0], atol=1e-6)
+    np.testing.assert_allclose(answers.probabilities[1], predictor(JUDGED.images[:1]).probabilities[0], atol=1e-6)
 
 
 def test_a_file_holds_everything_and_tells_nothing_of_its_maker(exported: dict[str, RunFolder], tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_a_file_holds_everything_and_tells_nothing_of_its_maker(exported: dict[s
     assert [entry.name for entry in file.graph.output] == list(OUTPUTS)
     facts = Predictor(run.export / "model.onnx").facts
     metrics = json.loads(run.metrics.read_text())
-    assert facts["classes"] == list(TEST.classes)
+    assert facts["classes"] == list(JUDGED.classes)
     assert facts["preprocessing"]["image_shape"] == [32, 32, 3]
     assert facts["preprocessing"]["temperature"] == metrics["temperature"]
     assert facts["metrics"]["accuracy"] == metrics["val"]["accuracy"]
@@ -116,15 +117,15 @@ def test_negative_scales_stay_as_they_are(exported: dict[str, RunFolder]) -> Non
     graph = build_graph(trained, ("logits", "probabilities"))
     assert [node.op_type for node in graph.graph.node].count("BatchNormalization") == 1
     session = onnxruntime.InferenceSession(graph.SerializeToString())
-    np.testing.assert_allclose(session.run(["logits"], {"images": TEST.images})[0], trained.answer(TEST.images), atol=1e-4)
+    np.testing.assert_allclose(session.run(["logits"], {"images": JUDGED.images})[0], trained.answer(JUDGED.images), atol=1e-4)
 
 
 def test_smaller_files_answer_alike(exported: dict[str, RunFolder], tmp_path: Path) -> None:
     file = onnx.load(exported["davidnet"].export / "model.onnx")
-    exact = Predictor(exported["davidnet"].export / "model.onnx")(TEST.images)
-    for name, smaller, far in (("fp16", to_fp16(file), 0.01), ("int8", to_int8(file, TRAIN.images), 0.1)):
+    exact = Predictor(exported["davidnet"].export / "model.onnx")(JUDGED.images)
+    for name, smaller, far in (("fp16", to_fp16(file), 0.01), ("int8", to_int8(file, TRAIN), 0.1)):
         onnx.save(smaller, tmp_path / f"{name}.onnx")
-        answers = Predictor(tmp_path / f"{name}.onnx")(TEST.images)
+        answers = Predictor(tmp_path / f"{name}.onnx")(JUDGED.images)
         assert 0 < np.abs(answers.probabilities - exact.probabilities).max() < far, name
         assert answers.maps is not None
     kinds = {tensor.data_type for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
@@ -147,8 +148,8 @@ def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder]) -> None
     torch.manual_seed(5)
     loaded = package.load(folder)
     assert torch.initial_seed() == 5  # opening a model draws nothing and seeds nothing
-    np.testing.assert_array_equal(loaded.answer(TEST.images), opened.answer(TEST.images))
-    for wrong in (TEST.images[:, ::2], TEST.images[..., :1], TEST.images / 255):
+    np.testing.assert_array_equal(loaded.answer(JUDGED.images), opened.answer(JUDGED.images))
+    for wrong in (JUDGED.images[:, ::2], JUDGED.images[..., :1], JUDGED.images / 255):
         with pytest.raises(SettingsError, match=r"the network takes uint8 \(N, 32, 32, 3\)"):
             loaded.answer(wrong)
 
@@ -179,7 +180,7 @@ def test_a_reduced_file_that_loses_accuracy_is_refused(
     run = copied(exported["davidnet"], tmp_path)
 
     def spoiled(model: onnx.ModelProto, images: object) -> onnx.ModelProto:
-        made = to_int8(model, TRAIN.images)
+        made = to_int8(model, TRAIN)
         weight = next(tensor for tensor in made.graph.initializer if tensor.name.endswith("linear.weight"))
         weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
         return made
@@ -232,7 +233,7 @@ def test_the_command_prints_the_table(exported: dict[str, RunFolder], sprintnet:
     assert "model-fp16.onnx" in done.stdout and "PyTorch fp32" in done.stdout
     predictor = Predictor(run.export / "model-fp16.onnx")
     assert (predictor.outputs, predictor.facts["license"]) == (("probabilities",), "mit")
-    assert predictor(TEST.images[:2]).maps is None
+    assert predictor(JUDGED.images[:2]).maps is None
     for outputs in ("logits,pictures", "probabilities,pictures", "probabilities,probabilities"):
         refused = sprintnet("export", str(run.path), "--outputs", outputs)
         assert refused.returncode == 2

@@ -16,14 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from conftest import SAMPLE, Command
-from sprintnet.data.folder import read_folder
+from conftest import SAMPLE, TINY, Command
+from sprintnet.config import load_config
 from sprintnet.deploy.answering import find_files
 from sprintnet.deploy.predictor import Predictor, in_batches
 from sprintnet.errors import DataError, SettingsError
+from sprintnet.preparation import load_splits
 from sprintnet.run import RunFolder
 
-TEST = read_folder(SAMPLE)[1]
+TEST = load_splits(load_config("davidnet", TINY), test=True)["test"]
 
 
 def rows(text: str) -> list[dict[str, str]]:
