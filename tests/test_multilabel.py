@@ -125,8 +125,8 @@ def test_the_report_opens_the_pictures_behind_an_error(run: RunFolder, browser: 
     ]
     worst = int(np.argmax(false))
     cells[worst].locator("td button").last.click()
-    assert page.locator("#gallery figure:visible").count() == false[worst] > 0
-    for caption in page.locator("#gallery figure:visible figcaption").all_inner_texts():
+    assert page.locator("#errors .gallery figure:visible").count() == false[worst] > 0
+    for caption in page.locator("#errors .gallery figure:visible figcaption").all_inner_texts():
         assert CLASSES[worst] in caption.split("said")[1] and CLASSES[worst] not in caption.split("said")[0]
     assert page.locator("#classes thead th").all_inner_texts()[-2:] == ["AP", "ROC AUC"]
     assert page.locator("img[alt*=onfusion]").count() == 0
@@ -248,3 +248,10 @@ def test_a_table_may_say_that_an_image_has_no_label(run: RunFolder) -> None:
     none = [row for row in kept if row["label"] == "|"]
     assert len(none) == sum((~part.labels.any(axis=1)).sum() for part in (SPLITS["train"], VAL, SPLITS["test"]))
     assert {row["label"] for row in kept} > {"bar", "bar|cross|ring|square"}
+
+
+def test_check_counts_images_not_labels(run: RunFolder, sprintnet: Command) -> None:
+    said = sprintnet("check", str(run.path.parents[2] / "shapes.csv")).stdout
+    assert "500 labelled pictures of 4 classes" in said
+    assert f"bar {SPLITS['train'].labels[:, 0].sum():13}" in said
+    assert "all           300        100        100" in said

@@ -22,9 +22,10 @@ IMBALANCE = 10
 
 @dataclass(frozen=True)
 class Findings:
-    """What there is (counts by split, then class; by size, mode and file format) and what is wrong."""
+    """What there is (images by split; by split, then class; by size, mode and file format) and what is wrong."""
 
     classes: tuple[str, ...]
+    images: Mapping[str, int]
     counts: Mapping[str, tuple[int, ...]]
     kinds: Mapping[str, Mapping[str, int]]
     notes: tuple[str, ...]
@@ -41,7 +42,9 @@ def check(settings: DataSettings) -> Findings:
             Problem(f"train {pair.first}", _kind(pair.is_exact), f"the same picture as test {pair.second}", "note")
             for _, _, pair in pairs
         ]
-        return Findings(train.classes, _counts(parts), {}, (), (*across, *_class_problems(train.classes, _counts(parts))))
+        return Findings(
+            train.classes, _images(parts), _counts(parts), {}, (), (*across, *_class_problems(train.classes, _counts(parts)))
+        )
     own = read_own(settings)
     split = np.array([name or "undivided" for name in own.split], dtype=object)
     parts = {name: own.images.take(np.flatnonzero(split == name)) for name in dict.fromkeys(split)}
@@ -61,7 +64,7 @@ def check(settings: DataSettings) -> Findings:
         "format": Counter(header.format for header in own.headers),
     }
     problems = (*own.problems, *_class_problems(own.images.classes, _counts(parts)), *twice)
-    return Findings(own.images.classes, _counts(parts), kinds, own.notes, problems)
+    return Findings(own.images.classes, _images(parts), _counts(parts), kinds, own.notes, problems)
 
 
 def _kind(is_exact: bool) -> str:
@@ -70,6 +73,10 @@ def _kind(is_exact: bool) -> str:
 
 def _other_label(images: ImageDataset, first: int, second: int) -> str:
     return "" if np.array_equal(images.labels[first], images.labels[second]) else ", under another label"
+
+
+def _images(parts: Mapping[str, ImageDataset]) -> dict[str, int]:
+    return {name: len(part) for name, part in parts.items()}
 
 
 def _counts(parts: Mapping[str, ImageDataset]) -> dict[str, tuple[int, ...]]:

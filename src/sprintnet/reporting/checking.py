@@ -14,14 +14,14 @@ GRADES = {"stop": "must be mended", "skip": "must be mended, or left out by data
 def checked_lines(
     name: str,
     classes: Sequence[str],
+    images: Mapping[str, int],
     counts: Mapping[str, Sequence[int]],
     kinds: Mapping[str, Mapping[str, int]],
     notes: Sequence[str],
     problems: Sequence[Mapping[str, str]],
 ) -> Iterator[str]:
     """Yields the lines of `sprintnet check`: what there is, then what is wrong (grade, kind, path, text), the gravest first."""
-    total = {split: sum(values) for split, values in counts.items()}
-    yield f"{name}: {sum(total.values()):,} labelled pictures of {len(classes)} classes"
+    yield f"{name}: {sum(images.values()):,} labelled pictures of {len(classes)} classes"
     for kind, found in kinds.items():
         shown = [f"{value} ({count:,})" for value, count in Counter(found).most_common(SHOWN)]
         more = f" and {len(found) - SHOWN:,} more" if len(found) > SHOWN else ""
@@ -34,7 +34,7 @@ def checked_lines(
         yield f"{plain(label):{width}}" + "".join(f"  {values[index]:9,}" for values in counts.values())
     if len(classes) > MOST_CLASSES:
         yield f"and {len(classes) - MOST_CLASSES:,} more"
-    yield f"{'all':{width}}" + "".join(f"  {count:9,}" for count in total.values())
+    yield f"{'all':{width}}" + "".join(f"  {count:9,}" for count in images.values())
     if not problems:
         yield "\nnothing is wrong"
     for grade, remedy in GRADES.items():
