@@ -1,5 +1,6 @@
 """What the tests share: the real sample, a recipe that trains in a second, the command as a process."""
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
 
-_cache = tempfile.TemporaryDirectory(prefix="sprintnet-tests-")
-"""Decoded pictures of tests go to a cache of their own, in which the named data sets are those that are there already."""
-for _entry in cache_folder().iterdir() if cache_folder().is_dir() else ():
-    if _entry.name != "pictures":
-        (Path(_cache.name) / _entry.name).symlink_to(_entry.absolute())
-os.environ["SPRINTNET_CACHE"] = _cache.name
+if "PYTEST_XDIST_WORKER" not in os.environ and "sprintnet-tests-" not in os.environ.get("SPRINTNET_CACHE", ""):
+    # decoded pictures of tests go to a cache of their own, in which the named data sets are those that are there already
+    _cache = Path(tempfile.mkdtemp(prefix="sprintnet-tests-"))
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+    for _entry in cache_folder().iterdir() if cache_folder().is_dir() else ():
+        if _entry.name != "pictures":
+            (_cache / _entry.name).symlink_to(_entry.absolute())
+    os.environ["SPRINTNET_CACHE"] = str(_cache)
 
 SAMPLE = Path(__file__).parent / "sample"
 """300 real CIFAR-10 images as PNG: 20 a class for training, 10 for test, at which no training looks."""

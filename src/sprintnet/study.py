@@ -1,6 +1,7 @@
 """Many runs: one recipe under several seeds, and whether two such sets differ by more than their spread."""
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -81,7 +82,9 @@ def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
         certain = 1.0 if difference == 0 else 0.0
         effect = math.copysign(math.inf, difference) if difference else 0.0
         return Comparison(first, second, difference, difference, difference, certain, effect, 2 if difference else None)
-    test = stats.ttest_ind(b, a, equal_var=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # one side may not vary at all, which SciPy remarks on
+        test = stats.ttest_ind(b, a, equal_var=False)
     interval = test.confidence_interval(CONFIDENCE)
     degrees = first.n + second.n - 2
     pooled = math.sqrt(((first.n - 1) * first.sd**2 + (second.n - 1) * second.sd**2) / degrees)

@@ -187,6 +187,8 @@ def test_what_no_skipping_mends_stops(folder: Path, tmp_path: Path) -> None:
     assert f"{folder / 'one'}: its pictures are of 1 class" in message(
         write(folder / "one" / "a" / "0.png").parents[1], skip=True
     )
+    write(folder / "train" / "a|b" / "0.png")
+    assert f"{folder / 'train' / 'a|b'}: has |, which stands between several labels; rename it" in message(folder, skip=True)
     (folder / "train").rename(folder / "val")
     assert "has val/ but no train/" in message(folder, skip=True)
     (tmp_path / "none" / "a").mkdir(parents=True)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 import sprintnet as package
 from conftest import SAMPLE, TINY, Command
 from sprintnet.config import load_config
+from sprintnet.data.dataset import ImageDataset
 from sprintnet.deploy import export as module
 from sprintnet.deploy.export import export
 from sprintnet.deploy.graph import build_graph
@@ -143,7 +144,7 @@ def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder]) -> None
     accuracy = read_json(exported["davidnet"].metrics)["val"]["accuracy"]
     assert card["library_name"] == "sprintnet"
     assert card["model-index"][0]["results"][0]["metrics"] == [{"type": "accuracy", "value": accuracy}]
-    assert f"It answers {accuracy:.2%} of 100 test images right" in body
+    assert f"It answers {accuracy:.2%} of 100 validation images right" in body
     opened, _ = load_run(exported["davidnet"].path)
     torch.manual_seed(5)
     loaded = package.load(folder)
@@ -161,7 +162,7 @@ def test_a_file_that_answers_otherwise_is_not_left_behind(
     kept = (run.export / "model.onnx").read_bytes()
     built = build_graph(load_run(run.path, FP32)[0], OUTPUTS)
     weight = next(tensor for tensor in built.graph.initializer if tensor.name.endswith("linear.weight"))
-    changed = onnx.numpy_helper.to_array(weight) * np.float32(1.05)
+    changed = onnx.numpy_helper.to_array(weight) * np.float32(3)
     weight.CopyFrom(onnx.numpy_helper.from_array(changed, weight.name))
     monkeypatch.setattr(module, "build_graph", lambda trained, outputs: built)
     with pytest.raises(ParityError, match=r"model.onnx does not answer as the network, .* a probability is off by"):
@@ -193,10 +194,11 @@ def test_a_reduced_file_that_loses_accuracy_is_refused(
 
 def test_int8_sees_all_classes_of_a_sorted_folder() -> None:
     images = np.repeat(np.arange(1000, dtype=np.uint16).astype(np.uint8)[:, None], 3, axis=1).reshape(1000, 1, 1, 3)
-    spread = _spread(images)
+    whole = ImageDataset(images, np.zeros(1000, np.int64), ("one",))
+    spread = _spread(whole)
     assert len(spread) == 500
     np.testing.assert_array_equal(spread[[0, -1]], images[[0, -1]])
-    assert len(_spread(images[:7])) == 7
+    assert len(_spread(whole.take(np.arange(7)))) == 7
 
 
 @pytest.mark.parametrize(
@@ -218,7 +220,7 @@ def test_the_gate(row: dict[str, float], is_exact: bool, message: str) -> None:
 def test_other_data_prove_nothing(exported: dict[str, RunFolder], tmp_path: Path) -> None:
     run = copied(exported["davidnet"], tmp_path)
     moved = shutil.copytree(SAMPLE, tmp_path / "moved")
-    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(min(moved.rglob("*.png")))
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(min((moved / "train").rglob("*.png")))
     run.config.write_text(run.config.read_text().replace(str(SAMPLE), str(moved)))
     with pytest.raises(SettingsError, match="the data are not those of the run"):
         export(run.path)

@@ -33,7 +33,7 @@ def rows(text: str) -> list[dict[str, str]]:
 
 def test_the_answers_are_those_of_val(exported: dict[str, RunFolder], sprintnet: Command, tmp_path: Path) -> None:
     run = exported["davidnet"]
-    assert sprintnet("val", str(run.path), "precision=fp32", "--output", "val.csv").returncode == 0
+    assert sprintnet("val", str(run.path), "precision=fp32", "--split", "test", "--output", "val.csv").returncode == 0
     done = sprintnet("predict", str(run.export / "model.onnx"), str(SAMPLE / "test"), "--format", "csv")
     assert (done.returncode, done.stderr) == (0, "")
     found, expected = rows(done.stdout), rows((tmp_path / "val.csv").read_text())

@@ -62,7 +62,7 @@ def test_without_mirror_images_three_views_are_asked() -> None:
     padded = nn.functional.pad(images, (1, 1, 1, 1), mode="reflect")
     with torch.no_grad():
         expected = 0.5 * model(images) + 0.25 * model(padded[:, :, 0:8, 0:8]) + 0.25 * model(padded[:, :, 2:10, 2:10])
-    again = ask_again(model, batches, FP32, first, 1, mirror=False)
+    again = ask_again(model, batches, FP32, first, confidences(first), 1, mirror=False)
     np.testing.assert_allclose(again, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sprintnet.evaluation.predict import predict
+from sprintnet.evaluation.task import SINGLE_LABEL
 from sprintnet.models.build import build_model
 from sprintnet.models.network import Network
 from sprintnet.models.settings import ModelSettings
@@ -31,7 +32,7 @@ def test_what_is_frozen_does_not_move_and_the_head_does(name: str, muon: float) 
     model = network(name)
     model.freeze()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    step = Step(model, build_optimizer(model, OptimSettings(max_lr=1), MuonSettings(max_lr=muon)), CPU, 0.2, 0.0)
+    step = Step(model, build_optimizer(model, OptimSettings(max_lr=1), MuonSettings(max_lr=muon)), CPU, 0.2, 0.0, SINGLE_LABEL)
     model.train()
     for _ in range(3):
         set_learning_rates(step.optimizer, 1, 1)

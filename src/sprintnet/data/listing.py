@@ -21,13 +21,16 @@ CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
 """What systems leave behind, besides hidden files: passed over, and counted."""
 
 
+Grade = Literal["stop", "skip", "note"]
+
+
 class Problem(NamedTuple):
     """One thing that is wrong: where, of which kind, what; and how grave it is."""
 
     path: str
     kind: str
     text: str
-    grade: Literal["stop", "skip", "note"] = "skip"
+    grade: Grade = "skip"
     """stop: nothing can be trained before it is mended; skip: nor this, unless data.skip leaves it out; note: good to know."""
 
     def __str__(self) -> str:
@@ -114,6 +117,9 @@ def list_folder(root: Path) -> Listing:
                 walk.report(folder, "stray file", "lies in no class; move it into <class>/")
                 continue
             name = as_text(folder.name)
+            if SEVERAL in name:
+                walk.report(folder, "class name", f"has {SEVERAL}, which stands between several labels; rename it", "stop")
+                continue
             before = len(items)
             for file, state in walk.entries(Path(folder.path)):
                 if stat.S_ISDIR(state.st_mode):
@@ -215,6 +221,6 @@ class _Walk:
                 continue
             yield entry, status
 
-    def report(self, entry: os.DirEntry[str], kind: str, text: str) -> None:
+    def report(self, entry: os.DirEntry[str], kind: str, text: str, grade: Grade = "skip") -> None:
         """Notes a problem with an entry."""
-        self.problems.append(Problem(as_text(entry.path), kind, text))
+        self.problems.append(Problem(as_text(entry.path), kind, text, grade))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 
 from sprintnet.data.arrays import Archive
@@ -200,19 +201,21 @@ def chosen_shape(headers: Sequence[Header], settings: DataSettings) -> tuple[tup
 def _headers(listing: Listing, place: Path) -> Headers:
     """Returns what each picture's file says of itself, kept in a folder of the cache."""
     kept = place / "headers.json"
-    if kept.is_file():
-        return [header and Header(*header) for header in json.loads(kept.read_text("utf-8"))]
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / ".lock"):
+        if not kept.is_file():
+            write_atomic(kept, json.dumps(_read_headers(listing)))
+    return [header and Header(*header) for header in json.loads(kept.read_text("utf-8"))]
 
+
+def _read_headers(listing: Listing) -> Headers:
     def look(start: int) -> list[Header | None]:
         return [_header(listing, item) for item in listing.items[start : start + PART]]
 
     starts = range(0, len(listing.items), PART)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = track(pool.map(look, starts), len(starts), f"looking at {len(listing.items):,} pictures")
-        headers = [header for part in parts for header in part]
-    place.mkdir(parents=True, exist_ok=True)
-    write_atomic(kept, json.dumps(headers))
-    return headers
+        return [header for part in parts for header in part]
 
 
 def _header(listing: Listing, item: Item) -> Header | None:
