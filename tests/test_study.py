@@ -111,7 +111,7 @@ def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tm
         "accuracy",
         "cross-entropy",
         "ECE",
-        "training seconds",
+        "ECE at temperature",
     ]
 
 

@@ -21,8 +21,10 @@ from sprintnet.config import load_config
 from sprintnet.deploy.answering import find_files
 from sprintnet.deploy.predictor import Predictor, in_batches
 from sprintnet.errors import DataError, SettingsError
+from sprintnet.evaluation.metrics import log_probabilities
 from sprintnet.preparation import load_splits
 from sprintnet.run import RunFolder
+from sprintnet.trained import load_run
 
 TEST = load_splits(load_config("davidnet", TINY), test=True)["test"]
 
@@ -39,8 +41,11 @@ def test_the_answers_are_those_of_val(exported: dict[str, RunFolder], sprintnet:
     found, expected = rows(done.stdout), rows((tmp_path / "val.csv").read_text())
     assert [row["file"] for row in found] == [row["file"] for row in expected]
     assert [row["answer"] for row in found] == [row["predicted"] for row in expected]
-    for ours, theirs in zip(found, expected, strict=True):
-        assert float(ours["confidence"]) == pytest.approx(float(theirs["confidence"]), abs=1e-5)
+    trained, _ = load_run(run.path, ["precision=fp32"])
+    assert trained.temperature is not None
+    calibrated = np.exp(log_probabilities(trained.answer(TEST.images) / trained.temperature)).max(axis=1)
+    for ours, confidence in zip(found, calibrated, strict=True):
+        assert float(ours["confidence"]) == pytest.approx(confidence, abs=1e-5)
         assert float(ours["probability_1"]) >= float(ours["probability_2"]) >= float(ours["probability_3"])
 
 
