@@ -164,16 +164,17 @@ def test_everything_that_a_real_folder_holds(folder: Path) -> None:
     (dog / "gone.png").symlink_to(dog / "nowhere.png")
     (dog / "notes.txt").touch()
     (dog / "more").mkdir()
+    os.mkfifo(dog / "pipe.png")
     (folder / "train" / "readme.md").touch()
     said = message(folder)
-    for name in (*bad, "loop.png", "gone.png", "notes.txt", "more"):
+    for name in (*bad, "loop.png", "gone.png", "notes.txt", "more", "pipe.png"):
         assert f"{dog / name}: " in said
     assert f"{folder / 'train' / 'readme.md'}: lies in no class" in said
-    assert "9 problems; nothing was started" in said
+    assert "10 problems; nothing was started" in said
     assert "leave these files out: data.skip=true" in said
     found = read(folder, skip=True)
     assert len(found.images) == len(found.split) == len(found.images.files or ()) == 15
-    assert found.notes[-1] == "left out, since they cannot be used (data.skip): 9"
+    assert found.notes[-1] == "left out, since they cannot be used (data.skip): 10"
     assert found.images.images.sum(axis=(1, 2, 3)).min() > 0  # none is the black that stands for what cannot be read
 
 

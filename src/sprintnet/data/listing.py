@@ -124,6 +124,8 @@ def list_folder(root: Path) -> Listing:
             for file, state in walk.entries(Path(folder.path)):
                 if stat.S_ISDIR(state.st_mode):
                     walk.report(file, "nested folder", "a folder within a class; move its pictures up, or it away")
+                elif not stat.S_ISREG(state.st_mode):
+                    walk.report(file, "no file", "a pipe, socket or device; move it away")
                 elif os.path.splitext(file.name)[1].lower() not in SUFFIXES:  # noqa: PTH122  # a fifth of Path's time
                     walk.report(file, "other file", f"none of {' '.join(SUFFIXES)}; convert it, or move it away")
                 else:

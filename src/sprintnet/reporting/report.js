@@ -1,6 +1,9 @@
 "use strict";
 const page = 48;
 
+/* Numbers by size, text by alphabet with the numbers in it by size. */
+const order = (a, b) => (Number.isNaN(a - b) ? a.localeCompare(b, "en", { numeric: true }) : a - b);
+
 /* One gallery: its order, how many of its pictures are shown, and the cells of its section's table that open some of them. */
 function browse(album) {
   const gallery = album.querySelector(".gallery");
@@ -31,7 +34,7 @@ function browse(album) {
 
   function sort(key) {
     const direction = key === "confidence" || key === "loss" ? -1 : 1;
-    pictures.sort((a, b) => direction * a.dataset[key].localeCompare(b.dataset[key], "en", { numeric: true }));
+    pictures.sort((a, b) => direction * order(a.dataset[key], b.dataset[key]));
     gallery.append(...pictures);
     update();
   }
