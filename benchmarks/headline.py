@@ -1,4 +1,4 @@
-"""Writes the README's two tables, of measured trainings and of ratios, and its picture, from benchmarks/results.
+"""Writes the README's tables and its picture from benchmarks/results.
 
     python benchmarks/headline.py
 
@@ -28,6 +28,7 @@ ROWS = {
     "sprint95": "sprint95",
     "sprint96": "sprint96",
     "davidnet-24-epochs": "davidnet",
+    "fashion-mnist": "sprint94",
     "smoke": "smoke",
     "sprint94-gpu": "sprint94",
     "sprint95-gpu": "sprint95",
@@ -90,6 +91,44 @@ def served() -> Iterator[str]:
     yield f"\nMemory over {requests:,} requests: {mib[0]:.0f} MiB before, {max(mib):.0f} at most, {mib[-1]:.0f} after."
 
 
+def own() -> Iterator[str]:
+    """Yields the fifth table: pictures of one's own beside CIFAR-10, and what is found in data."""
+    yield "| what | n | measured |\n|---|---|---|"
+    for what, n, measured in own_rows():
+        yield f"| {what} | {n} | {measured} |"
+
+
+def own_rows() -> Iterator[tuple[str, int, str]]:
+    """Yields what was measured, how often, and what came out."""
+    rows = {row["what"]: row for row in all_rows("own_data")}
+    if row := rows.get("decode"):
+        files = f"{row['files']:,} PNG files of 32x32"
+        rates, seconds = row["files_per_second"], row["second_start_seconds"]
+        yield f"{files}, decoded for the first time", len(rates), f"{statistics.median(rates):,.0f} files/s"
+        yield "the same, opened again in a fresh process", len(seconds), f"{statistics.median(seconds):.1f} s"
+    if row := rows.get("steps"):
+        yield "steps of sprint94 on them, against `cifar10`", row["n"], f"{row['ratio']:.2f} times the images/s"
+    if row := rows.get("million"):
+        large, small = (f"{row['images'][name]:,} images" for name in ("large", "small"))
+        most = {name: used["VmHWM"] for name, used in row["memory_gib"].items()}
+        pixels = 3072 * row["images"]["large"] / 2**30
+        yield f"steps of sprint94 on {large}, against {small}", row["n"], f"{row['ratio']:.2f} times the images/s"
+        measured = f"{most['large']:.1f} GiB ({pixels:.1f} GiB of pixels); {most['small']:.1f} GiB"
+        yield f"most memory on the way there with {large}; with {small}", 1, measured
+    if row := newest("folder"):
+        measured = f"{share(row['test_accuracy'])}, six views {share(row['six_views']['accuracy'])}"
+        yield "sprint94 on the files, CIFAR-10's test images as `val/`", row["n"], measured
+    if row := newest("duplicates"):
+        count, views = row["repeated_test_images"], row["accuracy"]["six views"]
+        yield "CIFAR-10's test images that training images repeat", 1, f"{count:,} of {row['test_images']:,}"
+        measured = f"{share(views['all'])}; {share(views['not repeated'])}"
+        yield "sprint94 with six views; without these images", row["n"], measured
+    for row in all_rows("label_errors"):
+        found, by = row["found"], " ".join([row["recipe"], *row["overrides"]])
+        what = f"{row['flipped']:,} of {row['n']:,} labels flipped to {row['flipped_to']} class, sought by {by}"
+        yield what, 1, f"{found['flagged']:,} found: precision {found['precision']:.1%}, recall {found['recall']:.1%}"
+
+
 def all_rows(name: str) -> list[dict[str, Any]]:
     """Returns the rows of a result file, none where there is no file."""
     path = RESULTS / f"{name}.jsonl"
@@ -140,6 +179,7 @@ def main() -> None:
     write_between(readme, "ratios", "\n".join(ratios()))
     write_between(readme, "shipped", "\n".join(shipped()))
     write_between(readme, "served", "\n".join(served()))
+    write_between(readme, "own", "\n".join(own()))
     curves, six_views = {}, {}
     for name, row in rows.items():
         if row and "epoch_train_seconds" in row:  # the first seed's
