@@ -37,6 +37,8 @@ def find_learning_rates(
     if folder.config.exists() and (changed := differences(load_config(folder.config), config)):
         raise SettingsError(f"{folder.path}: holds a run of other settings ({', '.join(changed)}); choose another folder")
     folder.path.mkdir(parents=True, exist_ok=True)
+    if not folder.config.exists():
+        folder.splits.unlink(missing_ok=True)  # of a sweep that came to nothing, perhaps with other settings
     images, given = (splits or load_splits(config, kept=folder.splits))["train"], config
     config, _ = fit_to_data(given, images.classes, images.image_shape, len(images))
     resolution = resolution_at(config.schedule, config.epochs, 0)

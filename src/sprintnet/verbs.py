@@ -54,6 +54,7 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
 
     run = open_run(options.folder)
 
+    from sprintnet.data.named import NAMED
     from sprintnet.preparation import load_splits, refuse_other_splits
     from sprintnet.reporting.evaluation import evaluation_lines
     from sprintnet.trained import load_run
@@ -64,8 +65,9 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
     if options.split not in splits:
         remedy = "one that is trained with data.val=0.1 holds a part out" if options.split == "val" else "choose one of them"
         raise SettingsError(f"--split {options.split}: this run has {', '.join(splits)}; {remedy}")
-    if options.split != "test":
-        refuse_other_splits(splits, run, f"--split {options.split}")
+    if options.split != "test" or config.data.name not in NAMED:
+        seen = {name: part for name, part in splits.items() if name != "test" or config.data.name in NAMED}
+        refuse_other_splits(seen, run, f"--split {options.split}")
     found, figures = trained.assess(splits[options.split], config.tta)
     if options.split == "test":
         note_test_reading(run, "val --split test", figures)

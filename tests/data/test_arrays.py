@@ -116,3 +116,26 @@ def test_a_folder_of_hugging_faces_datasets_is_its_pictures(tmp_path: Path, samp
     datasets.Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(tmp_path / "text")
     with pytest.raises(DataError, match="has no column of images among text"):
         read(tmp_path / "text")
+
+
+def test_pictures_without_a_label_are_named(tmp_path: Path, sample: ImageDataset) -> None:
+    assert sample.files is not None
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    rows = {"image": [*sample.files[:3], None], "label": [0, -1, 1, 1]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "hf")
+    with pytest.raises(DataError, match=r"(?s)images/1: has no label.*images/3: holds no picture"):
+        read(tmp_path / "hf")
+    assert read(tmp_path / "hf", skip=True).labels.tolist() == [0, 1]
+
+
+def test_an_archive_whose_classes_will_not_do_is_refused(tmp_path: Path) -> None:
+    images = np.zeros((4, 8, 8), np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=[0, 1, 0, 1], x_test=images, y_test=[0, 1, 2, 2])
+    with pytest.raises(DataError, match="2: is in no training image"):
+        read(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", images=images, labels=[1, 1, 1, 1])
+    with pytest.raises(DataError, match="its pictures are of 1 class"):
+        read(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", images=images, labels=["a", "b", "c", "a"], classes=["a", "b"])
+    with pytest.raises(DataError, match="has labels that classes does not name"):
+        read(tmp_path / "c.npz")

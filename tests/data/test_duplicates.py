@@ -50,7 +50,6 @@ def test_equal_pixels_are_exact_and_each_pair_is_named_once(sample: Images) -> N
         Duplicate(5, 20, 1.0),
         Duplicate(5, 22, 1.0),
         Duplicate(6, 21, 1.0),
-        Duplicate(20, 22, 1.0),
     ]
     assert all(pair.is_exact for pair in find_duplicates(twice))
     assert find_duplicates(data(sample[:20]), data(sample[10:12])) == [Duplicate(10, 0, 1.0), Duplicate(11, 1, 1.0)]

@@ -21,6 +21,9 @@ def dataset() -> ImageDataset:
     return ImageDataset(images, np.arange(COUNT, dtype=np.int64), tuple(map(str, range(COUNT))))
 
 
+PLAIN = Normalisation((0.0,), (1.0,))
+
+
 def loader(dataset: ImageDataset, batch_size: int = 10, is_balanced: bool = False) -> Loader:
     return Loader(dataset, Normalisation(*channel_statistics(dataset)), batch_size, CPU, is_balanced=is_balanced)
 
@@ -127,3 +130,14 @@ def test_alternating_flips_have_a_stream_of_their_own(dataset: ImageDataset, epo
     # from an epoch's own stream, whether an image is flipped would follow from its place in that epoch
     stream = torch.Generator().manual_seed(_epoch_seed(0, epoch))
     assert not torch.equal(loader(dataset)._flipped(0, 0, 0.5), torch.rand(COUNT, generator=stream) < 0.5)
+
+
+def test_the_first_images_of_a_set_in_order_of_class_are_of_all_classes() -> None:
+    images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
+    in_order = ImageDataset(images, np.repeat(np.arange(10), 10), tuple(map(str, range(10))))
+    assert (
+        np.unique(in_order.labels[[round(float(value) * 255) for value in Loader(in_order, PLAIN, 10, CPU).first(10)]]).size
+        == 10
+    )
+    mixed = ImageDataset(images, np.tile(np.arange(10), 10), in_order.classes)
+    assert [round(float(value) * 255) for value in Loader(mixed, PLAIN, 10, CPU).first(10)] == list(range(10))

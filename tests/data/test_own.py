@@ -16,6 +16,7 @@ from sprintnet.data.cifar import CIFAR10_CLASSES
 from sprintnet.data.own import OwnData, load_own
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.sources import load
+from sprintnet.data.splits import write_splits
 from sprintnet.errors import DataError, SprintNetError
 
 
@@ -263,3 +264,39 @@ def test_a_full_disk_is_a_message(folder: Path) -> None:
     assert "no room for 1 MB" in limited.stderr
     assert "SPRINTNET_CACHE" in limited.stderr
     assert len(read(folder).images) == 49
+
+
+def test_folders_are_called_as_others_call_them_and_nothing_beside_them_is_lost_in_silence(folder: Path) -> None:
+    (folder / "test").rename(folder / "valid")
+    assert read(folder).split == ("train",) * 6 + ("val",) * 6
+    write(folder / "more" / "cat" / "0.png")
+    (folder / "labels.csv").touch()
+    said = message(folder)
+    assert f"{folder / 'more'}: lies beside train/" in said
+    assert f"{folder / 'labels.csv'}: lies beside train/" in said
+
+
+def test_a_photograph_with_a_second_frame_is_a_jpeg(folder: Path) -> None:
+    pictures = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    pictures[0].save(folder / "train" / "cat" / "two.jpg", format="MPO", save_all=True, append_images=pictures[1:])
+    found = read(folder)
+    assert found.problems == ()
+    assert found.images.images[3, 0, 0, 0] > 200
+
+
+def test_a_table_in_another_encoding_has_labels_that_can_be_written(folder: Path, tmp_path: Path) -> None:
+    (folder / "t.csv").write_bytes(b"path,label\ntrain/cat/0.png,caf\xe9\ntrain/dog/0.png,dog\n")
+    found = read(folder / "t.csv").images
+    assert found.classes == ("caf\\xe9", "dog")
+    write_splits(tmp_path / "splits.csv", {"train": found})
+
+
+def test_one_decodes_what_the_cache_lacks_and_all_read_what_it_has(folder: Path, cache: Path) -> None:
+    read(folder)
+    for place in (cache, *cache.rglob("*")):
+        place.chmod(0o555 if place.is_dir() else 0o444)
+    try:
+        assert len(read(folder).images) == 12
+    finally:
+        for place in (cache, *cache.rglob("*")):
+            place.chmod(0o755 if place.is_dir() else 0o644)

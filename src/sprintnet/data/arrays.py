@@ -1,6 +1,7 @@
 """A NumPy archive of images, read from front to back: it may be larger than memory."""
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -40,7 +41,7 @@ class Archive:
             shapes = [self._shape(name) for name in self._members]
             labels = [self._whole(name) for _, name in parts.values()]
             given = self._whole("classes") if "classes" in names else None
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             cause = getattr(error, "strerror", None) or str(error).strip("'\"")
             raise DataError(f"{path}: cannot be read as a NumPy archive ({cause}); write it anew by numpy.savez") from None
         counts = [shape[0] for shape in shapes]
@@ -64,9 +65,12 @@ class Archive:
             member = int(np.searchsorted(self._ends, self._position, side="right"))
             if member and self._position == self._ends[member - 1]:
                 self._stream = self._begin(member)
-            content = self._stream.read(size)
+            try:
+                content = self._stream.read(size)
+            except (OSError, EOFError, zipfile.BadZipFile, zlib.error):
+                content = b""
             if len(content) < size:
-                raise DataError(f"{self.path}: {self._members[member]} ends early; write it anew by numpy.savez")
+                raise DataError(f"{self.path}: {self._members[member]} is damaged; write it anew by numpy.savez")
             if self._position >= part.start:
                 found[self._position - part.start] = np.frombuffer(content, np.uint8).reshape(self.image_shape)
             self._position += 1
@@ -116,6 +120,8 @@ def _numbered(path: Path, labels: npt.NDArray[Any], names: npt.NDArray[Any] | No
         numbers = labels if several else np.searchsorted(found, labels)
     else:
         classes = tuple(map(str, names.tolist()))
+        if labels.dtype.kind == "U" and not set(labels.tolist()) <= set(classes):
+            raise DataError(f"{path}: has labels that classes does not name; give each a name")
         numbers = labels if labels.dtype.kind != "U" else np.array([classes.index(label) for label in labels])
         if len(found) and not several and not 0 <= numbers.min() <= numbers.max() < len(classes):
             raise DataError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.dataset import ImageDataset, class_counts
 from sprintnet.data.duplicates import find_duplicates
 from sprintnet.data.listing import Problem
 from sprintnet.data.named import NAMED
@@ -80,14 +80,7 @@ def _images(parts: Mapping[str, ImageDataset]) -> dict[str, int]:
 
 
 def _counts(parts: Mapping[str, ImageDataset]) -> dict[str, tuple[int, ...]]:
-    return {
-        name: tuple(
-            part.labels.sum(axis=0).tolist()
-            if part.multi_label
-            else np.bincount(part.labels, minlength=len(part.classes)).tolist()
-        )
-        for name, part in parts.items()
-    }
+    return {name: tuple(class_counts(part.labels, len(part.classes)).tolist()) for name, part in parts.items()}
 
 
 def _class_problems(classes: tuple[str, ...], counts: Mapping[str, tuple[int, ...]]) -> list[Problem]:

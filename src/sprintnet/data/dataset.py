@@ -92,6 +92,12 @@ def release(images: Images) -> None:
         images._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
+def class_counts(labels: Labels, classes: int) -> npt.NDArray[np.int64]:
+    """Returns how many images (K,) have each class."""
+    counts = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=classes)
+    return np.asarray(counts, np.int64)
+
+
 def class_weights(labels: Labels, classes: int) -> npt.NDArray[np.float32]:
     """Returns a weight a class (K,), inverse to its frequency and 1 on average over all labels; 0 for a class without any."""
     counts = np.bincount(labels, minlength=classes)

@@ -62,6 +62,7 @@ def find_duplicates(a: ImageDataset, b: ImageDataset | None = None) -> list[Dupl
     hashes = _hashes(a)
     others = hashes if b is None else _hashes(other)
     seen = {(pair.first, pair.second) for pair in exact}
+    kind = {pair.second: pair.first for pair in exact} if b is None else {}
     near, crowded = [], 0
     starts = range(0, len(other), BLOCK)
     for start in track(starts, len(starts), "comparing images"):
@@ -76,18 +77,19 @@ def find_duplicates(a: ImageDataset, b: ImageDataset | None = None) -> list[Dupl
         near += [
             Duplicate(int(i), int(j), min(float(value), 0.9999))
             for i, j, value in zip(first, second, correlations, strict=True)
-            if value >= ALIKE and (i, j) not in seen
+            if value >= ALIKE and (i, j) not in seen and (b or kind.get(i, i) != kind.get(j, j))
         ]
     return sorted(exact if crowded > CROWDED * len(other) else exact + near)
 
 
 def equal_pixels(a: ImageDataset, b: ImageDataset | None = None) -> Iterator[Duplicate]:
-    """Yields the pairs of images of `a` and `b`, or within `a`, whose pixels are all equal."""
+    """Yields pairs of images of `a` and `b`, or within `a`, whose pixels are all equal: there, the first with each other."""
     where: dict[bytes, list[int]] = defaultdict(list)
     for index, key in enumerate(_digests(a)):
-        if b is None:
-            yield from (Duplicate(first, index, 1.0) for first in where[key])
-        where[key].append(index)
+        if b is None and key in where:
+            yield Duplicate(where[key][0], index, 1.0)
+        else:
+            where[key].append(index)
     for index, key in enumerate(_digests(b) if b else ()):
         yield from (Duplicate(first, index, 1.0) for first in where.get(key, ()))
 

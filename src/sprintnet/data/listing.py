@@ -4,7 +4,7 @@ import csv
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
@@ -17,6 +17,8 @@ from sprintnet.errors import DataError
 from sprintnet.images import SUFFIXES
 from sprintnet.reporting.names import SEVERAL
 
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Folder -> split."""
 CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
 """What systems leave behind, besides hidden files: passed over, and counted."""
 
@@ -71,15 +73,11 @@ class Listing:
         """The names of the classes, sorted."""
         return tuple(sorted({name for item in {item.label: item for item in self.items}.values() for name in item.labels}))
 
-    def class_problems(self) -> list[Problem]:
-        """Returns what is wrong with the classes as a whole."""
-        trained = {name for item in self.items if item.split in ("", "train") for name in item.labels}
-        text = "is in no training image; add some of it there, or remove it"
-        found = [Problem(name, "unseen class", text, "stop") for name in self.classes if name not in trained]
-        if len(self.classes) < 2:
-            text = f"its pictures are of {len(self.classes)} class; at least 2 are needed: <class>/* or train/<class>/*"
-            found.append(Problem(as_text(self.source), "one class", text, "stop"))
-        return found
+    @property
+    def trained_classes(self) -> frozenset[str]:
+        """The names of the classes that training images may have."""
+        found = {item.label for item in self.items if item.split in ("", "train")}
+        return frozenset(name for label in found for name in label.split(SEVERAL))
 
     @property
     def multi_label(self) -> bool:
@@ -105,14 +103,24 @@ class Listing:
         return marks
 
 
+def class_problems(source: Path, classes: Collection[str], trained: Collection[str]) -> list[Problem]:
+    """Returns what is wrong with the classes that images have as a whole, and those that training images may have."""
+    text = "is in no training image; add some of it there, or remove it"
+    found = [Problem(str(name), "unseen class", text, "stop") for name in classes if name not in trained]
+    if len(classes) < 2:
+        text = f"its pictures are of {len(classes)} class; at least 2 are needed: <class>/* or train/<class>/*"
+        found.append(Problem(as_text(source), "one class", text, "stop"))
+    return found
+
+
 def list_folder(root: Path) -> Listing:
     """Returns the pictures of <class>/*, or of train/<class>/*, val/<class>/* and test/<class>/*, by split, class and name."""
     walk = _Walk()
-    parts = [split for split in SPLITS if (root / split).is_dir()]
+    parts = [(folder, split) for folder, split in SPLIT_FOLDERS.items() if (root / folder).is_dir()]
     items: list[Item] = []
     empty: list[tuple[str, str]] = []
-    for split in parts or ("",):
-        for folder, status in walk.entries(root / split):
+    for place, split in parts or [("", "")]:
+        for folder, status in walk.entries(root / place):
             if not stat.S_ISDIR(status.st_mode):
                 walk.report(folder, "stray file", "lies in no class; move it into <class>/")
                 continue
@@ -132,13 +140,17 @@ def list_folder(root: Path) -> Listing:
                     items.append(Item(file.path, name, split, "", f"{state.st_size} {state.st_mtime_ns}"))
             if len(items) == before:
                 empty.append((folder.path, name))
+    filled = {item.label for item in items}
     for path, name in empty:  # in a split, a class may lack pictures; in all of them, it is no class
-        is_class = any(item.label == name for item in items)
+        is_class = name in filled
         walk.problems.append(
             Problem(as_text(path), "empty class", "holds no picture; fill it, or remove it", "note" if is_class else "skip")
         )
-    if parts and "train" not in parts:
-        walk.problems.append(Problem(as_text(root), "no training images", f"has {parts[0]}/ but no train/; add it", "stop"))
+    for entry, _ in walk.entries(root) if parts else ():
+        if entry.name not in SPLIT_FOLDERS:
+            walk.report(entry, "beside the splits", f"lies beside {parts[0][0]}/; move it into a split, or away")
+    if parts and parts[0][1] != "train":
+        walk.problems.append(Problem(as_text(root), "no training images", f"has {parts[0][0]}/ but no train/; add it", "stop"))
     return Listing(root, tuple(items), tuple(walk.problems), walk.passed_over)
 
 
@@ -152,7 +164,8 @@ def list_table(file: Path, rows: Iterable[Mapping[str, str | None]]) -> Listing:
     seen: set[str] = set()
     for number, row in enumerate(rows, 1):
         place = f"{file}, row {number:,}"
-        path, label, split, group = ((row.get(column) or "").strip() for column in ("path", "label", "split", "group"))
+        path, label, split, group = (as_text(row.get(column) or "") for column in ("path", "label", "split", "group"))
+        path, label, split = row.get("path") or "", label.strip(), split.strip()
         if not path or not label:
             if number == 1 and not {"path", "label"} <= set(row):
                 raise DataError(

@@ -88,8 +88,14 @@ class Loader:
             yield from self.epoch(seed, epoch, settings)
 
     def first(self, count: int) -> Tensor:
-        """Returns the first `count` images, or all if there are fewer, normalised and unvaried (N, C, H, W)."""
-        return self._read(slice(count))
+        """Returns the first `count` images, or all if there are fewer, normalised and unvaried (N, C, H, W).
+
+        Of images that come class by class, as those of a folder do, as many are taken from all parts.
+        """
+        whole = len(self.labels)
+        if count >= whole or self.labels.ndim > 1 or bool((self.labels.diff() < 0).any()):
+            return self._read(slice(count))
+        return self._read(torch.arange(count, device=self.images.device) * whole // count)
 
     def _part(self, batch: int) -> slice:
         # evenly: batch norm's running statistics hang on the last steps, which a rest of a few images would spoil

@@ -15,9 +15,9 @@ from filelock import FileLock
 from PIL import Image
 
 from sprintnet.data.arrays import Archive
-from sprintnet.data.dataset import ImageDataset, Images
+from sprintnet.data.dataset import ImageDataset, Images, class_counts
 from sprintnet.data.duplicates import Duplicate, duplicates_within
-from sprintnet.data.listing import Item, Listing, Problem, as_text, csv_rows, list_folder, list_table
+from sprintnet.data.listing import Item, Listing, Problem, as_text, class_problems, csv_rows, list_folder, list_table
 from sprintnet.data.named import NAMED
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.sources import cache_folder
@@ -32,7 +32,7 @@ ARRAYS = ".npz"
 LARGEST_KEPT, USUAL_SIDE = 96, 64
 CHANNELS = {"grey": 1, "rgb": 3, "rgba": 4}
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
-SUFFIXES = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
+SUFFIXES = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg", ".mpo"), "WEBP": (".webp",), "BMP": (".bmp",)}
 ORIENTATION, ON_ITS_SIDE = 0x0112, 5
 """The EXIF tag, and from which of its values on height and width change places."""
 TABLES = {".csv": csv_rows, ".parquet": parquet_rows}
@@ -73,8 +73,9 @@ class OwnData:
     def duplicates(self) -> list[Duplicate]:
         """Returns the pairs of images that are there twice, found by the first call and kept; of very many, the equal ones."""
         kept = self.place / f"duplicates-{len(self.images)}.json"
-        if not kept.is_file():
-            write_atomic(kept, json.dumps(duplicates_within(self.images)))
+        with FileLock(self.place / ".duplicates.lock"):
+            if not kept.is_file():
+                write_atomic(kept, json.dumps(duplicates_within(self.images)))
         return [Duplicate(*pair) for pair in json.loads(kept.read_text("utf-8"))]
 
 
@@ -136,8 +137,14 @@ def _read_pictures(listing: Listing, settings: DataSettings) -> OwnData:
     mislabelled = list(_mislabelled(listing, headers))
     kept = np.array([index for index in range(len(headers)) if index not in failures], np.int64)
     listing = replace(listing, items=tuple(listing.items[index] for index in kept))
-    problems = (*listing.problems, *broken, *listing.class_problems(), *mislabelled)
-    if left_out := sum(problem.grade == "skip" for problem in problems):
+    problems = (
+        *listing.problems,
+        *broken,
+        *class_problems(listing.source, listing.classes, listing.trained_classes),
+        *mislabelled,
+    )
+    left_out = sum(problem.grade == "skip" for problem in problems)
+    if left_out and settings.skip:
         notes.append(f"left out, since they cannot be used (data.skip): {left_out:,}")
     files = tuple(as_text(item.path) for item in listing.items)
     return OwnData(
@@ -168,9 +175,11 @@ def _read_archive(path: Path, settings: DataSettings) -> OwnData:
     forget_others(place)
     counts = Counter(archive.split)
     files = tuple(f"{split or 'images'}/{index}" for split, count in counts.items() for index in range(count))
-    return OwnData(
-        ImageDataset(images, archive.labels, archive.classes, files), archive.split, None, (), tuple(notes), (), place / form
-    )
+    whole = ImageDataset(images, archive.labels, archive.classes, files)
+    trained = archive.labels[[split in ("", "train") for split in archive.split]]
+    given, seen = (class_counts(labels, len(archive.classes)) for labels in (archive.labels, trained))
+    problems = class_problems(path, np.array(archive.classes)[given > 0], np.array(archive.classes)[seen > 0])
+    return OwnData(whole, archive.split, None, tuple(problems), tuple(notes), (), place / form)
 
 
 def _place(source: Path, key: str) -> Path:
@@ -201,10 +210,11 @@ def chosen_shape(headers: Sequence[Header], settings: DataSettings) -> tuple[tup
 def _headers(listing: Listing, place: Path) -> Headers:
     """Returns what each picture's file says of itself, kept in a folder of the cache."""
     kept = place / "headers.json"
-    place.mkdir(parents=True, exist_ok=True)
-    with FileLock(place / ".lock"):
-        if not kept.is_file():
-            write_atomic(kept, json.dumps(_read_headers(listing)))
+    if not kept.is_file():
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / ".lock"):
+            if not kept.is_file():
+                write_atomic(kept, json.dumps(_read_headers(listing)))
     return [header and Header(*header) for header in json.loads(kept.read_text("utf-8"))]
 
 

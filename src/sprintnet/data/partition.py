@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sprintnet.data.dataset import Labels
+from sprintnet.data.dataset import class_counts
 from sprintnet.data.own import OwnData
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import SPLITS, Splits, draw, joined
@@ -25,10 +25,10 @@ def partition(own: OwnData, settings: DataSettings, log: Callable[[str], None]) 
     together = joined(len(split), own.groups, pairs)
     labels = own.images.labels
 
-    def set_aside(name: str, share: float) -> None:
+    def set_aside(name: str, share: float, least: int = 0) -> None:
         members = np.flatnonzero(split == "train")
         groups = together and [together[index] for index in members.tolist()]
-        chosen = members[draw(labels[members], share, groups)]
+        chosen = members[draw(labels[members], share, groups, least=least)]
         if share and not len(chosen):
             raise SettingsError(f"data.{name}={share:g}: less than one image a class; set a larger share aside")
         split[chosen] = name
@@ -36,24 +36,24 @@ def partition(own: OwnData, settings: DataSettings, log: Callable[[str], None]) 
     if not any(own.split):
         set_aside("test", settings.test)
     if "val" not in own.split:
-        set_aside("val", settings.val or min(0.5, max(OWN_VAL, 1 / max(1, _smallest_class(labels[split == "train"])))))
-    across = {tuple(sorted((split[a], split[b]), key=SPLITS.index)) for a, b in pairs if split[a] != split[b]}
-    for one, other in sorted(across):
-        number = len({pair for pair in pairs if {split[pair[0]], split[pair[1]]} == {one, other}})
-        log(
-            f"{number:,} pairs of an image in {one} and a duplicate of it in {other}; "
-            f"data.dedupe=true leaves those of {one} out"
-        )
+        set_aside("val", settings.val or OWN_VAL, least=0 if settings.val else 1)
+    # of the same picture in several splits, that in the last of them counts
+    order = np.array([SPLITS.index(name) for name in split])
+    alike = np.unique(joined(len(split), None, pairs) or np.arange(len(split)), return_inverse=True)[1]
+    last = np.zeros(len(split), np.int64)
+    np.maximum.at(last, alike, order)
+    repeated = last[alike] > order
+    for name in dict.fromkeys(split[repeated]):
+        number = int((split[repeated] == name).sum())
+        log(f"{number:,} images of {name} have duplicates in a later split; data.dedupe=true leaves them out")
     if settings.dedupe:
-        dropped = {min(a, b, key=lambda index: SPLITS.index(split[index])) for a, b in pairs if split[a] != split[b]}
-        split[list(dropped)] = ""
-        log(f"{len(dropped):,} duplicates left out (data.dedupe)")
-    if not (split == "train").any():
-        raise DataError(f"data.name={settings.name}: no training image is left; add some, or leave data.dedupe out")
+        split[repeated] = ""
+        log(f"{int(repeated.sum()):,} duplicates left out (data.dedupe)")
+    given, left = (class_counts(part, len(own.images.classes)) for part in (labels, labels[split == "train"]))
+    lost = np.flatnonzero((given > 0) & (left == 0))
+    if len(lost):
+        text = f"no training image is left of {', '.join(own.images.classes[index] for index in lost)}"
+        if settings.dedupe:
+            raise DataError(f"data.name={settings.name}: {text}; add some, or leave data.dedupe out")
+        log(text)
     return {name: own.images.take(np.flatnonzero(split == name)) for name in SPLITS if (split == name).any()}
-
-
-def _smallest_class(labels: Labels) -> int:
-    return int(
-        labels.sum(axis=0).min() if labels.ndim == 2 else np.unique(labels, return_counts=True)[1].min(initial=len(labels))
-    )

@@ -21,8 +21,10 @@ SPLIT_SEED = 0
 """Draws what is set aside: the same images in runs of other seeds, so that a study's runs share their data."""
 
 
-def draw(labels: Labels, share: float, groups: Sequence[str] | None = None, seed: int = SPLIT_SEED) -> npt.NDArray[np.bool_]:
-    """Returns which of N images are set aside (N,): the share of each class, rounded, drawn by the seed.
+def draw(
+    labels: Labels, share: float, groups: Sequence[str] | None = None, seed: int = SPLIT_SEED, least: int = 0
+) -> npt.NDArray[np.bool_]:
+    """Returns which of N images are set aside (N,): the share of each class, rounded, but `least` of a larger one, by the seed.
 
     Images of one group of `groups` (N,) stay together. Groups, and images of several labels (N, K), come in an order drawn by
     the seed; each is set aside where that brings the labels nearer to their shares.
@@ -32,12 +34,16 @@ def draw(labels: Labels, share: float, groups: Sequence[str] | None = None, seed
     if groups is None and labels.ndim == 1:
         for label in range(int(labels.max(initial=-1)) + 1):
             members = np.flatnonzero(labels == label)
-            chosen[generator.permutation(members)[: round(share * len(members))]] = True
+            count = max(round(share * len(members)), least if len(members) > least else 0)
+            chosen[generator.permutation(members)[:count]] = True
         return chosen
+    if labels.ndim == 2:  # images without any label are to keep their share too
+        labels = np.column_stack([labels, labels.sum(axis=1) == 0])
     unit = np.arange(len(labels)) if groups is None else np.unique(np.array(groups), return_inverse=True)[1]
     counts = np.zeros((unit.max(initial=-1) + 1, labels.shape[1] if labels.ndim == 2 else labels.max(initial=-1) + 1))
     np.add.at(counts, unit if labels.ndim == 2 else (unit, labels), labels if labels.ndim == 2 else 1)
-    missing = share * counts.sum(axis=0)
+    total = counts.sum(axis=0)
+    missing = np.maximum(share * total, np.where(total > least, least, 0))
     aside = np.zeros(len(counts), bool)
     for index in generator.permutation(len(counts)):
         left = missing - counts[index]

@@ -17,6 +17,7 @@ from sprintnet.run import write_atomic
 
 PART = 256
 """Pictures that are decoded, and marked as done, together."""
+BLOCK_BYTES = 1 << 24
 LOCK_SECONDS = 6 * 3600.0
 
 Failures = dict[int, str]
@@ -88,8 +89,9 @@ def _reserve(file: Path, size: int) -> None:
         try:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(stream.fileno(), 0, max(size, 1))
-            elif stream.seek(0, os.SEEK_END) < size:
-                stream.write(bytes(size - stream.tell()))
+            else:
+                for start in range(stream.seek(0, os.SEEK_END), size, BLOCK_BYTES):
+                    stream.write(bytes(min(BLOCK_BYTES, size - start)))
         except OSError as error:
             file.unlink()
             raise SprintNetError(

@@ -5,11 +5,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sprintnet.data.listing import Item, Listing
+from sprintnet.data.listing import Item, Listing, Problem
 from sprintnet.errors import DataError
 from sprintnet.reporting.names import SEVERAL
 
 SPLIT_NAMES = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+
+NO_LABEL = -1
+"""Stands for a label that is not known, as that of a test set that is kept secret."""
 
 
 def parquet_rows(file: Path) -> Iterator[Mapping[str, str | None]]:
@@ -45,6 +48,7 @@ def list_saved(folder: Path) -> Listing:
     if unknown := [name for name in parts if name and name not in SPLIT_NAMES]:
         raise DataError(f"{folder}: has a split {unknown[0]}; name it one of {', '.join(SPLIT_NAMES)}")
     items: list[Item] = []
+    problems: list[Problem] = []
     encoded: dict[str, Any] = {}
     for name, part in parts.items():
         picture = _column(folder, part, datasets.Image)
@@ -52,15 +56,20 @@ def list_saved(folder: Path) -> Listing:
         encoded[name] = part.select_columns([picture]).cast_column(picture, datasets.Image(decode=False))
         for index, value in enumerate(part[label]):
             values = value if isinstance(value, list) else [value]
+            if any(entry is None or entry == NO_LABEL for entry in values):
+                problems.append(Problem(f"{name or 'images'}/{index}", "no label", "has no label; give it one, or remove it"))
+                continue
             text = SEVERAL.join(names[entry] if names else str(entry) for entry in values) or SEVERAL
             items.append(Item(f"{name or 'images'}/{index}", text, SPLIT_NAMES.get(name, ""), "", part._fingerprint))
 
     def open_item(item: Item) -> Path | BinaryIO:
         name, _, index = item.path.rpartition("/")
         (content,) = encoded["" if name == "images" else name][int(index)].values()
+        if content is None or (content["bytes"] is None and content["path"] is None):
+            raise DataError(f"{item.path}: holds no picture; remove it")
         return Path(content["path"]) if content["bytes"] is None else io.BytesIO(content["bytes"])
 
-    return Listing(folder, tuple(items), open=open_item)
+    return Listing(folder, tuple(items), tuple(problems), open=open_item)
 
 
 def _column(folder: Path, part: Any, kind: type) -> str:
