@@ -162,11 +162,14 @@ def line(name: str, row: dict[str, Any] | None) -> str:
         return f"| `train {ROWS[name]}` | {'a GPU' if name.endswith('-gpu') else 'any'} | 0 | not measured | | | | |"
     hardware = row["gpu"] or f"{row['cores']} cores, {row['cpu']}"
     views = row.get("six_views")
-    seconds = f"{views['seconds']['mean']:.0f} s" if views else "-"
+    timed = row["train_seconds"] is not None
+    seconds = f"{views['seconds']['mean']:.0f} s" if views and timed else "-"
+    training, rate = (
+        (f"{row['train_seconds']['mean']:.0f} s", f"{row['images_per_second']['mean']:,.0f}") if timed else ("-", "-")
+    )
     return (
         f"| {command(ROWS[name], row)} | {hardware}, {row['precision']} | {row['n']} | {share(row['test_accuracy'])} "
-        f"| {share(views['accuracy'] if views else None)} | {row['train_seconds']['mean']:.0f} s | {seconds} "
-        f"| {row['images_per_second']['mean']:,.0f} |"
+        f"| {share(views['accuracy'] if views else None)} | {training} | {seconds} | {rate} |"
     )
 
 
@@ -182,7 +185,7 @@ def main() -> None:
     write_between(readme, "own", "\n".join(own()))
     curves, six_views = {}, {}
     for name, row in rows.items():
-        if row and "epoch_train_seconds" in row:  # the first seed's
+        if row and row.get("epoch_train_seconds"):  # the first seed's
             epochs = zip(row["epoch_train_seconds"][0], row["epoch_val_accuracy"][0], strict=True)
             label = command(ROWS[name], row).strip("`").removeprefix("train ")
             curves[label] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]

@@ -23,6 +23,7 @@ CLOCK = (
     "checkpoints; six_views.seconds: all test answers, those below the recipe's confidence through six views; "
     "command_seconds: the whole pipeline after the imports, from loading the cached data to the saved metrics"
 )
+TIMES = ("train_seconds", "images_per_second", "command_seconds", "epoch_train_seconds", "clock")
 SHARED = ("commit", "versions", "cpu", "cores", "gpu", "cuda", "precision", "threads", "data_sha256")
 
 
@@ -73,16 +74,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the result files, such as davidnet-24-epochs")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="finished run folders")
+    parser.add_argument("--untimed", action="store_true", help="leave times out: the runs stood still, or had others beside")
     options = parser.parse_args()
     try:
         runs = [open_run(path) for path in options.runs]
         entry = row(runs)
+        if options.untimed:
+            entry |= dict.fromkeys(TIMES)
     except SettingsError as error:
         raise SystemExit(str(error)) from None
     append_row(RESULTS / f"{options.name}.jsonl", entry)
-    printed = runs[-1].log_text.read_text("utf-8")
-    table = printed[printed.index("Using Device") :]  # what comes before tells of this machine's folders
-    (RESULTS / f"{options.name}.txt").write_text(table, "utf-8")
+    if not options.untimed:
+        printed = runs[-1].log_text.read_text("utf-8")
+        table = printed[printed.index("Using Device") :]  # what comes before tells of this machine's folders
+        (RESULTS / f"{options.name}.txt").write_text(table, "utf-8")
     print(f"{options.name}: n={entry['n']}, accuracy {entry['test_accuracy']}, images/s {entry['images_per_second']}")
 
 
