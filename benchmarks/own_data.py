@@ -77,7 +77,7 @@ class Lane:
     def __init__(self, images: ImageDataset, context: Runtime):
         self.config = load_config("sprint94")
         self.step, self.loader = prepare(self.config, images, context)
-        whiten(self.step.model, self.loader)
+        whiten(self.step.model, self.loader, self.config)
         self.epochs = itertools.count()
 
     def images_per_second(self) -> float:
