@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from sprintnet import __version__, verbs
+from sprintnet import __version__, data_verbs, verbs
 from sprintnet.arguments import DEFAULT_RECIPE
 from sprintnet.deploy import verbs as shipping
 from sprintnet.errors import SettingsError, SprintNetError
@@ -170,11 +170,11 @@ def _parser() -> argparse.ArgumentParser:
     results = "benchmarks/results/benchmark.jsonl"
     verb.add_argument("--output", default=results, help=f"file that a row is appended to (default: {results})")
     add("summary", verbs.summary, f"sprintnet summary {overrides}")
-    verb = add("data", verbs.data, "sprintnet data list | sprintnet data fetch DATASET [--source PATH]")
+    verb = add("data", data_verbs.data, "sprintnet data list | sprintnet data fetch DATASET [--source PATH]")
     verb.add_argument("action", choices=("list", "fetch"), help="list the named data sets, or put one into the cache")
     verb.add_argument("dataset", nargs="?", default="", help="the data set's name")
     verb.add_argument("--source", default="", help="a local folder or archive to take it from (default: the network)")
-    verb = add("check", verbs.check, "sprintnet check DATA [KEY=VALUE | --KEY VALUE]... [--output FILE]")
+    verb = add("check", data_verbs.check, "sprintnet check DATA [KEY=VALUE | --KEY VALUE]... [--output FILE]")
     verb.add_argument("data", metavar="DATA", help="a folder or table of pictures, or a named data set")
     verb.add_argument("--output", default="", metavar="FILE", help="also write a row a problem to a CSV file")
     add("recipes", verbs.recipes, "sprintnet recipes")

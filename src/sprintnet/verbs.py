@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sprintnet.arguments import DEFAULT_RECIPE, check_folder_of, overrides_in, recipe_and_overrides, refuse
+from sprintnet.arguments import check_folder_of, overrides_in, recipe_and_overrides, refuse
 from sprintnet.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -253,42 +253,6 @@ def summary(options: argparse.Namespace, words: list[str]) -> None:
     print("| Epoch | LR       | Momentum |\n-------------------------------")
     for epoch, lr in enumerate(learning_rates(config.schedule, config.epochs, config.peak_lr), 1):
         print(f"| {epoch:5d} | {lr:.6f} | {config.filter_momentum:.6f} |")
-
-
-def data(options: argparse.Namespace, words: list[str]) -> None:
-    """Lists the named data sets, or puts one into the cache."""
-    refuse(words)
-    from sprintnet.data.sources import cache_folder, fetch, is_cached
-
-    if options.action == "list":
-        from sprintnet.data.named import NAMED
-        from sprintnet.reporting.datasets import dataset_lines
-
-        print(*dataset_lines(NAMED, {name for name in NAMED if is_cached(name)}), sep="\n")
-        return
-    files = fetch(options.dataset, options.source)
-    print(f"{options.dataset}: {sum(map(len, files.values())):,} bytes in {cache_folder() / options.dataset}")
-
-
-def check(options: argparse.Namespace, words: list[str]) -> None:
-    """Looks for all that is wrong with a data set, and says what there is."""
-    overrides = overrides_in(words)
-    check_folder_of(options.output)
-    from sprintnet.config import load_config
-    from sprintnet.data import check as checking
-    from sprintnet.errors import DataError
-    from sprintnet.reporting.checking import checked_lines
-    from sprintnet.run import write_rows
-
-    settings = load_config(DEFAULT_RECIPE, [f"data.name={options.data}", *overrides]).data
-    found = checking.check(settings)
-    rows = [problem._asdict() for problem in found.problems]
-    print(*checked_lines(options.data, found.classes, found.images, found.counts, found.kinds, found.notes, rows), sep="\n")
-    if options.output:
-        write_rows(Path(options.output), rows)
-        print(f"\na row a problem: {options.output}")
-    if wrong := sum(row["grade"] != "note" for row in rows):
-        raise DataError(f"{options.data}: {wrong:,} problem{'s' if wrong > 1 else ''}, as listed, to mend before training")
 
 
 def recipes(options: argparse.Namespace, words: list[str]) -> None:
