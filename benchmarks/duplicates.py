@@ -13,7 +13,8 @@ import numpy as np
 
 from sprintnet.data.duplicates import find_duplicates
 from sprintnet.data.sources import load
-from sprintnet.run import append_row, open_run, read_arrays, read_json
+from sprintnet.files import append_row
+from sprintnet.run import open_run, read_arrays, read_json
 
 RESULTS = Path(__file__).parent / "results" / "duplicates.jsonl"
 

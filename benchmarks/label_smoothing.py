@@ -12,7 +12,8 @@ from pathlib import Path
 
 from document import write_between
 from sprintnet.config import load_config
-from sprintnet.run import STUDY_FOLDER, RunFolder, append_row
+from sprintnet.files import append_row
+from sprintnet.run import STUDY_FOLDER, RunFolder
 from sprintnet.study import figures, read_runs, run_study, summarise
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from sprintnet.config import Config, load_config
 from sprintnet.errors import SettingsError
-from sprintnet.run import RunFolder, append_row, open_run, read_json, read_rows
+from sprintnet.files import append_row
+from sprintnet.run import RunFolder, open_run, read_json, read_rows
 
 RESULTS = Path(__file__).parent / "results"
 CLOCK = (

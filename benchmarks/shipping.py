@@ -15,8 +15,9 @@ from pathlib import Path
 from PIL import Image
 
 from sprintnet.deploy.export import export
+from sprintnet.files import append_row
 from sprintnet.reporting.exported import parity_lines
-from sprintnet.run import RunFolder, append_row
+from sprintnet.run import RunFolder
 
 RESULTS = Path(__file__).parent / "results" / "shipping.jsonl"
 STARTS = 10

@@ -17,7 +17,8 @@ import tempfile
 from pathlib import Path
 
 from sprintnet.config import load_config
-from sprintnet.run import append_row, read_json
+from sprintnet.files import append_row
+from sprintnet.run import read_json
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "side-by-side.jsonl"

@@ -12,8 +12,9 @@ import pytest
 
 import sprintnet
 from sprintnet.errors import SettingsError
+from sprintnet.files import write_atomic, write_json, write_rows
 from sprintnet.machine import environment
-from sprintnet.run import RunFolder, new_run, open_run, read_json, write_atomic, write_json, write_rows
+from sprintnet.run import RunFolder, new_run, open_run, read_json
 
 
 def test_fresh_runs_are_numbered_and_resume_takes_the_newest(tmp_path: Path) -> None:

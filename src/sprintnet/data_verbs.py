@@ -28,8 +28,8 @@ def check(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.config import load_config
     from sprintnet.data import check as checking
     from sprintnet.errors import DataError
+    from sprintnet.files import write_rows
     from sprintnet.reporting.checking import checked_lines
-    from sprintnet.run import write_rows
 
     settings = load_config(DEFAULT_RECIPE, [f"data.name={options.data}", *overrides]).data
     found = checking.check(settings)

@@ -1,21 +1,20 @@
-"""The run folder: the only contract between making and showing. Paths, atomic writes, rows."""
+"""The run folder: the only contract between making and showing. Paths, reading what is in it."""
 
 import csv
 import datetime
 import io
 import json
-import os
 import shlex
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sprintnet.errors import SettingsError
-from sprintnet.machine import environment
+from sprintnet.files import write_rows
 
 TRAIN_FOLDER = Path("runs") / "train"
 STUDY_FOLDER = Path("runs") / "study"
@@ -195,26 +194,6 @@ def open_run(path: str | Path) -> RunFolder:
     return run
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replaces a file so that a crash at any moment leaves the old content or the new, never a part."""
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.tmp")  # one name, so that a kill leaves no heap of them
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the rename itself is durable once the folder is; Windows cannot open one
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
 def read_arrays(path: Path) -> dict[str, Any]:
     """Returns the arrays that `write_arrays` wrote, by name; raises SettingsError for a missing or damaged file."""
     import numpy as np  # not above: mistakes in a command are found before it loads
@@ -226,15 +205,6 @@ def read_arrays(path: Path) -> dict[str, Any]:
         raise _unreadable(path, error) from None
 
 
-def write_arrays(path: Path, **arrays: Any) -> None:
-    """Replaces a file by a compressed NumPy archive."""
-    import numpy as np
-
-    archive = io.BytesIO()
-    np.savez_compressed(archive, **arrays)
-    write_atomic(path, archive.getvalue())
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Returns what `write_json` wrote; raises SettingsError for a missing or damaged file."""
     try:
@@ -242,20 +212,6 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     return value
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replaces a file by readable JSON."""
-    write_atomic(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replaces a CSV file by rows; the first row's keys are the columns."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue())
 
 
 def note_test_reading(run: RunFolder, by: str, figures: Mapping[str, Any]) -> None:
@@ -281,16 +237,6 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         found |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
-
-
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Appends a row to a file of JSON lines, with date, commit, versions and processor where the row does not have its own."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    here = environment()
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    whole = {"date": today, **{key: here[key] for key in ("commit", "versions", "cpu", "cores")}, **row}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(whole) + "\n")
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

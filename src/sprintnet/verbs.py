@@ -50,7 +50,8 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
     """Evaluates a finished run on one of its splits."""
     overrides = overrides_in(words)
     check_folder_of(options.output)
-    from sprintnet.run import judged_split, note_test_reading, open_run, write_rows
+    from sprintnet.files import write_rows
+    from sprintnet.run import judged_split, note_test_reading, open_run
 
     run = open_run(options.folder)
 
@@ -122,7 +123,8 @@ def benchmark(options: argparse.Namespace, words: list[str]) -> None:
     recipe, overrides = recipe_and_overrides(words)
     if not 0 < options.target <= 1:
         raise SettingsError(f"--target {options.target:g}: must be a share above 0 and at most 1, such as 0.94")
-    from sprintnet.run import append_row, new_run, read_rows
+    from sprintnet.files import append_row
+    from sprintnet.run import new_run, read_rows
 
     config = _config(recipe, overrides)
 

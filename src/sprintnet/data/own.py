@@ -24,9 +24,9 @@ from sprintnet.data.sources import cache_folder
 from sprintnet.data.store import PART, Failures, forget_others, stored
 from sprintnet.data.tables import is_saved, list_saved, parquet_rows
 from sprintnet.errors import DataError
+from sprintnet.files import write_atomic
 from sprintnet.images import FORMATS, MODES, brought_to, read_image
 from sprintnet.reporting.progress import track
-from sprintnet.run import write_atomic
 
 ARRAYS = ".npz"
 LARGEST_KEPT, USUAL_SIDE = 96, 64

@@ -12,7 +12,7 @@ from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.named import NAMED, NamedSet
 from sprintnet.data.transport import local, opened
 from sprintnet.errors import DataError, SettingsError
-from sprintnet.run import write_atomic
+from sprintnet.files import write_atomic
 
 LOCK_SECONDS = 3600.0  # more than all sources together may take
 

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from sprintnet.data.dataset import ImageDataset, Labels, label_text
 from sprintnet.data.duplicates import find_duplicates
 from sprintnet.errors import DataError
+from sprintnet.files import write_rows
 from sprintnet.reporting.names import SEVERAL
-from sprintnet.run import read_rows, write_rows
+from sprintnet.run import read_rows
 
 Splits = dict[str, ImageDataset]
 """The data of a run by name: train, and val and test where there are such."""

@@ -12,8 +12,8 @@ from filelock import FileLock, Timeout
 
 from sprintnet.data.dataset import Images, release
 from sprintnet.errors import DataError, SprintNetError
+from sprintnet.files import write_atomic
 from sprintnet.reporting.progress import track
-from sprintnet.run import write_atomic
 
 PART = 256
 """Pictures that are decoded, and marked as done, together."""

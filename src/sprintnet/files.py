@@ -1,0 +1,65 @@
+"""Files that a crash leaves whole, old or new: text, JSON, rows, arrays."""
+
+import csv
+import datetime
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sprintnet.machine import environment
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Replaces a file so that a crash at any moment leaves the old content or the new, never a part."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.tmp")  # one name, so that a kill leaves no heap of them
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":  # the rename itself is durable once the folder is; Windows cannot open one
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Replaces a file by a compressed NumPy archive."""
+    import numpy as np
+
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **arrays)
+    write_atomic(path, archive.getvalue())
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replaces a file by readable JSON."""
+    write_atomic(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replaces a CSV file by rows; the first row's keys are the columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue())
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Appends a row to a file of JSON lines, with date, commit, versions and processor where the row does not have its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    here = environment()
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    whole = {"date": today, **{key: here[key] for key in ("commit", "versions", "cpu", "cores")}, **row}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(whole) + "\n")
