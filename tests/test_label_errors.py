@@ -24,13 +24,13 @@ from sprintnet import pipeline
 from sprintnet.cli import main
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset, digest, join
-from sprintnet.data.splits import deal
+from sprintnet.data.splits import deal, joined
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.evaluation.metrics import log_probabilities
 from sprintnet.label_errors import find_label_errors, judge
 from sprintnet.preparation import load_splits
 from sprintnet.reporting.report import write_report
-from sprintnet.run import RunFolder, open_run, read_arrays, read_rows
+from sprintnet.run import RunFolder, open_run, read_arrays, read_json, read_rows
 from sprintnet.trained import load_run
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
@@ -129,6 +129,22 @@ def test_each_image_is_judged_by_a_network_that_was_trained_without_it(run: RunF
             if (place := images.files.index(row["file"])) in asked:
                 expected = answers[asked.tolist().index(place), images.labels[place]]
                 assert float(row["given_probability"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_group_is_judged_by_networks_that_saw_none_of_it(data: Path, tmp_path: Path) -> None:
+    rows = ["path,label,group", *(f"{file},{file.parent.name},{file.stem}" for file in sorted(data.glob("train/*/*.png")))]
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    config = load_config("davidnet", [*LEARNED, "epochs=1", f"data.name={tmp_path / 'table.csv'}"])
+    run = RunFolder(tmp_path / "run")
+    splits = load_splits(config)
+    find_label_errors(config, splits, run, folds=2)
+    images = join(splits["train"], splits["val"])
+    groups = images.groups or ()
+    fold_of = deal(images.labels, 2, joined(len(images), groups, []))
+    halves = [np.flatnonzero(fold_of == number) for number in range(2)]
+    assert not {groups[index] for index in halves[0]} & {groups[index] for index in halves[1]}
+    trained_on = read_json(run.path / "label-errors" / "fold-1" / "environment.json")["data_sha256"]
+    assert trained_on == digest(images.take(halves[1]), images.take(halves[0]))
 
 
 def test_a_killed_search_goes_on_and_finds_the_same(run: RunFolder, tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ def judge(logits: Floats, labels: Labels) -> LabelErrors:
 def _out_of_fold(config: Config, images: ImageDataset, run: RunFolder, folds: int, resume: bool) -> Floats:
     """Returns logits (N, K) of each image by a network that was trained without its fold."""
     fold_of = _deal(images, folds)
+    if config.init:
+        print(f"init={config.init}: if that network has seen these images, it has learned their wrong labels too", flush=True)
     place = run.path / FOLDS
     if place.exists() and not resume:
         raise SettingsError(f"{place}: holds folds already; go on with them by --resume, or remove it to begin again")
@@ -94,7 +96,7 @@ def _out_of_fold(config: Config, images: ImageDataset, run: RunFolder, folds: in
 
 
 def _deal(images: ImageDataset, folds: int) -> Rows:
-    """Returns the fold (N,) of each image; duplicates stay together, or a wrong label that was learned would seem right."""
+    """Returns the fold (N,) of each image; groups and duplicates stay together: a wrong label once learned seems right."""
     if images.multi_label:
         raise DataError("label-errors: the images have several labels each; likely errors are sought where each has one")
     counts = np.bincount(images.labels, minlength=len(images.classes))
@@ -103,7 +105,7 @@ def _deal(images: ImageDataset, folds: int) -> Rows:
     if not 2 <= folds <= len(images):
         raise SettingsError(f"--folds {folds}: must be from 2 to the number of images, {len(images):,}")
     pairs = [(pair.first, pair.second) for pair in duplicates_within(images)]
-    fold_of = deal(images.labels, folds, joined(len(images), None, pairs))
+    fold_of = deal(images.labels, folds, joined(len(images), images.groups, pairs))
     if len(np.unique(fold_of)) < folds:
         raise SettingsError(f"--folds {folds}: too many for {len(images):,} images of {len(images.classes)} classes; use fewer")
     return fold_of

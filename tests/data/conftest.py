@@ -1,4 +1,4 @@
-"""Small named sets in an empty cache, and a server that has what a test wants."""
+"""Small named sets and folders, an empty cache, and a server that has what a test wants."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from small_folders import write
 from small_sets import RECORDS, Respond, Server, expect, idx_of, python_version
 from sprintnet.data import cifar
 from sprintnet.data.named import NAMED
@@ -59,3 +60,22 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Respond], Serve
         server.closing.set()
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """The cache is an empty folder, but for tests of the real CIFAR-10."""
+    place = tmp_path_factory.mktemp("cache")
+    if not request.node.get_closest_marker("cifar10"):
+        monkeypatch.setenv("SPRINTNET_CACHE", str(place))
+    return place
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve pictures of two classes in train/ and test/."""
+    for part in ("train", "test"):
+        for label, name in enumerate(("cat", "dog")):
+            for index in range(3):
+                write(tmp_path / "data" / part / name / f"{index}.png", colour=10 * label + index)
+    return tmp_path / "data"

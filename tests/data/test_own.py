@@ -1,56 +1,22 @@
 """Pictures of one's own: what lies in a folder or table becomes images, and all that is wrong comes in one message."""
 
 import os
-import resource
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from conftest import SAMPLE
-from sprintnet.data import own
+from small_folders import message, read, write
 from sprintnet.data.cifar import CIFAR10_CLASSES
-from sprintnet.data.own import OwnData, load_own
-from sprintnet.data.settings import DataSettings
+from sprintnet.data.listing import list_folder
 from sprintnet.data.sources import load
 from sprintnet.data.splits import write_splits
-from sprintnet.errors import DataError, SprintNetError
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
-    place = tmp_path_factory.mktemp("cache")
-    if not request.node.get_closest_marker("cifar10"):
-        monkeypatch.setenv("SPRINTNET_CACHE", str(place))
-    return place
-
-
-def write(path: Path, size: tuple[int, int] = (8, 8), colour: int = 0, mode: str = "RGB") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, (colour, 0, 255) if mode == "RGB" else colour).save(path)
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for part in ("train", "test"):
-        for label, name in enumerate(("cat", "dog")):
-            for index in range(3):
-                write(tmp_path / "data" / part / name / f"{index}.png", colour=10 * label + index)
-    return tmp_path / "data"
-
-
-def read(path: Path, **settings: object) -> OwnData:
-    return load_own(DataSettings(str(path), **settings))  # type: ignore[arg-type]
-
-
-def message(path: Path, **settings: object) -> str:
-    with pytest.raises(DataError) as caught:
-        read(path, **settings)
-    return str(caught.value)
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def test_the_sample_is_real_cifar10() -> None:
@@ -90,7 +56,7 @@ def test_a_table_says_label_split_and_group(folder: Path) -> None:
     assert found.images.images[:, 0, 0, 0].tolist() == [0, 10, 1]
     assert found.images.labels.tolist() == [0, 1, 0]
     assert found.split == ("train", "", "test")
-    assert found.groups is not None and found.groups[0] == found.groups[1] != found.groups[2]
+    assert found.images.groups == ("a", "a", "")
     (folder / "several.csv").write_text("path,label\ntrain/cat/0.png,cat|pet\ntrain/dog/0.png,dog")
     found = read(folder / "several.csv")
     assert found.images.classes == ("cat", "dog", "pet")
@@ -205,65 +171,14 @@ def test_a_suffix_that_lies_is_read_by_content_and_noted(folder: Path) -> None:
     assert "is a JPEG by its content; it is read as that, rename it to .jpg" in problem.text
 
 
-def test_pictures_are_decoded_once_until_one_changes(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = read(folder).images.images
-    with monkeypatch.context() as patch:
-        patch.setattr(own, "read_image", lambda *_: pytest.fail("decoded again"))
-        patch.setattr(own, "_header", lambda *_: pytest.fail("looked at again"))
-        np.testing.assert_array_equal(read(folder).images.images, first)
-    write(folder / "train" / "cat" / "0.png", colour=99)
-    assert read(folder).images.images[0, 0, 0, 0] == 99
-    assert len(list((cache / "pictures").glob("*/*/*/images"))) == 1  # what is no longer so is gone
-
-
-KILLED = """
-import os, sys
-from sprintnet.data import own, store
-from sprintnet.data.settings import DataSettings
-store.PART = 4
-done = []
-def fill_and_die(*arguments, real=own.read_image, **options):
-    done.append(0)
-    if len(done) == 9:
-        os.kill(os.getpid(), 9)
-    return real(*arguments, **options)
-own.read_image = fill_and_die
-own.load_own(DataSettings(sys.argv[1]))
-"""
-
-
-def test_a_kill_while_decoding_costs_only_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-    )
-    assert killed.returncode == -9
-    monkeypatch.setattr("sprintnet.data.store.PART", 4)
-    decoded = []
-    real = own.read_image
-    monkeypatch.setattr(own, "read_image", lambda *given: decoded.append(given) or real(*given))
-    assert read(folder).images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
-    assert 0 < len(decoded) < 12
-
-
-def test_two_processes_decode_once_and_agree(folder: Path) -> None:
-    code = "import sys; from sprintnet.data.own import *; print(load_own(DataSettings(sys.argv[1])).images.images.sum())"
-    both = [subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = {process.communicate(timeout=60)[0] for process in both}
-    assert said == {f"{read(folder).images.images.sum()}\n"}
-
-
-def test_a_full_disk_is_a_message(folder: Path) -> None:
-    for index in range(40):
-        write(folder / "train" / "cat" / f"{index}.png", (64, 64), index)
-    code = "import sys; from sprintnet.data.own import *; load_own(DataSettings(sys.argv[1]))"
-    limited = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-    )  # fmt: skip
-    assert f"{SprintNetError.__name__}: " in limited.stderr
-    assert "no room for 1 MB" in limited.stderr
-    assert "SPRINTNET_CACHE" in limited.stderr
-    assert len(read(folder).images) == 49
+def test_the_gravest_comes_first(folder: Path) -> None:
+    for index in range(30):
+        (folder / "train" / "cat" / f"{index:02}.txt").touch()
+    write(folder / "test" / "fox" / "0.png")
+    lines = message(folder).splitlines()
+    assert "31 problems" in lines[0]
+    assert "fox: is in no training image" in lines[1]
+    assert lines[-1] == f"  and 11 more: sprintnet check {folder}"
 
 
 def test_folders_are_called_as_others_call_them_and_nothing_beside_them_is_lost_in_silence(folder: Path) -> None:
@@ -291,12 +206,47 @@ def test_a_table_in_another_encoding_has_labels_that_can_be_written(folder: Path
     write_splits(tmp_path / "splits.csv", {"train": found})
 
 
-def test_one_decodes_what_the_cache_lacks_and_all_read_what_it_has(folder: Path, cache: Path) -> None:
-    read(folder)
-    for place in (cache, *cache.rglob("*")):
-        place.chmod(0o555 if place.is_dir() else 0o444)
-    try:
-        assert len(read(folder).images) == 12
-    finally:
-        for place in (cache, *cache.rglob("*")):
-            place.chmod(0o755 if place.is_dir() else 0o644)
+@pytest.fixture
+def open_to_all(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder; whoever runs the test, it has nobody's rights: root may read whatever is there."""
+    is_root = os.geteuid() == 0
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        monkeypatch.setenv("SPRINTNET_CACHE", f"{folder}/cache")
+        if is_root:
+            os.seteuid(65534)
+        data = Path(folder) / "data"
+        data.mkdir()
+        try:
+            yield data
+        finally:
+            data.chmod(0o700)
+            for place in data.rglob("*"):
+                place.chmod(0o700)
+            if is_root:
+                os.seteuid(0)
+
+
+def test_what_may_not_be_read_is_named(open_to_all: Path) -> None:
+    train = open_to_all / "train"
+    for name in ("cat", "dog", "fox"):
+        for index in range(3):
+            write(train / name / f"{index}.png", colour=index)
+    (train / "cat" / "1.png").chmod(0)
+    (train / "fox").chmod(0)
+    said = message(open_to_all)
+    assert "2 problems" in said
+    assert f"{train / 'fox'}: Permission denied; make it readable, or remove it" in said
+    assert f"{train / 'cat' / '1.png'}: cannot be read" in said
+    assert len(read(open_to_all, skip=True).images) == 5
+    open_to_all.chmod(0)
+    assert message(open_to_all) == f"data.name={open_to_all}: Permission denied; make it readable"
+
+
+def test_a_hundred_thousand_files_in_one_folder(folder: Path) -> None:
+    for index in range(100_000):
+        os.link(folder / "train" / "cat" / f"{index % 3}.png", folder / "train" / "cat" / f"same{index:06}.png")
+    listing = list_folder(folder)
+    assert len(listing.items) == 100_012
+    assert listing.problems == ()
+    assert [item.path[-10:] for item in listing.items[:4]] == ["/cat/0.png", "/cat/1.png", "/cat/2.png", "000000.png"]

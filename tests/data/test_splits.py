@@ -1,6 +1,7 @@
 """What is set aside: shares of classes, groups whole, no image in two splits, the same when read again."""
 
 import shutil
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -91,6 +92,31 @@ def test_pairs_and_groups_join() -> None:
     assert found is not None
     assert len(set(found)) == 3
     assert found[0] == found[1] == found[2] != found[3] == found[4] != found[5]
+    assert joined(3, ["", "", ""], []) is None  # no name, no group
+
+
+def test_groups_are_drawn_whole_written_down_and_read_again(tmp_path: Path) -> None:
+    files = sorted((SAMPLE / "train").rglob("*.png"))
+    rows = [f"{file},{file.parent.name},{f'owner {index // 4}' if index % 20 else ''}" for index, file in enumerate(files)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,group", *rows]))
+    found = load_splits(
+        load_config("davidnet", [f"data.name={tmp_path / 'table.csv'}"]), kept=tmp_path / "splits.csv", test=True
+    )
+    owners = {name: set(part.groups or ()) - {""} for name, part in found.items()}
+    assert all(owners.values())
+    assert not (owners["train"] & owners["test"] or owners["train"] & owners["val"] or owners["val"] & owners["test"])
+    table = load_splits(load_config("davidnet", [f"data.name={tmp_path / 'splits.csv'}"]), test=True)
+    assert [part.groups for part in table.values()] == [part.groups for part in found.values()]
+
+
+def test_images_in_many_groups_of_many_classes_are_drawn_in_little_memory() -> None:
+    labels = np.arange(100_000) % 2_000
+    groups = [str(index // 2) for index in range(100_000)]  # with a count a group and class: 800 MB
+    tracemalloc.start()
+    chosen = draw(labels, 0.1, groups)
+    assert tracemalloc.get_traced_memory()[1] < 1e8
+    tracemalloc.stop()
+    assert 0.08 < chosen.mean() < 0.12
 
 
 def own(path: Path, **wanted: object) -> tuple[object, dict[str, list[str]]]:

@@ -33,11 +33,13 @@ class ImageDataset:
     classes: tuple[str, ...]
     files: Sequence[str] | None = None
     rows: Rows | None = None
+    groups: Sequence[str] | None = None
+    """Of each image, what it shares with images that it is not to be split from; nothing where it stands alone."""
 
     def __post_init__(self) -> None:
         assert self.store.dtype == np.uint8 and self.store.ndim == 4
         assert len(self.labels) == len(self.store if self.rows is None else self.rows)
-        assert self.files is None or len(self.files) == len(self.labels)
+        assert all(of is None or len(of) == len(self.labels) for of in (self.files, self.groups))
         if self.multi_label:
             assert (
                 self.labels.dtype == np.uint8 and self.labels.shape[1] == len(self.classes) and self.labels.max(initial=0) <= 1
@@ -67,9 +69,9 @@ class ImageDataset:
 
     def take(self, indices: Rows) -> "ImageDataset":
         """Returns the images at these indices, in their order; no pixel is copied."""
-        files = None if self.files is None else tuple(self.files[index] for index in indices)
+        files, groups = (of and tuple(of[index] for index in indices) for of in (self.files, self.groups))
         rows = indices if self.rows is None else self.rows[indices]
-        return replace(self, labels=self.labels[indices], files=files, rows=rows)
+        return replace(self, labels=self.labels[indices], files=files, rows=rows, groups=groups)
 
     def blocks(self) -> Iterator[Images]:
         """Yields the images in order, a few hundred at a time."""
@@ -115,8 +117,9 @@ def join(first: ImageDataset, *others: ImageDataset) -> ImageDataset:
     return replace(
         first,
         labels=np.concatenate([part.labels for part in parts]),
-        files=None if first.files is None else tuple(file for part in parts for file in part.files or ()),
+        files=first.files and tuple(file for part in parts for file in part.files or ()),
         rows=np.concatenate([np.arange(len(part)) if part.rows is None else part.rows for part in parts]),
+        groups=first.groups and tuple(group for part in parts for group in part.groups or ()),
     )
 
 

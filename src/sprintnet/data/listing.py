@@ -138,7 +138,7 @@ def list_folder(root: Path) -> Listing:
                     walk.report(file, "other file", f"none of {' '.join(SUFFIXES)}; convert it, or move it away")
                 else:
                     items.append(Item(file.path, name, split, "", f"{state.st_size} {state.st_mtime_ns}"))
-            if len(items) == before:
+            if len(items) == before and not walk.is_unreadable(folder):
                 empty.append((folder.path, name))
     filled = {item.label for item in items}
     for path, name in empty:  # in a split, a class may lack pictures; in all of them, it is no class
@@ -235,6 +235,10 @@ class _Walk:
                 self.report(entry, "unreadable", f"{error.strerror}; mend it, or remove it")
                 continue
             yield entry, status
+
+    def is_unreadable(self, folder: os.DirEntry[str]) -> bool:
+        """Returns whether the folder that was walked last could not be read."""
+        return bool(self.problems) and self.problems[-1][:2] == (as_text(folder.path), "unreadable")
 
     def report(self, entry: os.DirEntry[str], kind: str, text: str, grade: Grade = "skip") -> None:
         """Notes a problem with an entry."""

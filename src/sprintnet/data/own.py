@@ -16,7 +16,7 @@ from PIL import Image
 
 from sprintnet.data.arrays import Archive
 from sprintnet.data.dataset import ImageDataset, Images, class_counts
-from sprintnet.data.duplicates import Duplicate, duplicates_within
+from sprintnet.data.duplicates import MOST_COMPARED, Duplicate, duplicates_within
 from sprintnet.data.listing import Item, Listing, Problem, as_text, class_problems, csv_rows, list_folder, list_table
 from sprintnet.data.named import NAMED
 from sprintnet.data.settings import DataSettings
@@ -37,6 +37,7 @@ ORIENTATION, ON_ITS_SIDE = 0x0112, 5
 """The EXIF tag, and from which of its values on height and width change places."""
 TABLES = {".csv": csv_rows, ".parquet": parquet_rows}
 """How the rows of a table are read, by its suffix."""
+ONLY_EQUAL = f"of more than {MOST_COMPARED:,} images only those equal in every pixel are sought as duplicates"
 SHOWN = 20
 """Problems in a message; `sprintnet check` lists them all."""
 
@@ -56,12 +57,11 @@ Headers = Sequence[Header | None]
 
 @dataclass(frozen=True)
 class OwnData:
-    """Images of one size, with the split and group that each was given, all that is wrong, and what was chosen."""
+    """Images of one size, with the split that each was given, all that is wrong, and what was chosen."""
 
     images: ImageDataset
     split: tuple[str, ...]
     """Of each image: train, val, test, or nothing where none is given."""
-    groups: tuple[str, ...] | None
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
     """What was chosen and what was left out, a sentence each."""
@@ -73,6 +73,7 @@ class OwnData:
     def duplicates(self) -> list[Duplicate]:
         """Returns the pairs of images that are there twice, found by the first call and kept; of very many, the equal ones."""
         kept = self.place / f"duplicates-{len(self.images)}.json"
+        self.place.mkdir(parents=True, exist_ok=True)  # gone if the pictures have changed since, though they stay mapped
         with FileLock(self.place / ".duplicates.lock"):
             if not kept.is_file():
                 write_atomic(kept, json.dumps(duplicates_within(self.images)))
@@ -81,11 +82,18 @@ class OwnData:
 
 def require(name: str) -> None:
     """Raises DataError unless the name is a named data set's or that of something to read; looks no further."""
+    if name in NAMED:
+        return
     path = Path(name).expanduser()
     kinds = (*TABLES, ARRAYS)
-    if name not in NAMED and not path.is_dir() and not (path.suffix.lower() in kinds and path.is_file()):
-        rule = f"neither a named data set ({', '.join(NAMED)}) nor a folder, nor a file {', '.join(kinds)}"
-        raise DataError(f"data.name={name}: {rule}")
+    try:
+        if path.is_dir():
+            next(path.iterdir(), path).lstat()
+        elif not (path.suffix.lower() in kinds and path.is_file()):
+            rule = f"neither a named data set ({', '.join(NAMED)}) nor a folder, nor a file {', '.join(kinds)}"
+            raise DataError(f"data.name={name}: {rule}")
+    except OSError as error:
+        raise DataError(f"data.name={name}: {error.strerror}; make it readable") from None
 
 
 def load_own(settings: DataSettings) -> OwnData:
@@ -94,8 +102,8 @@ def load_own(settings: DataSettings) -> OwnData:
     Raises DataError with all that is wrong in one message; with `settings.skip` what can be left out is.
     """
     own = read_own(settings)
-    wrong = [problem for problem in own.problems if problem.grade == "stop" or (problem.grade == "skip" and not settings.skip)]
-    if wrong:
+    mended = ("note", "skip") if settings.skip else ("note",)
+    if wrong := [problem for problem in own.problems if problem.grade not in mended]:
         stop_for(settings.name, wrong)
     return own
 
@@ -103,7 +111,8 @@ def load_own(settings: DataSettings) -> OwnData:
 def read_own(settings: DataSettings) -> OwnData:
     """Returns those of one's own pictures that can be decoded, with every problem; raises DataError where there is none."""
     require(settings.name)
-    path = Path(settings.name).expanduser().absolute()
+    given = Path(settings.name).expanduser()
+    path = given.resolve() if given.is_dir() else given.parent.resolve() / given.name  # however it is spelt, one store
     suffix = path.suffix.lower()
     if path.is_dir():
         return _read_pictures(list_saved(path) if is_saved(path) else list_folder(path), settings)
@@ -146,11 +155,12 @@ def _read_pictures(listing: Listing, settings: DataSettings) -> OwnData:
     left_out = sum(problem.grade == "skip" for problem in problems)
     if left_out and settings.skip:
         notes.append(f"left out, since they cannot be used (data.skip): {left_out:,}")
+    notes += [ONLY_EQUAL] * (len(kept) > MOST_COMPARED)
     files = tuple(as_text(item.path) for item in listing.items)
+    groups = tuple(item.group for item in listing.items) if any(item.group for item in listing.items) else None
     return OwnData(
-        ImageDataset(images, listing.labels(), listing.classes, files, None if len(kept) == len(images) else kept),
+        ImageDataset(images, listing.labels(), listing.classes, files, None if len(kept) == len(images) else kept, groups),
         tuple(item.split for item in listing.items),
-        tuple(item.group or item.path for item in listing.items) if any(item.group for item in listing.items) else None,
         problems,
         tuple(notes),
         tuple(header for index in kept if (header := headers[index])),
@@ -162,6 +172,7 @@ def _read_archive(path: Path, settings: DataSettings) -> OwnData:
     archive = Archive(path)
     height, width, channels = archive.image_shape
     shape, notes = chosen_shape([Header("", MODES[channels], height, width)], settings)
+    notes += [ONLY_EQUAL] * (len(archive.split) > MOST_COMPARED)
 
     def fill(images: Images, part: slice) -> Failures:
         for index, pixels in zip(range(part.start, part.stop), archive.read(part), strict=True):
@@ -179,11 +190,11 @@ def _read_archive(path: Path, settings: DataSettings) -> OwnData:
     trained = archive.labels[[split in ("", "train") for split in archive.split]]
     given, seen = (class_counts(labels, len(archive.classes)) for labels in (archive.labels, trained))
     problems = class_problems(path, np.array(archive.classes)[given > 0], np.array(archive.classes)[seen > 0])
-    return OwnData(whole, archive.split, None, tuple(problems), tuple(notes), (), place / form)
+    return OwnData(whole, archive.split, tuple(problems), tuple(notes), (), place / form)
 
 
 def _place(source: Path, key: str) -> Path:
-    return cache_folder() / "pictures" / hashlib.sha256(os.fsencode(source.resolve())).hexdigest()[:16] / key
+    return cache_folder() / "pictures" / hashlib.sha256(os.fsencode(source)).hexdigest()[:16] / key
 
 
 def chosen_shape(headers: Sequence[Header], settings: DataSettings) -> tuple[tuple[int, int, int], list[str]]:
@@ -248,9 +259,9 @@ def _mislabelled(listing: Listing, headers: Headers) -> Iterator[Problem]:
 
 
 def stop_for(name: str, problems: Sequence[Problem]) -> None:
-    """Raises DataError that lists what is wrong."""
+    """Raises DataError that lists what is wrong, the gravest first."""
     lines = [f"{len(problems):,} {'problems' if len(problems) > 1 else 'problem'}; nothing was started"]
-    lines += [f"  {problem}" for problem in problems[:SHOWN]]
+    lines += [f"  {problem}" for problem in sorted(problems, key=lambda problem: problem.grade != "stop")[:SHOWN]]
     if len(problems) > SHOWN:
         lines.append(f"  and {len(problems) - SHOWN:,} more: sprintnet check {name}")
     if all(problem.grade == "skip" for problem in problems):

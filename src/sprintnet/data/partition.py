@@ -22,7 +22,7 @@ def partition(own: OwnData, settings: DataSettings, log: Callable[[str], None]) 
     """
     split = np.array([name or "train" for name in own.split], dtype=object)
     pairs = [(pair.first, pair.second) for pair in own.duplicates()]
-    together = joined(len(split), own.groups, pairs)
+    together = joined(len(split), own.images.groups, pairs)
     labels = own.images.labels
 
     def set_aside(name: str, share: float, least: int = 0) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sprintnet.data.dataset import ImageDataset, Labels, label_text
+from sprintnet.data.dataset import ImageDataset, Labels, class_counts, label_text
 from sprintnet.data.duplicates import find_duplicates
 from sprintnet.errors import DataError
 from sprintnet.files import write_rows
@@ -41,16 +41,16 @@ def draw(
     if labels.ndim == 2:  # images without any label are to keep their share too
         labels = np.column_stack([labels, labels.sum(axis=1) == 0])
     unit = np.arange(len(labels)) if groups is None else np.unique(np.array(groups), return_inverse=True)[1]
-    counts = np.zeros((unit.max(initial=-1) + 1, labels.shape[1] if labels.ndim == 2 else labels.max(initial=-1) + 1))
-    np.add.at(counts, unit if labels.ndim == 2 else (unit, labels), labels if labels.ndim == 2 else 1)
-    total = counts.sum(axis=0)
+    ends = np.cumsum(np.bincount(unit))
+    images_of = np.split(np.argsort(unit, kind="stable"), ends[:-1])
+    classes = labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=-1)) + 1
+    total = class_counts(labels, classes)
     missing = np.maximum(share * total, np.where(total > least, least, 0))
-    aside = np.zeros(len(counts), bool)
-    for index in generator.permutation(len(counts)):
-        left = missing - counts[index]
+    for index in generator.permutation(len(images_of)):
+        left = missing - class_counts(labels[images_of[index]], classes)
         if (left**2).sum() < (missing**2).sum():
-            aside[index], missing = True, left
-    return np.asarray(aside[unit])
+            chosen[images_of[index]], missing = True, left
+    return chosen
 
 
 def deal(labels: Labels, folds: int, groups: Sequence[str] | None = None, seed: int = SPLIT_SEED) -> npt.NDArray[np.int64]:
@@ -65,7 +65,10 @@ def deal(labels: Labels, folds: int, groups: Sequence[str] | None = None, seed: 
 
 
 def joined(count: int, groups: Sequence[str] | None, pairs: Iterable[tuple[int, int]]) -> Sequence[str] | None:
-    """Returns groups (N,) that hold the given ones and both images of each pair together; None where each image is its own."""
+    """Returns groups (N,) that hold the given ones and both images of each pair together; None where each image is its own.
+
+    A group without a name holds nothing together.
+    """
     above = list(range(count))
 
     def root(index: int) -> int:
@@ -74,7 +77,7 @@ def joined(count: int, groups: Sequence[str] | None, pairs: Iterable[tuple[int, 
         return index
 
     first: dict[str, int] = {}
-    same = [(index, first.setdefault(name, index)) for index, name in enumerate(groups or ())]
+    same = [(index, first.setdefault(name, index)) for index, name in enumerate(groups or ()) if name]
     for a, b in [*same, *pairs]:
         above[root(a)] = root(b)
     found = [str(root(index)) for index in range(count)]
@@ -100,12 +103,18 @@ def without_duplicates(splits: Splits) -> tuple[Splits, dict[str, int]]:
 
 
 def write_splits(file: Path, splits: Splits) -> None:
-    """Writes a row an image: its path (of a named set: its number), label and split; a table that data.name can name."""
-    rows = []
+    """Writes a row an image: path, label, split and, if it has one, group; a table that data.name can name.
+
+    Images that come from no file of their own have their number for a path.
+    """
+    rows: list[dict[str, str]] = []
     for name, part in splits.items():
         places = part.files or [str(row) for row in (range(len(part)) if part.rows is None else part.rows)]
         labels = label_text(part.labels, part.classes)
-        rows += [{"path": path, "label": label or SEVERAL, "split": name} for path, label in zip(places, labels, strict=True)]
+        columns = {"path": places, "label": [label or SEVERAL for label in labels], "split": [name] * len(part)}
+        if part.groups:
+            columns["group"] = part.groups
+        rows += [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     write_rows(file, rows)
 
 

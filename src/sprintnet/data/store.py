@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from sprintnet.files import write_atomic
 from sprintnet.reporting.progress import track
 
 PART = 256
-"""Pictures that are decoded, and marked as done, together."""
+"""Pictures that are decoded, and marked as done (by their CRC-32), together."""
 BLOCK_BYTES = 1 << 24
 LOCK_SECONDS = 6 * 3600.0
 
@@ -47,27 +48,35 @@ def stored(folder: Path, shape: tuple[int, int, int, int], fill: Fill, in_turn: 
 
 
 def forget_others(folder: Path) -> None:
-    """Removes the folders beside this one: stores of what is no longer so."""
+    """Removes the folders beside this one, stores of what is no longer so, but for those that a process is filling."""
     for other in folder.parent.iterdir():
-        if other != folder and other.is_dir():
+        if other != folder and other.is_dir() and not any(map(_is_held, other.rglob(".*lock"))):
             shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except OSError:  # held, or in a cache that others fill
+        return True
 
 
 def _decode(folder: Path, shape: tuple[int, int, int, int], fill: Fill, in_turn: bool) -> None:
     parts = [slice(start, min(start + PART, shape[0])) for start in range(0, shape[0], PART)]
     _reserve(folder / "images", int(np.prod(shape)))
-    _reserve(folder / "done", len(parts))
+    _reserve(folder / "done", 4 * len(parts))
     images = np.memmap(folder / "images", np.uint8, "r+", shape=shape)
-    done = np.memmap(folder / "done", np.uint8, "r+", shape=(len(parts),))
+    done = np.memmap(folder / "done", np.uint32, "r+", shape=(len(parts),))
 
     def work(number: int) -> None:
         failures = fill(images, parts[number])
         if failures:
             write_atomic(folder / f"failures-{number}.json", json.dumps(failures))
-        done[number] = 1  # after what it vouches for
+        done[number] = zlib.crc32(images[parts[number]].data)  # the disk may get it before the pixels, and power may fail
         release(images)
 
-    left = [number for number in range(len(parts)) if not done[number]]
+    left = [number for number, part in enumerate(parts) if not done[number] or done[number] != zlib.crc32(images[part].data)]
     with ThreadPoolExecutor(1 if in_turn else os.cpu_count()) as pool:
         try:
             for _ in track(pool.map(work, left), len(left), f"decoding {shape[0]:,} pictures"):

@@ -1,0 +1,26 @@
+"""Small folders of pictures of one colour, and reading them."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sprintnet.data.own import OwnData, load_own
+from sprintnet.data.settings import DataSettings
+from sprintnet.errors import DataError
+
+
+def write(path: Path, size: tuple[int, int] = (8, 8), colour: int = 0, mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, (colour, 0, 255) if mode == "RGB" else colour).save(path)
+    return path
+
+
+def read(path: Path, **settings: object) -> OwnData:
+    return load_own(DataSettings(str(path), **settings))  # type: ignore[arg-type]
+
+
+def message(path: Path, **settings: object) -> str:
+    with pytest.raises(DataError) as caught:
+        read(path, **settings)
+    return str(caught.value)
