@@ -110,13 +110,15 @@ def own_rows() -> Iterator[tuple[str, int, str]]:
         yield "steps of sprint94 on them, against `cifar10`", row["n"], f"{row['ratio']:.2f} times the images/s"
     if row := rows.get("million"):
         large, small = (f"{row['images'][name]:,} images" for name in ("large", "small"))
-        most = {name: used["VmHWM"] for name, used in row["memory_gib"].items()}
-        pixels = 3072 * row["images"]["large"] / 2**30
         yield f"steps of sprint94 on {large}, against {small}", row["n"], f"{row['ratio']:.2f} times the images/s"
-        measured = f"{most['large']:.1f} GiB ({pixels:.1f} GiB of pixels); {most['small']:.1f} GiB"
-        yield f"most memory on the way there with {large}; with {small}", 1, measured
+    if row := rows.get("memory"):
+        for name, used in row["gib"].items():
+            pixels = 3072 * row["images"][name] / 2**30
+            what = f"most memory of its own, opening and training on {row['images'][name]:,} images"
+            measured = f"{used['anonymous']:.1f} GiB, and at most {used['mapped']:.1f} of the cache's {pixels:.1f} GiB mapped"
+            yield what, 1, measured
     if row := newest("folder"):
-        measured = f"{share(row['test_accuracy'])}, six views {share(row['six_views']['accuracy'])}"
+        measured = f"{share(row['val_accuracy'])}, six views {share(row['six_views']['accuracy'])}"
         yield "sprint94 on the files, CIFAR-10's test images as `val/`", row["n"], measured
     if row := newest("duplicates"):
         count, views = row["repeated_test_images"], row["accuracy"]["six views"]

@@ -1,6 +1,6 @@
 """Pictures of one's own beside a named set: how fast they are decoded, opened again and trained on, in small and large numbers.
 
-    python benchmarks/own_data.py WORK [--images 1000000] [--only decode|steps|million]
+    python benchmarks/own_data.py WORK [--images 1000000] [--only decode|steps|memory|million]
 
 WORK is a folder with 7 GB free, in which pictures, archive and cache are made (and found again). Run it beside nothing else.
 Rows go to benchmarks/results/own_data.jsonl. Files come from the system's cache, as they do for who has just copied them.
@@ -10,6 +10,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -27,10 +28,11 @@ from sprintnet.data.own import load_own
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.sources import load
 from sprintnet.files import append_row
-from sprintnet.preparation import prepare, whiten
+from sprintnet.preparation import load_splits, prepare, whiten
 from sprintnet.runtime import Runtime
 
 RESULTS = Path(__file__).parent / "results" / "own_data.jsonl"
+SMALL = 60_000
 DECODED, STARTED, ROUNDS, WARM_UP, STEPS = 3, 5, 5, 3, 20
 START = """
 import sys, time
@@ -107,30 +109,38 @@ def in_turn(lanes: dict[str, ImageDataset]) -> dict[str, object]:
     return {**context.describe(), "n": ROUNDS, "images_per_second": rates, "ratio": ratio}
 
 
-def synthetic(file: Path, count: int) -> Path:
-    """Returns an archive of images of noise, 32x32 RGB, of ten classes."""
+def synthetic(file: Path, count: int) -> None:
+    """Makes, where there is none, an archive of images of noise, 32x32 RGB, of ten classes."""
     if not file.exists():
         generator = np.random.default_rng(0)
         images = np.frombuffer(generator.bytes(count * 3072), np.uint8).reshape(count, 32, 32, 3)
         np.savez(file, images=images, labels=np.arange(count) % 10)
-    return file
 
 
 def memory(file: Path) -> dict[str, float]:
-    """Returns the memory (GiB) of a fresh process that converts, opens, digests and trains on an archive for some steps."""
-    command = [sys.executable, __file__, "--inside", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    """Returns the most memory (GiB) of a fresh process that converts, opens, splits, digests and trains on an archive.
+
+    `anonymous` is its own; `mapped` are pages of files, which the system shares and takes back at will.
+    """
+    most = {"anonymous": 0.0, "mapped": 0.0, "together": 0.0}
+    with subprocess.Popen([sys.executable, __file__, "--inside", str(file)]) as process:
+        while process.poll() is None:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            kib = {key: int(value.split()[0]) for key, value in re.findall(r"(Rss\w+|VmRSS):\s*(\d+ kB)", status)}
+            if kib:  # no zombie's
+                now = {"anonymous": kib["RssAnon"], "mapped": kib["RssFile"], "together": kib["VmRSS"]}
+                most = {key: max(most[key], value / 2**20) for key, value in now.items()}
+            time.sleep(0.01)
+    if process.returncode:
+        raise SystemExit("no memory was measured: the process failed")
+    return most
 
 
 def inside(file: Path) -> None:
-    """Prints this process's memory after work on an archive."""
-    images = load_own(DataSettings(str(file))).images
-    digest(images)
-    Lane(images, runtime.start("auto", "auto", 0, 0)).images_per_second()
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    kib = {key: int(status[key].split()[0]) for key in ("VmHWM", "RssAnon", "RssFile")}
-    print(json.dumps({key: value / 2**20 for key, value in kib.items()}))
+    """Does what a training of an archive does, some steps of it."""
+    splits = load_splits(load_config("sprint94", [f"data.name={file}"]))
+    digest(*splits.values())
+    Lane(splits["train"], runtime.start("auto", "auto", 0, 0)).images_per_second()
 
 
 def main() -> None:
@@ -138,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--images", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=("decode", "steps", "million"))
+    parser.add_argument("--only", choices=("decode", "steps", "memory", "million"))
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
@@ -156,16 +166,19 @@ def main() -> None:
         own = load_own(DataSettings(str(folder)))
         train = own.images.take(np.flatnonzero(np.array(own.split) == "train"))
         append_row(RESULTS, {"what": "steps", **in_turn({"cifar10": cifar10, "folder": train})})
+    counts = {"small": SMALL, "large": options.images}
+    archives = {name: options.work / f"{name}.npz" for name in counts}
+    if options.only in (None, "memory", "million"):
+        for name, count in counts.items():
+            synthetic(archives[name], count)
+    if options.only in (None, "memory"):
+        shutil.rmtree(pictures, ignore_errors=True)
+        row = {"what": "memory", "images": counts, "gib": {name: memory(file) for name, file in archives.items()}}
+        print(json.dumps(row), flush=True)
+        append_row(RESULTS, row)
     if options.only in (None, "million"):
-        archives = {
-            name: synthetic(options.work / f"{name}.npz", count)
-            for name, count in (("small", 60_000), ("large", options.images))
-        }
-        used = {name: memory(file) for name, file in archives.items()}
-        print(json.dumps(used), flush=True)
         sets = {name: load_own(DataSettings(str(file))).images for name, file in archives.items()}
-        row = {"what": "million", "images": {name: len(images) for name, images in sets.items()}, "memory_gib": used}
-        append_row(RESULTS, {**row, **in_turn(sets)})
+        append_row(RESULTS, {"what": "million", "images": counts, **in_turn(sets)})
 
 
 if __name__ == "__main__":

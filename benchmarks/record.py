@@ -16,7 +16,7 @@ from pathlib import Path
 from sprintnet.config import Config, load_config
 from sprintnet.errors import SettingsError
 from sprintnet.files import append_row
-from sprintnet.run import RunFolder, open_run, read_json, read_rows
+from sprintnet.run import RunFolder, judged_split, open_run, read_json, read_rows
 
 RESULTS = Path(__file__).parent / "results"
 CLOCK = (
@@ -40,9 +40,14 @@ def six_views(figures: list[dict[str, float]]) -> dict[str, object] | None:
     return {key: spread([entry[key] for entry in figures]) for key in ("accuracy", "seconds")}
 
 
+def nameless(config: Config) -> Config:
+    """Returns the settings without the place of one's own data on this machine."""
+    return replace(config, data=replace(config.data, name=Path(config.data.name).name))
+
+
 def row(runs: list[RunFolder]) -> dict[str, object]:
     """Returns the row about these runs; exits where they do not belong together."""
-    configs: list[Config] = [load_config(run.config) for run in runs]
+    configs = [nameless(load_config(run.config)) for run in runs]
     records = [read_json(run.environment) for run in runs]
     metrics = [read_json(run.metrics) for run in runs]
     if len({replace(config, seed=0) for config in configs}) > 1 or len({config.seed for config in configs}) < len(configs):
@@ -52,13 +57,14 @@ def row(runs: list[RunFolder]) -> dict[str, object]:
     if differing := [key for key in SHARED if len({json.dumps(record[key]) for record in records}) > 1]:
         raise SystemExit(f"the runs differ in {', '.join(differing)}")
     tables = [read_rows(run.results) for run in runs]
+    judged = judged_split(metrics[0])
     return {
         **{key: records[0][key] for key in SHARED},
         "settings": configs[0].to_toml(),
         "seeds": [config.seed for config in configs],
         "n": len(runs),
-        "test_accuracy": spread([entry["test"]["accuracy"] for entry in metrics]),
-        "six_views": six_views([entry["test"]["tta"] for entry in metrics if "tta" in entry["test"]]),
+        f"{judged}_accuracy": spread([entry[judged]["accuracy"] for entry in metrics]),
+        "six_views": six_views([entry[judged]["tta"] for entry in metrics if "tta" in entry[judged]]),
         "train_seconds": spread([entry["train_seconds"] for entry in metrics]),
         "images_per_second": spread([entry["images_per_second"] for entry in metrics]),
         "command_seconds": [entry["command_seconds"] for entry in metrics],
