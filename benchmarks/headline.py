@@ -117,6 +117,10 @@ def own_rows() -> Iterator[tuple[str, int, str]]:
             what = f"most memory of its own, opening and training on {row['images'][name]:,} images"
             measured = f"{used['anonymous']:.1f} GiB, and at most {used['mapped']:.1f} of the cache's {pixels:.1f} GiB mapped"
             yield what, 1, measured
+    if row := rows.get("limited"):
+        pixels = 3072 * row["images"] / 2**30
+        what = f"steps on {pixels:.1f} GiB of pixels with {row['limit_gib']:.1f} GiB of memory in all, against no limit"
+        yield what, row["n"], f"{row['ratio']:.2f} times the images/s"
     if row := newest("folder"):
         measured = f"{share(row['val_accuracy'])}, six views {share(row['six_views']['accuracy'])}"
         yield "sprint94 on the files, CIFAR-10's test images as `val/`", row["n"], measured

@@ -1,6 +1,7 @@
 """Pictures of one's own beside a named set: how fast they are decoded, opened again and trained on, in small and large numbers.
 
     python benchmarks/own_data.py WORK [--images 1000000] [--only decode|steps|memory|million]
+    python benchmarks/own_data.py WORK --only limited --cgroup GROUP    # a memory control group whose limit the pixels exceed
 
 WORK is a folder with 7 GB free, in which pictures, archive and cache are made (and found again). Run it beside nothing else.
 Rows go to benchmarks/results/own_data.jsonl. Files come from the system's cache, as they do for who has just copied them.
@@ -33,7 +34,7 @@ from sprintnet.runtime import Runtime
 
 RESULTS = Path(__file__).parent / "results" / "own_data.jsonl"
 SMALL = 60_000
-DECODED, STARTED, ROUNDS, WARM_UP, STEPS = 3, 5, 5, 3, 20
+DECODED, STARTED, LIMITED, ROUNDS, WARM_UP, STEPS = 3, 5, 3, 5, 3, 20
 START = """
 import sys, time
 began = time.perf_counter()
@@ -136,11 +137,27 @@ def memory(file: Path) -> dict[str, float]:
     return most
 
 
+def limited(file: Path, group: Path) -> dict[str, object]:
+    """Returns the images a second of processes in turn: with all the memory there is, and in a control group with a limit."""
+    rates: dict[str, list[float]] = {"free": [], "limited": []}
+    for _ in range(LIMITED):
+        for name, found in rates.items():
+            (group.parent if name == "free" else group).joinpath("cgroup.procs").write_text(str(os.getpid()))
+            done = subprocess.run(
+                [sys.executable, __file__, "--inside", str(file)], stdout=subprocess.PIPE, text=True, check=True
+            )
+            found.append(float(done.stdout.splitlines()[-1]))
+            print(f"{name}: {found[-1]:,.0f} images/s", flush=True)
+    limit = next(int(kept.read_text()) for name in ("memory.max", "memory.limit_in_bytes") if (kept := group / name).exists())
+    ratio = statistics.median(b / a for a, b in zip(*rates.values(), strict=True))
+    return {"what": "limited", "limit_gib": limit / 2**30, "n": LIMITED, "images_per_second": rates, "ratio": ratio}
+
+
 def inside(file: Path) -> None:
-    """Does what a training of an archive does, some steps of it."""
+    """Does what a training of an archive does, some steps of it, and prints their images a second."""
     splits = load_splits(load_config("sprint94", [f"data.name={file}"]))
     digest(*splits.values())
-    Lane(splits["train"], runtime.start("auto", "auto", 0, 0)).images_per_second()
+    print(Lane(splits["train"], runtime.start("auto", "auto", 0, 0)).images_per_second())
 
 
 def main() -> None:
@@ -148,7 +165,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--images", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=("decode", "steps", "memory", "million"))
+    parser.add_argument("--only", choices=("decode", "steps", "memory", "million", "limited"))
+    parser.add_argument("--cgroup", type=Path)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
@@ -168,7 +186,7 @@ def main() -> None:
         append_row(RESULTS, {"what": "steps", **in_turn({"cifar10": cifar10, "folder": train})})
     counts = {"small": SMALL, "large": options.images}
     archives = {name: options.work / f"{name}.npz" for name in counts}
-    if options.only in (None, "memory", "million"):
+    if options.only != "decode":
         for name, count in counts.items():
             synthetic(archives[name], count)
     if options.only in (None, "memory"):
@@ -176,6 +194,8 @@ def main() -> None:
         row = {"what": "memory", "images": counts, "gib": {name: memory(file) for name, file in archives.items()}}
         print(json.dumps(row), flush=True)
         append_row(RESULTS, row)
+    if options.only == "limited":
+        append_row(RESULTS, {"images": options.images, **limited(archives["large"], options.cgroup)})
     if options.only in (None, "million"):
         sets = {name: load_own(DataSettings(str(file))).images for name, file in archives.items()}
         append_row(RESULTS, {"what": "million", "images": counts, **in_turn(sets)})

@@ -95,7 +95,8 @@ def main() -> None:
         printed = runs[-1].log_text.read_text("utf-8")
         table = printed[printed.index("Using Device") :]  # what comes before tells of this machine's folders
         (RESULTS / f"{options.name}.txt").write_text(table, "utf-8")
-    print(f"{options.name}: n={entry['n']}, accuracy {entry['test_accuracy']}, images/s {entry['images_per_second']}")
+    accuracy = entry.get("test_accuracy") or entry["val_accuracy"]
+    print(f"{options.name}: n={entry['n']}, accuracy {accuracy}, images/s {entry['images_per_second']}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """Batches: order and augmentation are a function of (seed, epoch), whatever the batch size or the starting point."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -141,3 +144,22 @@ def test_the_first_images_of_a_set_in_order_of_class_are_of_all_classes() -> Non
     )
     mixed = ImageDataset(images, np.tile(np.arange(10), 10), in_order.classes)
     assert [round(float(value) * 255) for value in Loader(mixed, PLAIN, 10, CPU).first(10)] == list(range(10))
+
+
+def is_read_at_random(file: Path) -> bool:
+    """Whether the system was told so of the file's mapping (proc(5), VmFlags)."""
+    maps = Path("/proc/self/smaps").read_text().split(f"{file}\n")[1]
+    return "rr" in maps.split("VmFlags:")[1].splitlines()[0].split()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says how a file is mapped")
+def test_mapped_images_are_the_same_and_read_at_random_in_epochs_alone(dataset: ImageDataset, tmp_path: Path) -> None:
+    dataset.images.tofile(tmp_path / "images")
+    store = np.memmap(tmp_path / "images", np.uint8, "c", shape=dataset.images.shape)
+    in_memory, mapped = loader(dataset), loader(replace(dataset, store=store))
+    for kept, read in zip(in_memory.epoch(0, 0, AugmentSettings()), mapped.epoch(0, 0, AugmentSettings()), strict=True):
+        assert torch.equal(kept[0], read[0])
+        assert is_read_at_random(tmp_path / "images")
+    for kept, read in zip(in_memory.in_order(), mapped.in_order(), strict=True):
+        assert torch.equal(kept[0], read[0])
+        assert not is_read_at_random(tmp_path / "images")

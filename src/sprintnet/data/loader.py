@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sprintnet.data.augment import augment, draw
-from sprintnet.data.dataset import ImageDataset, Labels, release
+from sprintnet.data.dataset import ImageDataset, Labels, expect_order, release
 from sprintnet.data.settings import AugmentSettings
 
 Batch = tuple[Tensor, Tensor]
@@ -60,6 +60,7 @@ class Loader:
 
     def in_order(self) -> Iterator[Batch]:
         """Yields every image once, unvaried, in the data set's order."""
+        expect_order(self.store, is_random=False)
         for batch in range(len(self)):
             part = self._part(batch)
             yield self._read(part), self.labels[part]
@@ -76,6 +77,7 @@ class Loader:
         if settings.alternate_flip:
             draws = replace(draws, flip=self._flipped(seed, epoch, settings.flip)[order.cpu()])
         draws = draws.to(self.device)
+        expect_order(self.store, is_random=True)
         for batch in range(first_batch, len(self)):
             part = self._part(batch)
             chosen = order[part]
