@@ -42,8 +42,10 @@ def read_image(
                 raise DataError(
                     f"{name}: {image.width}x{image.height}, more than {MOST_PIXELS // 10**6} million pixels; make it smaller"
                 )
-            upright = ImageOps.exif_transpose(image)
-            whole = (_of_8_bits(upright) if channels == 4 else _opaque(upright)).convert(MODES[channels])
+            ImageOps.exif_transpose(image, in_place=True)
+            whole: Image.Image = _of_8_bits(image) if channels == 4 else _opaque(image)
+            if whole.mode != MODES[channels]:
+                whole = whole.convert(MODES[channels])
             pixels = np.asarray(whole if size is None else fitted(whole, size, policy))
     except DataError:
         raise

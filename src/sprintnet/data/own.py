@@ -5,7 +5,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from sprintnet.data.listing import Item, Listing, Problem, as_text, class_proble
 from sprintnet.data.named import NAMED
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.sources import cache_folder
-from sprintnet.data.store import PART, Failures, forget_others, stored
+from sprintnet.data.store import Failures, forget_others, stored
 from sprintnet.data.tables import is_saved, list_saved, parquet_rows
 from sprintnet.errors import DataError
 from sprintnet.files import write_atomic
@@ -38,6 +37,8 @@ ORIENTATION, ON_ITS_SIDE = 0x0112, 5
 TABLES = {".csv": csv_rows, ".parquet": parquet_rows}
 """How the rows of a table are read, by its suffix."""
 ONLY_EQUAL = f"of more than {MOST_COMPARED:,} images only those equal in every pixel are sought as duplicates"
+SMALL = 64 * 64
+"""Pixels of pictures, on average, up to which threads would wait for Python's lock longer than they decode."""
 SHOWN = 20
 """Problems in a message; `sprintnet check` lists them all."""
 
@@ -140,7 +141,8 @@ def _read_pictures(listing: Listing, settings: DataSettings) -> OwnData:
         return failures
 
     form = f"{height}x{width}x{channels}-{settings.resize}"
-    images, failures = stored(place / form, (len(headers), height, width, channels), fill)
+    seen = [header.height * header.width for header in headers if header]
+    images, failures = stored(place / form, (len(headers), height, width, channels), fill, sum(seen) <= SMALL * len(seen))
     forget_others(place)
     broken = [Problem(as_text(listing.items[index].path), "unreadable", cause) for index, cause in sorted(failures.items())]
     mislabelled = list(_mislabelled(listing, headers))
@@ -230,13 +232,8 @@ def _headers(listing: Listing, place: Path) -> Headers:
 
 
 def _read_headers(listing: Listing) -> Headers:
-    def look(start: int) -> list[Header | None]:
-        return [_header(listing, item) for item in listing.items[start : start + PART]]
-
-    starts = range(0, len(listing.items), PART)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = track(pool.map(look, starts), len(starts), f"looking at {len(listing.items):,} pictures")
-        return [header for part in parts for header in part]
+    items = track(listing.items, len(listing.items), f"looking at {len(listing.items):,} pictures")
+    return [_header(listing, item) for item in items]  # in threads, which all want Python's lock, it takes longer
 
 
 def _header(listing: Listing, item: Item) -> Header | None:
