@@ -115,7 +115,7 @@ def own_rows() -> Iterator[tuple[str, int, str]]:
         for name, used in row["gib"].items():
             pixels = 3072 * row["images"][name] / 2**30
             what = f"most memory of its own, opening and training on {row['images'][name]:,} images"
-            measured = f"{used['anonymous']:.1f} GiB, and at most {used['mapped']:.1f} of the cache's {pixels:.1f} GiB mapped"
+            measured = f"{used['anonymous']:.1f} GiB; mapped files besides, {used['mapped']:.1f} GiB (pixels: {pixels:.1f} GiB)"
             yield what, 1, measured
     if row := rows.get("limited"):
         pixels = 3072 * row["images"] / 2**30
