@@ -15,13 +15,14 @@ def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SAMPLE, tmp_path / "data"))
 
 
-def test_a_sound_folder_is_counted(sprintnet: Command, folder: Path) -> None:
-    done = sprintnet("check", str(folder))
+def test_a_sound_folder_is_counted(sprintnet: Command, folder: Path, tmp_path: Path) -> None:
+    done = sprintnet("check", str(folder), "--output", "problems.csv")
     assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "problems.csv").read_text() == "path,kind,text,grade\n"
     assert "300 labelled pictures of 10 classes" in done.stdout
     assert "size: 32x32 (300)" in done.stdout
     assert "all               200        100" in done.stdout
-    assert done.stdout.endswith("nothing is wrong\n")
+    assert "nothing is wrong\n" in done.stdout
 
 
 def test_every_problem_comes_with_its_path_by_gravity(sprintnet: Command, folder: Path, tmp_path: Path) -> None:

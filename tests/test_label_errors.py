@@ -252,6 +252,9 @@ def test_a_duplicate_is_judged_with_its_double_and_lone_or_many_labels_not_at_al
     lone = ImageDataset(pixels[:5], np.array([0, 0, 1, 1, 2]), ("a", "b", "lone"))
     with pytest.raises(DataError, match="one image alone in lone: nothing is left to judge its label by"):
         find_label_errors(config, {"train": lone}, RunFolder(tmp_path / "lone"), 2)
+    bound = ImageDataset(pixels, np.arange(40) % 2, ("a", "bound"), groups=["", "one"] * 20)
+    with pytest.raises(DataError, match="all images of bound belong together"):
+        find_label_errors(config, {"train": bound}, RunFolder(tmp_path / "bound"), 2)
     many = ImageDataset(pixels, np.ones((40, 2), np.uint8), ("a", "b"))
     with pytest.raises(DataError, match="several labels each"):
         find_label_errors(config, {"train": many}, RunFolder(tmp_path / "many"), 2)

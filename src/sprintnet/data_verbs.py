@@ -27,6 +27,7 @@ def check(options: argparse.Namespace, words: list[str]) -> None:
     check_folder_of(options.output)
     from sprintnet.config import load_config
     from sprintnet.data import check as checking
+    from sprintnet.data.listing import Problem
     from sprintnet.errors import DataError
     from sprintnet.files import write_rows
     from sprintnet.reporting.checking import checked_lines
@@ -36,7 +37,7 @@ def check(options: argparse.Namespace, words: list[str]) -> None:
     rows = [problem._asdict() for problem in found.problems]
     print(*checked_lines(options.data, found.classes, found.images, found.counts, found.kinds, found.notes, rows), sep="\n")
     if options.output:
-        write_rows(Path(options.output), rows)
+        write_rows(Path(options.output), rows, Problem._fields)
         print(f"\na row a problem: {options.output}")
     if wrong := sum(row["grade"] != "note" for row in rows):
         raise DataError(f"{options.data}: {wrong:,} problem{'s' if wrong > 1 else ''}, as listed, to mend before training")

@@ -19,6 +19,10 @@ class DataError(SprintNetError):
     exit_code = 3
 
 
+class AccessError(DataError):
+    """Data that could not be reached this time, for want of rights, memory or a drive: the next attempt may succeed."""
+
+
 class DivergedError(SprintNetError):
     """A loss that is no longer finite; the last good checkpoint is kept."""
 

@@ -7,8 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from sprintnet.errors import DataError
+from sprintnet.errors import AccessError, DataError
 
+DECODING = 1
+"""To be raised whenever other pixels come from the same file: decoded pictures are kept under it."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MOST_PIXELS = 64_000_000
@@ -60,6 +62,8 @@ def read_image(
             cause = "it is none of these"
         else:
             cause = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, MemoryError) or getattr(error, "errno", None):
+            raise AccessError(f"{name}: {cause}; make it readable, or remove it") from None
         kinds = ", ".join(formats)
         raise DataError(f"{name}: cannot be read as an image ({kinds}): {cause}; repair or remove it") from None
     return pixels.reshape(*pixels.shape[:2], channels)

@@ -108,6 +108,10 @@ def _deal(images: ImageDataset, folds: int) -> Rows:
     fold_of = deal(images.labels, folds, joined(len(images), images.groups, pairs))
     if len(np.unique(fold_of)) < folds:
         raise SettingsError(f"--folds {folds}: too many for {len(images):,} images of {len(images.classes)} classes; use fewer")
+    together = [name for label, name in enumerate(images.classes) if len(np.unique(fold_of[images.labels == label])) == 1]
+    if together:
+        cause = f"all images of {', '.join(together)} belong together (a group, or duplicates)"
+        raise DataError(f"{cause}: no network that has learned the class could judge them; add others")
     return fold_of
 
 

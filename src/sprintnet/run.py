@@ -223,7 +223,7 @@ def note_test_reading(run: RunFolder, by: str, figures: Mapping[str, Any]) -> No
     )
 
 
-SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 
 def judged_split(by_split: Mapping[str, Any]) -> str:

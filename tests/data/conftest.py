@@ -1,8 +1,10 @@
 """Small named sets and folders, an empty cache, and a server that has what a test wants."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -79,3 +81,24 @@ def folder(tmp_path: Path) -> Path:
             for index in range(3):
                 write(tmp_path / "data" / part / name / f"{index}.png", colour=10 * label + index)
     return tmp_path / "data"
+
+
+@pytest.fixture
+def open_to_all(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder; whoever runs the test, it has nobody's rights: root may read whatever is there."""
+    is_root = os.geteuid() == 0
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        monkeypatch.setenv("SPRINTNET_CACHE", f"{folder}/cache")
+        if is_root:
+            os.seteuid(65534)
+        data = Path(folder) / "data"
+        data.mkdir()
+        try:
+            yield data
+        finally:
+            data.chmod(0o700)
+            for place in data.rglob("*"):
+                place.chmod(0o700)
+            if is_root:
+                os.seteuid(0)

@@ -1,9 +1,8 @@
 """Pictures of one's own: what lies in a folder or table becomes images, and all that is wrong comes in one message."""
 
 import os
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -141,7 +140,10 @@ def test_everything_that_a_real_folder_holds(folder: Path) -> None:
     assert "leave these files out: data.skip=true" in said
     found = read(folder, skip=True)
     assert len(found.images) == len(found.split) == len(found.images.files or ()) == 15
-    assert found.notes[-1] == "left out, since they cannot be used (data.skip): 10"
+    assert found.notes == (
+        "left out, since they cannot be used (data.skip): 10",
+        "hidden files and what systems leave behind, passed over: 3",
+    )
     assert found.images.images.sum(axis=(1, 2, 3)).min() > 0  # none is the black that stands for what cannot be read
 
 
@@ -206,27 +208,6 @@ def test_a_table_in_another_encoding_has_labels_that_can_be_written(folder: Path
     write_splits(tmp_path / "splits.csv", {"train": found})
 
 
-@pytest.fixture
-def open_to_all(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder; whoever runs the test, it has nobody's rights: root may read whatever is there."""
-    is_root = os.geteuid() == 0
-    with TemporaryDirectory() as folder:
-        Path(folder).chmod(0o777)
-        monkeypatch.setenv("SPRINTNET_CACHE", f"{folder}/cache")
-        if is_root:
-            os.seteuid(65534)
-        data = Path(folder) / "data"
-        data.mkdir()
-        try:
-            yield data
-        finally:
-            data.chmod(0o700)
-            for place in data.rglob("*"):
-                place.chmod(0o700)
-            if is_root:
-                os.seteuid(0)
-
-
 def test_what_may_not_be_read_is_named(open_to_all: Path) -> None:
     train = open_to_all / "train"
     for name in ("cat", "dog", "fox"):
@@ -237,10 +218,15 @@ def test_what_may_not_be_read_is_named(open_to_all: Path) -> None:
     said = message(open_to_all)
     assert "2 problems" in said
     assert f"{train / 'fox'}: Permission denied; make it readable, or remove it" in said
-    assert f"{train / 'cat' / '1.png'}: cannot be read" in said
+    assert f"{train / 'cat' / '1.png'}: Permission denied; make it readable, or remove it" in said
     assert len(read(open_to_all, skip=True).images) == 5
     open_to_all.chmod(0)
     assert message(open_to_all) == f"data.name={open_to_all}: Permission denied; make it readable"
+    open_to_all.chmod(0o700)
+    (train / "cat" / "1.png").chmod(0o600)
+    assert len(read(open_to_all, skip=True).images) == 6  # no failure is kept that may pass
+    (train / "fox").chmod(0o700)
+    assert len(read(open_to_all).images) == 9
 
 
 def test_a_hundred_thousand_files_in_one_folder(folder: Path) -> None:
@@ -249,4 +235,43 @@ def test_a_hundred_thousand_files_in_one_folder(folder: Path) -> None:
     listing = list_folder(folder)
     assert len(listing.items) == 100_012
     assert listing.problems == ()
+    shutil.rmtree(folder)
     assert [item.path[-10:] for item in listing.items[:4]] == ["/cat/0.png", "/cat/1.png", "/cat/2.png", "000000.png"]
+
+
+def test_what_cannot_be_decoded_chooses_no_size(folder: Path) -> None:
+    large = write(folder / "train" / "dog" / "broken.png", (200, 100))
+    large.write_bytes(large.read_bytes()[:-30])
+    found = read(folder, skip=True)
+    assert found.images.image_shape == (8, 8, 3)
+    assert found.notes == ("left out, since they cannot be used (data.skip): 1",)
+    assert found.images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
+
+
+def test_what_is_passed_over_is_counted(folder: Path) -> None:
+    for clutter in (folder / ".git", folder / "train" / "cat" / ".DS_Store", folder / "test" / "dog" / "Thumbs.db"):
+        clutter.touch()
+    assert read(folder).notes == ("hidden files and what systems leave behind, passed over: 3",)
+
+
+def test_splits_are_known_by_any_case(folder: Path) -> None:
+    (folder / "train").rename(folder / "Train")
+    (folder / "test").rename(folder / "Validation")
+    assert read(folder).split == ("train",) * 6 + ("val",) * 6
+    rows = ["path,label,split", "Train/cat/0.png,cat,Train", "Train/dog/0.png,dog,valid", "Train/dog/1.png,dog,"]
+    (folder / "t.csv").write_text("\n".join(rows))
+    assert read(folder / "t.csv").split == ("train", "val", "")
+
+
+def test_labels_may_have_room_around_them(folder: Path) -> None:
+    (folder / "t.csv").write_text("path,label\ntrain/cat/0.png,cat | dog |\ntrain/dog/0.png,dog\n")
+    assert read(folder / "t.csv").images.classes == ("cat", "dog")
+
+
+def test_a_row_that_names_no_picture_is_a_problem(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.png")
+    (folder / "t.csv").write_text("path,label\ntrain/cat/0.png,cat\ntrain/dog/0.png,dog\npipe.png,cat\ntrain,dog\n")
+    said = message(folder / "t.csv")
+    for name, row in (("pipe.png", 3), ("train", 4)):
+        assert f"{folder / name}: a folder, pipe or device ({folder / 't.csv'}, row {row}); name a picture" in said
+    assert "there is no such user; write the path in full" in message(Path("~nobody by this name/data"))

@@ -163,7 +163,7 @@ def test_duplicates_are_drawn_together_or_reported_or_dropped(tmp_path: Path) ->
     assert len(found["train"]) + len(found["val"]) == 28  # the others are in the test set too
     for file in [*(tmp_path / "given" / "train").rglob("*[13579].jpg"), *(tmp_path / "given" / "train").rglob("*.png")]:
         file.unlink()
-    with pytest.raises(DataError, match=r"no training image is left of airplane, automobile"):
+    with pytest.raises(DataError, match=r"no training image is left of airplane, automobile.*, or leave data.dedupe out"):
         own(tmp_path / "given", dedupe=True)
 
 
@@ -194,6 +194,23 @@ def test_a_moved_folder_keeps_its_splits_and_a_lost_file_is_named(tmp_path: Path
     next((tmp_path / "new").rglob("*.jpg")).unlink()
     with pytest.raises(DataError, match=r"is gone, with 0 others of those in .*splits.csv; restore them"):
         read_splits(kept, load_own(DataSettings(str(tmp_path / "new"))).images)
+
+
+def test_a_class_that_drawing_would_take_from_training_is_refused(tmp_path: Path) -> None:
+    files = sorted((SAMPLE / "train").rglob("*.png"))
+    one = [f"{file},{file.parent.name},{'one owner' if file.parent.name == 'truck' else ''}" for file in files]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,group", *one]))
+    with pytest.raises(DataError, match=r"no training image is left of truck; add some, or set smaller shares aside"):
+        own(tmp_path / "table.csv", test=0.6)
+
+
+@pytest.mark.parametrize("change", [("path", "file"), (",train", ",valid"), (",train", ",")])
+def test_splits_that_were_written_in_are_a_message(tmp_path: Path, change: tuple[str, str]) -> None:
+    config, kept = load_config("davidnet", [f"data.name={SAMPLE}"]), tmp_path / "splits.csv"
+    load_splits(config, kept=kept)
+    kept.write_text(kept.read_text().replace(*change, 1))
+    with pytest.raises(DataError, match=r"splits.csv, row 1: .*; path and split are needed, the split one of train, val, test"):
+        load_splits(config, kept=kept)
 
 
 def test_a_share_of_no_image_is_refused(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class ImageDataset:
 
     @property
     def images(self) -> Images:
-        """The images (N, H, W, C), in memory."""
+        """The images (N, H, W, C): a copy in memory, or the store itself where all of it belongs here."""
         return self.store if self.rows is None else self.store[self.rows]
 
     @property

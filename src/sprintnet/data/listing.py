@@ -12,13 +12,11 @@ from typing import BinaryIO, Literal, NamedTuple
 import numpy as np
 
 from sprintnet.data.dataset import Labels
-from sprintnet.data.splits import SPLITS
+from sprintnet.data.splits import SPLIT_ALIASES, SPLITS
 from sprintnet.errors import DataError
 from sprintnet.images import SUFFIXES
 from sprintnet.reporting.names import SEVERAL
 
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Folder -> split."""
 CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
 """What systems leave behind, besides hidden files: passed over, and counted."""
 
@@ -76,8 +74,8 @@ class Listing:
     @property
     def trained_classes(self) -> frozenset[str]:
         """The names of the classes that training images may have."""
-        found = {item.label for item in self.items if item.split in ("", "train")}
-        return frozenset(name for label in found for name in label.split(SEVERAL))
+        found = {item.label: item for item in self.items if item.split in ("", "train")}
+        return frozenset(name for item in found.values() for name in item.labels)
 
     @property
     def multi_label(self) -> bool:
@@ -116,11 +114,17 @@ def class_problems(source: Path, classes: Collection[str], trained: Collection[s
 def list_folder(root: Path) -> Listing:
     """Returns the pictures of <class>/*, or of train/<class>/*, val/<class>/* and test/<class>/*, by split, class and name."""
     walk = _Walk()
-    parts = [(folder, split) for folder, split in SPLIT_FOLDERS.items() if (root / folder).is_dir()]
+    top = list(walk.entries(root))
+    parts = {
+        entry.name: split
+        for name, split in SPLIT_ALIASES.items()
+        for entry, status in top
+        if entry.name.lower() == name and stat.S_ISDIR(status.st_mode)
+    }
     items: list[Item] = []
     empty: list[tuple[str, str]] = []
-    for place, split in parts or [("", "")]:
-        for folder, status in walk.entries(root / place):
+    for place, split in parts.items() or [("", "")]:
+        for folder, status in walk.entries(root / place) if place else top:
             if not stat.S_ISDIR(status.st_mode):
                 walk.report(folder, "stray file", "lies in no class; move it into <class>/")
                 continue
@@ -146,11 +150,12 @@ def list_folder(root: Path) -> Listing:
         walk.problems.append(
             Problem(as_text(path), "empty class", "holds no picture; fill it, or remove it", "note" if is_class else "skip")
         )
-    for entry, _ in walk.entries(root) if parts else ():
-        if entry.name not in SPLIT_FOLDERS:
-            walk.report(entry, "beside the splits", f"lies beside {parts[0][0]}/; move it into a split, or away")
-    if parts and parts[0][1] != "train":
-        walk.problems.append(Problem(as_text(root), "no training images", f"has {parts[0][0]}/ but no train/; add it", "stop"))
+    for entry, _ in top if parts else ():
+        if entry.name not in parts:
+            walk.report(entry, "beside the splits", f"lies beside {next(iter(parts))}/; move it into a split, or away")
+    if parts and "train" not in parts.values():
+        text = f"has {next(iter(parts))}/ but no train/; add it"
+        walk.problems.append(Problem(as_text(root), "no training images", text, "stop"))
     return Listing(root, tuple(items), tuple(walk.problems), walk.passed_over)
 
 
@@ -174,7 +179,7 @@ def list_table(file: Path, rows: Iterable[Mapping[str, str | None]]) -> Listing:
             walk.problems.append(
                 Problem(place, "incomplete row", f"has no {'label' if path else 'path'}; fill it in, or remove it")
             )
-        elif split not in ("", *SPLITS):
+        elif split and split.lower() not in SPLIT_ALIASES:
             walk.problems.append(
                 Problem(place, "unknown split", f"split {split}; write one of {', '.join(SPLITS)}, or nothing")
             )
@@ -188,11 +193,17 @@ def list_table(file: Path, rows: Iterable[Mapping[str, str | None]]) -> Listing:
                     Problem(as_text(str(picture)), "unreadable", f"{cause} ({place}); restore it, or remove the row")
                 )
                 continue
+            if not stat.S_ISREG(state.st_mode):
+                walk.problems.append(
+                    Problem(as_text(str(picture)), "no file", f"a folder, pipe or device ({place}); name a picture")
+                )
+                continue
             if str(picture) in seen:
                 walk.problems.append(Problem(as_text(picture), "repeated row", f"stands in two rows of {file}; leave one"))
                 continue
             seen.add(str(picture))
-            items.append(Item(str(picture), label, split, group, f"{state.st_size} {state.st_mtime_ns}"))
+            stamp = f"{state.st_size} {state.st_mtime_ns}"
+            items.append(Item(str(picture), label, SPLIT_ALIASES.get(split.lower(), ""), group, stamp))
     return Listing(file, tuple(items), tuple(walk.problems))
 
 

@@ -1,8 +1,8 @@
 """Pictures of one's own, wherever they lie, become images of one size, mapped from the cache."""
 
 import hashlib
-import json
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image
 
 from sprintnet.data.arrays import Archive
@@ -20,24 +19,29 @@ from sprintnet.data.listing import Item, Listing, Problem, as_text, class_proble
 from sprintnet.data.named import NAMED
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.sources import cache_folder
-from sprintnet.data.store import Failures, forget_others, stored
+from sprintnet.data.store import Failures, Fill, forget_others, kept, stored
 from sprintnet.data.tables import is_saved, list_saved, parquet_rows
-from sprintnet.errors import DataError
-from sprintnet.files import write_atomic
-from sprintnet.images import FORMATS, MODES, brought_to, read_image
+from sprintnet.errors import AccessError, DataError
+from sprintnet.images import DECODING, FORMATS, MODES, brought_to, read_image
 from sprintnet.reporting.progress import track
 
 ARRAYS = ".npz"
 LARGEST_KEPT, USUAL_SIDE = 96, 64
 CHANNELS = {"grey": 1, "rgb": 3, "rgba": 4}
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
-SUFFIXES = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg", ".mpo"), "WEBP": (".webp",), "BMP": (".bmp",)}
+ENDINGS = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg", ".mpo"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+}
 ORIENTATION, ON_ITS_SIDE = 0x0112, 5
 """The EXIF tag, and from which of its values on height and width change places."""
 TABLES = {".csv": csv_rows, ".parquet": parquet_rows}
 """How the rows of a table are read, by its suffix."""
 ONLY_EQUAL = f"of more than {MOST_COMPARED:,} images only those equal in every pixel are sought as duplicates"
-SMALL = 64 * 64
+ONE_THREAD = 64 * 64
 """Pixels of pictures, on average, up to which threads would wait for Python's lock longer than they decode."""
 SHOWN = 20
 """Problems in a message; `sprintnet check` lists them all."""
@@ -68,26 +72,25 @@ class OwnData:
     """What was chosen and what was left out, a sentence each."""
     headers: tuple[Header, ...]
     """What each picture's file says of itself; of arrays nothing."""
-    place: Path
-    """The folder of the cache that holds what was found out about these images."""
+    source: Path
+    """The folder of the cache that holds what was found out about the place that they come from."""
+    form: str
+    """The folder in it that holds these images."""
 
     def duplicates(self) -> list[Duplicate]:
         """Returns the pairs of images that are there twice, found by the first call and kept; of very many, the equal ones."""
-        kept = self.place / f"duplicates-{len(self.images)}.json"
-        self.place.mkdir(parents=True, exist_ok=True)  # gone if the pictures have changed since, though they stay mapped
-        with FileLock(self.place / ".duplicates.lock"):
-            if not kept.is_file():
-                write_atomic(kept, json.dumps(duplicates_within(self.images)))
-        return [Duplicate(*pair) for pair in json.loads(kept.read_text("utf-8"))]
+        among = "all" if self.images.rows is None else f"{zlib.crc32(self.images.rows.data):08x}"
+        pairs = kept(self.source, f"{self.form}/duplicates-{among}.json", lambda: duplicates_within(self.images))
+        return [Duplicate(*pair) for pair in pairs]
 
 
 def require(name: str) -> None:
     """Raises DataError unless the name is a named data set's or that of something to read; looks no further."""
     if name in NAMED:
         return
-    path = Path(name).expanduser()
     kinds = (*TABLES, ARRAYS)
     try:
+        path = Path(name).expanduser()
         if path.is_dir():
             next(path.iterdir(), path).lstat()
         elif not (path.suffix.lower() in kinds and path.is_file()):
@@ -95,6 +98,8 @@ def require(name: str) -> None:
             raise DataError(f"data.name={name}: {rule}")
     except OSError as error:
         raise DataError(f"data.name={name}: {error.strerror}; make it readable") from None
+    except RuntimeError:
+        raise DataError(f"data.name={name}: there is no such user; write the path in full") from None
 
 
 def load_own(settings: DataSettings) -> OwnData:
@@ -103,8 +108,8 @@ def load_own(settings: DataSettings) -> OwnData:
     Raises DataError with all that is wrong in one message; with `settings.skip` what can be left out is.
     """
     own = read_own(settings)
-    mended = ("note", "skip") if settings.skip else ("note",)
-    if wrong := [problem for problem in own.problems if problem.grade not in mended]:
+    harmless = ("note", "skip") if settings.skip else ("note",)
+    if wrong := [problem for problem in own.problems if problem.grade not in harmless]:
         stop_for(settings.name, wrong)
     return own
 
@@ -123,31 +128,24 @@ def read_own(settings: DataSettings) -> OwnData:
 
 
 def _read_pictures(listing: Listing, settings: DataSettings) -> OwnData:
-    place = _place(listing.source, listing.key)
-    headers = _headers(listing, place)
-    if not any(headers):
+    source, state = _source_folder(listing.source), listing.key
+    headers = _headers(listing, source, state)
+    readable = [header for header in headers if header]
+    if not readable:
         none = Problem(as_text(listing.source), "no pictures", "holds no picture that can be opened", "stop")
         stop_for(settings.name, [*listing.problems, none])
-    (height, width, channels), notes = chosen_shape([header for header in headers if header], settings)
-
-    def fill(images: Images, part: slice) -> Failures:
-        failures = {}
-        for index in range(part.start, part.stop):
-            item, shown = listing.items[index], as_text(listing.items[index].path)
-            try:
-                images[index] = read_image(listing.open(item), shown, channels, FORMATS, (height, width), settings.resize)
-            except DataError as error:
-                failures[index] = str(error).removeprefix(f"{shown}: ")
-        return failures
-
-    form = f"{height}x{width}x{channels}-{settings.resize}"
-    seen = [header.height * header.width for header in headers if header]
-    images, failures = stored(place / form, (len(headers), height, width, channels), fill, sum(seen) <= SMALL * len(seen))
-    forget_others(place)
+    is_small = sum(header.height * header.width for header in readable) <= ONE_THREAD * len(readable)
+    shape = None
+    while readable and (chosen := chosen_shape(readable, settings))[0] != shape:  # what cannot be decoded chooses no shape
+        shape, notes = chosen
+        form = _form(state, shape, settings)
+        images, failures = stored(source, form, (len(headers), *shape), _decoder(listing, shape, settings), in_turn=is_small)
+        readable = [header for index, header in enumerate(headers) if header and index not in failures]
+    forget_others(source, state)
     broken = [Problem(as_text(listing.items[index].path), "unreadable", cause) for index, cause in sorted(failures.items())]
     mislabelled = list(_mislabelled(listing, headers))
-    kept = np.array([index for index in range(len(headers)) if index not in failures], np.int64)
-    listing = replace(listing, items=tuple(listing.items[index] for index in kept))
+    rows = np.array([index for index in range(len(headers)) if index not in failures], np.int64)
+    listing = replace(listing, items=tuple(listing.items[index] for index in rows))
     problems = (
         *listing.problems,
         *broken,
@@ -157,17 +155,37 @@ def _read_pictures(listing: Listing, settings: DataSettings) -> OwnData:
     left_out = sum(problem.grade == "skip" for problem in problems)
     if left_out and settings.skip:
         notes.append(f"left out, since they cannot be used (data.skip): {left_out:,}")
-    notes += [ONLY_EQUAL] * (len(kept) > MOST_COMPARED)
+    if listing.passed_over:
+        notes.append(f"hidden files and what systems leave behind, passed over: {listing.passed_over:,}")
+    notes += [ONLY_EQUAL] * (len(rows) > MOST_COMPARED)
     files = tuple(as_text(item.path) for item in listing.items)
     groups = tuple(item.group for item in listing.items) if any(item.group for item in listing.items) else None
     return OwnData(
-        ImageDataset(images, listing.labels(), listing.classes, files, None if len(kept) == len(images) else kept, groups),
+        ImageDataset(images, listing.labels(), listing.classes, files, None if len(rows) == len(images) else rows, groups),
         tuple(item.split for item in listing.items),
         problems,
         tuple(notes),
-        tuple(header for index in kept if (header := headers[index])),
-        place / form,
+        tuple(header for index in rows if (header := headers[index])),
+        source,
+        form,
     )
+
+
+def _decoder(listing: Listing, shape: tuple[int, int, int], settings: DataSettings) -> Fill:
+    """Returns what decodes parts of the listed pictures into a store."""
+
+    def fill(images: Images, part: slice) -> tuple[Failures, bool]:
+        failures, is_final = {}, True
+        for index in range(part.start, part.stop):
+            item, shown = listing.items[index], as_text(listing.items[index].path)
+            try:
+                images[index] = read_image(listing.open(item), shown, shape[2], FORMATS, shape[:2], settings.resize)
+            except DataError as error:
+                failures[index] = str(error).removeprefix(f"{shown}: ")
+                is_final &= not isinstance(error, AccessError)
+        return failures, is_final
+
+    return fill
 
 
 def _read_archive(path: Path, settings: DataSettings) -> OwnData:
@@ -176,27 +194,31 @@ def _read_archive(path: Path, settings: DataSettings) -> OwnData:
     shape, notes = chosen_shape([Header("", MODES[channels], height, width)], settings)
     notes += [ONLY_EQUAL] * (len(archive.split) > MOST_COMPARED)
 
-    def fill(images: Images, part: slice) -> Failures:
+    def fill(images: Images, part: slice) -> tuple[Failures, bool]:
         for index, pixels in zip(range(part.start, part.stop), archive.read(part), strict=True):
             images[index] = brought_to(pixels, shape, settings.resize)
-        return {}
+        return {}, True
 
-    state = path.stat()
-    place = _place(path, hashlib.sha256(f"{state.st_size} {state.st_mtime_ns}".encode()).hexdigest()[:32])
-    form = f"{shape[0]}x{shape[1]}x{shape[2]}-{settings.resize}"
-    images, _ = stored(place / form, (len(archive.split), *shape), fill, in_turn=True)
-    forget_others(place)
+    status = path.stat()
+    source, state = _source_folder(path), hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:32]
+    form = _form(state, shape, settings)
+    images, _ = stored(source, form, (len(archive.split), *shape), fill, in_turn=True)
+    forget_others(source, state)
     counts = Counter(archive.split)
     files = tuple(f"{split or 'images'}/{index}" for split, count in counts.items() for index in range(count))
     whole = ImageDataset(images, archive.labels, archive.classes, files)
     trained = archive.labels[[split in ("", "train") for split in archive.split]]
     given, seen = (class_counts(labels, len(archive.classes)) for labels in (archive.labels, trained))
     problems = class_problems(path, np.array(archive.classes)[given > 0], np.array(archive.classes)[seen > 0])
-    return OwnData(whole, archive.split, tuple(problems), tuple(notes), (), place / form)
+    return OwnData(whole, archive.split, tuple(problems), tuple(notes), (), source, form)
 
 
-def _place(source: Path, key: str) -> Path:
-    return cache_folder() / "pictures" / hashlib.sha256(os.fsencode(source)).hexdigest()[:16] / key
+def _source_folder(source: Path) -> Path:
+    return cache_folder() / "pictures" / hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
+
+
+def _form(state: str, shape: tuple[int, int, int], settings: DataSettings) -> str:
+    return f"{state}/{'x'.join(map(str, shape))}-{settings.resize}-{DECODING}"
 
 
 def chosen_shape(headers: Sequence[Header], settings: DataSettings) -> tuple[tuple[int, int, int], list[str]]:
@@ -220,15 +242,10 @@ def chosen_shape(headers: Sequence[Header], settings: DataSettings) -> tuple[tup
     return (height, width, channels), notes
 
 
-def _headers(listing: Listing, place: Path) -> Headers:
-    """Returns what each picture's file says of itself, kept in a folder of the cache."""
-    kept = place / "headers.json"
-    if not kept.is_file():
-        place.mkdir(parents=True, exist_ok=True)
-        with FileLock(place / ".lock"):
-            if not kept.is_file():
-                write_atomic(kept, json.dumps(_read_headers(listing)))
-    return [header and Header(*header) for header in json.loads(kept.read_text("utf-8"))]
+def _headers(listing: Listing, source: Path, state: str) -> Headers:
+    """Returns what each picture's file says of itself, kept in the cache; what could not be opened then may open now."""
+    headers = kept(source, f"{state}/headers.json", lambda: _read_headers(listing))
+    return [Header(*header) if header else _header(listing, item) for header, item in zip(headers, listing.items, strict=True)]
 
 
 def _read_headers(listing: Listing) -> Headers:
@@ -250,8 +267,8 @@ def _header(listing: Listing, item: Item) -> Header | None:
 def _mislabelled(listing: Listing, headers: Headers) -> Iterator[Problem]:
     for item, header in zip(listing.items, headers, strict=True):
         suffix = os.path.splitext(item.path)[1].lower()  # noqa: PTH122  # a fifth of Path's time
-        if header and suffix and suffix not in SUFFIXES[header.format]:
-            text = f"is a {header.format} by its content; it is read as that, rename it to {SUFFIXES[header.format][0]}"
+        if header and suffix and suffix not in ENDINGS[header.format]:
+            text = f"is a {header.format} by its content; it is read as that, rename it to {ENDINGS[header.format][0]}"
             yield Problem(as_text(item.path), "wrong suffix", text, "note")
 
 

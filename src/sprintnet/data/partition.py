@@ -52,8 +52,7 @@ def partition(own: OwnData, settings: DataSettings, log: Callable[[str], None]) 
     given, left = (class_counts(part, len(own.images.classes)) for part in (labels, labels[split == "train"]))
     lost = np.flatnonzero((given > 0) & (left == 0))
     if len(lost):
-        text = f"no training image is left of {', '.join(own.images.classes[index] for index in lost)}"
-        if settings.dedupe:
-            raise DataError(f"data.name={settings.name}: {text}; add some, or leave data.dedupe out")
-        log(text)
+        names = ", ".join(own.images.classes[index] for index in lost)
+        remedy = "leave data.dedupe out" if settings.dedupe else "set smaller shares aside (data.val, data.test)"
+        raise DataError(f"data.name={settings.name}: no training image is left of {names}; add some, or {remedy}")
     return {name: own.images.take(np.flatnonzero(split == name)) for name in SPLITS if (split == name).any()}

@@ -18,6 +18,8 @@ Splits = dict[str, ImageDataset]
 """The data of a run by name: train, and val and test where there are such."""
 
 SPLITS = ("train", "val", "test")
+SPLIT_ALIASES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""What a split may be called in data -> the split."""
 SPLIT_SEED = 0
 """Draws what is set aside: the same images in runs of other seeds, so that a study's runs share their data."""
 
@@ -121,9 +123,13 @@ def write_splits(file: Path, splits: Splits) -> None:
 def read_splits(file: Path, whole: ImageDataset) -> Splits:
     """Returns the splits that a file names of a data set's images, which may have moved together; others are in none.
 
-    Raises DataError where images that it names are not there.
+    Raises DataError where images that it names are not there, or it has been written in.
     """
     rows = read_rows(file)
+    for line, row in enumerate(rows, 1):
+        if "path" not in row or row.get("split") not in SPLITS:
+            rule = f"path and split are needed, the split one of {', '.join(SPLITS)}"
+            raise DataError(f"{file}, row {line:,}: {', '.join(f'{key}={value}' for key, value in row.items())}; {rule}")
     paths, wanted = whole.files or (), [row["path"] for row in rows]
     if not set(wanted) <= set(paths):
         paths, wanted = _within(paths), _within(wanted)

@@ -1,12 +1,17 @@
-"""Decoded pictures in a file that is mapped into memory: filled once, in parallel, by one process; read by all."""
+"""What is found out about pictures once and kept in the cache: their pixels in a file mapped into memory, and lesser things.
+
+The folder of a source holds a folder for each of its states, which holds one for each form that the pictures were brought to.
+"""
 
 import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -19,61 +24,104 @@ from sprintnet.reporting.progress import track
 PART = 256
 """Pictures that are decoded, and marked as done (by their CRC-32), together."""
 BLOCK_BYTES = 1 << 24
-LOCK_SECONDS = 6 * 3600.0
+LOCK, LOCK_SECONDS = ".lock", 6 * 3600.0
 
 Failures = dict[int, str]
 """What could not be decoded: a picture's number -> why. Its pixels are 0."""
-Fill = Callable[[Images, slice], Failures]
-"""Writes a part of the pictures into the store and returns what failed."""
+Fill = Callable[[Images, slice], tuple[Failures, bool]]
+"""Writes a part of the pictures into the store; returns what failed, and whether another attempt would fail the same way."""
 
 
-def stored(folder: Path, shape: tuple[int, int, int, int], fill: Fill, in_turn: bool = False) -> tuple[Images, Failures]:
-    """Returns the images (N, H, W, C) kept in a folder, mapped from their file, and what could not be decoded.
+def stored(
+    source: Path, form: str, shape: tuple[int, int, int, int], fill: Fill, *, in_turn: bool = False
+) -> tuple[Images, Failures]:
+    """Returns the images (N, H, W, C) kept in `form`, below the folder of a source, mapped; and what could not be decoded.
 
     Where they are not there yet, `fill` decodes them, with a progress bar, on all cores, or `in_turn` part after part.
-    Killed, it goes on with the next call; of two processes one decodes and the other waits. Raises SprintNetError where the
-    disk is full.
+    Killed, it goes on with the next call, which also tries again what may not fail again; of two processes one decodes and
+    the other waits. Raises SprintNetError where the disk is full.
     """
-    if not (folder / "failures.json").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
-                if not (folder / "failures.json").is_file():
-                    _decode(folder, shape, fill, in_turn)
-        except Timeout:
-            raise DataError(f"{folder}: another process has been decoding for {LOCK_SECONDS / 3600:g} h; end it") from None
-    failures = {int(index): cause for index, cause in json.loads((folder / "failures.json").read_text("utf-8")).items()}
-    # copy on write: to PyTorch memory that may not be written is a mistake, though nobody writes
-    return np.memmap(folder / "images", np.uint8, "c", shape=shape), failures
-
-
-def forget_others(folder: Path) -> None:
-    """Removes the folders beside this one, stores of what is no longer so, but for those that a process is filling."""
-    for other in folder.parent.iterdir():
-        if other != folder and other.is_dir() and not any(map(_is_held, other.rglob(".*lock"))):
-            shutil.rmtree(other, ignore_errors=True)
-
-
-def _is_held(lock: Path) -> bool:
+    folder = source / form
     try:
-        with FileLock(lock, timeout=0):
-            return False
-    except OSError:  # held, or in a cache that others fill
-        return True
+        return _opened(folder, shape)
+    except FileNotFoundError:
+        with _alone_in(source):
+            try:
+                return _opened(folder, shape)
+            except FileNotFoundError:
+                failures = _decode(folder, shape, fill, in_turn)
+                return _mapped(folder, shape), failures
 
 
-def _decode(folder: Path, shape: tuple[int, int, int, int], fill: Fill, in_turn: bool) -> None:
+def kept(source: Path, name: str, find: Callable[[], Any]) -> Any:
+    """Returns what is kept in a JSON file below the folder of a source; the first call finds it."""
+    file = source / name
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        with _alone_in(source):
+            if not file.is_file():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(file, json.dumps(find()))
+            return json.loads(file.read_text("utf-8"))
+
+
+def forget_others(source: Path, state: str) -> None:
+    """Removes what is kept of other states of a source, unless a process is at work there."""
+    others = [other for other in source.iterdir() if other.name != state and other.is_dir()]
+    if others:
+        with suppress(OSError), FileLock(source / LOCK, timeout=0):  # a Timeout is an OSError
+            for other in others:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+@contextmanager
+def _alone_in(source: Path) -> Iterator[None]:
+    """Waits until no other process writes below the folder of a source."""
+    try:
+        source.mkdir(parents=True, exist_ok=True)
+        with FileLock(source / LOCK, timeout=LOCK_SECONDS):
+            yield
+    except Timeout:
+        raise DataError(f"{source}: another process has been decoding for {LOCK_SECONDS / 3600:g} h; end it") from None
+    except OSError as error:
+        raise _unwritable(source, error) from None
+
+
+def _unwritable(folder: Path, error: OSError, size: int = 0) -> SprintNetError:
+    what = f"no room for {size / 1e6:,.0f} MB" if size else "cannot be written"
+    remedy = "free some room, or set SPRINTNET_CACHE to a folder of yours on another disk"
+    return SprintNetError(f"{folder}: {what} ({error.strerror}); {remedy}")
+
+
+def _opened(folder: Path, shape: tuple[int, int, int, int]) -> tuple[Images, Failures]:
+    failures = json.loads((folder / "failures.json").read_text("utf-8"))
+    return _mapped(folder, shape), {int(index): cause for index, cause in failures.items()}
+
+
+def _mapped(folder: Path, shape: tuple[int, int, int, int]) -> Images:
+    # copy on write: to PyTorch memory that may not be written is a mistake, though nobody writes
+    return np.memmap(folder / "images", np.uint8, "c", shape=shape)
+
+
+def _decode(folder: Path, shape: tuple[int, int, int, int], fill: Fill, in_turn: bool) -> Failures:
+    folder.mkdir(parents=True, exist_ok=True)
     parts = [slice(start, min(start + PART, shape[0])) for start in range(0, shape[0], PART)]
     _reserve(folder / "images", int(np.prod(shape)))
     _reserve(folder / "done", 4 * len(parts))
     images = np.memmap(folder / "images", np.uint8, "r+", shape=shape)
     done = np.memmap(folder / "done", np.uint32, "r+", shape=(len(parts),))
+    passing: Failures = {}
 
     def work(number: int) -> None:
-        failures = fill(images, parts[number])
-        if failures:
-            write_atomic(folder / f"failures-{number}.json", json.dumps(failures))
-        done[number] = zlib.crc32(images[parts[number]].data)  # the disk may get it before the pixels, and power may fail
+        (folder / f"failures-{number}.json").unlink(missing_ok=True)
+        failures, is_final = fill(images, parts[number])
+        if is_final:
+            if failures:
+                write_atomic(folder / f"failures-{number}.json", json.dumps(failures))
+            done[number] = zlib.crc32(images[parts[number]].data)  # the disk may get it before the pixels, and power may fail
+        else:
+            passing.update(failures)
         release(images)
 
     left = [number for number, part in enumerate(parts) if not done[number] or done[number] != zlib.crc32(images[part].data)]
@@ -86,24 +134,23 @@ def _decode(folder: Path, shape: tuple[int, int, int, int], fill: Fill, in_turn:
             raise
     images.flush()
     found = sorted(folder.glob("failures-*.json"))
-    merged = {index: cause for file in found for index, cause in json.loads(file.read_text("utf-8")).items()}
-    write_atomic(folder / "failures.json", json.dumps(merged))
-    for file in (*found, folder / "done"):
-        file.unlink()
+    final = {int(index): cause for file in found for index, cause in json.loads(file.read_text("utf-8")).items()}
+    if not passing:
+        write_atomic(folder / "failures.json", json.dumps(final))
+        for file in (*found, folder / "done"):
+            file.unlink()
+    return final | passing
 
 
 def _reserve(file: Path, size: int) -> None:
     """Makes sure that the disk has room: a write into a mapped file on a full disk would kill the process."""
-    with file.open("a+b") as stream:
-        try:
+    try:
+        with file.open("a+b") as stream:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(stream.fileno(), 0, max(size, 1))
             else:
                 for start in range(stream.seek(0, os.SEEK_END), size, BLOCK_BYTES):
                     stream.write(bytes(min(BLOCK_BYTES, size - start)))
-        except OSError as error:
-            file.unlink()
-            raise SprintNetError(
-                f"{file.parent}: no room for {size / 1e6:,.0f} MB ({error.strerror}); free some, or set SPRINTNET_CACHE to "
-                "a folder on another disk"
-            ) from None
+    except OSError as error:
+        file.unlink(missing_ok=True)
+        raise _unwritable(file.parent, error, size) from None

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sprintnet.data.listing import Item, Listing, Problem
+from sprintnet.data.splits import SPLIT_ALIASES
 from sprintnet.errors import DataError
 from sprintnet.reporting.names import SEVERAL
-
-SPLIT_NAMES = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 
 NO_LABEL = -1
 """Stands for a label that is not known, as that of a test set that is kept secret."""
@@ -45,8 +44,8 @@ def list_saved(folder: Path) -> Listing:
     except Exception as error:  # the library's kinds have no common base
         raise DataError(f"{folder}: cannot be read by Hugging Face's datasets ({error}); save it anew") from None
     parts = dict(whole) if isinstance(whole, datasets.DatasetDict) else {"": whole}
-    if unknown := [name for name in parts if name and name not in SPLIT_NAMES]:
-        raise DataError(f"{folder}: has a split {unknown[0]}; name it one of {', '.join(SPLIT_NAMES)}")
+    if unknown := [name for name in parts if name and name not in SPLIT_ALIASES]:
+        raise DataError(f"{folder}: has a split {unknown[0]}; name it one of {', '.join(SPLIT_ALIASES)}")
     items: list[Item] = []
     problems: list[Problem] = []
     encoded: dict[str, Any] = {}
@@ -60,7 +59,7 @@ def list_saved(folder: Path) -> Listing:
                 problems.append(Problem(f"{name or 'images'}/{index}", "no label", "has no label; give it one, or remove it"))
                 continue
             text = SEVERAL.join(names[entry] if names else str(entry) for entry in values) or SEVERAL
-            items.append(Item(f"{name or 'images'}/{index}", text, SPLIT_NAMES.get(name, ""), "", part._fingerprint))
+            items.append(Item(f"{name or 'images'}/{index}", text, SPLIT_ALIASES.get(name, ""), "", part._fingerprint))
 
     def open_item(item: Item) -> Path | BinaryIO:
         name, _, index = item.path.rpartition("/")

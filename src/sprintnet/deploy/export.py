@@ -28,7 +28,7 @@ from sprintnet.evaluation.metrics import Floats
 from sprintnet.evaluation.task import Task
 from sprintnet.files import write_atomic, write_json
 from sprintnet.preparation import load_splits
-from sprintnet.run import SPLIT_NAMES, RunFolder, consistent, judged_split, open_run, read_arrays, read_json
+from sprintnet.run import SPLIT_TITLES, RunFolder, consistent, judged_split, open_run, read_arrays, read_json
 from sprintnet.runtime import multiplies_bf16
 from sprintnet.trained import TrainedModel, load_run
 
@@ -154,7 +154,7 @@ def _facts(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str
         **({"threshold": str(trained.task.threshold)} if trained.task.threshold else {}),
         "preprocessing": json.dumps(preprocessing),
         "recipe": recipe.to_toml(),
-        "metrics": json.dumps({"split": SPLIT_NAMES[split], **figures}),
+        "metrics": json.dumps({"split": SPLIT_TITLES[split], **figures}),
         "data": recipe.data.name,
         "data_sha256": record["data_sha256"],
         "commit": record["commit"] or "unknown",

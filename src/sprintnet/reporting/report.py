@@ -17,7 +17,7 @@ from sprintnet.reporting.names import NO_LABEL, SEVERAL
 from sprintnet.reporting.page import embedded, picture, render
 from sprintnet.reporting.pictures import thumbnail
 from sprintnet.reporting.table import HEADS, table_cells
-from sprintnet.run import SPLIT_NAMES, RunFolder, again, consistent, judged_split, read_arrays, read_json, read_rows
+from sprintnet.run import SPLIT_TITLES, RunFolder, again, consistent, judged_split, read_arrays, read_json, read_rows
 
 PAGE_BYTES = 4_700_000
 """For pictures; a page stays below 5 MB."""
@@ -123,7 +123,7 @@ def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     low, high = test["accuracy_interval"]
     tiles = [
         _tile(
-            f"{SPLIT_NAMES[judged_split(metrics)]} {kind_of(test).accuracy}",
+            f"{SPLIT_TITLES[judged_split(metrics)]} {kind_of(test).accuracy}",
             f"{test['accuracy']:.2%}",
             f"95 % interval {low:.2%} to {high:.2%}",
         )
