@@ -16,6 +16,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -155,7 +156,8 @@ def limited(file: Path, group: Path) -> dict[str, object]:
 
 def inside(file: Path) -> None:
     """Does what a training of an archive does, some steps of it, and prints their images a second."""
-    splits = load_splits(load_config("sprint94", [f"data.name={file}"]))
+    with tempfile.TemporaryDirectory() as folder:
+        splits = load_splits(load_config("sprint94", [f"data.name={file}"]), kept=Path(folder) / "splits.csv")
     digest(*splits.values())
     print(Lane(splits["train"], runtime.start("auto", "auto", 0, 0)).images_per_second())
 
