@@ -77,6 +77,13 @@ def test_the_test_set_is_read_by_val_alone_and_each_reading_is_noted(sprintnet: 
     assert [(row["by"], row["images"]) for row in rows] == [("val --split test", "100")] * 2
     assert "x: val, 20 images" in sprintnet("val", str(run)).stdout
     assert len((run / "test_readings.csv").read_text().splitlines()) == 3
+    first, second, *_ = sorted((folder / "test" / "cat").iterdir())
+    shutil.copy(first, second)
+    done = sprintnet("val", str(run), "--split", "test")
+    assert done.returncode == 2
+    assert "--split test: these are not the splits that the run was trained on" in done.stderr
+    assert len((run / "test_readings.csv").read_text().splitlines()) == 3
+    assert "is a folder; name a file in it" in sprintnet("check", str(folder), "--output", str(tmp_path)).stderr
 
 
 def test_a_run_without_a_test_set_says_what_it_has(sprintnet: Command, folder: Path) -> None:
@@ -90,4 +97,4 @@ def test_a_run_without_a_test_set_says_what_it_has(sprintnet: Command, folder: P
 def test_a_data_set_that_is_none_is_a_message(sprintnet: Command) -> None:
     done = sprintnet("check", "nowhere")
     assert (done.returncode, done.stdout) == (3, "")
-    assert "data.name=nowhere: neither a named data set (cifar10" in done.stderr
+    assert "data.name=nowhere: no named data set (cifar10" in done.stderr

@@ -183,5 +183,5 @@ def test_images_of_other_channels_are_refused(place: Path) -> None:
     run = train(place, "origin-davidnet", "davidnet", "first", "epochs=12")
     grey = ImageDataset(np.zeros((30, 32, 32, 1), np.uint8), np.arange(30) % 3, ("a", "b", "c"))
     config = load_config("davidnet", [*WORDS["davidnet"], f"init={run.path}"])
-    with pytest.raises(SettingsError, match=r"init=.*: its network takes images of 3 channels, these have 1; convert them"):
+    with pytest.raises(SettingsError, match=r"its network takes images of 3 channels, these have 1; set data.channels"):
         prepare(config, grey, start("cpu", "fp32", 1, 0))

@@ -32,7 +32,9 @@ def refuse(words: list[str]) -> None:
 
 
 def check_folder_of(output: str) -> None:
-    """Raises SettingsError where the folder that is to hold a file is not there."""
+    """Raises SettingsError where the folder that is to hold a file is not there, or a folder has the file's name."""
+    if output and Path(output).is_dir():
+        raise SettingsError(f"--output {output}: is a folder; name a file in it")
     folder = Path(output).parent
     if not folder.is_dir():
         raise SettingsError(f"--output {output}: there is no folder {folder}; make it first")

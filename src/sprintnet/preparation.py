@@ -57,7 +57,8 @@ def load_splits(config: Config, log: Callable[[str], None] = print, kept: Path |
                 note(text)
             splits = partition(own, data, note)
     if kept and not kept.exists():
-        write_json(RunFolder(kept.parent).data, {"notes": notes})
+        test_set = {"test_sha256": digest(splits["test"])} if data.name not in NAMED and "test" in splits else {}
+        write_json(RunFolder(kept.parent).data, {"notes": notes, **test_set})
         write_splits(kept, splits)
     if data.name not in NAMED and not test:
         splits.pop("test", None)
@@ -81,7 +82,10 @@ def _named(data: DataSettings, log: Callable[[str], None], note: Callable[[str],
 
 def refuse_other_splits(splits: Splits, run: RunFolder, argument: str) -> None:
     """Raises SettingsError, about what was asked for, where these are not the splits of the run."""
-    if digest(*splits.values()) != read_json(run.environment)["data_sha256"]:
+    unseen = read_json(run.data).get("test_sha256") if run.data.exists() else None  # of a test set that training does not see
+    seen = [part for name, part in splits.items() if not unseen or name != "test"]
+    is_other_test = unseen and "test" in splits and digest(splits["test"]) != unseen
+    if is_other_test or digest(*seen) != read_json(run.environment)["data_sha256"]:
         raise SettingsError(
             f"{argument}: these are not the splits that the run was trained on, and answers about others would be taken for "
             "its own; restore the data, and leave out overrides of data"

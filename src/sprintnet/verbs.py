@@ -67,8 +67,7 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
         remedy = "one that is trained with data.val=0.1 holds a part out" if options.split == "val" else "choose one of them"
         raise SettingsError(f"--split {options.split}: this run has {', '.join(splits)}; {remedy}")
     if options.split != "test" or config.data.name not in NAMED:
-        seen = {name: part for name, part in splits.items() if name != "test" or config.data.name in NAMED}
-        refuse_other_splits(seen, run, f"--split {options.split}")
+        refuse_other_splits(splits, run, f"--split {options.split}")
     found, figures = trained.assess(splits[options.split], config.tta)
     if options.split == "test":
         note_test_reading(run, "val --split test", figures)

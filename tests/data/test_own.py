@@ -77,8 +77,10 @@ def test_what_is_wrong_with_a_table_is_named_by_row(folder: Path) -> None:
     assert f"{folder / 'gone.png'}: No such file or directory ({table}, row 2)" in said
     assert f"{table}, row 3: has no label" in said
     assert f"{table}, row 4: split later; write one of train, val, test" in said
-    assert f"{folder / 'train' / 'cat' / '0.png'}: stands in two rows" in said
+    assert f"{folder / 'train' / 'cat' / '0.png'}: stands in rows 1 and 6 of {table}; leave one" in said
     assert "dog: is in no training image" in said
+    table.write_text("path,label\ntrain/cat/0.png,cat\ntrain/dog/0.png,dog\ntrain/cat/0.png,dog\n")
+    assert f"stands in rows 1 and 3 of {table}, as cat and as dog; leave one" in message(table, skip=True)
     table.write_text("file,class\na.png,b")
     assert "has the columns file, class; path and label are needed" in message(table)
 
@@ -88,7 +90,8 @@ def test_pictures_of_many_sizes_are_brought_to_one_and_it_says_so(folder: Path) 
     found = read(folder)
     assert found.images.image_shape == (64, 64, 3)
     assert found.notes == (
-        "pictures of 2 sizes, 8x8 to 200x100, are brought to 64x64 (stretch; data.size and data.resize change it)",
+        "pictures of 2 sizes, 8 to 200 wide and 8 to 100 high, are brought to 64x64 "
+        "(stretch; data.size and data.resize change it)",
     )
     cropped = read(folder, size=16, resize="letterbox").images.images[0]
     assert cropped.shape == (16, 16, 3)
@@ -153,7 +156,7 @@ def test_what_no_skipping_mends_stops(folder: Path, tmp_path: Path) -> None:
     (folder / "test" / "fox" / "0.png").unlink()
     assert "holds no picture; fill it, or remove it" in message(folder)
     assert read(folder, skip=True).images.classes == ("cat", "dog")
-    assert "holds no picture that can be opened" in message(folder / "train" / "cat", skip=True)
+    assert "no picture of a class in it can be opened" in message(folder / "train" / "cat", skip=True)
     assert f"{folder / 'one'}: its pictures are of 1 class" in message(
         write(folder / "one" / "a" / "0.png").parents[1], skip=True
     )
@@ -162,8 +165,9 @@ def test_what_no_skipping_mends_stops(folder: Path, tmp_path: Path) -> None:
     (folder / "train").rename(folder / "val")
     assert "has val/ but no train/" in message(folder, skip=True)
     (tmp_path / "none" / "a").mkdir(parents=True)
-    assert "holds no picture that can be opened" in message(tmp_path / "none", skip=True)
-    assert "neither a named data set (cifar10" in message(tmp_path / "nowhere")
+    assert "no picture of a class in it can be opened" in message(tmp_path / "none", skip=True)
+    assert "no named data set (cifar10" in message(tmp_path / "nowhere")
+    assert "neither a folder nor a file .csv" in message(folder / "test" / "cat" / "0.png")
 
 
 def test_a_suffix_that_lies_is_read_by_content_and_noted(folder: Path) -> None:

@@ -14,6 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from conftest import SAMPLE
 from sprintnet.config import load_config
+from sprintnet.data.check import check
 from sprintnet.data.dataset import digest
 from sprintnet.data.own import load_own
 from sprintnet.data.partition import partition
@@ -154,11 +155,11 @@ def test_duplicates_are_drawn_together_or_reported_or_dropped(tmp_path: Path) ->
     for source in sorted((SAMPLE / "test" / "truck").iterdir())[:3]:
         shutil.copy(source, tmp_path / "given" / "train" / "truck" / source.name)
     said, found = own(tmp_path / "given")
-    assert any("images of train have duplicates in a later split" in line for line in said)  # type: ignore[attr-defined]
+    assert any("images of train that have duplicates in a later split: " in line for line in said)  # type: ignore[attr-defined]
     before = len(found["train"]) + len(found["val"])
     said, found = own(tmp_path / "given", dedupe=True)
     assert before == 53
-    assert "duplicates left out" in said[-1]  # type: ignore[index]
+    assert any(line.endswith("; left out (data.dedupe)") for line in said)  # type: ignore[index]
     assert len(found["test"]) == 25
     assert len(found["train"]) + len(found["val"]) == 28  # the others are in the test set too
     for file in [*(tmp_path / "given" / "train").rglob("*[13579].jpg"), *(tmp_path / "given" / "train").rglob("*.png")]:
@@ -192,7 +193,7 @@ def test_a_moved_folder_keeps_its_splits_and_a_lost_file_is_named(tmp_path: Path
     moved = load_own(DataSettings(str(tmp_path / "new"))).images
     assert digest(*read_splits(kept, moved).values()) == digest(*found.values())
     next((tmp_path / "new").rglob("*.jpg")).unlink()
-    with pytest.raises(DataError, match=r"is gone, with 0 others of those in .*splits.csv; restore them"):
+    with pytest.raises(DataError, match=r"png|jpg: in .*splits.csv, but no longer in the data; restore"):
         read_splits(kept, load_own(DataSettings(str(tmp_path / "new"))).images)
 
 
@@ -202,6 +203,22 @@ def test_a_class_that_drawing_would_take_from_training_is_refused(tmp_path: Path
     (tmp_path / "table.csv").write_text("\n".join(["path,label,group", *one]))
     with pytest.raises(DataError, match=r"no training image is left of truck; add some, or set smaller shares aside"):
         own(tmp_path / "table.csv", test=0.6)
+
+
+def test_what_is_doubtful_about_splits_is_said(tmp_path: Path) -> None:
+    files = sorted((SAMPLE / "train").rglob("*.png"))
+    split = ["train" if index % 20 < 10 or file.parent.name == "ship" else "val" for index, file in enumerate(files)]
+    rows = [f"{file},{file.parent.name},{name},{file.stem[-1]}" for file, name in zip(files, split, strict=True)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,split,group", *rows]))
+    said, _ = own(tmp_path / "table.csv")
+    torn = len({file.stem[-1] for file in files})
+    assert said == [
+        f"groups that the data put into several splits: {torn}; what one has learned of them shows in the others",
+        "no test set: the data bring none, and none is drawn",
+        "no validation image is of ship; figures say nothing about that",
+    ]
+    problems = [problem for problem in check(DataSettings(str(tmp_path / "table.csv"))).problems if "group" in problem.kind]
+    assert [problem.text for problem in problems] == ["has images in train, val"] * torn
 
 
 @pytest.mark.parametrize("change", [("path", "file"), (",train", ",valid"), (",train", ",")])
@@ -219,7 +236,7 @@ def test_a_share_of_no_image_is_refused(tmp_path: Path) -> None:
             noisy(
                 tmp_path / "few" / name / f"{index}.jpg", sorted((SAMPLE / "train").rglob("*.png"))[index * 40 + ord(name)], 95
             )
-    with pytest.raises(SettingsError, match=r"data.test=0.2: less than one image a class; set a larger share aside"):
+    with pytest.raises(SettingsError, match=r"data.test=0.2: less than one image a class; add images, or set a larger"):
         own(tmp_path / "few")
 
 

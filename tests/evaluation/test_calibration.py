@@ -49,9 +49,17 @@ def test_adaptive_bins_hold_equally_many_images() -> None:
     assert calibration(LOGITS, LABELS)["adaptive_ece"] == pytest.approx(expected, abs=2e-3)
 
 
-def test_the_temperature_is_the_minimum_of_the_nll() -> None:
-    best = minimize_scalar(lambda t: cross_entropy(LOGITS / t, LABELS), bounds=(0.05, 20), method="bounded").x
+def test_the_temperature_is_the_minimum_of_the_nll_with_platts_targets() -> None:
+    doubt, classes = 1 / (COUNT + 2), LOGITS.shape[1]
+    targets = np.where(np.eye(classes)[LABELS] == 1, 1 - doubt, doubt / (classes - 1))
+
+    def nll(temperature: float) -> float:
+        return float(-(targets * log_probabilities(LOGITS / temperature)).sum())
+
+    best = minimize_scalar(nll, bounds=(0.05, 20), method="bounded").x
     assert fit_temperature(LOGITS, LABELS) == pytest.approx(best, rel=1e-3)
+    bare = minimize_scalar(lambda t: cross_entropy(LOGITS / t, LABELS), bounds=(0.05, 20), method="bounded").x
+    assert best == pytest.approx(bare, rel=20 * doubt)
 
 
 @given(st.floats(0.1, 10))
@@ -72,8 +80,11 @@ def test_the_right_probabilities_are_calibrated_and_doubled_logits_are_healed() 
     assert before["nll"] > after["nll"]
 
 
-def test_answers_that_are_all_right_push_the_temperature_to_its_bound() -> None:
-    assert fit_temperature(np.array([[2.0, 0.0], [0.0, 2.0]]), np.array([0, 1])) == pytest.approx(0.01, rel=1e-3)
+def test_a_few_answers_all_right_are_no_ground_for_certainty() -> None:
+    logits = np.array([[2.0, 0.0], [0.0, 2.0]])
+    assert fit_temperature(logits, np.array([0, 1])) == pytest.approx(2 / np.log(3))  # of two, three in four
+    many = np.tile(logits, (500, 1))
+    assert np.exp(log_probabilities(many / fit_temperature(many, np.tile([0, 1], 500)))).max() == pytest.approx(1001 / 1002)
 
 
 def test_abstaining_below_a_confidence_leaves_the_surest() -> None:

@@ -138,8 +138,14 @@ def test_the_calibration_of_pairs_is_torchmetrics() -> None:
     assert found["brier"] == pytest.approx(float(F.mse_loss(probabilities, torch.from_numpy(LABELS).flatten().double())) * 5)
 
 
-def test_the_temperature_is_the_minimum_of_the_cross_entropy() -> None:
-    best = minimize_scalar(lambda t: binary_cross_entropy(LOGITS / t, LABELS), bounds=(0.05, 20), method="bounded").x
+def test_the_temperature_is_the_minimum_of_the_cross_entropy_with_platts_targets() -> None:
+    there, absent = int(LABELS.sum()), int((1 - LABELS).sum())
+    targets = torch.from_numpy(np.where(LABELS == 1, (there + 1) / (there + 2), 1 / (absent + 2)))
+
+    def loss(temperature: float) -> float:
+        return float(F.binary_cross_entropy_with_logits(torch.from_numpy(LOGITS).double() / temperature, targets))
+
+    best = minimize_scalar(loss, bounds=(0.05, 20), method="bounded").x
     assert fit_label_temperature(LOGITS, LABELS) == pytest.approx(best, rel=1e-3)
     assert fit_label_temperature(2 * LOGITS, LABELS) == pytest.approx(2 * best, rel=1e-3)
 

@@ -308,7 +308,7 @@ def test_val_says_what_the_run_says_and_writes_a_row_an_image(run: RunFolder, sp
 def test_images_that_a_run_has_learned_never_count_as_held_out(run: RunFolder, sprintnet: Command, split: str) -> None:
     done = sprintnet("val", str(run.path), "--split", split, f"data.name={SAMPLE}")
     assert done.returncode != 0
-    assert "is gone, with" in done.stderr
+    assert "but no longer in the data; restore" in done.stderr
     drawn = sprintnet("val", str(run.path), "--split", split, "data.val=0.3")  # what the run's splits.csv says stays
     assert drawn.returncode == 0, drawn.stderr
     assert drawn.stdout == sprintnet("val", str(run.path), "--split", split).stdout

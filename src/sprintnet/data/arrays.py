@@ -43,7 +43,9 @@ class Archive:
             given = self._whole("classes") if "classes" in names else None
         except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             cause = getattr(error, "strerror", None) or str(error).strip("'\"")
-            raise DataError(f"{path}: cannot be read as a NumPy archive ({cause}); write it anew by numpy.savez") from None
+            raise DataError(
+                f"{path}: cannot be read as a NumPy archive ({cause}); write it anew by numpy.savez, images as uint8"
+            ) from None
         counts = [shape[0] for shape in shapes]
         if len({shape[1:] for shape in shapes}) > 1 or counts != [len(part) for part in labels]:
             have = "; ".join(f"{name} {shape}" for name, shape in zip(self._members, shapes, strict=True))

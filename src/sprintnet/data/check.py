@@ -13,6 +13,7 @@ from sprintnet.data.named import NAMED
 from sprintnet.data.own import read_own
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.sources import load
+from sprintnet.data.splits import scattered
 
 FEW = 10
 """Training images of a class: with fewer it is hardly learned."""
@@ -37,11 +38,10 @@ def check(settings: DataSettings) -> Findings:
     if settings.name in NAMED:
         train, test = load(settings.name, settings.source)
         parts = {"train": train, "test": test}
-        pairs = [("train", "test", pair) for pair in find_duplicates(train, test)]
-        across = [
-            Problem(f"train {pair.first}", _kind(pair.is_exact), f"the same picture as test {pair.second}", "note")
-            for _, _, pair in pairs
-        ]
+        across = []
+        for pair in find_duplicates(train, test):
+            kind = f"{_kind(pair.is_exact)} across splits"
+            across.append(Problem(f"train {pair.first}", kind, f"the same picture as test {pair.second}", "note"))
         return Findings(
             train.classes, _images(parts), _counts(parts), {}, (), (*across, *_class_problems(train.classes, _counts(parts)))
         )
@@ -63,7 +63,11 @@ def check(settings: DataSettings) -> Findings:
         "mode": Counter(header.mode for header in own.headers),
         "format": Counter(header.format for header in own.headers),
     }
-    problems = (*own.problems, *_class_problems(own.images.classes, _counts(parts)), *twice)
+    torn = [
+        Problem(group, "group across splits", f"has images in {', '.join(names)}", "note")
+        for group, names in scattered(own.images.groups, own.split).items()
+    ]
+    problems = (*own.problems, *_class_problems(own.images.classes, _counts(parts)), *torn, *twice)
     return Findings(own.images.classes, _images(parts), _counts(parts), kinds, own.notes, problems)
 
 
@@ -85,8 +89,9 @@ def _counts(parts: Mapping[str, ImageDataset]) -> dict[str, tuple[int, ...]]:
 
 def _class_problems(classes: tuple[str, ...], counts: Mapping[str, tuple[int, ...]]) -> list[Problem]:
     training = counts.get("train") or counts.get("undivided") or ()
+    kind = "training image" if "train" in counts else "image"
     found = [
-        Problem(name, "small class", f"has {count} training image{'s' if count != 1 else ''}; add some", "note")
+        Problem(name, "small class", f"has {count} {kind}{'s' if count != 1 else ''}; add some", "note")
         for name, count in zip(classes, training, strict=False)
         if count < FEW
     ]

@@ -126,7 +126,7 @@ def list_folder(root: Path) -> Listing:
     for place, split in parts.items() or [("", "")]:
         for folder, status in walk.entries(root / place) if place else top:
             if not stat.S_ISDIR(status.st_mode):
-                walk.report(folder, "stray file", "lies in no class; move it into <class>/")
+                walk.report(folder, "stray file", "lies in no class; move it into <class>/, or away")
                 continue
             name = as_text(folder.name)
             if SEVERAL in name:
@@ -166,7 +166,7 @@ def list_table(file: Path, rows: Iterable[Mapping[str, str | None]]) -> Listing:
     """
     walk = _Walk()
     items: list[Item] = []
-    seen: set[str] = set()
+    seen: dict[str, tuple[int, str]] = {}
     for number, row in enumerate(rows, 1):
         place = f"{file}, row {number:,}"
         path, label, split, group = (as_text(row.get(column) or "") for column in ("path", "label", "split", "group"))
@@ -176,9 +176,8 @@ def list_table(file: Path, rows: Iterable[Mapping[str, str | None]]) -> Listing:
                 raise DataError(
                     f"{file}: has the columns {', '.join(map(str, row))}; path and label are needed, split and group may be"
                 )
-            walk.problems.append(
-                Problem(place, "incomplete row", f"has no {'label' if path else 'path'}; fill it in, or remove it")
-            )
+            text = f"has no label; write it ({SEVERAL} for none)" if path else "has no path; write it"
+            walk.problems.append(Problem(place, "incomplete row", f"{text}, or remove the row"))
         elif split and split.lower() not in SPLIT_ALIASES:
             walk.problems.append(
                 Problem(place, "unknown split", f"split {split}; write one of {', '.join(SPLITS)}, or nothing")
@@ -198,10 +197,12 @@ def list_table(file: Path, rows: Iterable[Mapping[str, str | None]]) -> Listing:
                     Problem(as_text(str(picture)), "no file", f"a folder, pipe or device ({place}); name a picture")
                 )
                 continue
-            if str(picture) in seen:
-                walk.problems.append(Problem(as_text(picture), "repeated row", f"stands in two rows of {file}; leave one"))
+            if first := seen.get(str(picture)):
+                others = "" if first[1] == label else f", as {first[1]} and as {label}"
+                text = f"stands in rows {first[0]:,} and {number:,} of {file}{others}; leave one"
+                walk.problems.append(Problem(as_text(picture), "repeated row", text, "stop" if others else "skip"))
                 continue
-            seen.add(str(picture))
+            seen[str(picture)] = number, label
             stamp = f"{state.st_size} {state.st_mtime_ns}"
             items.append(Item(str(picture), label, SPLIT_ALIASES.get(split.lower(), ""), group, stamp))
     return Listing(file, tuple(items), tuple(walk.problems))

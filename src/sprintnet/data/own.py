@@ -91,11 +91,15 @@ def require(name: str) -> None:
     kinds = (*TABLES, ARRAYS)
     try:
         path = Path(name).expanduser()
+        if not path.exists():
+            raise DataError(
+                f"data.name={name}: no named data set ({', '.join(NAMED)}), and there is no such folder or file; where it has "
+                "moved, name its new place"
+            )
         if path.is_dir():
             next(path.iterdir(), path).lstat()
         elif not (path.suffix.lower() in kinds and path.is_file()):
-            rule = f"neither a named data set ({', '.join(NAMED)}) nor a folder, nor a file {', '.join(kinds)}"
-            raise DataError(f"data.name={name}: {rule}")
+            raise DataError(f"data.name={name}: neither a folder nor a file {', '.join(kinds)}")
     except OSError as error:
         raise DataError(f"data.name={name}: {error.strerror}; make it readable") from None
     except RuntimeError:
@@ -132,7 +136,7 @@ def _read_pictures(listing: Listing, settings: DataSettings) -> OwnData:
     headers = _headers(listing, source, state)
     readable = [header for header in headers if header]
     if not readable:
-        none = Problem(as_text(listing.source), "no pictures", "holds no picture that can be opened", "stop")
+        none = Problem(as_text(listing.source), "no pictures", "no picture of a class in it can be opened", "stop")
         stop_for(settings.name, [*listing.problems, none])
     is_small = sum(header.height * header.width for header in readable) <= ONE_THREAD * len(readable)
     shape = None
@@ -229,10 +233,9 @@ def chosen_shape(headers: Sequence[Header], settings: DataSettings) -> tuple[tup
     if settings.size:
         height = width = settings.size
     elif len(sizes) > 1 or max(height, width) > LARGEST_KEPT:
-        (low, high) = min(sizes), max(sizes)
-        met = (
-            f"of {len(sizes):,} sizes, {low[1]}x{low[0]} to {high[1]}x{high[0]}," if len(sizes) > 1 else f"of {width}x{height}"
-        )
+        heights, widths = zip(*sizes, strict=True)
+        spread = f"{min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high,"
+        met = f"of {len(sizes):,} sizes, {spread}" if len(sizes) > 1 else f"of {width}x{height}"
         height = width = USUAL_SIDE
         notes.append(f"pictures {met} are brought to {width}x{height} ({settings.resize}; data.size and data.resize change it)")
     if settings.channels != "auto":

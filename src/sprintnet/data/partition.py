@@ -7,7 +7,7 @@ import numpy as np
 from sprintnet.data.dataset import class_counts
 from sprintnet.data.own import OwnData
 from sprintnet.data.settings import DataSettings
-from sprintnet.data.splits import SPLITS, Splits, draw, joined
+from sprintnet.data.splits import SPLITS, Splits, draw, joined, scattered
 from sprintnet.errors import DataError, SettingsError
 
 OWN_VAL = 0.1
@@ -30,7 +30,8 @@ def partition(own: OwnData, settings: DataSettings, log: Callable[[str], None]) 
         groups = together and [together[index] for index in members.tolist()]
         chosen = members[draw(labels[members], share, groups, least=least)]
         if share and not len(chosen):
-            raise SettingsError(f"data.{name}={share:g}: less than one image a class; set a larger share aside")
+            text = f"data.{name}={share:g}: less than one image a class"
+            raise SettingsError(f"{text}; add images, or set a larger share aside, or none (data.{name}=0)")
         split[chosen] = name
 
     if not any(own.split):
@@ -45,14 +46,22 @@ def partition(own: OwnData, settings: DataSettings, log: Callable[[str], None]) 
     repeated = last[alike] > order
     for name in dict.fromkeys(split[repeated]):
         number = int((split[repeated] == name).sum())
-        log(f"{number:,} images of {name} have duplicates in a later split; data.dedupe=true leaves them out")
+        done = "left out (data.dedupe)" if settings.dedupe else "data.dedupe=true leaves them out"
+        log(f"images of {name} that have duplicates in a later split: {number:,}; {done}")
     if settings.dedupe:
         split[repeated] = ""
-        log(f"{int(repeated.sum()):,} duplicates left out (data.dedupe)")
-    given, left = (class_counts(part, len(own.images.classes)) for part in (labels, labels[split == "train"]))
+    if torn := scattered(own.images.groups, split.tolist()):
+        log(f"groups that the data put into several splits: {len(torn):,}; what one has learned of them shows in the others")
+    if "test" not in split:
+        log("no test set: the data bring none, and none is drawn")
+    given, left, judging = (
+        class_counts(part, len(own.images.classes)) for part in (labels, labels[split == "train"], labels[split == "val"])
+    )
     lost = np.flatnonzero((given > 0) & (left == 0))
     if len(lost):
         names = ", ".join(own.images.classes[index] for index in lost)
         remedy = "leave data.dedupe out" if settings.dedupe else "set smaller shares aside (data.val, data.test)"
         raise DataError(f"data.name={settings.name}: no training image is left of {names}; add some, or {remedy}")
+    if unjudged := [own.images.classes[index] for index in np.flatnonzero((given > 0) & (judging == 0))]:
+        log(f"no validation image is of {', '.join(unjudged)}; figures say nothing about that")
     return {name: own.images.take(np.flatnonzero(split == name)) for name in SPLITS if (split == name).any()}

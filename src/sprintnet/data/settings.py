@@ -18,7 +18,8 @@ class DataSettings:
     """A local folder or archive to take a named data set from; empty: the cache, then the network."""
     val: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
     """Share of each training class held out for validation, the same images for all seeds. 0: of a named set none, and Val
-    columns are the test set; of your own pictures, where they bring no validation set, a tenth."""
+    columns are the test set; of your own pictures, where they bring no validation set, a tenth, since something has to judge
+    the run."""
     test: Annotated[float, Interval(ge=0, le=0.5)] = 0.2
     """Share of each class of your own pictures that is set aside for testing, where they bring no test set."""
     size: Annotated[int, Interval(ge=0, le=1024)] = 0

@@ -86,6 +86,15 @@ def joined(count: int, groups: Sequence[str] | None, pairs: Iterable[tuple[int, 
     return found if len(set(found)) < count else None
 
 
+def scattered(groups: Sequence[str] | None, split: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the groups that have images in several splits, with these splits."""
+    found: dict[str, set[str]] = {}
+    for group, name in zip(groups or (), split, strict=False):
+        if group and name:
+            found.setdefault(group, set()).add(name)
+    return {group: sorted(names, key=SPLITS.index) for group, names in found.items() if len(names) > 1}
+
+
 def without_duplicates(splits: Splits) -> tuple[Splits, dict[str, int]]:
     """Returns the splits without training images that are in val or test too, and val images that are in test; and how many."""
     found, left_out = dict(splits), {}
@@ -135,7 +144,8 @@ def read_splits(file: Path, whole: ImageDataset) -> Splits:
         paths, wanted = _within(paths), _within(wanted)
     number = {path: index for index, path in enumerate(paths)}
     if missing := [path for path in wanted if path not in number]:
-        raise DataError(f"{missing[0]}: is gone, with {len(missing) - 1:,} others of those in {file}; restore them")
+        others = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
+        raise DataError(f"{missing[0]}{others}: in {file}, but no longer in the data; restore what the run was trained on")
     named: Mapping[str, list[int]] = {name: [] for name in SPLITS}
     for row, path in zip(rows, wanted, strict=True):
         named[row["split"]].append(number[path])

@@ -38,7 +38,7 @@ class Origin:
         if channels != self.image_shape[2]:
             raise SettingsError(
                 f"init={self.path}: its network takes images of {self.image_shape[2]} channels, these have {channels}; "
-                "convert them, or start from another run"
+                "set data.channels, or start from another run"
             )
         keeps_head = tuple(classes) == self.classes
         kept = {key: value for key, value in self.network.state_dict().items() if keeps_head or not key.startswith("linear.")}

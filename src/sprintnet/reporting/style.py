@@ -1,5 +1,6 @@
 """The one style of all figures: light and dark sheets, Okabe and Ito's colours, which colour-blind readers tell apart."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def save(draw: Callable[[], Figure], path: Path) -> Path:
     Returns the place of the first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # scripts that the font lacks: the SVG, which pages show, has its text as text, for the reader's fonts
+    warnings.filterwarnings("ignore", "Glyph .* missing from")
     for sheets, place in (([LIGHT], path), ([LIGHT, DARK], path.with_name(f"{path.name}-dark"))):
         with style.context(sheets):
             figure = draw()
