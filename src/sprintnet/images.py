@@ -63,7 +63,7 @@ def read_image(
         else:
             cause = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, MemoryError) or getattr(error, "errno", None):
-            raise AccessError(f"{name}: {cause}; make it readable, or remove it") from None
+            raise AccessError(f"{name}: cannot be read: {cause}; make it readable, or remove it") from None
         kinds = ", ".join(formats)
         raise DataError(f"{name}: cannot be read as an image ({kinds}): {cause}; repair or remove it") from None
     return pixels.reshape(*pixels.shape[:2], channels)

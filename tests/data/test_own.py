@@ -222,7 +222,7 @@ def test_what_may_not_be_read_is_named(open_to_all: Path) -> None:
     said = message(open_to_all)
     assert "2 problems" in said
     assert f"{train / 'fox'}: Permission denied; make it readable, or remove it" in said
-    assert f"{train / 'cat' / '1.png'}: Permission denied; make it readable, or remove it" in said
+    assert f"{train / 'cat' / '1.png'}: cannot be read: Permission denied; make it readable" in said
     assert len(read(open_to_all, skip=True).images) == 5
     open_to_all.chmod(0)
     assert message(open_to_all) == f"data.name={open_to_all}: Permission denied; make it readable"

@@ -103,7 +103,7 @@ def test_bad_files_are_set_aside_and_counted(model: Path, sprintnet: Command, tm
     assert all(f"  {name}.png: cannot be read as an image" in done.stderr for name in ("text", "empty"))
     assert "  gone.png: there is no such file" in done.stderr
     lines = done.stdout.splitlines()
-    assert f"{long}: cannot be read as an image (PNG, JPEG, WEBP, BMP): File name too long" in done.stderr
+    assert f"{long}: cannot be read: File name too long; make it readable, or remove it" in done.stderr
     assert "none*.png: there is no such file" in done.stderr
     assert len(lines) == 6  # a header and a line for each that could be read
     assert lines[-1].endswith("\\xff .png")
