@@ -236,8 +236,13 @@ def test_a_share_of_no_image_is_refused(tmp_path: Path) -> None:
             noisy(
                 tmp_path / "few" / name / f"{index}.jpg", sorted((SAMPLE / "train").rglob("*.png"))[index * 40 + ord(name)], 95
             )
-    with pytest.raises(SettingsError, match=r"data.test=0.2: less than one image a class; add images, or set a larger"):
+    with pytest.raises(SettingsError, match=r"data.test=0.2: less than one image a class; .* or none \(data.test=0\)"):
         own(tmp_path / "few")
+    with pytest.raises(
+        SettingsError, match=r"data.val=0.1: less than one image a class; .* a larger share aside \(at most 0.5\)"
+    ):
+        own(tmp_path / "few", test=0.0, val=0.1)
+    assert {name: len(files) for name, files in own(tmp_path / "few", test=0.0)[1].items()} == {"train": 2, "val": 2}
 
 
 def test_a_rare_class_does_not_take_the_others_along(tmp_path: Path) -> None:

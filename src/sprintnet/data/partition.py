@@ -25,19 +25,18 @@ def partition(own: OwnData, settings: DataSettings, log: Callable[[str], None]) 
     together = joined(len(split), own.images.groups, pairs)
     labels = own.images.labels
 
-    def set_aside(name: str, share: float, least: int = 0) -> None:
+    def set_aside(name: str, share: float, remedy: str, least: int = 0) -> None:
         members = np.flatnonzero(split == "train")
         groups = together and [together[index] for index in members.tolist()]
         chosen = members[draw(labels[members], share, groups, least=least)]
         if share and not len(chosen):
-            text = f"data.{name}={share:g}: less than one image a class"
-            raise SettingsError(f"{text}; add images, or set a larger share aside, or none (data.{name}=0)")
+            raise SettingsError(f"data.{name}={share:g}: less than one image a class; add images, or set {remedy}")
         split[chosen] = name
 
     if not any(own.split):
-        set_aside("test", settings.test)
-    if "val" not in own.split:
-        set_aside("val", settings.val or OWN_VAL, least=0 if settings.val else 1)
+        set_aside("test", settings.test, "a larger share aside, or none (data.test=0)")
+    if "val" not in own.split:  # never none: something has to judge the run
+        set_aside("val", settings.val or OWN_VAL, "a larger share aside (at most 0.5)", least=0 if settings.val else 1)
     # of the same picture in several splits, that in the last of them counts
     order = np.array([SPLITS.index(name) for name in split])
     alike = np.unique(joined(len(split), None, pairs) or np.arange(len(split)), return_inverse=True)[1]
