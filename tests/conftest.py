@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from shapes import SPLITS, write_table
-from sprintnet.data.sources import cache_folder
+from sprintnet.files import cache_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

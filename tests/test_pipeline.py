@@ -24,8 +24,8 @@ from sprintnet.data.own import load_own
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import fit_temperature
-from sprintnet.models import winograd
-from sprintnet.models.winograd import convolve
+from sprintnet.models import convolution, winograd, winograd_plain
+from sprintnet.native import compiled
 from sprintnet.pipeline import train
 from sprintnet.preparation import load_splits, prepare
 from sprintnet.run import RunFolder, read_rows
@@ -159,10 +159,12 @@ def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(
 ) -> None:
     # as large layers do, so that fewer products are taken here too
     fewer: list[None] = []
-    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 16)
-    monkeypatch.setattr(winograd, "FEWEST_IMAGES", 16)
-    monkeypatch.setattr(winograd, "convolve", lambda maps, weight: (fewer.append(None), convolve(maps, weight))[1])
-    small = [f"data.name={SAMPLE}", "model.width=16", "batch_size=40", "threads=1", "epochs=12", f"precision={precision}"]
+    monkeypatch.setattr(convolution, "FEWEST_IMAGES", 16)
+    way = winograd if compiled(winograd.SOURCE) else winograd_plain
+    convolve = way.convolve
+    monkeypatch.setattr(way, "FEWEST_CHANNELS", 16)
+    monkeypatch.setattr(way, "convolve", lambda maps, weight: (fewer.append(None), convolve(maps, weight))[1])
+    small = [f"data.name={SAMPLE}", "model.width=32", "batch_size=40", "threads=1", "epochs=12", f"precision={precision}"]
     config = load_config("sprint94", [*small, "tta=1", "schedule.resolution=0.75,1", "schedule.resolution_from=0,0.4"])
     metrics = train(config, RunFolder(tmp_path / "whole"))
     arrays = np.load(tmp_path / "whole" / "predictions.npz")

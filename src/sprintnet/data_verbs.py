@@ -9,7 +9,8 @@ from sprintnet.arguments import DEFAULT_RECIPE, check_folder_of, overrides_in, r
 def data(options: argparse.Namespace, words: list[str]) -> None:
     """Lists the named data sets, or puts one into the cache."""
     refuse(words)
-    from sprintnet.data.sources import cache_folder, fetch, is_cached
+    from sprintnet.data.sources import fetch, is_cached
+    from sprintnet.files import cache_folder
 
     if options.action == "list":
         from sprintnet.data.named import NAMED

@@ -12,6 +12,13 @@ from typing import Any
 from sprintnet.machine import environment
 
 
+def cache_folder() -> Path:
+    """Returns where data sets and kernels are kept: $SPRINTNET_CACHE, else sprintnet under $XDG_CACHE_HOME or ~/.cache."""
+    if chosen := os.environ.get("SPRINTNET_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sprintnet"
+
+
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Replaces a file so that a crash at any moment leaves the old content or the new, never a part."""
     data = content.encode("utf-8") if isinstance(content, str) else content

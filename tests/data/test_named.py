@@ -19,6 +19,7 @@ from sprintnet.config import load_config, recipes
 from sprintnet.data import sources, transport
 from sprintnet.data.named import NAMED
 from sprintnet.errors import DataError, SettingsError
+from sprintnet.files import cache_folder
 from sprintnet.preparation import outline
 
 GENERATOR = np.random.default_rng(0)
@@ -38,7 +39,7 @@ def test_a_description_is_complete(name: str, empty_cache: None) -> None:
     for recipe in recipes():
         config = load_config(recipe, [f"data.name={name}"])
         assert outline(config) == (known.classes, known.image_shape, known.images[0])
-    assert not sources.cache_folder().exists()  # nothing was fetched for that
+    assert not cache_folder().exists()  # nothing was fetched for that
 
 
 @pytest.mark.parametrize("form", ["gzipped", "plain", "dotted"])
@@ -62,7 +63,7 @@ def test_the_cache_keeps_idx_files_compressed_and_mends_them(idx: dict[str, np.n
     source = folder_of(tmp_path / "source", {name: idx_of(array) for name, array in idx.items()})
     files = sources.fetch("mnist", source)
     assert sources.is_cached("mnist")
-    folder = sources.cache_folder() / "mnist"
+    folder = cache_folder() / "mnist"
     assert {path.name for path in folder.iterdir()} == {f"{name}.gz" for name in idx} | {".lock"}
     cached = folder / "t10k-images-idx3-ubyte.gz"
     content = cached.read_bytes()

@@ -17,6 +17,7 @@ from small_sets import LAYOUTS, RECORDS, Server, archive, send, sheets
 from sprintnet.data import cifar, sources
 from sprintnet.data.named import NAMED
 from sprintnet.errors import DataError
+from sprintnet.files import cache_folder
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -31,7 +32,7 @@ def test_every_layout_gives_the_same_six_files(files: dict[str, bytes], tmp_path
         (source / name).write_bytes(content)
     assert sources.fetch("cifar10", str(source)) == files
     assert sources.fetch("cifar10") == files  # from the cache now: there is no other source
-    assert sorted(file.name for file in (sources.cache_folder() / "cifar10").glob("*.bin")) == sorted(files)
+    assert sorted(file.name for file in (cache_folder() / "cifar10").glob("*.bin")) == sorted(files)
 
 
 def test_images_and_labels_are_laid_out_as_documented(files: dict[str, bytes], tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_a_changed_byte_a_missing_member_and_a_foreign_pickle_are_refused(files:
         with pytest.raises(DataError, match=message):
             sources.fetch("cifar10", str(archive(tmp_path / "a.tgz", members)))
     assert not (tmp_path / "ran").exists()
-    assert list((sources.cache_folder() / "cifar10").glob("*.bin")) == []
+    assert list((cache_folder() / "cifar10").glob("*.bin")) == []
 
 
 class Hostile:
@@ -102,7 +103,7 @@ def test_damaged_members_are_named(files: dict[str, bytes], tmp_path: Path) -> N
 
 
 def test_a_full_cache_needs_no_lock_and_no_writing(files: dict[str, bytes], tmp_path: Path) -> None:
-    folder = sources.cache_folder() / "cifar10"
+    folder = cache_folder() / "cifar10"
     folder.mkdir(parents=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
@@ -111,7 +112,7 @@ def test_a_full_cache_needs_no_lock_and_no_writing(files: dict[str, bytes], tmp_
 
 
 def test_what_a_kill_left_behind_is_cleared_away(files: dict[str, bytes], tmp_path: Path) -> None:
-    left = sources.cache_folder() / "cifar10" / ".fetch-abc"
+    left = cache_folder() / "cifar10" / ".fetch-abc"
     left.mkdir(parents=True)
     (left / "half.tar.gz").touch()
     sources.fetch("cifar10", str(archive(tmp_path / "a.tgz", LAYOUTS["binary"](files))))
@@ -121,7 +122,7 @@ def test_what_a_kill_left_behind_is_cleared_away(files: dict[str, bytes], tmp_pa
 def test_a_damaged_cache_is_noticed_and_mended(files: dict[str, bytes], tmp_path: Path) -> None:
     source = archive(tmp_path / "a.tgz", LAYOUTS["binary"](files))
     sources.fetch("cifar10", str(source))
-    cached = sources.cache_folder() / "cifar10" / "data_batch_5.bin"
+    cached = cache_folder() / "cifar10" / "data_batch_5.bin"
     cached.write_bytes(b"\0" * cached.stat().st_size)
     lines: list[str] = []
     assert sources.fetch("cifar10", str(source), lines.append) == files

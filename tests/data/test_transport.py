@@ -19,6 +19,7 @@ from small_sets import LAYOUTS, Server, archive, ask, folder_of, idx_of, program
 from sprintnet.data import sources, transport
 from sprintnet.data.named import NAMED
 from sprintnet.errors import DataError
+from sprintnet.files import cache_folder
 
 NPM = NAMED["cifar10"].sources[-1]
 
@@ -55,7 +56,7 @@ def test_sources_are_tried_in_order_and_a_failure_moves_on(
         "failed: a.tar.gz cannot be read as a folder or archive of the data set (Compressed file ended before the "
         "end-of-stream marker was reached)",
     ]
-    assert not list((sources.cache_folder() / "cifar10").glob(".fetch-*"))
+    assert not list((cache_folder() / "cifar10").glob(".fetch-*"))
 
 
 def test_if_all_fail_one_message_lists_each_cause_and_the_remedy(

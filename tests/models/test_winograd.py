@@ -1,14 +1,18 @@
-"""Fewer products: the same convolution as PyTorch's own, its gradients too, and only where it pays."""
+"""Fewer products, compiled and in PyTorch's operations: the same convolution as PyTorch's own, its gradients too."""
+
+from types import ModuleType
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from sprintnet.models import winograd
-from sprintnet.models.winograd import Convolution3x3, convolve, toom_cook
+from sprintnet.models import toom_cook, winograd, winograd_plain
+from sprintnet.native import compiled
 
 SIZES = [(2, 2), (3, 3), (4, 4), (5, 7), (7, 7), (8, 3), (9, 10), (15, 15), (16, 16)]
+kernel = pytest.mark.skipif(compiled(winograd.SOURCE) is None, reason="no kernel can be compiled here: gcc, AVX512-BF16")
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -29,80 +33,91 @@ def pytorchs_own(maps: Tensor, weight: Tensor) -> Tensor:
     return F.conv2d(maps, weight, padding=1)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 2e-5), (torch.bfloat16, 0.05)])
-def test_features_and_gradients_are_those_of_a_convolution(size: tuple[int, int], dtype: torch.dtype, error: float) -> None:
-    torch.manual_seed(0)
-    maps, weight = torch.randn(6, 16, *size), torch.randn(24, 16, 3, 3)
+def compare(way: ModuleType, maps: Tensor, weight: Tensor, dtype: torch.dtype, error: float) -> None:
     exact = with_gradients(pytorchs_own, maps.double(), weight.double())
-    for found, expected in zip(with_gradients(convolve, maps.to(dtype), weight), exact, strict=True):
+    for found, expected in zip(with_gradients(way.convolve, maps.to(dtype), weight), exact, strict=True):
         assert found.shape == expected.shape
         assert relative_error(found, expected) < error
 
 
-@pytest.mark.parametrize("outputs", winograd.POINTS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 2e-5), (torch.bfloat16, 0.05)])
+def test_pytorchs_operations_convolve(size: tuple[int, int], dtype: torch.dtype, error: float) -> None:
+    torch.manual_seed(0)
+    compare(winograd_plain, torch.randn(6, 16, *size), torch.randn(24, 16, 3, 3), dtype, error)
+
+
+@kernel
+@pytest.mark.parametrize("size", [*SIZES, (31, 31), (32, 2)])
+@pytest.mark.parametrize(("channels", "outputs"), [(32, 96), (64, 32)])
+def test_the_kernel_convolves(size: tuple[int, int], channels: int, outputs: int) -> None:
+    torch.manual_seed(0)
+    compare(winograd, torch.randn(7, channels, *size), torch.randn(outputs, channels, 3, 3), torch.bfloat16, 0.02)
+
+
+@kernel
+def test_the_kernel_takes_any_number_of_images_and_any_layout_of_memory() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(64, 32, 3, 3)
+    for images in (1, 2, 5, 129):
+        maps = torch.randn(images, 32, 7, 7)
+        assert maps.is_contiguous()  # channels first
+        compare(winograd, maps, weight, torch.bfloat16, 0.02)
+    shifted = torch.randn(2 * 32 * 49 + 1)[1:].view(2, 7, 7, 32).permute(0, 3, 1, 2).to(torch.bfloat16)
+    beside = torch.empty(shifted.numel() + 1, dtype=torch.bfloat16)[1:].view(2, 7, 7, 32).permute(0, 3, 1, 2).copy_(shifted)
+    assert beside.data_ptr() % 64  # where no line of memory begins
+    assert torch.equal(winograd.convolve(beside, weight), winograd.convolve(shifted, weight))
+
+
+@kernel
+def test_the_kernels_results_do_not_depend_on_the_number_of_threads() -> None:
+    torch.manual_seed(0)
+    maps, weight, threads = torch.randn(40, 64, 7, 7).bfloat16(), torch.randn(64, 64, 3, 3), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = with_gradients(winograd.convolve, maps, weight)
+        torch.set_num_threads(3)
+        together = with_gradients(winograd.convolve, maps, weight)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(map(torch.equal, alone, together))
+
+
+@kernel
+def test_the_kernels_arithmetic_is_counted() -> None:
+    maps, weight = torch.randn(72, 32, 8, 8).bfloat16().requires_grad_(), torch.randn(64, 32, 3, 3).requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        winograd.convolve(maps, weight).sum().backward()
+    a_convolution = 3 * 2 * 72 * 32 * 64 * 9 * 8 * 8  # forward and two gradients
+    assert a_convolution / 4 <= counter.get_total_flops() < a_convolution / 3.5  # 36 products instead of 144, and its filters
+
+
+@pytest.mark.parametrize("outputs", toom_cook.POINTS)
 def test_a_tile_is_the_filter_slid_along_it(outputs: int) -> None:
-    output, taps, inputs = toom_cook(outputs)
+    output, taps, inputs = toom_cook.toom_cook(outputs)
     signal, filter_ = torch.randn(outputs + 2, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     assert output.shape == (outputs, outputs + 2)
     torch.testing.assert_close(output @ ((taps @ filter_) * (inputs @ signal)), signal.unfold(0, 3, 1) @ filter_)
 
 
-def test_gradients_arrive_with_channels_last_as_the_layers_before_need_them() -> None:
-    maps = torch.randn(4, 8, 7, 7).contiguous(memory_format=torch.channels_last).requires_grad_()
-    features = convolve(maps, torch.randn(8, 8, 3, 3))
+@pytest.mark.parametrize("outputs", toom_cook.POINTS)
+def test_opposite_points_differ_in_the_sign_of_odd_pixels_as_the_kernel_takes_for_granted(outputs: int) -> None:
+    output, _, inputs = toom_cook.toom_cook(outputs)
+    points = toom_cook.POINTS[outputs]
+    for matrix in (inputs, output.T):
+        for number, point in enumerate(points):
+            if point > 0:
+                torch.testing.assert_close(matrix[number + 1, 0::2], matrix[number, 0::2])
+                torch.testing.assert_close(matrix[number + 1, 1::2], -matrix[number, 1::2])
+            if point == 0:
+                assert not matrix[number, 1::2].any()
+        assert not matrix[-1, len(points) % 2 :: 2][: matrix.shape[1]].any() or not matrix[-1, 1 - len(points) % 2 :: 2].any()
+
+
+@pytest.mark.parametrize("way", [pytest.param(winograd, marks=kernel), winograd_plain])
+def test_gradients_arrive_with_channels_last_as_the_layers_before_need_them(way: ModuleType) -> None:
+    maps = torch.randn(4, 32, 7, 7).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
+    features = way.convolve(maps, torch.randn(32, 32, 3, 3))
     assert features.is_contiguous(memory_format=torch.channels_last)
     (gradient,) = torch.autograd.grad(features.square().sum(), maps)
     assert gradient.is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The maps that were convolved by fewer products."""
-    seen: list[Tensor] = []
-    monkeypatch.setattr(winograd, "convolve", lambda maps, weight: (seen.append(maps), convolve(maps, weight))[1])
-    return seen
-
-
-def train_step(layer: nn.Module, maps: Tensor, dtype: torch.dtype | None) -> Tensor:
-    with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
-        features: Tensor = layer(maps)
-    features.float().square().sum().backward()
-    return features
-
-
-def test_a_large_layer_in_bf16_takes_fewer_products_and_keeps_fp32_gradients(taken: list[Tensor]) -> None:
-    layer, maps = Convolution3x3(128, 130), torch.randn(128, 128, 3, 3)
-    features = train_step(layer, maps, torch.bfloat16)
-    assert len(taken) == 1
-    assert features.dtype == torch.bfloat16
-    assert layer.weight.grad is not None
-    assert layer.weight.grad.dtype == torch.float32
-
-
-@pytest.mark.parametrize(
-    ("channels", "shape", "dtype"),
-    [
-        (128, (128, 128, 3, 3), None),
-        (128, (128, 128, 3, 3), torch.float16),
-        (127, (128, 128, 3, 3), torch.bfloat16),
-        (128, (128, 127, 3, 3), torch.bfloat16),
-        (128, (127, 128, 3, 3), torch.bfloat16),
-        (128, (128, 128, 1, 3), torch.bfloat16),
-        (128, (128, 128, 3, 1), torch.bfloat16),
-        (128, (128, 128, 17, 2), torch.bfloat16),
-        (128, (128, 5, 5), torch.bfloat16),
-    ],
-)
-def test_small_layers_and_batches_and_other_precisions_go_the_usual_way(
-    channels: int, shape: tuple[int, ...], dtype: torch.dtype | None, taken: list[Tensor]
-) -> None:
-    train_step(Convolution3x3(shape[-3], channels), torch.randn(shape), dtype)
-    assert not taken
-
-
-@pytest.mark.parametrize("gradients", [False, True])
-def test_evaluation_is_pytorchs_own(gradients: bool) -> None:
-    layer, maps = Convolution3x3(128, 128).eval(), torch.randn(128, 128, 4, 4)
-    with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(layer(maps), nn.Conv2d.forward(layer, maps))

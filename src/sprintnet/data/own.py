@@ -18,10 +18,10 @@ from sprintnet.data.duplicates import MOST_COMPARED, Duplicate, duplicates_withi
 from sprintnet.data.listing import Item, Listing, Problem, as_text, class_problems, csv_rows, list_folder, list_table
 from sprintnet.data.named import NAMED
 from sprintnet.data.settings import DataSettings
-from sprintnet.data.sources import cache_folder
 from sprintnet.data.store import Failures, Fill, forget_others, kept, stored
 from sprintnet.data.tables import is_saved, list_saved, parquet_rows
 from sprintnet.errors import AccessError, DataError
+from sprintnet.files import cache_folder
 from sprintnet.images import DECODING, FORMATS, MODES, brought_to, read_image
 from sprintnet.reporting.progress import track
 

@@ -1,6 +1,5 @@
 """Named data sets go through the cache; nothing enters that unverified."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.named import NAMED, NamedSet
 from sprintnet.data.transport import local, opened
 from sprintnet.errors import DataError, SettingsError
-from sprintnet.files import write_atomic
+from sprintnet.files import cache_folder, write_atomic
 
 LOCK_SECONDS = 3600.0  # more than all sources together may take
 
@@ -26,13 +25,6 @@ def load(name: str, source: str = "", log: Log = print) -> tuple[ImageDataset, I
     """
     files = fetch(name, source, log)
     return NAMED[name].decode(tuple(files.values()), NAMED[name].classes)
-
-
-def cache_folder() -> Path:
-    """Returns where data sets are kept: $SPRINTNET_CACHE, else sprintnet under $XDG_CACHE_HOME or ~/.cache."""
-    if chosen := os.environ.get("SPRINTNET_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sprintnet"
 
 
 def is_cached(name: str) -> bool:

@@ -9,12 +9,11 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from sprintnet.data.sources import cache_folder
 from sprintnet.data.transport import npm_pack
 from sprintnet.deploy.predictor import Predictor
 from sprintnet.deploy.site import BACKEND, PAGE, SHARED, describe, find_samples
 from sprintnet.errors import DataError, SettingsError
-from sprintnet.files import write_atomic
+from sprintnet.files import cache_folder, write_atomic
 
 VERSION = "1.30.0"
 NPM_PACKAGE = f"onnxruntime-web@{VERSION}"

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sprintnet.models.convolution import Convolution3x3
 from sprintnet.models.network import Network
-from sprintnet.models.winograd import Convolution3x3
+from sprintnet.models.pooling import MaxPool2x2
 
 
 class WyConv2d(nn.Module):
@@ -29,7 +30,7 @@ class WyBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.conv = WyConv2d(in_channels, out_channels)
-        self.pool = nn.MaxPool2d(2)
+        self.pool = MaxPool2x2()
         self.norm = nn.BatchNorm2d(out_channels)
         self.residual_conv1 = WyConv2d(out_channels, out_channels)
         self.residual_norm1 = nn.BatchNorm2d(out_channels)
@@ -61,7 +62,7 @@ class DavidNet(Network):
         super().__init__()
         self.prepare = nn.Sequential(WyConv2d(channels, width), nn.BatchNorm2d(width), nn.ReLU())
         self.block1 = WyBlock(width, 2 * width)
-        self.transition = nn.Sequential(WyConv2d(2 * width, 4 * width), nn.MaxPool2d(2), nn.BatchNorm2d(4 * width), nn.ReLU())
+        self.transition = nn.Sequential(WyConv2d(2 * width, 4 * width), MaxPool2x2(), nn.BatchNorm2d(4 * width), nn.ReLU())
         self.block2 = WyBlock(4 * width, 8 * width)
         self.pool = nn.MaxPool2d((image_size[0] // 8, image_size[1] // 8))
         self.view = View()

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sprintnet.models.convolution import Convolution3x3
 from sprintnet.models.network import Network
-from sprintnet.models.winograd import Convolution3x3
+from sprintnet.models.norm import Norm
+from sprintnet.models.pooling import MaxPool2x2
 
 
 class Convolution(Convolution3x3):
@@ -21,27 +23,30 @@ class Convolution(Convolution3x3):
         nn.init.dirac_(self.weight.data[: self.in_channels])
 
 
-class Norm(nn.BatchNorm2d):
-    """Batch norm with a trained bias, a fixed weight of 1 and quick statistics."""
-
-    def __init__(self, channels: int):
-        super().__init__(channels, eps=1e-12, momentum=0.4)
-        self.weight.requires_grad = False
-
-
 class Block(nn.Sequential):
     """Two convolutions; the map is halved after the first."""
 
     def __init__(self, in_channels: int, middle: int, out_channels: int):
         super().__init__(
             Convolution(in_channels, middle),
-            nn.MaxPool2d(2),
+            MaxPool2x2(),
             Norm(middle),
             nn.SiLU(),
             Convolution(middle, out_channels),
             Norm(out_channels),
             nn.SiLU(),
         )
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns features (B, out_channels, H/2, W/2)."""
+        layers = iter(self)
+        for layer in layers:
+            if isinstance(layer, Norm):
+                input = layer.silu(input)
+                next(layers)  # SiLU itself, which holds nothing
+            else:
+                input = layer(input)
+        return input
 
 
 class Residual(nn.Module):

@@ -1,0 +1,60 @@
+/* Maxima of 2x2 pixels and their gradient, for pooling.py. Maps of bf16 lie pixel after pixel, their channels last, a multiple of
+   LANES. A last row or column without a partner is left out. */
+#include <immintrin.h>
+#include <stdint.h>
+
+#define LANES 32
+
+static inline __m512i load(const uint16_t *from) { return _mm512_loadu_si512(from); }
+
+/* bf16 as whole numbers in the same order: all but the sign turned round where the sign is set */
+static inline __m512i ordered(__m512i values) {
+    return _mm512_xor_si512(values, _mm512_srli_epi16(_mm512_srai_epi16(values, 15), 1));
+}
+
+/* The maxima of maps, and in `places` which of its four pixels each comes from (row * 2 + column): the first of equal ones
+   (0 is more than -0). */
+void halve(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *maps, uint16_t *maxima, uint8_t *places) {
+    int rows = height / 2, columns = width / 2;
+#pragma omp parallel for schedule(static)
+    for (int64_t line = 0; line < images * rows; line++)
+        for (int column = 0; column < columns; column++) {
+            const uint16_t *pixel = maps + ((line / rows * height + line % rows * 2) * width + column * 2) * channels;
+            int64_t to = (line * columns + column) * channels;
+            for (int channel = 0; channel < channels; channel += LANES) {
+                __m512i best = ordered(load(pixel + channel)), place = _mm512_setzero_si512();
+                for (int other = 1; other < 4; other++) {
+                    __m512i values = ordered(load(pixel + (other / 2 * width + other % 2) * channels + channel));
+                    __mmask32 is_more = _mm512_cmpgt_epi16_mask(values, best);
+                    best = _mm512_mask_mov_epi16(best, is_more, values);
+                    place = _mm512_mask_mov_epi16(place, is_more, _mm512_set1_epi16(other));
+                }
+                _mm512_store_si512((void *)(maxima + to + channel), ordered(best));
+                _mm256_store_si256((void *)(places + to + channel), _mm512_cvtepi16_epi8(place));
+            }
+        }
+}
+
+/* Maps that are 0 but where a maximum came from. */
+void spread_maxima(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *maxima, const uint8_t *places,
+             uint16_t *maps) {
+    int rows = height / 2, columns = width / 2;
+#pragma omp parallel for schedule(static)
+    for (int64_t line = 0; line < images * height; line++) {
+        int row = line % height / 2;
+        for (int x = 0; x < width; x++) {
+            int64_t from = ((line / height * rows + row) * columns + x / 2) * channels;
+            int is_covered = row < rows && x / 2 < columns;
+            for (int channel = 0; channel < channels; channel += LANES) {
+                __m512i values = _mm512_setzero_si512();
+                if (is_covered) {
+                    __m256i place = _mm256_load_si256((const void *)(places + from + channel));
+                    __mmask32 is_here = _mm256_cmpeq_epi8_mask(place, _mm256_set1_epi8(line % height % 2 * 2 + x % 2));
+                    values = _mm512_maskz_mov_epi16(is_here, load(maxima + from + channel));
+                }
+                _mm512_stream_si512((void *)(maps + (line * width + x) * channels + channel), values);
+            }
+        }
+        _mm_sfence();
+    }
+}

@@ -1,0 +1,49 @@
+"""Toom and Cook's algorithm on one line of pixels: m outputs of a filter with 3 taps for m + 2 products instead of 3m."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+POINTS = {2: (0, 1, -1), 3: (0.4, -0.4, 1.3, -1.3), 4: (0, 0.6, -0.6, 1.6, -1.6)}
+"""By size of tile, where polynomials are evaluated besides infinity: small errors in bf16 (LOG.md)."""
+
+
+def tile_lengths(size: int) -> list[int]:
+    """Returns the outputs of each tile along a line of `size` pixels, 2 or more: as few tiles as can be, longer ones first."""
+    assert size >= 2
+    tiles = -(-size // max(POINTS))
+    return [size // tiles + (tile < size % tiles) for tile in range(tiles)]
+
+
+@cache
+def toom_cook(outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns A (m, m + 2), G (m + 2, 3) and B (m + 2, m + 2), fp64: y = A [(G w) * (B x)] slides w along x for m outputs.
+
+    The rows of G and B have length 1, which keeps their entries alike in size and so the rounding small. B's rows for points a
+    and -a differ in the sign of their odd entries, as A's columns do.
+    """
+    points = torch.tensor(POINTS[outputs], dtype=torch.float64)
+    count = len(points)
+    others = [torch.cat([points[:i], points[i + 1 :]]) for i in range(count)]
+    output, taps, inputs = (points.new_zeros(shape) for shape in ((outputs, count + 1), (count + 1, 3), (count + 1, count + 1)))
+    for i, point in enumerate(points):
+        output[:, i] = point ** torch.arange(outputs)
+        taps[i] = point ** torch.arange(3) / (point - others[i]).prod()
+        inputs[i, :-1] = _polynomial(others[i])
+        if point < 0 and count % 2 == 0:  # without the point 0 the even entries would differ
+            taps[i], inputs[i] = -taps[i], -inputs[i]
+    output[-1, -1] = taps[-1, -1] = 1
+    inputs[-1] = _polynomial(points)
+    of_taps, of_inputs = taps.norm(dim=1), inputs.norm(dim=1)
+    return output * of_taps * of_inputs, taps / of_taps[:, None], inputs / of_inputs[:, None]
+
+
+def _polynomial(roots: Tensor) -> Tensor:
+    """Returns the coefficients of the monic polynomial with these roots, the constant first."""
+    coefficients = roots.new_ones(1)
+    for root in roots:
+        shifted = torch.cat([coefficients.new_zeros(1), coefficients])
+        shifted[:-1] -= root * coefficients
+        coefficients = shifted
+    return coefficients
