@@ -38,12 +38,14 @@ class Arm:
     is_beside_a_busy_process: bool = False
     is_plain_script: bool = False
     is_direct: bool = False
+    is_uncompiled: bool = False
     resolution: float = 1.0
 
 
 ABLATIONS = {
     "allocator": (Arm("freed memory returned", returns_memory=True), Arm("freed memory kept")),
     "winograd": (Arm("PyTorch's convolutions", is_direct=True), Arm("convolutions by fewer products")),
+    "kernels": (Arm("PyTorch's operations", is_uncompiled=True), Arm("compiled kernels")),
     "precision": (Arm("fp32", ("precision=fp32",)), Arm("bf16", ("precision=bf16",))),
     "whitening": (Arm("whitening bias trained", trains_whitening=True), Arm("whitening bias frozen")),
     "resolution": (Arm("images at full size"), Arm("images of three quarters' side", resolution=0.75)),
@@ -59,10 +61,10 @@ ABLATIONS = {
 
 def measure(recipe: str, arm: Arm) -> dict[str, float]:
     """Returns the median images/s of training steps on CIFAR-10's first images, and the peak memory."""
-    from sprintnet import runtime
+    from sprintnet import native, runtime
     from sprintnet.data import sources
     from sprintnet.data.augment import resize
-    from sprintnet.models import winograd
+    from sprintnet.models import winograd, winograd_plain
     from sprintnet.preparation import prepare, whiten
     from sprintnet.training.optim import set_learning_rates
     from sprintnet.training.threads import Threads
@@ -73,7 +75,9 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
         batch_size, laps = training_steps(WARM_UP + STEPS)
     else:
         if arm.is_direct:
-            winograd.FEWEST_CHANNELS = sys.maxsize
+            winograd.FEWEST_CHANNELS = winograd_plain.FEWEST_CHANNELS = sys.maxsize
+        if arm.is_uncompiled:
+            native.COMPILER = "none"
         if arm.returns_memory:
             runtime._keep_freed_memory = lambda: None
         config = load_config(recipe, arm.overrides)

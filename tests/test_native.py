@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,16 @@ from sprintnet import native
 from sprintnet.files import cache_folder
 
 KERNEL = "#include <stdint.h>\nvoid twice(int64_t count, float *x) { for (int64_t i = 0; i < count; i++) x[i] *= 2; }\n"
+
+
+@pytest.fixture(autouse=True)
+def forgets() -> Iterator[None]:
+    """What a test made of the compiler is not remembered after it."""
+    yield
+    for remembered in (native.compiler, native.compiled):
+        remembered.cache_clear()
+
+
 pytestmark = pytest.mark.skipif(shutil.which(native.COMPILER) is None, reason="no compiler here")
 
 
@@ -19,7 +30,8 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A kernel in a cache of its own, for a process that has PyTorch and its threads."""
     pytest.importorskip("torch")
     monkeypatch.setenv("SPRINTNET_CACHE", str(tmp_path / "cache"))
-    native.compiled.cache_clear()
+    for remembered in (native.compiler, native.compiled):
+        remembered.cache_clear()
     path = tmp_path / "kernel.c"
     path.write_text(KERNEL, "utf-8")
     return path

@@ -18,19 +18,34 @@ COMPILE_SECONDS = 60.0
 
 
 @cache
+def compiler() -> str | None:
+    """Returns the name and version of the compiler that makes kernels here, or None where there is none that can.
+
+    It takes gcc, and a PyTorch in this process whose threads are those of GNU's OpenMP: the kernels run in these, since two
+    pools of threads on the same cores would wait for each other.
+    """
+    found = shutil.which(COMPILER)
+    if found is None or _loaded_openmp() is None:
+        return None
+    try:
+        done = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=COMPILE_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.partition("\n")[0]
+
+
+@cache
 def compiled(source: Path) -> ctypes.CDLL | None:
     """Returns the library made from a file of C, or None where none can be made: PyTorch's own operations do its work then.
 
-    It takes gcc, a writable cache, a processor with the kernels' instructions, and a PyTorch whose threads are those of GNU's
-    OpenMP: the kernels run in these, since two pools of threads on the same cores would wait for each other.
+    Besides the compiler it takes a writable cache, and a processor with the kernel's instructions.
     """
-    compiler, openmp = shutil.which(COMPILER), _loaded_openmp()
-    if compiler is None or openmp is None:
+    version, openmp = compiler(), _loaded_openmp()
+    if version is None:
         return None
-    command = [compiler, *FLAGS, str(source), str(openmp)]
+    command = [COMPILER, *FLAGS, str(source), str(openmp)]
     try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, timeout=COMPILE_SECONDS, check=True).stdout
-        made_from = (source.read_bytes(), version, *map(str.encode, (*command, *sorted(cpu_flags()))))
+        made_from = (source.read_bytes(), *map(str.encode, (version, *command, *sorted(cpu_flags()))))
         folder = cache_folder() / "compiled"
         library = folder / f"{source.stem}-{hashlib.sha256(b' '.join(made_from)).hexdigest()[:16]}.so"
         if not library.exists():

@@ -198,6 +198,8 @@ def _refuse_other_surroundings(old: Mapping[str, Any], new: Mapping[str, Any], r
     ):
         if old.get(key) != new[key]:
             raise SettingsError(f"--resume: {run.path} began with {key} {old.get(key)}, now it is {new[key]}; {remedy}")
-    moved = [key for key in ("commit", "versions", "device", "gpu", "cpu", "threads") if old[key] != new[key]]
+    moved = [
+        key for key in ("commit", "versions", "device", "gpu", "cpu", "threads", "compiler") if old.get(key) != new.get(key)
+    ]
     if moved:
         run.log(f"resuming by other code or on another machine ({', '.join(moved)}): the result may differ in its last bits")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sprintnet import native
 from sprintnet.errors import SettingsError
 from sprintnet.machine import cpu_flags
 
@@ -54,6 +55,7 @@ class Runtime:
             "cuda": torch.version.cuda if is_cuda else None,
             "precision": self.precision,
             "threads": self.threads,
+            "compiler": None if is_cuda else native.compiler(),  # of kernels, without which the bits differ
         }
 
 

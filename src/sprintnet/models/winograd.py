@@ -61,29 +61,28 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
         (outputs, channels, *_), size = weight.shape, maps.shape[2:]
-        taps = weight.float().permute(2, 3, 1, 0).reshape(9, -1)
-        filters = (_of_taps(*size) @ taps).view(-1, channels, outputs).to(maps.dtype)
-        features, entries = _products(maps, filters, _seen(channels, *size), _given(outputs, *size))
-        ctx.save_for_backward(entries, filters)
+        features, entries = _products(maps, weight.transpose(0, 1), _seen(channels, *size), _given(outputs, *size))
+        ctx.save_for_backward(entries, weight)
         return features
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_features: Tensor) -> tuple[Tensor, Tensor]:
-        entries, filters = ctx.saved_tensors
-        (_, channels, outputs), size = filters.shape, of_features.shape[2:]
-        of_maps, of_products = _products(of_features, filters.mT, _given(outputs, *size), _seen(channels, *size))
-        of_filters = torch.empty(len(filters), channels * outputs)
-        _show(len(filters), channels, entries.shape[1], outputs)
+        entries, weight = ctx.saved_tensors
+        (outputs, channels, *_), size = weight.shape, of_features.shape[2:]
+        of_maps, of_products = _products(of_features, weight, _given(outputs, *size), _seen(channels, *size))
+        of_filters = torch.empty(len(entries), channels * outputs)
+        _show(len(entries), channels, entries.shape[1], outputs)
         call(SOURCE, "correlate", *entries.shape, outputs, entries, of_products, of_filters)
         of_taps = _of_taps(*size).T @ of_filters
         return of_maps, of_taps.view(3, 3, channels, outputs).permute(3, 2, 0, 1)
 
 
-def _products(maps: Tensor, filters: Tensor, taken: _Tiling, given: _Tiling) -> tuple[Tensor, Tensor]:
-    """Returns features (N, O, H, W) of maps by filters (entries, C, O), and the entries of the maps (entries, rows, C)."""
+def _products(maps: Tensor, taps: Tensor, taken: _Tiling, given: _Tiling) -> tuple[Tensor, Tensor]:
+    """Returns features (N, O, H, W) of maps by the filters of taps (C, O, 3, 3), and the maps' entries (entries, rows, C)."""
     maps = maps.contiguous(memory_format=torch.channels_last)
-    entries, channels, outputs = filters.shape
+    filters = _of_taps(*maps.shape[2:]) @ _in_panels(taps)
+    (channels, outputs, *_), entries = taps.shape, len(filters)
     tiles = taken.rows.tiles * taken.columns.tiles
     even = math.lcm(tiles, ROWS) // tiles  # images whose tiles fill whole ROWS
     group = max(GROUP // (tiles * entries * (channels + outputs) * even), 1) * even
@@ -92,7 +91,7 @@ def _products(maps: Tensor, filters: Tensor, taken: _Tiling, given: _Tiling) -> 
     kept = maps.new_empty(entries, -(-len(maps) // group) * group * tiles, channels)
     scratch = maps.new_empty(threads, group * tiles * entries * (channels + outputs))
     _show(entries, kept.shape[1], channels, outputs)
-    call(SOURCE, "convolve", taken, given, len(maps), group, maps, _panels(filters), features, kept, scratch, threads)
+    call(SOURCE, "convolve", taken, given, len(maps), group, maps, filters.to(maps.dtype), features, kept, scratch, threads)
     return features, kept
 
 
@@ -101,11 +100,11 @@ def _show(entries: int, rows: int, inner: int, outer: int) -> None:
     torch.bmm(torch.empty(entries, rows, inner, device="meta"), torch.empty(entries, inner, outer, device="meta"))
 
 
-def _panels(filters: Tensor) -> Tensor:
-    """Returns filters (entries, C, O) as winograd.c's `multiply` reads them."""
-    entries, channels, outputs = filters.shape
-    halves = filters.reshape(entries, channels // 2, 2, outputs // LANES, 2, LANES // 2)
-    return halves.permute(0, 3, 1, 4, 5, 2).contiguous()
+def _in_panels(taps: Tensor) -> Tensor:
+    """Returns taps (C, O, 3, 3) as (9, C * O), a filter's numbers in the order in which winograd.c's `multiply` reads them."""
+    channels, outputs, *_ = taps.shape
+    halves = taps.reshape(channels // 2, 2, outputs // LANES, 2, LANES // 2, 9)
+    return halves.permute(5, 2, 0, 3, 4, 1).reshape(9, -1)
 
 
 def _tile_side(height: int, width: int) -> int:
