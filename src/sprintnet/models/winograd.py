@@ -27,8 +27,10 @@ LANES, LONGEST, ROWS = 32, 6, 12
 """As in winograd.c: channels that are computed at once, entries along a side of a tile at most, rows of a product at once."""
 GROUP = 350_000
 """Entries of a group of images at most, of maps and features together: 0.7 MB, most of a core's own cache."""
-FEWEST_CHANNELS, LARGEST_MAP = 64, 32
-"""What was measured; with fewer channels the transforms take a larger share, larger maps do not fit a thread's stack."""
+FEWEST_CHANNELS = 64
+"""With fewer the transforms take a larger share than the products save."""
+MOST_CHANNELS, LARGEST_MAP = 1024, 32
+"""So that what a thread needs fits its stack."""
 
 
 class _Line(ctypes.Structure):
@@ -44,8 +46,9 @@ class _Tiling(ctypes.Structure):
 
 def pays(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether layers of this shape gain, and the kernel is available."""
-    fits = channels % LANES == outputs % LANES == 0 and 2 <= min(height, width) <= max(height, width) <= LARGEST_MAP
-    return fits and min(channels, outputs) >= FEWEST_CHANNELS and compiled(SOURCE) is not None
+    is_small = 2 <= min(height, width) <= max(height, width) <= LARGEST_MAP and max(channels, outputs) <= MOST_CHANNELS
+    is_wide = channels % LANES == outputs % LANES == 0 and min(channels, outputs) >= FEWEST_CHANNELS
+    return is_small and is_wide and compiled(SOURCE) is not None
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
