@@ -15,6 +15,7 @@ from hypothesis import settings
 
 from shapes import SPLITS, write_table
 from sprintnet.files import cache_folder
+from sprintnet.machine import cpu_flags
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -94,6 +95,20 @@ def browser() -> "Iterator[Browser]":
         browser = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def kernels() -> None:
+    """Skips where the processor lacks the instructions of the kernels in C, or no compiler is there, which CI must have.
+
+    Whether they can be made otherwise is for the tests to find.
+    """
+    if "avx512_bf16" not in cpu_flags():
+        pytest.skip("the processor has no AVX512-BF16")
+    if shutil.which("gcc") is None:
+        if os.environ.get("CI"):
+            pytest.fail("no gcc: .ci/run installs it")
+        pytest.skip("no gcc: apt-get install gcc libc6-dev")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -160,7 +160,7 @@ def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(
     # as large layers do, so that fewer products are taken here too
     fewer: list[None] = []
     monkeypatch.setattr(convolution, "FEWEST_IMAGES", 16)
-    way = winograd if compiled(winograd.SOURCE) else winograd_plain
+    way = winograd if compiled("winograd") else winograd_plain
     convolve = way.convolve
     monkeypatch.setattr(way, "FEWEST_CHANNELS", 16)
     monkeypatch.setattr(way, "convolve", lambda maps, weight: (fewer.append(None), convolve(maps, weight))[1])

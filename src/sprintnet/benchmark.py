@@ -39,7 +39,7 @@ def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
 
     `images_per_second` by phase (evaluate: forward alone; None: below the noise), `step_images_per_second` by resolution,
     `gflop_per_image` and `gflops` (forward and backward as computed: in bf16 on a CPU large layers take fewer products than
-    convolutions do, see models/winograd.py; multiplications and additions both count), `ceiling_gflops` of matrix products.
+    convolutions do, see models/convolution.py; multiplications and additions both count), `ceiling_gflops` of matrix products.
     """
     config, _ = fit_to_data(config, images.classes, images.image_shape, len(images))
     context = runtime.start(config.device, config.precision, config.threads, config.seed)

@@ -1,4 +1,4 @@
-"""Files that a crash leaves whole, old or new: text, JSON, rows, arrays."""
+"""Files that a crash leaves whole, old or new: text, JSON, rows, arrays; and where the cache is."""
 
 import csv
 import datetime

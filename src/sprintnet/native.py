@@ -1,7 +1,12 @@
-"""Kernels in C, compiled for this machine when they are first needed, and kept in the cache."""
+"""Kernels in C (kernels/), compiled for this machine when they are first needed, and kept in the cache.
+
+They are for training on a CPU in bf16; where they cannot be made, PyTorch's own operations do their work, more slowly.
+"""
 
 import ctypes
 import hashlib
+import importlib.util
+import os
 import shutil
 import subprocess
 import tempfile
@@ -9,59 +14,34 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sprintnet.files import cache_folder
+from sprintnet.files import cache_folder, write_atomic
 from sprintnet.machine import cpu_flags
 
+SOURCES = Path(__file__).parent / "kernels"
 COMPILER = "gcc"
 FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-Wl,--as-needed")
 COMPILE_SECONDS = 60.0
 
 
-@cache
-def compiler() -> str | None:
-    """Returns the name and version of the compiler that makes kernels here, or None where there is none that can.
-
-    It takes gcc, and a PyTorch in this process whose threads are those of GNU's OpenMP: the kernels run in these, since two
-    pools of threads on the same cores would wait for each other.
-    """
-    found = shutil.which(COMPILER)
-    if found is None or _loaded_openmp() is None:
-        return None
-    try:
-        done = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=COMPILE_SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.partition("\n")[0]
+class _MissingError(Exception):
+    """Why a kernel cannot be made here."""
 
 
-@cache
-def compiled(source: Path) -> ctypes.CDLL | None:
-    """Returns the library made from a file of C, or None where none can be made: PyTorch's own operations do its work then.
-
-    Besides the compiler it takes a writable cache, and a processor with the kernel's instructions.
-    """
-    version, openmp = compiler(), _loaded_openmp()
-    if version is None:
-        return None
-    command = [COMPILER, *FLAGS, str(source), str(openmp)]
-    try:
-        made_from = (source.read_bytes(), *map(str.encode, (version, *command, *sorted(cpu_flags()))))
-        folder = cache_folder() / "compiled"
-        library = folder / f"{source.stem}-{hashlib.sha256(b' '.join(made_from)).hexdigest()[:16]}.so"
-        if not library.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as scratch:  # two processes at once make the same file twice
-                new = Path(scratch) / library.name
-                subprocess.run([*command, "-o", str(new)], capture_output=True, timeout=COMPILE_SECONDS, check=True)
-                new.replace(library)
-        return ctypes.CDLL(str(library))
-    except (OSError, subprocess.SubprocessError):
-        return None
+def compiled(name: str) -> ctypes.CDLL | None:
+    """Returns the library made from kernels/NAME.c, or None where none can be made."""
+    made = _made(name, SOURCES)
+    return made if isinstance(made, ctypes.CDLL) else None
 
 
-def call(source: Path, function: str, *arguments: Any) -> None:
+def missing() -> str:
+    """Returns why not all kernels can be made here; nothing where they can."""
+    made = [_made(path.stem, SOURCES) for path in sorted(SOURCES.glob("*.c"))]
+    return next((reason for reason in made if isinstance(reason, str)), "")
+
+
+def call(name: str, function: str, *arguments: Any) -> None:
     """Calls a function of a library that was made: whole numbers as int64_t, tensors and structures by their address."""
-    library = compiled(source)
+    library = compiled(name)
     assert library is not None
     getattr(library, function)(*map(_as_c, arguments))
 
@@ -72,11 +52,69 @@ def _as_c(argument: Any) -> Any:
     return ctypes.byref(argument) if isinstance(argument, ctypes.Structure) else ctypes.c_void_p(argument.data_ptr())
 
 
-def _loaded_openmp() -> Path | None:
-    """Returns GNU's OpenMP library as this process has it loaded."""
+@cache
+def _made(name: str, sources: Path) -> ctypes.CDLL | str:
+    """Returns a library, or why there is none; it is asked once, so that a run computes in one way throughout."""
     try:
-        mapped = Path("/proc/self/maps").read_text("utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    paths = (line.split(maxsplit=5)[-1] for line in mapped)
-    return next((Path(path) for path in paths if "libgomp" in path), None)
+        if "avx512_bf16" not in cpu_flags():
+            raise _MissingError("the processor has no AVX512-BF16")
+        library = _folder() / f"{name}-{_fingerprint(sources)}.so"
+        if not library.exists():
+            _compile(sources / f"{name}.c", library)
+        try:
+            return ctypes.CDLL(str(library))
+        except OSError:
+            library.unlink(missing_ok=True)  # damaged, perhaps: the next run makes it anew
+            raise
+    except (_MissingError, OSError, RuntimeError) as error:  # pathlib's, where there is no home
+        return str(error)
+
+
+def _compile(source: Path, library: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        new = Path(folder) / library.name
+        done = _run(*FLAGS, str(source), str(_openmp()), "-o", str(new))
+        if done.returncode:
+            raise _MissingError(f"{COMPILER}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+        write_atomic(library, new.read_bytes())
+
+
+def _fingerprint(sources: Path) -> str:
+    """Returns what a library depends on: the sources, the compiler, the processor, PyTorch's OpenMP."""
+    code = [path.read_bytes() for path in sorted(sources.iterdir()) if path.suffix in {".c", ".h"}]
+    made_by = (_run("--version").stdout, *FLAGS, str(_openmp()), *sorted(cpu_flags()))
+    return hashlib.sha256(b"\0".join([*code, *map(os.fsencode, made_by)])).hexdigest()[:16]
+
+
+def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    compiler = shutil.which(COMPILER)
+    if compiler is None:
+        raise _MissingError(f"{COMPILER} is not installed")
+    try:
+        return subprocess.run([compiler, *arguments], capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise _MissingError(f"{COMPILER} took longer than {COMPILE_SECONDS:.0f} s") from None
+
+
+def _folder() -> Path:
+    """Returns where libraries are kept: nobody else may have put one there, since their code runs in this process."""
+    folder = cache_folder() / "compiled"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = folder.stat()
+    if state.st_uid != os.getuid() or state.st_mode & 0o022:
+        raise _MissingError(f"{folder} can be written by others; remove it")
+    return folder
+
+
+def _openmp() -> Path:
+    """Returns the OpenMP library of PyTorch in this process, in whose threads kernels run.
+
+    Two pools of threads on the same cores would wait for each other.
+    """
+    loaded = {Path(line.split(maxsplit=5)[-1]) for line in Path("/proc/self/maps").read_text("utf-8", "replace").splitlines()}
+    found = importlib.util.find_spec("torch")
+    torch = Path(found.origin).resolve().parent if found and found.origin else None
+    for path in sorted(loaded):
+        if path.name.startswith("libgomp") and torch in (path.resolve().parent.parent, path.parent.with_suffix("")):
+            return path
+    raise _MissingError("PyTorch's threads are not those of GNU's OpenMP")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from sprintnet import runtime
+from sprintnet import native, runtime
 from sprintnet.config import Config, differences, load_config
 from sprintnet.data.dataset import digest
 from sprintnet.data.loader import Loader
@@ -95,6 +95,8 @@ def _train(config: Config, run: RunFolder, watch: Watch, splits: Splits | None) 
 
     sizes = {name: len(part) for name, part in splits.items()}
     run.log(training_header(str(run.path), config, context.describe(), sizes, multi_label=images.multi_label))
+    if context.device.type == "cpu" and context.precision == "bf16" and (reason := native.missing()):
+        run.log(f"without kernels in C, which are faster: {reason}")
     rows = []
     for row in fit(plan, step, loader, val_loader, run, track):
         rows.append(row)
@@ -199,7 +201,7 @@ def _refuse_other_surroundings(old: Mapping[str, Any], new: Mapping[str, Any], r
         if old.get(key) != new[key]:
             raise SettingsError(f"--resume: {run.path} began with {key} {old.get(key)}, now it is {new[key]}; {remedy}")
     moved = [
-        key for key in ("commit", "versions", "device", "gpu", "cpu", "threads", "compiler") if old.get(key) != new.get(key)
+        key for key in ("commit", "versions", "device", "gpu", "cpu", "threads", "kernels") if old.get(key) != new.get(key)
     ]
     if moved:
         run.log(f"resuming by other code or on another machine ({', '.join(moved)}): the result may differ in its last bits")

@@ -36,6 +36,11 @@ class Runtime:
         """Returns the context in which the network's forward pass runs: reduced precision over fp32 weights, or nothing."""
         return torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32")
 
+    @property
+    def has_kernels(self) -> bool:
+        """Whether training takes the kernels in C: on a CPU in bf16, where they can be made."""
+        return self.device.type == "cpu" and self.precision == "bf16" and not native.missing()
+
     def peak_gib(self) -> float | None:
         """Returns the most memory that this process has held, in GiB: of the GPU if it computes there; None where unknown."""
         if self.device.type == "cuda":
@@ -55,7 +60,7 @@ class Runtime:
             "cuda": torch.version.cuda if is_cuda else None,
             "precision": self.precision,
             "threads": self.threads,
-            "compiler": None if is_cuda else native.compiler(),  # of kernels, without which the bits differ
+            "kernels": self.has_kernels,
         }
 
 

@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sprintnet import native
 from sprintnet.models import winograd, winograd_plain
 from sprintnet.models.convolution import Convolution3x3
-from sprintnet.native import compiled
 
 
 @pytest.fixture
@@ -28,7 +26,6 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "compiled", lambda _: None)
-    monkeypatch.setattr(native, "COMPILER", "no-such-compiler")
 
 
 def train_step(layer: nn.Module, maps: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -38,7 +35,7 @@ def train_step(layer: nn.Module, maps: Tensor, dtype: torch.dtype | None) -> Ten
     return features
 
 
-@pytest.mark.skipif(compiled(winograd.SOURCE) is None, reason="no kernel can be compiled here: gcc, AVX512-BF16")
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("shape", [(64, 64, 3, 3), (64, 128, 32, 2)])
 def test_a_large_layer_in_bf16_takes_the_kernel_and_keeps_fp32_gradients(shape: tuple[int, ...], taken: list[str]) -> None:
     layer = Convolution3x3(shape[1], 96)
@@ -78,6 +75,11 @@ def test_small_layers_and_batches_and_other_precisions_go_the_usual_way(
 ) -> None:
     train_step(Convolution3x3(shape[-3], channels), torch.randn(shape), dtype)
     assert not taken
+
+
+def test_maps_with_other_channels_than_the_filters_are_refused_as_pytorch_does() -> None:
+    with pytest.raises(RuntimeError, match="to have 128 channels, but got 64"):
+        train_step(Convolution3x3(128, 128), torch.randn(64, 64, 4, 4), torch.bfloat16)
 
 
 @pytest.mark.parametrize("gradients", [False, True])

@@ -1,16 +1,16 @@
-"""The compiled pooling and norm against PyTorch's own, of which pooling must be equal in every bit."""
+"""The compiled pooling and norm against PyTorch's own, and the network that has them."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sprintnet.models import norm, pooling
+from sprintnet.models import pooling
 from sprintnet.models.norm import Norm
 from sprintnet.models.pooling import MaxPool2x2
-from sprintnet.native import compiled
+from sprintnet.models.sprintnet import SprintNet
 
-pytestmark = pytest.mark.skipif(compiled(norm.SOURCE) is None, reason="no kernel can be compiled here: gcc, AVX512-BF16")
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -21,11 +21,11 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 def test_maxima_and_their_gradients_are_pytorchs_in_every_bit(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     maps = torch.randn(shape).bfloat16().round(decimals=1) + 0.0  # many are equal; of zeros the kernel prefers positive ones
-    maps[0, 0, 0, 0] = torch.inf
+    maps[0, 0, 0, 0], maps[0, 1, 0, 1], maps[0, 2, 1, 1], maps[0, 3] = torch.inf, torch.nan, -torch.nan, -torch.inf
     ours, theirs = maps.clone().requires_grad_(), maps.clone().requires_grad_()
     found, expected = MaxPool2x2()(ours), nn.MaxPool2d(2)(theirs)
     assert type(found.grad_fn).__name__ == "_MaximaBackward"
-    assert torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
     of_maxima = torch.randn(found.shape).bfloat16()
     found.backward(of_maxima)
     expected.backward(of_maxima)
@@ -33,7 +33,7 @@ def test_maxima_and_their_gradients_are_pytorchs_in_every_bit(shape: tuple[int, 
     assert theirs.grad is not None
     assert torch.equal(ours.grad, theirs.grad)
     monkeypatch.setattr(pooling, "compiled", lambda _: None)
-    assert torch.equal(MaxPool2x2()(ours), expected)
+    torch.testing.assert_close(MaxPool2x2()(ours), expected, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("channels", [31, 48])
@@ -80,6 +80,44 @@ def test_norms_sums_do_not_depend_on_the_number_of_threads() -> None:
     assert all(map(torch.equal, *found))
 
 
-def test_answers_are_pytorchs_own() -> None:
-    layer, maps = Norm(32).eval(), torch.randn(4, 32, 3, 3).bfloat16()
-    assert torch.equal(layer.silu(maps), F.silu(layer(maps)))
+def test_a_constant_channel_with_an_outlier_first_stays_finite() -> None:
+    maps = torch.full((50, 16, 4, 4), 3.0).bfloat16()
+    maps[0, :, 0, 0] = 3000
+    layer = Norm(16)
+    features = layer.silu(maps.requires_grad_())
+    features.float().sum().backward()
+    assert maps.grad is not None
+    assert features.isfinite().all()
+    assert maps.grad.isfinite().all()
+
+
+def test_layers_are_fused_in_training_on_a_cpu_in_bf16_alone() -> None:
+    layer, maps = Norm(32), torch.randn(4, 32, 3, 3).bfloat16()
+    assert layer.fuses(maps)
+    assert not layer.fuses(maps.float())
+    assert not layer.fuses(maps[:1, :, :1, :1])  # of which PyTorch says that it has no variance
+    assert not layer.eval().fuses(maps)
+    assert not Norm(31).fuses(torch.randn(4, 31, 3, 3).bfloat16())
+
+
+def test_a_network_trains_with_kernels_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network, images = SprintNet(10, 3, (16, 16), width=64).to(memory_format=torch.channels_last), torch.randn(64, 3, 16, 16)
+    start, found = {name: tensor.clone() for name, tensor in network.state_dict().items()}, []
+    for is_compiled in (True, False):
+        network.load_state_dict(start)
+        network.zero_grad()
+        for name in () if is_compiled else ("winograd", "pooling", "norm"):
+            monkeypatch.setattr(f"sprintnet.models.{name}.compiled", lambda _: None)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(images)
+        F.cross_entropy(logits.float(), torch.arange(64) % 10).backward()
+        gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+        found.append((logits.detach().float(), gradients, dict(network.named_buffers())))
+        found[-1] = (*found[-1][:2], {name: buffer.clone() for name, buffer in found[-1][2].items()})
+    (ours, gradients, buffers), (theirs, expected, other_buffers) = found
+    assert relative_error(ours, theirs) < 0.1
+    assert gradients.keys() == expected.keys()
+    assert all(F.cosine_similarity(gradients[name].flatten(), expected[name].flatten(), dim=0) > 0.9 for name in expected)
+    for name, buffer in other_buffers.items():
+        torch.testing.assert_close(buffers[name], buffer, rtol=0.1, atol=0.02)

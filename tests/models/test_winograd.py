@@ -9,10 +9,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from sprintnet.models import toom_cook, winograd, winograd_plain
-from sprintnet.native import compiled
 
 SIZES = [(2, 2), (3, 3), (4, 4), (5, 7), (7, 7), (8, 3), (9, 10), (15, 15), (16, 16)]
-kernel = pytest.mark.skipif(compiled(winograd.SOURCE) is None, reason="no kernel can be compiled here: gcc, AVX512-BF16")
+kernel = pytest.mark.usefixtures("kernels")
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -84,6 +83,44 @@ def test_the_kernels_results_do_not_depend_on_the_number_of_threads() -> None:
 
 
 @kernel
+def test_the_kernel_leaves_nothing_unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    maps, weight = torch.randn(21, 96, 7, 9).bfloat16(), torch.randn(64, 96, 3, 3)
+    plain = with_gradients(winograd.convolve, maps, weight)
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)  # fills what is empty with NaN
+    try:
+        assert torch.empty(1).isnan()
+        filled = with_gradients(winograd.convolve, maps, weight)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(map(torch.equal, plain, filled))
+
+
+@kernel
+def test_as_many_channels_as_are_allowed_fit_a_threads_stack() -> None:
+    torch.manual_seed(0)
+    compare(winograd, torch.randn(33, 1024, 3, 3), torch.randn(1024, 1024, 3, 3), torch.bfloat16, 0.02)
+    compare(winograd, torch.randn(3, 32, 32, 32), torch.randn(32, 32, 3, 3), torch.bfloat16, 0.02)
+
+
+@kernel
+@pytest.mark.parametrize(
+    ("maps", "weight"),
+    [
+        (torch.zeros(2, 32, 4, 4), torch.zeros(32, 32, 3, 3)),
+        (torch.zeros(2, 64, 4, 4, dtype=torch.bfloat16), torch.zeros(32, 32, 3, 3)),
+        (torch.zeros(2, 48, 4, 4, dtype=torch.bfloat16), torch.zeros(32, 48, 3, 3)),
+        (torch.zeros(2, 32, 4, 33, dtype=torch.bfloat16), torch.zeros(32, 32, 3, 3)),
+        (torch.zeros(1, 2048, 4, 4, dtype=torch.bfloat16), torch.zeros(32, 2048, 3, 3)),
+    ],
+)
+def test_the_kernel_refuses_what_would_overrun_its_memory(maps: Tensor, weight: Tensor) -> None:
+    with pytest.raises(AssertionError):
+        winograd.convolve(maps, weight)
+
+
+@kernel
 def test_the_kernels_arithmetic_is_counted() -> None:
     maps, weight = torch.randn(72, 32, 8, 8).bfloat16().requires_grad_(), torch.randn(64, 32, 3, 3).requires_grad_()
     with FlopCounterMode(display=False) as counter:
@@ -111,10 +148,11 @@ def test_opposite_points_differ_in_the_sign_of_odd_pixels_as_the_kernel_takes_fo
                 torch.testing.assert_close(matrix[number + 1, 1::2], -matrix[number, 1::2])
             if point == 0:
                 assert not matrix[number, 1::2].any()
-        assert not matrix[-1, len(points) % 2 :: 2][: matrix.shape[1]].any() or not matrix[-1, 1 - len(points) % 2 :: 2].any()
+        assert not matrix[-1, 1 - len(points) % 2 :: 2].any()  # infinity's: of the parity of the last power
 
 
-@pytest.mark.parametrize("way", [pytest.param(winograd, marks=kernel), winograd_plain])
+@kernel
+@pytest.mark.parametrize("way", [winograd, winograd_plain])
 def test_gradients_arrive_with_channels_last_as_the_layers_before_need_them(way: ModuleType) -> None:
     maps = torch.randn(4, 32, 7, 7).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
     features = way.convolve(maps, torch.randn(32, 32, 3, 3))

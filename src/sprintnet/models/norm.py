@@ -1,16 +1,13 @@
 """Batch norm with SiLU after it, in one compiled kernel where a CPU trains in bf16: half of the memory is read and written."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from sprintnet.native import call, compiled
 
-SOURCE = Path(__file__).with_name("norm.c")
 LANES, PARTS = 16, 64
 """Channels that are computed at once, and the parts of a batch that sums are taken over: as in norm.c."""
 
@@ -22,11 +19,14 @@ class Norm(nn.BatchNorm2d):
         super().__init__(channels, eps=1e-12, momentum=0.4)
         self.weight.requires_grad = False
 
+    def fuses(self, maps: Tensor) -> bool:
+        """Returns whether the kernel may take these maps: else this layer and SiLU are two."""
+        is_trained = self.training and torch.is_grad_enabled() and self.bias.dtype == torch.float32
+        fits = maps.device.type == "cpu" and maps.dtype == torch.bfloat16 and maps.dim() == 4 and maps.shape[1] % LANES == 0
+        return is_trained and fits and _rows(maps)[0] > 1 and compiled("norm") is not None
+
     def silu(self, maps: Tensor) -> Tensor:
-        """Returns SiLU of the normalised maps (B, C, H, W)."""
-        fits = self.training and torch.is_grad_enabled() and maps.device.type == "cpu" and maps.dtype == torch.bfloat16
-        if not fits or maps.dim() != 4 or maps.shape[1] % LANES or compiled(SOURCE) is None:
-            return F.silu(self(maps))
+        """Returns SiLU of the normalised maps (B, C, H, W), where `fuses` allows; running statistics move as PyTorch's do."""
         features, mean, variance = _NormSiLU.apply(maps, self.bias, self.eps)  # type: ignore[no-untyped-call]
         count, _ = _rows(maps)
         assert self.running_mean is not None
@@ -47,11 +47,11 @@ class _NormSiLU(torch.autograd.Function):
         maps = maps.contiguous(memory_format=torch.channels_last)
         shift_of_moments, mean_square = _mean_moments("moments", maps)
         mean = maps[0, :, 0, 0].double() + shift_of_moments
-        variance = mean_square - shift_of_moments.square()
+        variance = (mean_square - shift_of_moments.square()).clamp_min(0)
         scale = (variance + eps).rsqrt().float()
         shift = bias.detach() - mean.float() * scale
         features = torch.empty_like(maps)
-        call(SOURCE, "activate", *_rows(maps), maps, scale, shift, features)
+        call("norm", "activate", *_rows(maps), maps, scale, shift, features)
         ctx.save_for_backward(maps, bias, scale, shift)
         mean, variance = mean.float(), variance.float()
         ctx.mark_non_differentiable(mean, variance)
@@ -67,15 +67,15 @@ class _NormSiLU(torch.autograd.Function):
         slope = -scale * of_scale
         offset = -scale * of_bias - slope * bias
         of_maps = torch.empty_like(maps)
-        call(SOURCE, "gradient", *_rows(maps), maps, scale, shift, of_features, slope.float(), offset.float(), of_maps)
+        call("norm", "gradient", *_rows(maps), maps, scale, shift, of_features, slope.float(), offset.float(), of_maps)
         return of_maps, (of_bias * _rows(maps)[0]).float(), None
 
 
 def _mean_moments(name: str, maps: Tensor, *more: Tensor) -> tuple[Tensor, Tensor]:
     """Returns two means by channel, (C,) of fp64."""
     rows, channels = _rows(maps)
-    sums = torch.empty(PARTS, 2, channels)
-    call(SOURCE, name, rows, channels, maps, *more, sums)
+    sums = torch.empty(PARTS, 2, channels, dtype=torch.float32, device=maps.device)
+    call("norm", name, rows, channels, maps, *more, sums)
     first, second = sums.double().sum(0) / rows
     return first, second
 

@@ -1,6 +1,5 @@
 """Max pooling over 2x2 pixels that remembers, on a CPU in bf16, where each maximum was in a byte instead of eight."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +8,6 @@ from torch.autograd.function import once_differentiable
 
 from sprintnet.native import call, compiled
 
-SOURCE = Path(__file__).with_name("pooling.c")
 LANES = 32
 """Channels that are compared at once, as in pooling.c."""
 
@@ -22,8 +20,14 @@ class MaxPool2x2(nn.MaxPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns maxima (B, C, H/2, W/2), a last row or column without a partner left out."""
-        fits = input.dtype == torch.bfloat16 and input.device.type == "cpu" and input.requires_grad and input.dim() == 4
-        if fits and input.shape[1] % LANES == 0 and min(input.shape[2:]) >= 2 and compiled(SOURCE) is not None:
+        fits = (
+            self.training
+            and input.dtype == torch.bfloat16
+            and input.device.type == "cpu"
+            and input.requires_grad
+            and input.dim() == 4
+        )
+        if fits and input.shape[1] % LANES == 0 and min(input.shape[2:]) >= 2 and compiled("pooling") is not None:
             maxima: Tensor = _Maxima.apply(input)  # type: ignore[no-untyped-call]
         else:
             maxima = super().forward(input)
@@ -35,11 +39,10 @@ class _Maxima(torch.autograd.Function):
     def forward(ctx: Any, maps: Tensor) -> Tensor:
         images, channels, height, width = ctx.shape = maps.shape
         shape = (images, channels, height // 2, width // 2)
-        maxima = torch.empty(shape, dtype=maps.dtype, memory_format=torch.channels_last)
-        places = torch.empty(shape, dtype=torch.uint8, memory_format=torch.channels_last)
-        call(
-            SOURCE, "halve", images, height, width, channels, maps.contiguous(memory_format=torch.channels_last), maxima, places
-        )
+        maxima = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
+        places = torch.empty(shape, dtype=torch.uint8, device=maps.device, memory_format=torch.channels_last)
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        call("pooling", "max_pool", images, height, width, channels, maps, maxima, places)
         ctx.save_for_backward(places)
         return maxima
 
@@ -47,7 +50,7 @@ class _Maxima(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, of_maxima: Tensor) -> Tensor:
         (places,), (images, channels, height, width) = ctx.saved_tensors, ctx.shape
-        of_maps = torch.empty(ctx.shape, dtype=of_maxima.dtype, memory_format=torch.channels_last)
+        of_maps = torch.empty(ctx.shape, dtype=of_maxima.dtype, device=of_maxima.device, memory_format=torch.channels_last)
         of_maxima = of_maxima.contiguous(memory_format=torch.channels_last)
-        call(SOURCE, "spread_maxima", images, height, width, channels, of_maxima, places, of_maps)
+        call("pooling", "max_pool_backward", images, height, width, channels, of_maxima, places, of_maps)
         return of_maps

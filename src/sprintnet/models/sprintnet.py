@@ -41,9 +41,9 @@ class Block(nn.Sequential):
         """Returns features (B, out_channels, H/2, W/2)."""
         layers = iter(self)
         for layer in layers:
-            if isinstance(layer, Norm):
+            if isinstance(layer, Norm) and layer.fuses(input):
                 input = layer.silu(input)
-                next(layers)  # SiLU itself, which holds nothing
+                next(layers)  # SiLU
             else:
                 input = layer(input)
         return input

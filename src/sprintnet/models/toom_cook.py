@@ -9,13 +9,6 @@ POINTS = {2: (0, 1, -1), 3: (0.4, -0.4, 1.3, -1.3), 4: (0, 0.6, -0.6, 1.6, -1.6)
 """By size of tile, where polynomials are evaluated besides infinity: small errors in bf16 (LOG.md)."""
 
 
-def tile_lengths(size: int) -> list[int]:
-    """Returns the outputs of each tile along a line of `size` pixels, 2 or more: as few tiles as can be, longer ones first."""
-    assert size >= 2
-    tiles = -(-size // max(POINTS))
-    return [size // tiles + (tile < size % tiles) for tile in range(tiles)]
-
-
 @cache
 def toom_cook(outputs: int) -> tuple[Tensor, Tensor, Tensor]:
     """Returns A (m, m + 2), G (m + 2, 3) and B (m + 2, m + 2), fp64: y = A [(G w) * (B x)] slides w along x for m outputs.

@@ -12,7 +12,6 @@ that of W, products of the entries of X and of Y's gradient.
 import ctypes
 import math
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,11 +21,12 @@ from torch.autograd.function import once_differentiable
 from sprintnet.models.toom_cook import POINTS, toom_cook
 from sprintnet.native import call, compiled
 
-SOURCE = Path(__file__).with_name("winograd.c")
 LANES, LONGEST, ROWS = 32, 6, 12
 """As in winograd.c: channels that are computed at once, entries along a side of a tile at most, rows of a product at once."""
 GROUP = 350_000
 """Entries of a group of images at most, of maps and features together: 0.7 MB, most of a core's own cache."""
+FEWEST_GROUPS = 16
+"""Of a batch, where it has the images: so many cores can share it. Not by their number, of which results are independent."""
 FEWEST_CHANNELS = 64
 """With fewer the transforms take a larger share than the products save."""
 MOST_CHANNELS, LARGEST_MAP = 1024, 32
@@ -45,17 +45,25 @@ class _Tiling(ctypes.Structure):
 
 
 def pays(channels: int, outputs: int, height: int, width: int) -> bool:
-    """Returns whether layers of this shape gain, and the kernel is available."""
+    """Returns whether layers of this shape gain, and the kernel takes them here."""
+    return min(channels, outputs) >= FEWEST_CHANNELS and is_possible(channels, outputs, height, width)
+
+
+def is_possible(channels: int, outputs: int, height: int, width: int) -> bool:
+    """Returns whether the kernel is there and takes layers of this shape."""
     is_small = 2 <= min(height, width) <= max(height, width) <= LARGEST_MAP and max(channels, outputs) <= MOST_CHANNELS
-    is_wide = channels % LANES == outputs % LANES == 0 and min(channels, outputs) >= FEWEST_CHANNELS
-    return is_small and is_wide and compiled(SOURCE) is not None
+    return is_small and channels % LANES == outputs % LANES == 0 and compiled("winograd") is not None
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
     """Returns bf16 maps (N, C, H, W) convolved with weight (O, C, 3, 3), padding 1, as (N, O, H, W) in channels_last.
 
-    C and O are multiples of LANES, H and W from 2 to LARGEST_MAP, and the kernel is available.
+    `pays` says which shapes it takes.
     """
+    (_, channels, *size), outputs = maps.shape, len(weight)
+    assert weight.shape == (outputs, channels, 3, 3)
+    assert maps.dtype == torch.bfloat16
+    assert is_possible(channels, outputs, *size)
     features: Tensor = _Convolution.apply(maps, weight)  # type: ignore[no-untyped-call]
     return features
 
@@ -64,7 +72,8 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
         (outputs, channels, *_), size = weight.shape, maps.shape[2:]
-        features, entries = _products(maps, weight.transpose(0, 1), _seen(channels, *size), _given(outputs, *size))
+        taken, given = _input_tiling(channels, *size), _output_tiling(outputs, *size)
+        features, entries = _products(maps, weight.transpose(0, 1), taken, given)
         ctx.save_for_backward(entries, weight)
         return features
 
@@ -73,32 +82,37 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, of_features: Tensor) -> tuple[Tensor, Tensor]:
         entries, weight = ctx.saved_tensors
         (outputs, channels, *_), size = weight.shape, of_features.shape[2:]
-        of_maps, of_products = _products(of_features, weight, _given(outputs, *size), _seen(channels, *size))
-        of_filters = torch.empty(len(entries), channels * outputs)
-        _show(len(entries), channels, entries.shape[1], outputs)
-        call(SOURCE, "correlate", *entries.shape, outputs, entries, of_products, of_filters)
-        of_taps = _of_taps(*size).T @ of_filters
+        taken, given = _output_tiling(outputs, *size), _input_tiling(channels, *size)
+        of_maps, of_products = _products(of_features, weight, taken, given)
+        of_filters = torch.empty(len(entries), channels * outputs, dtype=torch.float32, device=entries.device)
+        _count_flops(len(entries), channels, entries.shape[1], outputs)
+        call("winograd", "correlate", *entries.shape, outputs, entries, of_products, of_filters)
+        with torch.autocast("cpu", enabled=False):
+            of_taps = _of_taps(*size).T @ of_filters
         return of_maps, of_taps.view(3, 3, channels, outputs).permute(3, 2, 0, 1)
 
 
 def _products(maps: Tensor, taps: Tensor, taken: _Tiling, given: _Tiling) -> tuple[Tensor, Tensor]:
     """Returns features (N, O, H, W) of maps by the filters of taps (C, O, 3, 3), and the maps' entries (entries, rows, C)."""
     maps = maps.contiguous(memory_format=torch.channels_last)
-    filters = _of_taps(*maps.shape[2:]) @ _in_panels(taps)
+    with torch.autocast("cpu", enabled=False):
+        filters = _of_taps(*maps.shape[2:]) @ _in_panels(taps.float())
     (channels, outputs, *_), entries = taps.shape, len(filters)
     tiles = taken.rows.tiles * taken.columns.tiles
     even = math.lcm(tiles, ROWS) // tiles  # images whose tiles fill whole ROWS
-    group = max(GROUP // (tiles * entries * (channels + outputs) * even), 1) * even
+    largest = min(GROUP // (tiles * entries * (channels + outputs)), len(maps) // FEWEST_GROUPS)
+    group = max(largest // even, 1) * even
     threads = torch.get_num_threads()
-    features = torch.empty((len(maps), outputs, *maps.shape[2:]), dtype=maps.dtype, memory_format=torch.channels_last)
+    shape = (len(maps), outputs, *maps.shape[2:])
+    features = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
     kept = maps.new_empty(entries, -(-len(maps) // group) * group * tiles, channels)
     scratch = maps.new_empty(threads, group * tiles * entries * (channels + outputs))
-    _show(entries, kept.shape[1], channels, outputs)
-    call(SOURCE, "convolve", taken, given, len(maps), group, maps, filters.to(maps.dtype), features, kept, scratch, threads)
+    _count_flops(entries, kept.shape[1], channels, outputs)
+    call("winograd", "convolve", taken, given, len(maps), group, maps, filters.to(maps.dtype), features, kept, scratch, threads)
     return features, kept
 
 
-def _show(entries: int, rows: int, inner: int, outer: int) -> None:
+def _count_flops(entries: int, rows: int, inner: int, outer: int) -> None:
     """Shows a kernel's products to PyTorch's counter of arithmetic; on its meta device nothing is computed."""
     torch.bmm(torch.empty(entries, rows, inner, device="meta"), torch.empty(entries, inner, outer, device="meta"))
 
@@ -123,15 +137,15 @@ def _of_taps(height: int, width: int) -> Tensor:
 
 
 @cache
-def _seen(channels: int, height: int, width: int) -> _Tiling:
-    """Returns the tiles as they see a map, by B: a pixel further than they give."""
+def _input_tiling(channels: int, height: int, width: int) -> _Tiling:
+    """Returns the tiles of the input transform, by B: a pixel further than those that they give."""
     side = _tile_side(height, width)
     return _Tiling(channels, *(_line(size, side, -1, toom_cook(side)[2]) for size in (height, width)))
 
 
 @cache
-def _given(channels: int, height: int, width: int) -> _Tiling:
-    """Returns the tiles as they give a map, by A'."""
+def _output_tiling(channels: int, height: int, width: int) -> _Tiling:
+    """Returns the tiles of the output transform, by A'."""
     side = _tile_side(height, width)
     return _Tiling(channels, *(_line(size, side, 0, toom_cook(side)[0].T) for size in (height, width)))
 

@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from sprintnet.models.toom_cook import tile_lengths, toom_cook
+from sprintnet.models.toom_cook import POINTS, toom_cook
 
 FEWEST_CHANNELS, LARGEST_MAP = 128, 16
 """With fewer, or on larger maps (pixels along a side), the transforms cost what the products save (LOG.md has the figures)."""
@@ -68,3 +68,10 @@ def transforms(size: int) -> tuple[Tensor, Tensor, Tensor]:
         first += length
     output: Tensor = torch.block_diag(*[output for output, _, _ in parts])  # type: ignore[no-untyped-call]
     return output.float(), torch.cat([taps for _, taps, _ in parts]).float(), padded[:, 1:-1].float().contiguous()
+
+
+def tile_lengths(size: int) -> list[int]:
+    """Returns the outputs of each tile along a line of `size` pixels, 2 or more: as few tiles as can be, longer ones first."""
+    assert size >= 2
+    tiles = -(-size // max(POINTS))
+    return [size // tiles + (tile < size % tiles) for tile in range(tiles)]

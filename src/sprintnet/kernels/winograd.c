@@ -1,20 +1,21 @@
-/* winograd.py's convolution, some images at a time, so that what lies between its three steps never leaves a core's own cache.
+/* models/winograd.py's convolution, some images at a time, so that what lies between its three steps never leaves a core's own
+   cache: the input transform (spread), the products with the transformed filters (multiply), the output transform (gather).
+   The gradient of the input goes the same way with both transforms transposed; that of the filters is correlate.
 
    Maps of bf16 lie pixel after pixel, their channels last, a multiple of LANES. A line takes `pixels` in a row of each of its
    tiles, which begin `step` apart from `first` on (outside of the map they are 0), to `entries`, by a matrix; a tile in two
    dimensions is a line's of rows and a line's of columns. The entries of a group of images lie entry after entry, tile after
    tile, image after image, channels last. */
-#include <immintrin.h>
 #include <omp.h>
-#include <stdint.h>
 #include <string.h>
+
+#include "bf16.h"
 
 #define LANES 32
 #define LONGEST 6
 #define ROWS 12 /* whose sums fill the registers, with LANES of their columns */
 #define COLUMNS 8
 #define PAIRS 64 /* of rows that are read at once */
-#define INLINE static inline __attribute__((always_inline))
 
 typedef struct {
     __m512 low, high;
@@ -29,8 +30,6 @@ typedef struct {
     int64_t channels;
     line rows, columns;
 } tiling;
-
-INLINE __m512 widened(__m256i values) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(values), 16)); }
 
 INLINE floats load(const uint16_t *from) {
     __m512i values = _mm512_loadu_si512(from);

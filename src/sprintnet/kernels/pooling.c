@@ -1,20 +1,22 @@
-/* Maxima of 2x2 pixels and their gradient, for pooling.py. Maps of bf16 lie pixel after pixel, their channels last, a multiple of
+/* Maxima of 2x2 pixels and their gradient, for models/pooling.py. Maps of bf16 lie pixel after pixel, their channels last, a multiple of
    LANES. A last row or column without a partner is left out. */
-#include <immintrin.h>
-#include <stdint.h>
+#include "bf16.h"
 
 #define LANES 32
 
-static inline __m512i load(const uint16_t *from) { return _mm512_loadu_si512(from); }
+INLINE __m512i load(const uint16_t *from) { return _mm512_loadu_si512(from); }
 
-/* bf16 as whole numbers in the same order: all but the sign turned round where the sign is set */
-static inline __m512i ordered(__m512i values) {
-    return _mm512_xor_si512(values, _mm512_srli_epi16(_mm512_srai_epi16(values, 15), 1));
+/* bf16 as whole numbers in the same order: all but the sign turned round where the sign is set; what is no number is most */
+INLINE __m512i ordered(__m512i values) {
+    __m512i magnitude = _mm512_and_si512(values, _mm512_set1_epi16(0x7fff));
+    __mmask32 is_none = _mm512_cmpgt_epi16_mask(magnitude, _mm512_set1_epi16(0x7f80));
+    __m512i turned = _mm512_xor_si512(values, _mm512_srli_epi16(_mm512_srai_epi16(values, 15), 1));
+    return _mm512_mask_mov_epi16(turned, is_none, _mm512_set1_epi16(0x7fff));
 }
 
 /* The maxima of maps, and in `places` which of its four pixels each comes from (row * 2 + column): the first of equal ones
    (0 is more than -0). */
-void halve(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *maps, uint16_t *maxima, uint8_t *places) {
+void max_pool(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *maps, uint16_t *maxima, uint8_t *places) {
     int rows = height / 2, columns = width / 2;
 #pragma omp parallel for schedule(static)
     for (int64_t line = 0; line < images * rows; line++)
@@ -36,7 +38,7 @@ void halve(int64_t images, int64_t height, int64_t width, int64_t channels, cons
 }
 
 /* Maps that are 0 but where a maximum came from. */
-void spread_maxima(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *maxima, const uint8_t *places,
+void max_pool_backward(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *maxima, const uint8_t *places,
              uint16_t *maps) {
     int rows = height / 2, columns = width / 2;
 #pragma omp parallel for schedule(static)

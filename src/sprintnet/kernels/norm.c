@@ -1,17 +1,13 @@
-/* Batch norm and SiLU in one, for norm.py. Maps of bf16 are rows of pixels, their channels last, a multiple of LANES.
+/* Batch norm and SiLU in one, for models/norm.py. Maps of bf16 are rows of pixels, their channels last, a multiple of LANES.
 
    z = x * scale + shift, by channel; y = z * sigmoid(z). Sums are taken over PARTS equal parts of the rows, whatever the number of
    threads: so they come out the same. */
-#include <immintrin.h>
-#include <stdint.h>
+#include "bf16.h"
 
 #define LANES 16
 #define PARTS 64
-#define INLINE static inline __attribute__((always_inline))
 
-INLINE __m512 load(const uint16_t *from) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)from)), 16));
-}
+INLINE __m512 load(const uint16_t *from) { return widened(_mm256_loadu_si256((const void *)from)); }
 
 INLINE void store(uint16_t *to, __m512 values) { _mm256_store_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(values)); }
 
