@@ -122,5 +122,5 @@ def test_a_damaged_library_is_made_anew_by_the_next_run(sources: Path) -> None:
     assert another_run() == "made\n"
     (library,) = libraries()
     library.write_bytes(library.read_bytes()[:100])
-    assert "file too short" in another_run()
+    assert str(library) in another_run()
     assert another_run() == "made\n"

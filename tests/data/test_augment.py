@@ -49,6 +49,15 @@ def test_a_crop_is_the_window_of_the_padded_image() -> None:
     assert torch.equal(crop(IMAGES, corners, 4), expected)
 
 
+@pytest.mark.parametrize("mode", ["constant", "reflect"])
+def test_a_crop_that_mirrors_is_a_crop_and_a_flip(mode: str) -> None:
+    corners, chosen = torch.randint(9, (6, 2)), torch.tensor([True, False, True, True, False, False])
+    padded = torch.nn.functional.pad(IMAGES, (4, 4, 4, 4), mode)
+    expected = torch.stack([image[:, y : y + 12, x : x + 16] for image, (y, x) in zip(padded, corners.tolist(), strict=True)])
+    assert torch.equal(crop(IMAGES, corners, 4, mode), expected)
+    assert torch.equal(crop(IMAGES, corners, 4, mode, chosen), flip(expected, chosen))
+
+
 def test_a_flip_mirrors_the_chosen_and_twice_is_nothing() -> None:
     chosen = torch.tensor([True, False, True, True, False, False])
     once = flip(IMAGES, chosen)

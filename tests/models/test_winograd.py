@@ -47,11 +47,12 @@ def test_pytorchs_operations_convolve(size: tuple[int, int], dtype: torch.dtype,
 
 
 @kernel
-@pytest.mark.parametrize("size", [*SIZES, (31, 31), (32, 2)])
+@pytest.mark.parametrize("size", [*SIZES, (5, 5), (31, 31), (32, 2)])
 @pytest.mark.parametrize(("channels", "outputs"), [(32, 96), (64, 32)])
 def test_the_kernel_convolves(size: tuple[int, int], channels: int, outputs: int) -> None:
     torch.manual_seed(0)
-    compare(winograd, torch.randn(7, channels, *size), torch.randn(outputs, channels, 3, 3), torch.bfloat16, 0.02)
+    error = {2: 0.007, 3: 0.009, 4: 0.016, 5: 0.035}[winograd._tile_side(*size)]
+    compare(winograd, torch.randn(7, channels, *size), torch.randn(outputs, channels, 3, 3), torch.bfloat16, error)
 
 
 @kernel

@@ -57,8 +57,9 @@ def draw(count: int, height: int, width: int, settings: AugmentSettings, generat
 def augment(images: Tensor, draws: Draws, settings: AugmentSettings) -> Tensor:
     """Returns varied images (B, C, H, W) from normalised ones; what comes into view is 0, the mean colour."""
     if settings.crop_padding:
-        images = crop(images, draws.crop, settings.crop_padding, "reflect" if settings.padding == "reflect" else "constant")
-    if settings.flip:
+        mode = "reflect" if settings.padding == "reflect" else "constant"
+        images = crop(images, draws.crop, settings.crop_padding, mode, draws.flip if settings.flip else None)
+    elif settings.flip:
         images = flip(images, draws.flip)
     if settings.affine:
         images = warp(images, draws.affine)
@@ -72,14 +73,25 @@ def flip(images: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen[:, None, None, None], images.flip(-1), images)
 
 
-def crop(images: Tensor, corners: Tensor, padding: int, mode: str = "constant") -> Tensor:
-    """Returns windows of the images' own size, at corners (B, 2) of the images padded on every side (torch's pad modes)."""
+def crop(images: Tensor, corners: Tensor, padding: int, mode: str = "constant", mirrored: Tensor | None = None) -> Tensor:
+    """Returns windows of the images' own size, at corners (B, 2) of the images padded on every side (torch's pad modes).
+
+    The `mirrored` (B,) among them are turned left to right, which costs nothing here.
+    """
     count, _, height, width = images.shape
-    padded = F.pad(images, (padding,) * 4, mode).permute(0, 2, 3, 1)  # (B, H, W, C): pixels move whole
     rows = corners[:, 0, None] + torch.arange(height, device=images.device)
     columns = corners[:, 1, None] + torch.arange(width, device=images.device)
-    image = torch.arange(count, device=images.device)[:, None, None]
-    return padded[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    if mirrored is not None:
+        columns = torch.where(mirrored[:, None], columns.flip(-1), columns)
+    if mode == "reflect":  # which needs no padded copy
+        rows, columns = ((places - padding).abs() for places in (rows, columns))
+        rows, columns = torch.minimum(rows, 2 * (height - 1) - rows), torch.minimum(columns, 2 * (width - 1) - columns)
+    else:
+        images = F.pad(images, (padding,) * 4, mode)
+    pixels = images.permute(0, 2, 3, 1)  # (B, H, W, C): they move whole
+    first = torch.arange(count, device=images.device)[:, None, None] * (pixels.shape[1] * pixels.shape[2])
+    chosen = first + rows[:, :, None] * pixels.shape[2] + columns[:, None, :]
+    return pixels.flatten(0, 2).index_select(0, chosen.flatten()).view(count, height, width, -1).permute(0, 3, 1, 2)
 
 
 def resize(images: Tensor, share: float) -> Tensor:

@@ -112,7 +112,7 @@ class Loader:
 
     def _read(self, part: slice | Tensor) -> Tensor:
         pixels = self.images[part if self.rows is None else self.rows[part]]
-        normalised = (pixels.float() * self._scale + self._offset).permute(0, 3, 1, 2)
+        normalised = torch.addcmul(self._offset, pixels.float(), self._scale).permute(0, 3, 1, 2)
         release(self.store)
         return normalised
 

@@ -12,7 +12,7 @@
 #include "bf16.h"
 
 #define LANES 32
-#define LONGEST 6
+#define LONGEST 7
 #define ROWS 12 /* whose sums fill the registers, with LANES of their columns */
 #define COLUMNS 8
 #define PAIRS 64 /* of rows that are read at once */
@@ -124,9 +124,11 @@ INLINE void gather_tile(const tiling *t, int64_t y0, int64_t x0, const uint16_t 
 /* the loops over a tile's pixels and entries are unrolled */
 #define FOR_SIZE(call)                               \
     switch (t->rows.pixels * 10 + t->rows.entries) { \
+        case 77: call(7, 7); break;                  \
         case 66: call(6, 6); break;                  \
         case 55: call(5, 5); break;                  \
         case 44: call(4, 4); break;                  \
+        case 57: call(5, 7); break;                  \
         case 46: call(4, 6); break;                  \
         case 35: call(3, 5); break;                  \
         case 24: call(2, 4); break;                  \

@@ -5,7 +5,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-POINTS = {2: (0, 1, -1), 3: (0.4, -0.4, 1.3, -1.3), 4: (0, 0.6, -0.6, 1.6, -1.6)}
+POINTS = {2: (0, 1, -1), 3: (0.4, -0.4, 1.3, -1.3), 4: (0, 0.6, -0.6, 1.6, -1.6), 5: (0.3, -0.3, 0.9, -0.9, 1.75, -1.75)}
 """By size of tile, where polynomials are evaluated besides infinity: small errors in bf16 (LOG.md)."""
 
 

@@ -1,6 +1,6 @@
 """A 3x3 convolution by fewer products, in a compiled kernel: some images at a time, so that what lies between stays cached.
 
-Tiles of 2 to 4 pixels cover a map X (toom_cook.py). Of one channel and one filter W, a tile is
+Tiles of 2 to 5 pixels cover a map X (toom_cook.py). Of one channel and one filter W, a tile is
 
     Y = A [(B X B') * (G W G')] A',        * entry by entry, ' transposed:
 
@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from sprintnet.models.toom_cook import POINTS, toom_cook
 from sprintnet.native import call, compiled
 
-LANES, LONGEST, ROWS = 32, 6, 12
+LANES, LONGEST, ROWS = 32, 7, 12
 """As in winograd.c: channels that are computed at once, entries along a side of a tile at most, rows of a product at once."""
 GROUP = 350_000
 """Entries of a group of images at most, of maps and features together: 0.7 MB, most of a core's own cache."""

@@ -13,10 +13,13 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from sprintnet.models.toom_cook import POINTS, toom_cook
+from sprintnet.models.toom_cook import toom_cook
 
 FEWEST_CHANNELS, LARGEST_MAP = 128, 16
 """With fewer, or on larger maps (pixels along a side), the transforms cost what the products save (LOG.md has the figures)."""
+
+LONGEST_TILE = 4
+"""Pixels along a side; what is rounded between the two sides' transforms would be felt in longer ones."""
 
 
 def pays(channels: int, outputs: int, height: int, width: int) -> bool:
@@ -73,5 +76,5 @@ def transforms(size: int) -> tuple[Tensor, Tensor, Tensor]:
 def tile_lengths(size: int) -> list[int]:
     """Returns the outputs of each tile along a line of `size` pixels, 2 or more: as few tiles as can be, longer ones first."""
     assert size >= 2
-    tiles = -(-size // max(POINTS))
+    tiles = -(-size // LONGEST_TILE)
     return [size // tiles + (tile < size % tiles) for tile in range(tiles)]
