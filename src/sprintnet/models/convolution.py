@@ -1,6 +1,6 @@
 """A 3x3 convolution whose large layers train on a CPU in bf16 with fewer products.
 
-The price is rounding: a result is off by about 1.4 %, a convolution's own by 0.3 % (LOG.md has what training makes of it).
+The price is rounding: a result is off by 0.6 to 3.2 %, a convolution's own by 0.3 % (LOG.md has what training makes of it).
 Answers outside training are PyTorch's own.
 """
 
