@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -99,7 +100,18 @@ def resize(images: Tensor, share: float) -> Tensor:
     sides = [round(share * side) for side in images.shape[2:]]
     if sides == list(images.shape[2:]):
         return images
-    return F.interpolate(images, size=sides, mode="area").contiguous(memory_format=torch.channels_last)
+    count, channels, height, width = images.shape
+    rows, columns = (_area(*pair).to(images) for pair in ((height, sides[0]), (width, sides[1])))
+    # as products of matrices, of whole rows of pixels with their channels last: half the time of `F.interpolate`
+    shorter = rows @ images.permute(0, 2, 3, 1).reshape(count, height, -1)
+    across = torch.kron(columns.T.contiguous(), torch.eye(channels).to(images))
+    return (shorter.flatten(0, 1) @ across).view(count, *sides, channels).permute(0, 3, 1, 2)
+
+
+@cache
+def _area(length: int, shorter: int) -> Tensor:
+    """Returns the means of a line's pixels over equal areas: (shorter, length)."""
+    return F.adaptive_avg_pool1d(torch.eye(length), shorter).T
 
 
 def warp(images: Tensor, matrices: Tensor) -> Tensor:
