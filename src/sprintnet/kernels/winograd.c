@@ -7,7 +7,6 @@
    dimensions is a line's of rows and a line's of columns. The entries of a group of images lie entry after entry, tile after
    tile, image after image, channels last. */
 #include <omp.h>
-#include <string.h>
 
 #include "bf16.h"
 
@@ -16,10 +15,6 @@
 #define ROWS 12 /* whose sums fill the registers, with LANES of their columns */
 #define COLUMNS 8
 #define PAIRS 64 /* of rows that are read at once */
-
-typedef struct {
-    __m512 low, high;
-} floats;
 
 typedef struct {
     int64_t size, tiles, first, step, pixels, entries;
@@ -35,10 +30,6 @@ INLINE floats load(const uint16_t *from) {
     __m512i values = _mm512_loadu_si512(from);
     return (floats){widened(_mm512_castsi512_si256(values)), widened(_mm512_extracti64x4_epi64(values, 1))};
 }
-
-INLINE __m512i rounded(floats values) { return (__m512i)_mm512_cvtne2ps_pbh(values.high, values.low); }
-
-INLINE floats zero(void) { return (floats){_mm512_setzero_ps(), _mm512_setzero_ps()}; }
 
 INLINE floats plus(floats sum, float factor, floats values) {
     __m512 factors = _mm512_set1_ps(factor);
@@ -181,11 +172,9 @@ static void multiply(int64_t length, int64_t inner, int64_t outer, const uint16_
                 __m512bh high = (__m512bh)_mm512_load_si512(matrix + (i + 1) * LANES);
 #pragma GCC unroll 12
                 for (int r = 0; r < ROWS; r++) {
-                    int32_t pair;
-                    memcpy(&pair, from + r * inner + i, sizeof pair);
-                    __m512bh pairs = (__m512bh)_mm512_set1_epi32(pair);
-                    sums[r].low = _mm512_dpbf16_ps(sums[r].low, pairs, low);
-                    sums[r].high = _mm512_dpbf16_ps(sums[r].high, pairs, high);
+                    __m512bh pair = pair_everywhere(from + r * inner + i);
+                    sums[r].low = _mm512_dpbf16_ps(sums[r].low, pair, low);
+                    sums[r].high = _mm512_dpbf16_ps(sums[r].high, pair, high);
                 }
             }
 #pragma GCC unroll 12
@@ -258,11 +247,9 @@ void correlate(int64_t entries, int64_t rows, int64_t inner, int64_t outer, cons
                         __m512bh of_high = (__m512bh)_mm512_load_si512(of_b[pair] + 2 * o + LANES);
 #pragma GCC unroll 8
                         for (int c = 0; c < COLUMNS; c++) {
-                            int32_t both;
-                            memcpy(&both, of_a[pair] + 2 * (i + c), sizeof both);
-                            __m512bh both_everywhere = (__m512bh)_mm512_set1_epi32(both);
-                            low[c] = _mm512_dpbf16_ps(low[c], both_everywhere, of_low);
-                            high[c] = _mm512_dpbf16_ps(high[c], both_everywhere, of_high);
+                            __m512bh both = pair_everywhere(of_a[pair] + 2 * (i + c));
+                            low[c] = _mm512_dpbf16_ps(low[c], both, of_low);
+                            high[c] = _mm512_dpbf16_ps(high[c], both, of_high);
                         }
                     }
 #pragma GCC unroll 8

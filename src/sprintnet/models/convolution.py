@@ -1,13 +1,13 @@
-"""A 3x3 convolution whose large layers train on a CPU in bf16 with fewer products.
+"""A 3x3 convolution whose large layers train on a CPU in bf16 with fewer products, and the first one with its pooling.
 
-The price is rounding: a result is off by 0.6 to 3.2 %, a convolution's own by 0.3 % (LOG.md has what training makes of it).
-Answers outside training are PyTorch's own.
+The price of fewer products is rounding: a result is off by 0.6 to 3.2 %, a convolution's own by 0.3 % (LOG.md has what training
+makes of it). Answers outside training are PyTorch's own.
 """
 
 import torch
 from torch import Tensor, nn
 
-from sprintnet.models import winograd, winograd_plain
+from sprintnet.models import pooled_convolution, winograd, winograd_plain
 
 FEWEST_IMAGES = 64
 """With fewer the filters' transforms, made once a batch, cost what the products save."""
@@ -21,14 +21,32 @@ class Convolution3x3(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns features (B, out_channels, H, W)."""
-        in_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        is_trained = self.training and torch.is_grad_enabled() and input.device.type == "cpu" and in_bf16
-        if is_trained and input.dim() == 4 and input.shape[1] == self.in_channels:
-            images, _, *size = input.shape
-            if images >= FEWEST_IMAGES:
-                for way in (winograd, winograd_plain):
-                    if way.pays(self.in_channels, self.out_channels, *size):
-                        with torch.autocast("cpu", enabled=False):
-                            features: Tensor = way.convolve(input.bfloat16(), self.weight)
-                        return features
+        if self._trains_in_bf16(input):
+            for way in (winograd, winograd_plain):
+                if way.pays(self.in_channels, self.out_channels, *input.shape[2:]):
+                    with torch.autocast("cpu", enabled=False):
+                        features: Tensor = way.convolve(input.bfloat16(), self.weight)
+                    return features
         return super().forward(input)
+
+    def pools(self, input: Tensor) -> bool:
+        """Returns whether a kernel may take this layer and max pooling after it in one: else they are two."""
+        is_first = self.in_channels < winograd.FEWEST_CHANNELS and not input.requires_grad
+        return (
+            is_first
+            and self._trains_in_bf16(input)
+            and pooled_convolution.is_possible(*self.weight.shape[1::-1], *input.shape[2:])
+        )
+
+    def pooled(self, input: Tensor) -> Tensor:
+        """Returns the maxima (B, out_channels, H/2, W/2) of 2x2 of the features' pixels, where `pools` allows."""
+        with torch.autocast("cpu", enabled=False):
+            maxima: Tensor = pooled_convolution.convolve_and_pool(input.bfloat16(), self.weight)
+        return maxima
+
+    def _trains_in_bf16(self, input: Tensor) -> bool:
+        """Returns whether this is training on a CPU in bf16 with images enough for kernels."""
+        in_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        over_fp32 = input.device.type == "cpu" and self.weight.dtype == torch.float32
+        is_trained = self.training and torch.is_grad_enabled() and in_bf16 and over_fp32
+        return is_trained and input.dim() == 4 and input.shape[1] == self.in_channels and len(input) >= FEWEST_IMAGES

@@ -44,6 +44,9 @@ class Block(nn.Sequential):
             if isinstance(layer, Norm) and layer.fuses(input):
                 input = layer.silu(input)
                 next(layers)  # SiLU
+            elif isinstance(layer, Convolution) and layer is self[0] and layer.pools(input):
+                input = layer.pooled(input)
+                next(layers)  # MaxPool2x2
             else:
                 input = layer(input)
         return input

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sprintnet.models.counting import count_products
 from sprintnet.models.toom_cook import POINTS, toom_cook
 from sprintnet.native import call, compiled
 
-LANES, LONGEST, ROWS = 32, 7, 12
-"""As in winograd.c: channels that are computed at once, entries along a side of a tile at most, rows of a product at once."""
+LANES, LONGEST, ROWS, TAPS = 32, 7, 12, 3
+"""As in C: channels computed at once, entries along a side of a tile at most, rows of a product at once, a filter's taps along one."""
 GROUP = 350_000
 """Entries of a group of images at most, of maps and features together: 0.7 MB, most of a core's own cache."""
 FEWEST_GROUPS = 16
@@ -44,6 +45,13 @@ class _Tiling(ctypes.Structure):
     _fields_ = (("channels", ctypes.c_int64), ("rows", _Line), ("columns", _Line))
 
 
+class _Bank(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "entries", "of_input", "of_output", "of_tap")),
+        ("matrix", ctypes.c_float * TAPS * LONGEST),
+    )
+
+
 def pays(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether layers of this shape gain, and the kernel takes them here."""
     return min(channels, outputs) >= FEWEST_CHANNELS and is_possible(channels, outputs, height, width)
@@ -52,7 +60,8 @@ def pays(channels: int, outputs: int, height: int, width: int) -> bool:
 def is_possible(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether the kernel is there and takes layers of this shape."""
     is_small = 2 <= min(height, width) <= max(height, width) <= LARGEST_MAP and max(channels, outputs) <= MOST_CHANNELS
-    return is_small and channels % LANES == outputs % LANES == 0 and compiled("winograd") is not None
+    fits = is_small and channels % LANES == outputs % LANES == 0
+    return fits and all(compiled(name) is not None for name in ("winograd", "winograd_filters"))
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
@@ -72,6 +81,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
         (outputs, channels, *_), size = weight.shape, maps.shape[2:]
+        assert weight.dtype == torch.float32
         taken, given = _input_tiling(channels, *size), _output_tiling(outputs, *size)
         features, entries = _products(maps, weight.transpose(0, 1), taken, given)
         ctx.save_for_backward(entries, weight)
@@ -84,20 +94,20 @@ class _Convolution(torch.autograd.Function):
         (outputs, channels, *_), size = weight.shape, of_features.shape[2:]
         taken, given = _output_tiling(outputs, *size), _input_tiling(channels, *size)
         of_maps, of_products = _products(of_features, weight, taken, given)
-        of_filters = torch.empty(len(entries), channels * outputs, dtype=torch.float32, device=entries.device)
-        _count_flops(len(entries), channels, entries.shape[1], outputs)
-        call("winograd", "correlate", *entries.shape, outputs, entries, of_products, of_filters)
-        with torch.autocast("cpu", enabled=False):
-            of_taps = _of_taps(*size).T @ of_filters
-        return of_maps, of_taps.view(3, 3, channels, outputs).permute(3, 2, 0, 1)
+        of_entries = torch.empty(len(entries), channels, outputs, dtype=torch.float32, device=entries.device)
+        count_products(len(entries), channels, entries.shape[1], outputs)
+        call("winograd", "correlate", *entries.shape, outputs, entries, of_products, of_entries)
+        of_weight = torch.empty_like(weight)
+        call("winograd_filters", "gather_filters", _bank(of_weight.transpose(0, 1), *size), of_entries, of_weight)
+        return of_maps, of_weight
 
 
 def _products(maps: Tensor, taps: Tensor, taken: _Tiling, given: _Tiling) -> tuple[Tensor, Tensor]:
     """Returns features (N, O, H, W) of maps by the filters of taps (C, O, 3, 3), and the maps' entries (entries, rows, C)."""
     maps = maps.contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", enabled=False):
-        filters = _of_taps(*maps.shape[2:]) @ _in_panels(taps.float())
-    (channels, outputs, *_), entries = taps.shape, len(filters)
+    (channels, outputs, *_), entries = taps.shape, taken.rows.entries * taken.columns.entries
+    filters = maps.new_empty(entries, channels * outputs)
+    call("winograd_filters", "spread_filters", _bank(taps, *maps.shape[2:]), taps, filters)
     tiles = taken.rows.tiles * taken.columns.tiles
     even = math.lcm(tiles, ROWS) // tiles  # images whose tiles fill whole ROWS
     largest = min(GROUP // (tiles * entries * (channels + outputs)), len(maps) // FEWEST_GROUPS)
@@ -107,21 +117,9 @@ def _products(maps: Tensor, taps: Tensor, taken: _Tiling, given: _Tiling) -> tup
     features = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
     kept = maps.new_empty(entries, -(-len(maps) // group) * group * tiles, channels)
     scratch = maps.new_empty(threads, group * tiles * entries * (channels + outputs))
-    _count_flops(entries, kept.shape[1], channels, outputs)
-    call("winograd", "convolve", taken, given, len(maps), group, maps, filters.to(maps.dtype), features, kept, scratch, threads)
+    count_products(entries, kept.shape[1], channels, outputs)
+    call("winograd", "convolve", taken, given, len(maps), group, maps, filters, features, kept, scratch, threads)
     return features, kept
-
-
-def _count_flops(entries: int, rows: int, inner: int, outer: int) -> None:
-    """Shows a kernel's products to PyTorch's counter of arithmetic; on its meta device nothing is computed."""
-    torch.bmm(torch.empty(entries, rows, inner, device="meta"), torch.empty(entries, inner, outer, device="meta"))
-
-
-def _in_panels(taps: Tensor) -> Tensor:
-    """Returns taps (C, O, 3, 3) as (9, C * O), a filter's numbers in the order in which winograd.c's `multiply` reads them."""
-    channels, outputs, *_ = taps.shape
-    halves = taps.reshape(channels // 2, 2, outputs // LANES, 2, LANES // 2, 9)
-    return halves.permute(5, 2, 0, 3, 4, 1).reshape(9, -1)
 
 
 def _tile_side(height: int, width: int) -> int:
@@ -129,11 +127,15 @@ def _tile_side(height: int, width: int) -> int:
     return min(POINTS, key=lambda side: -(-height // side) * -(-width // side) * (side + 2) ** 2)
 
 
-@cache
-def _of_taps(height: int, width: int) -> Tensor:
-    """Returns what makes filters of their taps: (entries, 9)."""
-    _, taps, _ = toom_cook(_tile_side(height, width))
-    return torch.kron(taps, taps).float()
+def _bank(taps: Tensor, height: int, width: int) -> _Bank:
+    """Returns where taps (C, O, 3, 3) lie, and what makes them entries for maps of this size."""
+    of_input, of_output, of_row, of_tap = taps.stride()
+    assert of_row == TAPS * of_tap
+    _, matrix, _ = toom_cook(_tile_side(height, width))
+    bank = _Bank(*taps.shape[:2], len(matrix), of_input, of_output, of_tap)
+    for row, values in zip(bank.matrix, matrix.tolist(), strict=False):
+        row[:] = values
+    return bank
 
 
 @cache
