@@ -44,7 +44,7 @@ class Arm:
 
 ABLATIONS = {
     "allocator": (Arm("freed memory returned", returns_memory=True), Arm("freed memory kept")),
-    "winograd": (Arm("PyTorch's convolutions", is_direct=True), Arm("convolutions by fewer products")),
+    "winograd": (Arm("direct convolutions", is_direct=True), Arm("convolutions by fewer products")),
     "kernels": (Arm("PyTorch's operations", is_uncompiled=True), Arm("compiled kernels")),
     "precision": (Arm("fp32", ("precision=fp32",)), Arm("bf16", ("precision=bf16",))),
     "whitening": (Arm("whitening bias trained", trains_whitening=True), Arm("whitening bias frozen")),

@@ -100,14 +100,17 @@ def test_layers_are_fused_in_training_on_a_cpu_in_bf16_alone() -> None:
     assert not Norm(31).fuses(torch.randn(4, 31, 3, 3).bfloat16())
 
 
-def test_a_network_trains_with_kernels_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("trains_whitening", [True, False])
+def test_a_network_trains_with_kernels_as_without(trains_whitening: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     network, images = SprintNet(10, 3, (16, 16), width=64).to(memory_format=torch.channels_last), torch.randn(64, 3, 16, 16)
+    assert network.whiten.bias is not None
+    network.whiten.bias.requires_grad_(trains_whitening)
     start, found = {name: tensor.clone() for name, tensor in network.state_dict().items()}, []
     for is_compiled in (True, False):
         network.load_state_dict(start)
         network.zero_grad()
-        for name in () if is_compiled else ("winograd", "pooling", "norm"):
+        for name in () if is_compiled else ("winograd", "pooled_convolution", "pooling", "norm"):
             monkeypatch.setattr(f"sprintnet.models.{name}.compiled", lambda _: None)
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(images)

@@ -70,6 +70,27 @@ def test_the_kernel_takes_any_number_of_images_and_any_layout_of_memory() -> Non
 
 
 @kernel
+def test_filters_lie_as_they_may_and_their_gradient_alike() -> None:
+    torch.manual_seed(0)
+    maps, weight = torch.randn(5, 64, 7, 7).bfloat16(), torch.randn(32, 64, 3, 3)
+    wide = torch.zeros(32, 64, 5, 5)[:, :, 1:4, 1:4]
+    layouts = {
+        (576, 9, 3, 1): weight,
+        (576, 1, 192, 64): weight.to(memory_format=torch.channels_last),
+        (576, 9, 1, 3): weight.mT.contiguous().mT,
+    }
+    found = [winograd.convolve(maps, wide.copy_(weight))]
+    for strides, filters in layouts.items():
+        assert filters.requires_grad_().stride() == strides
+        features = winograd.convolve(maps, filters)
+        (gradient,) = torch.autograd.grad(features.square().sum(), filters)
+        assert gradient.stride() == strides
+        found += [features, gradient]
+    assert all(torch.equal(found[0], features) for features in found[1::2])
+    assert all(torch.equal(found[2], gradient) for gradient in found[4::2])
+
+
+@kernel
 def test_the_kernels_results_do_not_depend_on_the_number_of_threads() -> None:
     torch.manual_seed(0)
     maps, weight, threads = torch.randn(40, 64, 7, 7).bfloat16(), torch.randn(64, 64, 3, 3), torch.get_num_threads()
@@ -110,6 +131,8 @@ def test_as_many_channels_as_are_allowed_fit_a_threads_stack() -> None:
     ("maps", "weight"),
     [
         (torch.zeros(2, 32, 4, 4), torch.zeros(32, 32, 3, 3)),
+        (torch.zeros(2, 32, 4, 4, dtype=torch.bfloat16), torch.zeros(32, 32, 3, 3, dtype=torch.float64)),
+        (torch.zeros(2, 32, 4, 4, dtype=torch.bfloat16), torch.zeros(32, 32, 3, 3, device="meta")),
         (torch.zeros(2, 64, 4, 4, dtype=torch.bfloat16), torch.zeros(32, 32, 3, 3)),
         (torch.zeros(2, 48, 4, 4, dtype=torch.bfloat16), torch.zeros(32, 48, 3, 3)),
         (torch.zeros(2, 32, 4, 33, dtype=torch.bfloat16), torch.zeros(32, 32, 3, 3)),

@@ -1,10 +1,9 @@
-/* A 3x3 convolution with padding 1 and the maxima of 2x2 of its pixels, for models/pooled_convolution.py: the map between, four times as
-   large, is never written. Maps of bf16 lie pixel after pixel, their channels last: a multiple of CHANNELS in, of LANES out. A last
-   row or column without a partner is left out. Nothing is taken in after the map: its gradient is not computed. */
+/* A 3x3 convolution with padding 1 and the maxima of 2x2 of its pixels, for models/pooled_convolution.py: the map between, four times
+   as large, is never written. The gradient of the filters is computed, that of the maps is not. Maps of bf16 lie pixel after pixel,
+   their channels last: a multiple of TILE_ROWS in, of LANES out. A last row or column without a partner is left out. */
 #include "bf16.h"
 
 #define LANES 32
-#define CHANNELS 8
 #define WINDOWS 3 /* side by side, whose sums fill the registers, with LANES of their channels */
 #define STRIPE 3  /* rows of windows whose gradient is laid out at once */
 #define PARTS 64  /* of a batch, whatever the number of threads: so sums come out the same */
@@ -42,8 +41,29 @@ INLINE floats most(floats pixels[4], uint8_t *places) {
     return best;
 }
 
+/* Two rows of pixels, of WINDOWS windows, by one panel of filters. */
+INLINE void convolve(int64_t line, int64_t channels, const uint16_t *frame, const uint16_t *panel, floats sums[2][2 * WINDOWS]) {
+#pragma GCC unroll 2
+    for (int y = 0; y < 2; y++)
+#pragma GCC unroll 6
+        for (int x = 0; x < 2 * WINDOWS; x++) sums[y][x] = zero();
+    for (int tap = 0; tap < 3; tap++, frame += line)
+        for (int i = 0; i < 3 * channels; i += 2, panel += 2 * LANES) { /* three pixels in a row */
+            __m512bh low = (__m512bh)_mm512_loadu_si512(panel), high = (__m512bh)_mm512_loadu_si512(panel + LANES);
+#pragma GCC unroll 2
+            for (int y = 0; y < 2; y++)
+#pragma GCC unroll 6
+                for (int x = 0; x < 2 * WINDOWS; x++) {
+                    __m512bh pair = pair_everywhere(frame + y * line + x * channels + i);
+                    sums[y][x].low = _mm512_dpbf16_ps(sums[y][x].low, pair, low);
+                    sums[y][x].high = _mm512_dpbf16_ps(sums[y][x].high, pair, high);
+                }
+        }
+}
+
 /* The maxima of maps convolved with filters, and in `places` which of its four pixels each comes from (row * 2 + column). The
-   filters lie in panels of LANES outputs, in each of them tap after tap, channel pair after channel pair, as winograd.c's do. */
+   filters lie in panels of LANES outputs, in each of them tap after tap, channel pair after channel pair: one load holds a pair of
+   sixteen outputs. */
 void convolve_and_pool(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t outputs, const uint16_t *maps,
                        const uint16_t *filters, uint16_t *maxima, uint8_t *places) {
     int64_t rows = height / 2, columns = width / 2, line = framed_width(width) * channels;
@@ -52,38 +72,19 @@ void convolve_and_pool(int64_t images, int64_t height, int64_t width, int64_t ch
         uint16_t frame[(height + 2) * line];
         framed(height, width, channels, maps + image * height * width * channels, frame);
         for (int64_t panel = 0; panel < outputs; panel += LANES)
-            for (int64_t window = 0; window < rows * columns; window++) {
-                int64_t row = window / columns, column = window % columns;
-                if (column % WINDOWS) continue;
-                floats sums[2][2 * WINDOWS];
-#pragma GCC unroll 2
-                for (int y = 0; y < 2; y++)
-#pragma GCC unroll 6
-                    for (int x = 0; x < 2 * WINDOWS; x++) sums[y][x] = zero();
-                for (int tap = 0; tap < 3; tap++) {
-                    const uint16_t *from = frame + (row * 2 + tap) * line + column * 2 * channels;
-                    const uint16_t *filter = filters + (panel * 9 + tap * 3 * LANES) * channels;
-                    for (int i = 0; i < 3 * channels; i += 2) {
-                        __m512bh low = (__m512bh)_mm512_loadu_si512(filter + i * LANES);
-                        __m512bh high = (__m512bh)_mm512_loadu_si512(filter + (i + 1) * LANES);
-#pragma GCC unroll 2
-                        for (int y = 0; y < 2; y++)
-#pragma GCC unroll 6
-                            for (int x = 0; x < 2 * WINDOWS; x++) {
-                                __m512bh pair = pair_everywhere(from + y * line + x * channels + i);
-                                sums[y][x].low = _mm512_dpbf16_ps(sums[y][x].low, pair, low);
-                                sums[y][x].high = _mm512_dpbf16_ps(sums[y][x].high, pair, high);
-                            }
+            for (int64_t row = 0; row < rows; row++)
+                for (int64_t column = 0; column < columns; column += WINDOWS) {
+                    const uint16_t *from = frame + row * 2 * line + column * 2 * channels;
+                    floats sums[2][2 * WINDOWS];
+                    convolve(line, channels, from, filters + panel * 9 * channels, sums);
+#pragma GCC unroll 3
+                    for (int w = 0; w < WINDOWS; w++) {
+                        if (column + w >= columns) break;
+                        floats pixels[4] = {sums[0][2 * w], sums[0][2 * w + 1], sums[1][2 * w], sums[1][2 * w + 1]};
+                        int64_t to = ((image * rows + row) * columns + column + w) * outputs + panel;
+                        _mm512_stream_si512((void *)(maxima + to), rounded(most(pixels, places + to)));
                     }
                 }
-#pragma GCC unroll 3
-                for (int w = 0; w < WINDOWS; w++) {
-                    if (column + w >= columns) break;
-                    floats pixels[4] = {sums[0][2 * w], sums[0][2 * w + 1], sums[1][2 * w], sums[1][2 * w + 1]};
-                    int64_t to = ((image * rows + row) * columns + column + w) * outputs + panel;
-                    _mm512_stream_si512((void *)(maxima + to), rounded(most(pixels, places + to)));
-                }
-            }
         _mm_sfence();
     }
 }
@@ -95,7 +96,7 @@ static void pair_pixels(int64_t height, int64_t columns, int64_t line, int64_t c
             for (int64_t column = 0; column <= columns - odd; column++) {
                 const uint16_t *pixel = frame + y * line + (column * 2 + odd) * channels;
                 uint32_t *pair = pairs + (((y * 2) + odd) * (columns + 1) + column) * channels;
-                for (int64_t i = 0; i < channels; i += CHANNELS) {
+                for (int64_t i = 0; i < channels; i += TILE_ROWS) {
                     __m256i first = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(pixel + i)));
                     __m256i second = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(pixel + channels + i)));
                     _mm256_storeu_si256((void *)(pair + i), _mm256_or_si256(first, _mm256_slli_epi32(second, 16)));
@@ -134,34 +135,18 @@ void gradient_of_filters(int64_t images, int64_t height, int64_t width, int64_t 
                     int64_t from = (image * rows + first + row) * columns * outputs;
                     unpool(columns, outputs, of_maxima + from, places + from, of_pairs + row * 2 * columns * outputs);
                 }
-                for (int64_t block = 0; block < 9 * channels; block += CHANNELS)
+                for (int64_t block = 0; block < 9 * channels; block += TILE_ROWS)
                     for (int64_t panel = 0; panel < outputs; panel += LANES) {
                         int64_t tap = block / channels, down = tap / 3, across = tap % 3;
                         float *sum = of_part + block * outputs + panel;
-                        floats taken[CHANNELS];
-#pragma GCC unroll 8
-                        for (int c = 0; c < CHANNELS; c++)
-                            taken[c] = (floats){_mm512_loadu_ps(sum + c * outputs), _mm512_loadu_ps(sum + c * outputs + LANES / 2)};
+                        floats tile[TILE_ROWS];
+                        read_tile(sum, outputs, tile);
                         for (int64_t y = 0; y < 2 * count; y++) {
-                            int64_t in_pairs = ((first * 2 + y + down) * 2 + across % 2) * (columns + 1) + across / 2;
-                            const uint32_t *pair = pairs + in_pairs * channels + block % channels;
-                            const uint32_t *of_pair = of_pairs + y * columns * outputs + panel;
-                            for (int64_t x = 0; x < columns; x++, pair += channels, of_pair += outputs) {
-                                __m512bh low = (__m512bh)_mm512_loadu_si512(of_pair);
-                                __m512bh high = (__m512bh)_mm512_loadu_si512(of_pair + LANES / 2);
-#pragma GCC unroll 8
-                                for (int c = 0; c < CHANNELS; c++) {
-                                    __m512bh both = (__m512bh)_mm512_set1_epi32(pair[c]);
-                                    taken[c].low = _mm512_dpbf16_ps(taken[c].low, both, low);
-                                    taken[c].high = _mm512_dpbf16_ps(taken[c].high, both, high);
-                                }
-                            }
+                            int64_t pair = ((first * 2 + y + down) * 2 + across % 2) * (columns + 1) + across / 2;
+                            add_products(columns, pairs + pair * channels + block % channels, channels,
+                                         of_pairs + y * columns * outputs + panel, outputs, tile);
                         }
-#pragma GCC unroll 8
-                        for (int c = 0; c < CHANNELS; c++) {
-                            _mm512_storeu_ps(sum + c * outputs, taken[c].low);
-                            _mm512_storeu_ps(sum + c * outputs + LANES / 2, taken[c].high);
-                        }
+                        write_tile(tile, outputs, sum);
                     }
             }
         }

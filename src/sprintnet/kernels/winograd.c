@@ -13,7 +13,6 @@
 #define LANES 32
 #define LONGEST 7
 #define ROWS 12 /* whose sums fill the registers, with LANES of their columns */
-#define COLUMNS 8
 #define PAIRS 64 /* of rows that are read at once */
 
 typedef struct {
@@ -209,14 +208,14 @@ void convolve(const tiling *from, const tiling *to, int64_t images, int64_t grou
 }
 
 /* Two rows as one of pairs: a, b -> a0 b0 a1 b1 ... */
-INLINE void pair_up(int64_t size, const uint16_t *a, const uint16_t *b, uint16_t *pairs) {
+INLINE void pair_up(int64_t size, const uint16_t *a, const uint16_t *b, uint32_t *pairs) {
     uint16_t places[2 * LANES];
     for (int i = 0; i < 2 * LANES; i++) places[i] = i / 2 + i % 2 * LANES; /* in two registers of LANES */
     __m512i low = _mm512_loadu_si512(places), high = _mm512_loadu_si512(places + LANES);
     for (int i = 0; i < size; i += LANES) {
         __m512i of_a = _mm512_load_si512(a + i), of_b = _mm512_load_si512(b + i);
-        _mm512_store_si512((void *)(pairs + 2 * i), _mm512_permutex2var_epi16(of_a, low, of_b));
-        _mm512_store_si512((void *)(pairs + 2 * i + LANES), _mm512_permutex2var_epi16(of_a, high, of_b));
+        _mm512_store_si512((void *)(pairs + i), _mm512_permutex2var_epi16(of_a, low, of_b));
+        _mm512_store_si512((void *)(pairs + i + LANES / 2), _mm512_permutex2var_epi16(of_a, high, of_b));
     }
 }
 
@@ -225,7 +224,7 @@ INLINE void pair_up(int64_t size, const uint16_t *a, const uint16_t *b, uint16_t
 void correlate(int64_t entries, int64_t rows, int64_t inner, int64_t outer, const uint16_t *a, const uint16_t *b, float *sums) {
 #pragma omp parallel for schedule(static)
     for (int64_t entry = 0; entry < entries; entry++) {
-        uint16_t of_a[PAIRS][2 * inner] __attribute__((aligned(64))), of_b[PAIRS][2 * outer] __attribute__((aligned(64)));
+        uint32_t of_a[PAIRS][inner] __attribute__((aligned(64))), of_b[PAIRS][outer] __attribute__((aligned(64)));
         float *sum = sums + entry * inner * outer;
         memset(sum, 0, sizeof(float) * inner * outer);
         for (int64_t row = entry * rows; row < (entry + 1) * rows;) {
@@ -234,29 +233,12 @@ void correlate(int64_t entries, int64_t rows, int64_t inner, int64_t outer, cons
                 pair_up(inner, a + row * inner, a + (row + 1) * inner, of_a[pairs]);
                 pair_up(outer, b + row * outer, b + (row + 1) * outer, of_b[pairs]);
             }
-            for (int i = 0; i < inner; i += COLUMNS)
+            for (int i = 0; i < inner; i += TILE_ROWS)
                 for (int o = 0; o < outer; o += LANES) {
-                    __m512 low[COLUMNS], high[COLUMNS];
-#pragma GCC unroll 8
-                    for (int c = 0; c < COLUMNS; c++) {
-                        low[c] = _mm512_loadu_ps(sum + (i + c) * outer + o);
-                        high[c] = _mm512_loadu_ps(sum + (i + c) * outer + o + LANES / 2);
-                    }
-                    for (int pair = 0; pair < pairs; pair++) {
-                        __m512bh of_low = (__m512bh)_mm512_load_si512(of_b[pair] + 2 * o);
-                        __m512bh of_high = (__m512bh)_mm512_load_si512(of_b[pair] + 2 * o + LANES);
-#pragma GCC unroll 8
-                        for (int c = 0; c < COLUMNS; c++) {
-                            __m512bh both = pair_everywhere(of_a[pair] + 2 * (i + c));
-                            low[c] = _mm512_dpbf16_ps(low[c], both, of_low);
-                            high[c] = _mm512_dpbf16_ps(high[c], both, of_high);
-                        }
-                    }
-#pragma GCC unroll 8
-                    for (int c = 0; c < COLUMNS; c++) {
-                        _mm512_storeu_ps(sum + (i + c) * outer + o, low[c]);
-                        _mm512_storeu_ps(sum + (i + c) * outer + o + LANES / 2, high[c]);
-                    }
+                    floats tile[TILE_ROWS];
+                    read_tile(sum + i * outer + o, outer, tile);
+                    add_products(pairs, of_a[0] + i, inner, of_b[0] + o, outer, tile);
+                    write_tile(tile, outer, sum + i * outer + o);
                 }
         }
     }

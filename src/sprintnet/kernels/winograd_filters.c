@@ -1,5 +1,5 @@
-/* The transform of 3x3 filters, and that of their gradient, for models/winograd.py: a filter w has the entries G w G', and the gradient
-   of the entries e gives that of the filter as G' e G.
+/* The transform of 3x3 filters, and that of their gradient, for models/winograd.py: a filter w has the entries
+   G w G', and the gradient of the entries, e, gives that of the filter: G' e G.
 
    Filters of fp32 lie as their tensor does: the tap of an input and an output is where its strides say. */
 #include "bf16.h"
@@ -9,33 +9,46 @@
 
 typedef struct {
     int64_t inputs, outputs, entries;
-    int64_t of_input, of_output, of_tap; /* strides */
-    float matrix[LONGEST][3];            /* G: entries along a side by taps */
+    int64_t of_input, of_output, of_row, of_column; /* strides */
+    float matrix[LONGEST][3];                       /* G: entries along a side by taps */
 } bank;
 
-/* the places of LANES numbers that lie `stride` apart */
-INLINE __m512i places(int64_t stride) {
+/* where LANES numbers lie that are `stride` apart */
+INLINE __m512i offsets(int64_t stride) {
     __m512i numbers = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     return _mm512_mullo_epi32(numbers, _mm512_set1_epi32(stride));
 }
 
-INLINE __m512 scaled(float factor, __m512 values) { return _mm512_mul_ps(_mm512_set1_ps(factor), values); }
 INLINE __m512 plus(__m512 sum, float factor, __m512 values) { return _mm512_fmadd_ps(_mm512_set1_ps(factor), values, sum); }
 
-INLINE void spread_filter(const bank *b, const float *taps, __m512i outputs, __m512 found[LONGEST][LONGEST], const int count) {
+INLINE __m512 combined(const float factors[3], const __m512 values[3]) {
+    __m512 sum = _mm512_mul_ps(_mm512_set1_ps(factors[0]), values[0]);
+    return plus(plus(sum, factors[1], values[1]), factors[2], values[2]);
+}
+
+/* sixteen pairs of bf16, each a number in the lower half and one in the upper */
+INLINE __m512i paired(__m512 lower, __m512 upper) {
+    __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(lower));
+    __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(upper));
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+
+INLINE void spread_filter(const bank *b, const float *taps, __m512i outputs, __m512 found[LONGEST][LONGEST],
+                          const int count) {
     __m512 half[LONGEST][3];
     for (int x = 0; x < 3; x++) {
         __m512 tap[3];
-        for (int y = 0; y < 3; y++) tap[y] = _mm512_i32gather_ps(outputs, taps + (y * 3 + x) * b->of_tap, sizeof *taps);
+        for (int y = 0; y < 3; y++)
+            tap[y] = _mm512_i32gather_ps(outputs, taps + y * b->of_row + x * b->of_column, sizeof *taps);
         for (int e = 0; e < count; e++)
-            half[e][x] = plus(plus(scaled(b->matrix[e][0], tap[0]), b->matrix[e][1], tap[1]), b->matrix[e][2], tap[2]);
+            half[e][x] = combined(b->matrix[e], tap);
     }
     for (int e = 0; e < count; e++)
         for (int f = 0; f < count; f++)
-            found[e][f] = plus(plus(scaled(b->matrix[f][0], half[e][0]), b->matrix[f][1], half[e][1]), b->matrix[f][2], half[e][2]);
+            found[e][f] = combined(b->matrix[f], half[e]);
 }
 
-INLINE void gather_filter(const bank *b, const float *entries, float *taps, int64_t apart_taps, const int count) {
+INLINE void gather_filter(const bank *b, const float *entries, float taps[9][LANES][LANES], int i, const int count) {
     int64_t apart = b->inputs * b->outputs;
     __m512 half[3][LONGEST];
     for (int f = 0; f < count; f++)
@@ -48,13 +61,13 @@ INLINE void gather_filter(const bank *b, const float *entries, float *taps, int6
         for (int x = 0; x < 3; x++) {
             __m512 tap = _mm512_setzero_ps();
             for (int f = 0; f < count; f++) tap = plus(tap, b->matrix[f][x], half[y][f]);
-            _mm512_storeu_ps(taps + (y * 3 + x) * apart_taps, tap);
+            _mm512_storeu_ps(taps[y * 3 + x][i], tap);
         }
 }
 
 /* the loops over a side's entries are unrolled */
-#define FOR_SIZE(call)         \
-    switch (b->entries) {      \
+#define FOR_SIZE(call)          \
+    switch (b->entries) {       \
         case 7: call(7); break; \
         case 6: call(6); break; \
         case 5: call(5); break; \
@@ -63,39 +76,42 @@ INLINE void gather_filter(const bank *b, const float *entries, float *taps, int6
 
 /* The entries (entries, inputs, outputs) of filters as bf16, in the panels that winograd.c's `multiply` reads. */
 void spread_filters(const bank *b, const float *taps, uint16_t *filters) {
-    __m512i outputs = places(b->of_output);
+    __m512i outputs = offsets(b->of_output);
 #pragma omp parallel for schedule(static)
     for (int64_t output = 0; output < b->outputs; output += LANES)
         for (int64_t input = 0; input < b->inputs; input += 2) {
             __m512 found[2][LONGEST][LONGEST];
             const float *from = taps + input * b->of_input + output * b->of_output;
-            uint16_t *to = filters + output / (2 * LANES) * (2 * LANES) * b->inputs + (input * 2 + output / LANES % 2 * 2) * LANES;
-#define SPREAD(count)                                              \
-    spread_filter(b, from, outputs, found[0], count);              \
+            uint16_t *panel = filters + output / (2 * LANES) * (2 * LANES) * b->inputs;
+            uint16_t *to = panel + (input + output / LANES % 2) * 2 * LANES;
+#define SPREAD(count)                                               \
+    spread_filter(b, from, outputs, found[0], count);               \
     spread_filter(b, from + b->of_input, outputs, found[1], count); \
-    for (int e = 0; e < count * count; e++)                        \
-    _mm512_storeu_si512(to + e * b->inputs * b->outputs, paired(found[0][e / count][e % count], found[1][e / count][e % count]))
+    for (int e = 0; e < count; e++)                                 \
+        for (int f = 0; f < count; f++)                             \
+    _mm512_storeu_si512(to + (e * count + f) * b->inputs * b->outputs, paired(found[0][e][f], found[1][e][f]))
             FOR_SIZE(SPREAD)
         }
 }
 
-/* The gradient of filters from that of their entries (entries, inputs, outputs). A tile of both is turned round before it is written:
-   outputs lie far apart, by a multiple of what a cache has room for. */
+/* The gradient of filters from that of their entries (entries, inputs, outputs). A tile of both is turned round before it
+   is written: outputs lie far apart, many of them in the same few sets of a cache. */
 void gather_filters(const bank *b, const float *entries, float *taps) {
-    __m512i inputs = places(b->of_input), column = places(LANES);
+    __m512i inputs = offsets(b->of_input), column = offsets(LANES);
 #pragma omp parallel for schedule(static)
     for (int64_t output = 0; output < b->outputs; output += LANES)
         for (int64_t input = 0; input < b->inputs; input += LANES) {
             float found[9][LANES][LANES];
             for (int i = 0; i < LANES; i++) {
                 const float *from = entries + (input + i) * b->outputs + output;
-#define GATHER(count) gather_filter(b, from, found[0][i], LANES * LANES, count)
+#define GATHER(count) gather_filter(b, from, found, i, count)
                 FOR_SIZE(GATHER)
             }
             for (int o = 0; o < LANES; o++)
                 for (int tap = 0; tap < 9; tap++) {
-                    float *to = taps + input * b->of_input + (output + o) * b->of_output + tap * b->of_tap;
-                    _mm512_i32scatter_ps(to, inputs, _mm512_i32gather_ps(column, &found[tap][0][o], sizeof *to), sizeof *to);
+                    __m512 of_inputs = _mm512_i32gather_ps(column, &found[tap][0][o], sizeof *taps);
+                    int64_t at = input * b->of_input + (output + o) * b->of_output;
+                    _mm512_i32scatter_ps(taps + at + tap / 3 * b->of_row + tap % 3 * b->of_column, inputs, of_inputs, sizeof *taps);
                 }
         }
 }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sprintnet.models import pooled_convolution, winograd, winograd_plain
 
 FEWEST_IMAGES = 64
-"""With fewer the filters' transforms, made once a batch, cost what the products save."""
+"""With fewer, what kernels do once a batch costs what they save."""
 
 
 class Convolution3x3(nn.Conv2d):
@@ -31,12 +31,8 @@ class Convolution3x3(nn.Conv2d):
 
     def pools(self, input: Tensor) -> bool:
         """Returns whether a kernel may take this layer and max pooling after it in one: else they are two."""
-        is_first = self.in_channels < winograd.FEWEST_CHANNELS and not input.requires_grad
-        return (
-            is_first
-            and self._trains_in_bf16(input)
-            and pooled_convolution.is_possible(*self.weight.shape[1::-1], *input.shape[2:])
-        )
+        fits = self._trains_in_bf16(input) and not input.requires_grad
+        return fits and pooled_convolution.is_possible(self.in_channels, self.out_channels, *input.shape[2:])
 
     def pooled(self, input: Tensor) -> Tensor:
         """Returns the maxima (B, out_channels, H/2, W/2) of 2x2 of the features' pixels, where `pools` allows."""
@@ -47,6 +43,6 @@ class Convolution3x3(nn.Conv2d):
     def _trains_in_bf16(self, input: Tensor) -> bool:
         """Returns whether this is training on a CPU in bf16 with images enough for kernels."""
         in_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        over_fp32 = input.device.type == "cpu" and self.weight.dtype == torch.float32
-        is_trained = self.training and torch.is_grad_enabled() and in_bf16 and over_fp32
+        on_cpu = input.device.type == self.weight.device.type == "cpu"
+        is_trained = self.training and torch.is_grad_enabled() and in_bf16 and on_cpu and self.weight.dtype == torch.float32
         return is_trained and input.dim() == 4 and input.shape[1] == self.in_channels and len(input) >= FEWEST_IMAGES

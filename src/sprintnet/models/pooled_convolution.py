@@ -1,7 +1,8 @@
 """A 3x3 convolution of few channels and max pooling over 2x2 pixels in one compiled kernel, for maps that need no gradient.
 
-The map between, the largest of a network that has both on its images, is never written, nor is its gradient. Sums are taken in
-fp32: a result is a convolution's own, but for the order of its sums.
+The map between, the largest of a network that has both on its images, is never written, nor is its gradient. Maxima are
+those of a convolution's results, but for the order of its sums; they are found before sums are rounded to bf16, so that a
+gradient may go to another of the pixels that round alike.
 """
 
 from typing import Any
@@ -35,13 +36,14 @@ def convolve_and_pool(maps: Tensor, weight: Tensor) -> Tensor:
     (_, channels, *size), outputs = maps.shape, len(weight)
     assert weight.shape == (outputs, channels, 3, 3)
     assert maps.dtype == torch.bfloat16
+    assert maps.device.type == weight.device.type == "cpu"
     assert not maps.requires_grad
     assert is_possible(channels, outputs, *size)
-    maxima: Tensor = _Maxima.apply(maps, weight)  # type: ignore[no-untyped-call]
+    maxima: Tensor = _ConvolutionMaxima.apply(maps, weight)  # type: ignore[no-untyped-call]
     return maxima
 
 
-class _Maxima(torch.autograd.Function):
+class _ConvolutionMaxima(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
         maps = maps.contiguous(memory_format=torch.channels_last)

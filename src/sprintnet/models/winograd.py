@@ -22,8 +22,8 @@ from sprintnet.models.counting import count_products
 from sprintnet.models.toom_cook import POINTS, toom_cook
 from sprintnet.native import call, compiled
 
-LANES, LONGEST, ROWS, TAPS = 32, 7, 12, 3
-"""As in C: channels computed at once, entries along a side of a tile at most, rows of a product at once, a filter's taps along one."""
+TAPS, LANES, LONGEST, ROWS = 3, 32, 7, 12
+"""As in winograd.c: taps of a filter, channels at once, entries of a tile at most (along a side), rows of a product at once."""
 GROUP = 350_000
 """Entries of a group of images at most, of maps and features together: 0.7 MB, most of a core's own cache."""
 FEWEST_GROUPS = 16
@@ -47,7 +47,7 @@ class _Tiling(ctypes.Structure):
 
 class _Bank(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "entries", "of_input", "of_output", "of_tap")),
+        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "entries", "of_input", "of_output", "of_row", "of_column")),
         ("matrix", ctypes.c_float * TAPS * LONGEST),
     )
 
@@ -71,7 +71,8 @@ def convolve(maps: Tensor, weight: Tensor) -> Tensor:
     """
     (_, channels, *size), outputs = maps.shape, len(weight)
     assert weight.shape == (outputs, channels, 3, 3)
-    assert maps.dtype == torch.bfloat16
+    assert (maps.dtype, weight.dtype) == (torch.bfloat16, torch.float32)
+    assert maps.device.type == weight.device.type == "cpu"
     assert is_possible(channels, outputs, *size)
     features: Tensor = _Convolution.apply(maps, weight)  # type: ignore[no-untyped-call]
     return features
@@ -81,7 +82,6 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
         (outputs, channels, *_), size = weight.shape, maps.shape[2:]
-        assert weight.dtype == torch.float32
         taken, given = _input_tiling(channels, *size), _output_tiling(outputs, *size)
         features, entries = _products(maps, weight.transpose(0, 1), taken, given)
         ctx.save_for_backward(entries, weight)
@@ -129,10 +129,8 @@ def _tile_side(height: int, width: int) -> int:
 
 def _bank(taps: Tensor, height: int, width: int) -> _Bank:
     """Returns where taps (C, O, 3, 3) lie, and what makes them entries for maps of this size."""
-    of_input, of_output, of_row, of_tap = taps.stride()
-    assert of_row == TAPS * of_tap
     _, matrix, _ = toom_cook(_tile_side(height, width))
-    bank = _Bank(*taps.shape[:2], len(matrix), of_input, of_output, of_tap)
+    bank = _Bank(*taps.shape[:2], len(matrix), *taps.stride())
     for row, values in zip(bank.matrix, matrix.tolist(), strict=False):
         row[:] = values
     return bank
