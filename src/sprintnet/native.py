@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def compiled(name: str) -> ctypes.CDLL | None:
 
 def missing() -> str:
     """Returns why not all kernels can be made here; nothing where they can."""
-    made = [_made(path.stem, SOURCES) for path in sorted(SOURCES.glob("*.c"))]
+    with ThreadPoolExecutor() as compilers:
+        made = compilers.map(lambda path: _made(path.stem, SOURCES), sorted(SOURCES.glob("*.c")))
     return next((reason for reason in made if isinstance(reason, str)), "")
 
 
