@@ -50,7 +50,8 @@ def accuracy_over_time(
     figure = Figure(figsize=(6.4, 3.6))
     axes = figure.subplots()
     times = {label: list(accumulate(float(row["train_seconds"]) for row in rows)) for label, rows in runs.items()}
-    unit, name = (60, "minutes") if max(map(max, times.values())) >= 300 else (1, "seconds")
+    longest = max(map(max, times.values()))
+    unit, name = (60, "minutes") if longest >= 300 else (1, "seconds")
     for label, rows in runs.items():
         accuracies = [100 * float(row["val_accuracy"]) for row in rows]
         axes.plot(
@@ -59,7 +60,10 @@ def accuracy_over_time(
         if again := (six_views or {}).get(label):
             end = ((times[label][-1] + again["seconds"]) / unit, 100 * again["accuracy"])
             axes.plot(*end, marker="*", markersize=9, color=axes.lines[-1].get_color(), linestyle="none")
-            axes.annotate("six views", end, (-6, 3), textcoords="offset points", ha="right", fontsize=7)
+            side = 1 if len(runs) > 1 and times[label][-1] < longest / 5 else -1  # where the label has room
+            axes.annotate(
+                "six views", end, (6 * side, 3), textcoords="offset points", ha="left" if side > 0 else "right", fontsize=7
+            )
     axes.set_xlim(left=0)
     title = "Accuracy over time" + (f": {class_label(next(iter(runs)), 60)}" if len(runs) == 1 else "")
     axes.set(xlabel=f"{name} of training", ylabel="accuracy, %", title=title)
