@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sprintnet.config import load_config
-from sprintnet.files import append_row
+from sprintnet.runs.io import append_row
 
 RESULTS = Path(__file__).parent / "results" / "ablation.jsonl"
 WARM_UP, STEPS = 3, 6

@@ -13,8 +13,8 @@ import numpy as np
 
 from sprintnet.data.duplicates import find_duplicates
 from sprintnet.data.sources import load
-from sprintnet.files import append_row
-from sprintnet.run import open_run, read_arrays, read_json
+from sprintnet.runs.folder import open_run, read_arrays, read_json
+from sprintnet.runs.io import append_row
 
 RESULTS = Path(__file__).parent / "results" / "duplicates.jsonl"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from sprintnet.reporting.style import OF_IMAGES, raster
-from sprintnet.run import RunFolder
+from sprintnet.runs.folder import RunFolder
 
 PLACE = Path(__file__).parents[1] / "docs" / "report"
 SHOWN = ("results", "confusion_matrix_normalized", "reliability", "network", "wrong", "grad_cam")

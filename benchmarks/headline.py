@@ -19,7 +19,7 @@ from document import write_between
 from sprintnet.config import load_config
 from sprintnet.reporting.curves import accuracy_over_time
 from sprintnet.reporting.style import save
-from sprintnet.run import dotted
+from sprintnet.runs.folder import dotted
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

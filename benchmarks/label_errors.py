@@ -26,10 +26,10 @@ from sprintnet.config import load_config
 from sprintnet.data import sources
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.errors import SprintNetError
-from sprintnet.files import append_row
 from sprintnet.label_errors import FOLDS, LabelErrors, find_label_errors
-from sprintnet.machine import environment
-from sprintnet.run import RunFolder, read_json
+from sprintnet.runs.environment import environment
+from sprintnet.runs.folder import RunFolder, read_json
+from sprintnet.runs.io import append_row
 
 RESULTS = Path(__file__).parent / "results" / "label_errors.jsonl"
 FOLDER = Path("runs") / "label-errors"

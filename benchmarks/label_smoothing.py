@@ -12,8 +12,8 @@ from pathlib import Path
 
 from document import write_between
 from sprintnet.config import load_config
-from sprintnet.files import append_row
-from sprintnet.run import STUDY_FOLDER, RunFolder
+from sprintnet.runs.folder import STUDY_FOLDER, RunFolder
+from sprintnet.runs.io import append_row
 from sprintnet.study import figures, read_runs, run_study, summarise
 
 ROOT = Path(__file__).parents[1]

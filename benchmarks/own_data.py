@@ -29,8 +29,8 @@ from sprintnet.data.dataset import ImageDataset, digest
 from sprintnet.data.own import load_own
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.sources import load
-from sprintnet.files import append_row
 from sprintnet.preparation import load_splits, prepare, whiten
+from sprintnet.runs.io import append_row
 from sprintnet.runtime import Runtime
 
 RESULTS = Path(__file__).parent / "results" / "own_data.jsonl"

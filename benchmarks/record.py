@@ -15,8 +15,8 @@ from pathlib import Path
 
 from sprintnet.config import Config, load_config
 from sprintnet.errors import SettingsError
-from sprintnet.files import append_row
-from sprintnet.run import RunFolder, judged_split, open_run, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, judged_split, open_run, read_json, read_rows
+from sprintnet.runs.io import append_row
 
 RESULTS = Path(__file__).parent / "results"
 CLOCK = (

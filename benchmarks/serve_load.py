@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from sprintnet.files import append_row
+from sprintnet.runs.io import append_row
 
 RESULTS = Path(__file__).parent / "results" / "serve.jsonl"
 CLIENTS = (1, 8, 64)

@@ -15,9 +15,9 @@ from pathlib import Path
 from PIL import Image
 
 from sprintnet.deploy.export import export
-from sprintnet.files import append_row
 from sprintnet.reporting.exported import parity_lines
-from sprintnet.run import RunFolder
+from sprintnet.runs.folder import RunFolder
+from sprintnet.runs.io import append_row
 
 RESULTS = Path(__file__).parent / "results" / "shipping.jsonl"
 STARTS = 10

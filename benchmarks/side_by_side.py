@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 
 from sprintnet.config import load_config
-from sprintnet.files import append_row
-from sprintnet.run import read_json
+from sprintnet.runs.folder import read_json
+from sprintnet.runs.io import append_row
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "side-by-side.jsonl"

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import settings
 
 from shapes import SPLITS, write_table
-from sprintnet.files import cache_folder
-from sprintnet.machine import cpu_flags
+from sprintnet.runs.environment import cpu_flags
+from sprintnet.runs.io import cache_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from sprintnet.run import RunFolder
+    from sprintnet.runs.folder import RunFolder
 
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
@@ -67,7 +67,7 @@ def sprintnet(tmp_path: Path) -> Command:
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> "RunFolder":
     """A run over pictures with several labels, or none, by the commands of a user: trained, reported, exported thrice."""
-    from sprintnet.run import RunFolder
+    from sprintnet.runs.folder import RunFolder
 
     folder = tmp_path_factory.mktemp("labels")
     table = write_table(folder, SPLITS)

@@ -14,7 +14,7 @@ from sprintnet.adaptation import Facts, adapted
 from sprintnet.config import Adaptable, Config, differences, load_config, recipes
 from sprintnet.models.build import build_model
 from sprintnet.models.settings import ModelSettings
-from sprintnet.run import RunFolder, read_arrays
+from sprintnet.runs.folder import RunFolder, read_arrays
 
 CIFAR10 = Facts(images=50_000, classes=10, side=32)
 

@@ -8,9 +8,9 @@ import pytest
 from conftest import SAMPLE, Command
 from sprintnet import benchmark
 from sprintnet.config import load_config
-from sprintnet.machine import cpu_flags
 from sprintnet.models.build import build_model
 from sprintnet.preparation import load_splits
+from sprintnet.runs.environment import cpu_flags
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

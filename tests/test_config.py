@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sprintnet.config import Config, differences, load_config, recipes
 from sprintnet.errors import SettingsError
-from sprintnet.run import dotted
+from sprintnet.runs.folder import dotted
 
 
 @pytest.mark.parametrize("name", recipes())

@@ -8,7 +8,7 @@ import pytest
 from sprintnet.config import load_config
 from sprintnet.pipeline import train
 from sprintnet.preparation import load_splits
-from sprintnet.run import RunFolder, read_arrays, read_json
+from sprintnet.runs.folder import RunFolder, read_arrays, read_json
 from sprintnet.training.schedule import learning_rates
 
 STILL = ["augment.crop_padding=0", "augment.flip=0", "augment.affine=0", "augment.cutout=0"]

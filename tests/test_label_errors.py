@@ -30,7 +30,7 @@ from sprintnet.evaluation.metrics import log_probabilities
 from sprintnet.label_errors import find_label_errors, judge
 from sprintnet.preparation import load_splits
 from sprintnet.reporting.report import write_report
-from sprintnet.run import RunFolder, open_run, read_arrays, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, open_run, read_arrays, read_json, read_rows
 from sprintnet.trained import load_run
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"

@@ -27,7 +27,7 @@ from sprintnet.evaluation.calibration import fit_label_temperature
 from sprintnet.evaluation.multilabel import label_confidence, label_probabilities
 from sprintnet.evaluation.task import SINGLE_LABEL
 from sprintnet.lr_search import find_learning_rates
-from sprintnet.run import RunFolder, read_arrays, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, read_arrays, read_json, read_rows
 from sprintnet.trained import load_run
 
 VAL = SPLITS["val"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sprintnet import native
-from sprintnet.files import cache_folder
+from sprintnet.runs.io import cache_folder
 
 KERNEL = "#include <stdint.h>\nvoid twice(int64_t count, float *x) { for (int64_t i = 0; i < count; i++) x[i] *= 2; }\n"
 pytestmark = pytest.mark.usefixtures("kernels")

@@ -28,7 +28,7 @@ from sprintnet.models import convolution, winograd, winograd_plain
 from sprintnet.native import compiled
 from sprintnet.pipeline import train
 from sprintnet.preparation import load_splits, prepare
-from sprintnet.run import RunFolder, read_rows
+from sprintnet.runs.folder import RunFolder, read_rows
 from sprintnet.runtime import start
 from sprintnet.trained import load_run
 

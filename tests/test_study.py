@@ -16,7 +16,7 @@ from conftest import Command
 from sprintnet import pipeline
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
-from sprintnet.run import RunFolder
+from sprintnet.runs.folder import RunFolder
 from sprintnet.study import compare, figures, read_runs, run_study, runs_needed, summarise
 
 

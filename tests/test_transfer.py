@@ -17,7 +17,7 @@ from sprintnet.data.dataset import ImageDataset
 from sprintnet.errors import SettingsError
 from sprintnet.lr_search import find_learning_rates
 from sprintnet.preparation import load_splits, prepare, whiten
-from sprintnet.run import RunFolder, read_arrays, read_rows
+from sprintnet.runs.folder import RunFolder, read_arrays, read_rows
 from sprintnet.runtime import start
 
 CLASSES = sorted(folder.name for folder in (SAMPLE / "train").iterdir() if folder.is_dir())

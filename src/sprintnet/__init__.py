@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sprintnet.preparation import load_splits
     from sprintnet.reporting.draw import draw_one
     from sprintnet.reporting.report import write_report
-    from sprintnet.run import RunFolder
+    from sprintnet.runs.folder import RunFolder
     from sprintnet.trained import TrainedModel, load, load_run
 
 __version__ = "0.1.0"
@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Config": "sprintnet.config",
     "Predictor": "sprintnet.deploy.predictor",
-    "RunFolder": "sprintnet.run",
+    "RunFolder": "sprintnet.runs.folder",
     "TrainedModel": "sprintnet.trained",
     "build_model": "sprintnet.models.build",
     "draw_one": "sprintnet.reporting.draw",

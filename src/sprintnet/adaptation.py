@@ -8,7 +8,7 @@ from typing import Any
 from sprintnet.config import Config
 from sprintnet.data.named import NAMED
 from sprintnet.models.settings import ModelSettings
-from sprintnet.run import dotted
+from sprintnet.runs.folder import dotted
 
 SIDE = 32
 """Pixels that recipes are meant for."""

@@ -25,7 +25,7 @@ from sprintnet.errors import SprintNetError
 from sprintnet.evaluation.predict import predict
 from sprintnet.preparation import fit_to_data, prepare
 from sprintnet.reporting.table import COLUMNS
-from sprintnet.run import RunFolder, judged_split, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, judged_split, read_json, read_rows
 from sprintnet.runtime import DTYPES, Runtime
 from sprintnet.training.optim import set_learning_rates
 

@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt
 from sprintnet.data.settings import AugmentSettings, DataSettings
 from sprintnet.errors import SettingsError
 from sprintnet.models.settings import ModelSettings
-from sprintnet.run import dotted
+from sprintnet.runs.folder import dotted
 from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
 
 PEAKS = ("optim.max_lr", "muon.max_lr")

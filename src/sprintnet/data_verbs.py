@@ -10,7 +10,7 @@ def data(options: argparse.Namespace, words: list[str]) -> None:
     """Lists the named data sets, or puts one into the cache."""
     refuse(words)
     from sprintnet.data.sources import fetch, is_cached
-    from sprintnet.files import cache_folder
+    from sprintnet.runs.io import cache_folder
 
     if options.action == "list":
         from sprintnet.data.named import NAMED
@@ -30,8 +30,8 @@ def check(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.data import check as checking
     from sprintnet.data.listing import Problem
     from sprintnet.errors import DataError
-    from sprintnet.files import write_rows
     from sprintnet.reporting.checking import checked_lines
+    from sprintnet.runs.io import write_rows
 
     settings = load_config(DEFAULT_RECIPE, [f"data.name={options.data}", *overrides]).data
     found = checking.check(settings)

@@ -15,9 +15,9 @@ from sprintnet.data.loader import Loader, Normalisation
 from sprintnet.data.splits import Splits
 from sprintnet.evaluation.metrics import Floats
 from sprintnet.evaluation.task import Task, task_of
-from sprintnet.files import write_arrays, write_json
 from sprintnet.models.summary import layer_table
-from sprintnet.run import RunFolder, judged_split
+from sprintnet.runs.folder import RunFolder, judged_split
+from sprintnet.runs.io import write_arrays, write_json
 from sprintnet.training.schedule import factor_at
 
 SHOWN, VARIANTS = 10, 3

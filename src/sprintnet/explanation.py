@@ -15,9 +15,9 @@ from sprintnet.data.loader import Loader
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.gradcam import class_maps, faithfulness, recorded
 from sprintnet.evaluation.metrics import Ints
-from sprintnet.files import write_arrays
 from sprintnet.images import read_image
-from sprintnet.run import RunFolder, read_arrays
+from sprintnet.runs.folder import RunFolder, read_arrays
+from sprintnet.runs.io import write_arrays
 from sprintnet.trained import TrainedModel
 
 BATCH = 100

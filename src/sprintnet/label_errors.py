@@ -14,8 +14,8 @@ from sprintnet.data.duplicates import duplicates_within
 from sprintnet.data.splits import Splits, deal, joined
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.evaluation.metrics import Floats, log_probabilities, top_k_accuracy
-from sprintnet.files import write_arrays, write_rows
-from sprintnet.run import RunFolder, read_arrays, read_json
+from sprintnet.runs.folder import RunFolder, read_arrays, read_json
+from sprintnet.runs.io import write_arrays, write_rows
 
 FOLDS = "label-errors"
 """The folder of the folds' runs, in the run folder."""

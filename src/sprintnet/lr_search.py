@@ -9,10 +9,10 @@ from sprintnet.config import Config, differences, load_config
 from sprintnet.data.augment import resize
 from sprintnet.data.splits import Splits
 from sprintnet.errors import SettingsError
-from sprintnet.files import write_atomic, write_json
 from sprintnet.preparation import fit_to_data, load_splits, prepare, whiten
-from sprintnet.reporting.progress import track
-from sprintnet.run import RunFolder, consistent, read_json
+from sprintnet.progress import track
+from sprintnet.runs.folder import RunFolder, consistent, read_json
+from sprintnet.runs.io import write_atomic, write_json
 from sprintnet.training.lr_finder import sweep
 from sprintnet.training.schedule import resolution_at
 

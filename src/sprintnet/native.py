@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sprintnet.files import cache_folder, write_atomic
-from sprintnet.machine import cpu_flags
+from sprintnet.runs.environment import cpu_flags
+from sprintnet.runs.io import cache_folder, write_atomic
 
 SOURCES = Path(__file__).parent / "kernels"
 COMPILER = "gcc"

@@ -15,15 +15,15 @@ from sprintnet.data.loader import Loader
 from sprintnet.data.splits import Splits, write_splits
 from sprintnet.errors import SettingsError, SprintNetError
 from sprintnet.evidence import keep_evidence
-from sprintnet.files import write_arrays, write_atomic, write_json, write_rows
 from sprintnet.lr_search import found_rate
-from sprintnet.machine import environment
 from sprintnet.models.build import weights_to_bytes
 from sprintnet.models.transfer import origin_digest
 from sprintnet.preparation import fit_to_data, load_splits, prepare, whiten
-from sprintnet.reporting.progress import track
+from sprintnet.progress import track
 from sprintnet.reporting.table import RULE, table_row, training_header
-from sprintnet.run import RunFolder, judged_split, note_test_reading, read_arrays, read_json
+from sprintnet.runs.environment import environment
+from sprintnet.runs.folder import RunFolder, judged_split, note_test_reading, read_arrays, read_json
+from sprintnet.runs.io import write_arrays, write_atomic, write_json, write_rows
 from sprintnet.trained import EVALUATION_BATCH, TrainedModel
 from sprintnet.training.loop import Plan, fit
 

@@ -20,11 +20,11 @@ from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import Splits, draw, read_splits, without_duplicates, write_splits
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.task import task_of
-from sprintnet.files import write_json
 from sprintnet.models.build import build_model, check_resolution
 from sprintnet.models.sprintnet import SprintNet
 from sprintnet.models.transfer import open_origin
-from sprintnet.run import RunFolder, read_json
+from sprintnet.runs.folder import RunFolder, read_json
+from sprintnet.runs.io import write_json
 from sprintnet.runtime import Runtime
 from sprintnet.training.optim import build_optimizer
 from sprintnet.training.step import Step

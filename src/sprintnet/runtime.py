@@ -12,7 +12,7 @@ import torch
 
 from sprintnet import native
 from sprintnet.errors import SettingsError
-from sprintnet.machine import cpu_flags
+from sprintnet.runs.environment import cpu_flags
 
 # mallopt's parameters, from glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4

@@ -13,9 +13,9 @@ from scipy import stats
 from sprintnet import pipeline
 from sprintnet.config import Config, differences, load_config
 from sprintnet.errors import SettingsError
-from sprintnet.files import write_atomic, write_json
-from sprintnet.machine import environment
-from sprintnet.run import RunFolder, judged_split, read_json
+from sprintnet.runs.environment import environment
+from sprintnet.runs.folder import RunFolder, judged_split, read_json
+from sprintnet.runs.io import write_atomic, write_json
 
 CONFIDENCE = 0.95
 POWER = 0.8

@@ -20,8 +20,8 @@ from sprintnet.evaluation.predict import ask_again, predict
 from sprintnet.evaluation.task import SINGLE_LABEL, TASKS, Task, task_of
 from sprintnet.models.build import load_model, weights_file
 from sprintnet.preparation import on_device
-from sprintnet.reporting.progress import track
-from sprintnet.run import RunFolder, consistent, open_run
+from sprintnet.progress import track
+from sprintnet.runs.folder import RunFolder, consistent, open_run
 from sprintnet.runtime import Runtime
 
 EVALUATION_BATCH = 500

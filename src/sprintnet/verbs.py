@@ -11,7 +11,7 @@ from sprintnet.errors import SettingsError
 
 if TYPE_CHECKING:
     from sprintnet.config import Config
-    from sprintnet.run import RunFolder
+    from sprintnet.runs.folder import RunFolder
 
 MOST_EXPLAINED = 64
 
@@ -23,7 +23,7 @@ def train(options: argparse.Namespace, words: list[str]) -> None:
     if options.help:
         _train_help(options, recipe)
         return
-    from sprintnet.run import new_run
+    from sprintnet.runs.folder import new_run
 
     config = _config(recipe, overrides)
     run = new_run(options.name or Path(recipe).stem, exact=bool(options.name), resume=options.resume)
@@ -50,8 +50,8 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
     """Evaluates a finished run on one of its splits."""
     overrides = overrides_in(words)
     check_folder_of(options.output)
-    from sprintnet.files import write_rows
-    from sprintnet.run import judged_split, note_test_reading, open_run
+    from sprintnet.runs.folder import judged_split, note_test_reading, open_run
+    from sprintnet.runs.io import write_rows
 
     run = open_run(options.folder)
 
@@ -86,7 +86,7 @@ def study(options: argparse.Namespace, words: list[str]) -> None:
     recipe, overrides = recipe_and_overrides(words)
     if options.seeds < 2:
         raise SettingsError(f"--seeds {options.seeds}: a spread needs two or more")
-    from sprintnet.run import STUDY_FOLDER, new_run
+    from sprintnet.runs.folder import STUDY_FOLDER, new_run
 
     config = _config(recipe, overrides)
     name = options.name or Path(recipe).stem
@@ -122,8 +122,8 @@ def benchmark(options: argparse.Namespace, words: list[str]) -> None:
     recipe, overrides = recipe_and_overrides(words)
     if not 0 < options.target <= 1:
         raise SettingsError(f"--target {options.target:g}: must be a share above 0 and at most 1, such as 0.94")
-    from sprintnet.files import append_row
-    from sprintnet.run import new_run, read_rows
+    from sprintnet.runs.folder import new_run, read_rows
+    from sprintnet.runs.io import append_row
 
     config = _config(recipe, overrides)
 
@@ -151,7 +151,7 @@ def lr_find(options: argparse.Namespace, words: list[str]) -> None:
     recipe, overrides = recipe_and_overrides(words)
     if options.seeds < 1 or options.rates < 10 or not 0 < options.lowest < options.highest:
         raise SettingsError("--seeds must be at least 1, --rates at least 10, and 0 < --lowest < --highest")
-    from sprintnet.run import LR_FOLDER, new_run
+    from sprintnet.runs.folder import LR_FOLDER, new_run
 
     config = _config(recipe, overrides)
     folder = new_run(Path(recipe).stem, exact=False, resume=False, parent=LR_FOLDER)
@@ -175,7 +175,7 @@ def explain(options: argparse.Namespace, words: list[str]) -> None:
     wrong = 16 if options.wrong is None else options.wrong
     if not 1 <= wrong <= MOST_EXPLAINED or len(files) > MOST_EXPLAINED:
         raise SettingsError(f"--wrong {wrong}, {len(files)} files: from 1 to {MOST_EXPLAINED} images fit into a picture")
-    from sprintnet.run import open_run
+    from sprintnet.runs.folder import open_run
 
     run = open_run(options.folder)
 
@@ -198,7 +198,7 @@ def explain(options: argparse.Namespace, words: list[str]) -> None:
 def label_errors(options: argparse.Namespace, words: list[str]) -> None:
     """Finds likely label errors: each training image is judged by a network trained without it."""
     refuse(words)
-    from sprintnet.run import open_run
+    from sprintnet.runs.folder import open_run
 
     run = open_run(options.folder)
 
@@ -220,7 +220,7 @@ def report(options: argparse.Namespace, words: list[str]) -> None:
     """Draws a finished run's figures and writes its page, report.html; of several runs: one page, side by side."""
     refuse(words)
     check_folder_of(options.output)
-    from sprintnet.run import open_run
+    from sprintnet.runs.folder import open_run
 
     runs = [open_run(folder) for folder in options.folders]
     if len(runs) > 1:

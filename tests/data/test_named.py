@@ -19,8 +19,8 @@ from sprintnet.config import load_config, recipes
 from sprintnet.data import sources, transport
 from sprintnet.data.named import NAMED
 from sprintnet.errors import DataError, SettingsError
-from sprintnet.files import cache_folder
 from sprintnet.preparation import outline
+from sprintnet.runs.io import cache_folder
 
 GENERATOR = np.random.default_rng(0)
 

@@ -17,7 +17,7 @@ from small_sets import LAYOUTS, RECORDS, Server, archive, send, sheets
 from sprintnet.data import cifar, sources
 from sprintnet.data.named import NAMED
 from sprintnet.errors import DataError
-from sprintnet.files import cache_folder
+from sprintnet.runs.io import cache_folder
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -22,7 +22,7 @@ from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import deal, draw, joined, read_splits, write_splits
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.preparation import load_splits
-from sprintnet.run import read_rows
+from sprintnet.runs.folder import read_rows
 
 
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=5), st.floats(0, 0.5), st.integers(0, 9))

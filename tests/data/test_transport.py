@@ -19,7 +19,7 @@ from small_sets import LAYOUTS, Server, archive, ask, folder_of, idx_of, program
 from sprintnet.data import sources, transport
 from sprintnet.data.named import NAMED
 from sprintnet.errors import DataError
-from sprintnet.files import cache_folder
+from sprintnet.runs.io import cache_folder
 
 NPM = NAMED["cifar10"].sources[-1]
 

@@ -18,7 +18,7 @@ from sprintnet.config import load_config
 from sprintnet.deploy import web
 from sprintnet.deploy.export import export
 from sprintnet.errors import DataError
-from sprintnet.run import RunFolder
+from sprintnet.runs.folder import RunFolder
 
 Start = Callable[..., "Server"]
 

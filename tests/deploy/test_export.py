@@ -27,7 +27,7 @@ from sprintnet.errors import ParityError, SettingsError
 from sprintnet.evaluation.gradcam import class_maps
 from sprintnet.evaluation.metrics import log_probabilities
 from sprintnet.preparation import load_splits
-from sprintnet.run import RunFolder, read_json
+from sprintnet.runs.folder import RunFolder, read_json
 from sprintnet.trained import load_run
 
 SPLITS = load_splits(load_config("davidnet", TINY))

@@ -11,7 +11,7 @@ from deploy.conftest import Start
 from deploy.visit import plain_server, visit
 from sprintnet.cli import main
 from sprintnet.deploy.predictor import Predictor
-from sprintnet.run import RunFolder
+from sprintnet.runs.folder import RunFolder
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from sprintnet.deploy.predictor import Predictor, in_batches
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.evaluation.metrics import log_probabilities
 from sprintnet.preparation import load_splits
-from sprintnet.run import RunFolder
+from sprintnet.runs.folder import RunFolder
 from sprintnet.trained import load_run
 
 TEST = load_splits(load_config("davidnet", TINY), test=True)["test"]

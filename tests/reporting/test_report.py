@@ -21,10 +21,10 @@ from sprintnet.cli import main
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
 from sprintnet.explanation import explain, explain_wrong
-from sprintnet.files import write_arrays, write_json, write_rows
 from sprintnet.reporting.draw import draw_one
 from sprintnet.reporting.report import write_report
-from sprintnet.run import RunFolder, open_run, read_arrays, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, open_run, read_arrays, read_json, read_rows
+from sprintnet.runs.io import write_arrays, write_json, write_rows
 from sprintnet.trained import load_run
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"

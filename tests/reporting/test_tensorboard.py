@@ -8,7 +8,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import Command
-from sprintnet.run import RunFolder, read_rows
+from sprintnet.runs.folder import RunFolder, read_rows
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -17,7 +17,7 @@ from sprintnet.data.loader import Batch, Loader, Normalisation
 from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import DivergedError, Interrupted
 from sprintnet.evaluation.task import SINGLE_LABEL
-from sprintnet.run import RunFolder
+from sprintnet.runs.folder import RunFolder
 from sprintnet.runtime import Runtime
 from sprintnet.training.loop import Plan, fit
 from sprintnet.training.optim import build_optimizer

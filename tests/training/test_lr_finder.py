@@ -14,10 +14,10 @@ from conftest import SAMPLE, Command
 from sprintnet.config import load_config, recipes
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.task import SINGLE_LABEL
-from sprintnet.files import write_json
 from sprintnet.lr_search import TAKEN, find_learning_rates
 from sprintnet.pipeline import train
-from sprintnet.run import RunFolder, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, read_json, read_rows
+from sprintnet.runs.io import write_json
 from sprintnet.runtime import Runtime
 from sprintnet.training.lr_finder import Sweep, sweep
 from sprintnet.training.optim import build_optimizer

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sprintnet.data.dataset import BLOCK, ImageDataset, Images
-from sprintnet.reporting.progress import track
+from sprintnet.progress import track
 
 SIDE, FREQUENCIES = 32, 8
 BITS = FREQUENCIES**2 - 1

@@ -21,9 +21,9 @@ from sprintnet.data.settings import DataSettings
 from sprintnet.data.store import Failures, Fill, forget_others, kept, stored
 from sprintnet.data.tables import is_saved, list_saved, parquet_rows
 from sprintnet.errors import AccessError, DataError
-from sprintnet.files import cache_folder
 from sprintnet.images import DECODING, FORMATS, MODES, brought_to, read_image
-from sprintnet.reporting.progress import track
+from sprintnet.progress import track
+from sprintnet.runs.io import cache_folder
 
 ARRAYS = ".npz"
 LARGEST_KEPT, USUAL_SIDE = 96, 64

@@ -11,7 +11,7 @@ from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.named import NAMED, NamedSet
 from sprintnet.data.transport import local, opened
 from sprintnet.errors import DataError, SettingsError
-from sprintnet.files import cache_folder, write_atomic
+from sprintnet.runs.io import cache_folder, write_atomic
 
 LOCK_SECONDS = 3600.0  # more than all sources together may take
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from sprintnet.data.dataset import ImageDataset, Labels, class_counts, label_text
 from sprintnet.data.duplicates import find_duplicates
 from sprintnet.errors import DataError
-from sprintnet.files import write_rows
 from sprintnet.reporting.names import SEVERAL
-from sprintnet.run import read_rows
+from sprintnet.runs.folder import read_rows
+from sprintnet.runs.io import write_rows
 
 Splits = dict[str, ImageDataset]
 """The data of a run by name: train, and val and test where there are such."""

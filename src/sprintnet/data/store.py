@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 
 from sprintnet.data.dataset import Images, release
 from sprintnet.errors import DataError, SprintNetError
-from sprintnet.files import write_atomic
-from sprintnet.reporting.progress import track
+from sprintnet.progress import track
+from sprintnet.runs.io import write_atomic
 
 PART = 256
 """Pictures that are decoded, and marked as done (by their CRC-32), together."""

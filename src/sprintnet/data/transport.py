@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sprintnet.data.official import Members
 from sprintnet.errors import DataError
-from sprintnet.reporting.progress import track_bytes
+from sprintnet.progress import track_bytes
 
 CONNECT_SECONDS = 15.0  # also the longest silence within a download
 DOWNLOAD_SECONDS = 900.0

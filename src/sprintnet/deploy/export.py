@@ -26,9 +26,9 @@ from sprintnet.deploy.variants import to_fp16, to_int8
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.metrics import Floats
 from sprintnet.evaluation.task import Task
-from sprintnet.files import write_atomic, write_json
 from sprintnet.preparation import load_splits
-from sprintnet.run import SPLIT_TITLES, RunFolder, consistent, judged_split, open_run, read_arrays, read_json
+from sprintnet.runs.folder import SPLIT_TITLES, RunFolder, consistent, judged_split, open_run, read_arrays, read_json
+from sprintnet.runs.io import write_atomic, write_json
 from sprintnet.runtime import multiplies_bf16
 from sprintnet.trained import TrainedModel, load_run
 

@@ -12,7 +12,7 @@ from sprintnet.deploy.predictor import Answers, Predictor
 from sprintnet.errors import ParityError
 from sprintnet.evaluation.metrics import Floats
 from sprintnet.evaluation.task import Mask
-from sprintnet.reporting.progress import track
+from sprintnet.progress import track
 from sprintnet.trained import TrainedModel
 
 LEAST_AGREEMENT = 0.9999

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from sprintnet.deploy.predictor import Predictor
-from sprintnet.run import RunFolder
+from sprintnet.runs.folder import RunFolder
 
 PAGE = Path(__file__).parent / "page"
 SHARED = ("index.html", "style.css", "page.js")

@@ -44,7 +44,7 @@ def predict(options: argparse.Namespace, words: list[str]) -> None:
     files = list(find_files(words, sys.stdin))
     if not files:
         raise SettingsError("no image files: name files, folders or patterns, or - for a list on standard input")
-    from sprintnet.reporting.progress import track
+    from sprintnet.progress import track
 
     mistakes: list[str] = []
     top = min(options.top, len(predictor.classes))

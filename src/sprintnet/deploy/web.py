@@ -13,7 +13,7 @@ from sprintnet.data.transport import npm_pack
 from sprintnet.deploy.predictor import Predictor
 from sprintnet.deploy.site import BACKEND, PAGE, SHARED, describe, find_samples
 from sprintnet.errors import DataError, SettingsError
-from sprintnet.files import cache_folder, write_atomic
+from sprintnet.runs.io import cache_folder, write_atomic
 
 VERSION = "1.30.0"
 NPM_PACKAGE = f"onnxruntime-web@{VERSION}"

@@ -9,7 +9,7 @@ from sprintnet.errors import SettingsError
 from sprintnet.models.build import load_model, weights_file
 from sprintnet.models.network import Network
 from sprintnet.models.settings import ModelSettings
-from sprintnet.run import RunFolder, consistent
+from sprintnet.runs.folder import RunFolder, consistent
 
 MOST_LISTED = 10
 """Classes that a line may name."""

@@ -8,12 +8,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sprintnet.errors import SettingsError
-from sprintnet.files import write_atomic
 from sprintnet.reporting.curves import accuracy_over_time
 from sprintnet.reporting.kind import score_texts
 from sprintnet.reporting.page import embedded, render
 from sprintnet.reporting.style import save
-from sprintnet.run import RunFolder, consistent, dotted, judged_split, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, consistent, dotted, judged_split, read_json, read_rows
+from sprintnet.runs.io import write_atomic
 
 
 def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:

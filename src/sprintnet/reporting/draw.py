@@ -15,7 +15,7 @@ from sprintnet.reporting.kind import kind_of
 from sprintnet.reporting.network import network_picture
 from sprintnet.reporting.pictures import augmented, grad_cam, wrong_answers
 from sprintnet.reporting.style import save
-from sprintnet.run import RunFolder, consistent, judged_split, read_arrays, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, consistent, judged_split, read_arrays, read_json, read_rows
 
 MOST_SHOWN = 32
 """Wrong answers in the figure; the report's gallery has more."""

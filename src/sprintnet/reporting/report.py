@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sprintnet.files import write_atomic
 from sprintnet.reporting.draw import draw, judged_predictions
 from sprintnet.reporting.evaluation import missing_score
 from sprintnet.reporting.kind import CLASS_SCORES, Kind, kind_of, score_texts
@@ -17,7 +16,8 @@ from sprintnet.reporting.names import NO_LABEL, SEVERAL
 from sprintnet.reporting.page import embedded, picture, render
 from sprintnet.reporting.pictures import thumbnail
 from sprintnet.reporting.table import HEADS, table_cells
-from sprintnet.run import SPLIT_TITLES, RunFolder, again, consistent, judged_split, read_arrays, read_json, read_rows
+from sprintnet.runs.folder import SPLIT_TITLES, RunFolder, again, consistent, judged_split, read_arrays, read_json, read_rows
+from sprintnet.runs.io import write_atomic
 
 PAGE_BYTES = 4_700_000
 """For pictures; a page stays below 5 MB."""

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
 
-from sprintnet.run import RunFolder, read_rows
+from sprintnet.runs.folder import RunFolder, read_rows
 
 
 class Events:

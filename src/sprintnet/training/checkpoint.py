@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from sprintnet.errors import SettingsError
-from sprintnet.files import write_atomic
+from sprintnet.runs.io import write_atomic
 
 State = dict[str, Any]
 """Nested dicts and lists of tensors, numbers, text and None."""

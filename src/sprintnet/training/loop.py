@@ -13,7 +13,7 @@ from sprintnet.data.loader import Batch, Loader
 from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import DivergedError
 from sprintnet.evaluation.predict import predict
-from sprintnet.run import RunFolder
+from sprintnet.runs.folder import RunFolder
 from sprintnet.training.checkpoint import State, load_checkpoint, random_state, save_checkpoint, set_random_state
 from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.schedule import factor_at, resolution_at, whitening_factor_at

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sprintnet.machine import environment
+from sprintnet.runs.environment import environment
 
 
 def cache_folder() -> Path:

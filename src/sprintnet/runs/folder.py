@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sprintnet.errors import SettingsError
-from sprintnet.files import write_rows
+from sprintnet.runs.io import write_rows
 
 TRAIN_FOLDER = Path("runs") / "train"
 STUDY_FOLDER = Path("runs") / "study"

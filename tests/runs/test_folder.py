@@ -12,9 +12,9 @@ import pytest
 
 import sprintnet
 from sprintnet.errors import SettingsError
-from sprintnet.files import write_atomic, write_json, write_rows
-from sprintnet.machine import environment
-from sprintnet.run import RunFolder, new_run, open_run, read_json
+from sprintnet.runs.environment import environment
+from sprintnet.runs.folder import RunFolder, new_run, open_run, read_json
+from sprintnet.runs.io import write_atomic, write_json, write_rows
 
 
 def test_fresh_runs_are_numbered_and_resume_takes_the_newest(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_commit_has_a_mark_where_the_package_is_changed_and_only_there(tmp_p
         ).stdout.strip()
 
     def recorded() -> str:
-        script = "from sprintnet.machine import environment; print(environment()['commit'])"
+        script = "from sprintnet.runs.environment import environment; print(environment()['commit'])"
         path = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.run(
             [sys.executable, "-c", script], env=path, capture_output=True, text=True, check=True

@@ -1,0 +1,1 @@
+"""Run folders: paths, atomic file formats, the record of machine and code."""
