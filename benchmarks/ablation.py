@@ -61,10 +61,12 @@ ABLATIONS = {
 
 def measure(recipe: str, arm: Arm) -> dict[str, float]:
     """Returns the median images/s of training steps on CIFAR-10's first images, and the peak memory."""
-    from sprintnet import native, runtime
-    from sprintnet.data import sources
+    from sprintnet import runtime
     from sprintnet.data.augment import resize
-    from sprintnet.models import winograd, winograd_plain
+    from sprintnet.data.builtin import cache as sources
+    from sprintnet.kernels import build as native
+    from sprintnet.kernels import winograd
+    from sprintnet.kernels import winograd_torch as winograd_plain
     from sprintnet.preparation import prepare, whiten
     from sprintnet.training.optim import set_learning_rates
     from sprintnet.training.threads import Threads

@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from sprintnet.config import load_config
-from sprintnet.data import sources
-from sprintnet.models.build import build_model
+from sprintnet.data.builtin import cache as sources
+from sprintnet.models.factory import build_model
 
 
 class Varied(Dataset[tuple[torch.Tensor, int]]):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sprintnet.data.builtin.cache import load
 from sprintnet.data.duplicates import find_duplicates
-from sprintnet.data.sources import load
 from sprintnet.runs.folder import open_run, read_arrays, read_json
 from sprintnet.runs.io import append_row
 

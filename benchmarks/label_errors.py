@@ -23,7 +23,7 @@ from sklearn.metrics import average_precision_score
 
 from record import SHARED
 from sprintnet.config import load_config
-from sprintnet.data import sources
+from sprintnet.data.builtin import cache as sources
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.errors import SprintNetError
 from sprintnet.label_errors import FOLDS, LabelErrors, find_label_errors

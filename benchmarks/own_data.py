@@ -25,10 +25,10 @@ from PIL import Image
 
 from sprintnet import runtime
 from sprintnet.config import load_config
+from sprintnet.data.builtin.cache import load
+from sprintnet.data.custom.load import load_own
 from sprintnet.data.dataset import ImageDataset, digest
-from sprintnet.data.own import load_own
 from sprintnet.data.settings import DataSettings
-from sprintnet.data.sources import load
 from sprintnet.preparation import load_splits, prepare, whiten
 from sprintnet.runs.io import append_row
 from sprintnet.runtime import Runtime
@@ -39,7 +39,7 @@ DECODED, STARTED, LIMITED, ROUNDS, WARM_UP, STEPS = 3, 5, 3, 5, 3, 20
 START = """
 import sys, time
 began = time.perf_counter()
-from sprintnet.data.own import load_own
+from sprintnet.data.custom.load import load_own
 from sprintnet.data.settings import DataSettings
 load_own(DataSettings(sys.argv[1]))
 print(time.perf_counter() - began)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from sprintnet import runtime
-from sprintnet.data import sources
+from sprintnet.data.builtin import cache as sources
 
 
 class Clock:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sprintnet.data.own import OwnData, load_own
+from sprintnet.data.custom.load import OwnData, load_own
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import DataError
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sprintnet.data import transport
-from sprintnet.data.named import NAMED
+from sprintnet.data.builtin import download as transport
+from sprintnet.data.builtin.registry import NAMED
 
 Respond = Callable[[http.server.BaseHTTPRequestHandler], None]
 RECORDS = 4

@@ -12,7 +12,7 @@ from conftest import SAMPLE, Command
 from sprintnet import pipeline
 from sprintnet.adaptation import Facts, adapted
 from sprintnet.config import Adaptable, Config, differences, load_config, recipes
-from sprintnet.models.build import build_model
+from sprintnet.models.factory import build_model
 from sprintnet.models.settings import ModelSettings
 from sprintnet.runs.folder import RunFolder, read_arrays
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import SAMPLE, Command
 from sprintnet import benchmark
 from sprintnet.config import load_config
-from sprintnet.models.build import build_model
+from sprintnet.models.factory import build_model
 from sprintnet.preparation import load_splits
 from sprintnet.runs.environment import cpu_flags
 

@@ -19,7 +19,7 @@ def modules_after(code: str) -> set[str]:
     [
         "import sprintnet, sprintnet.cli",
         "import sprintnet; sprintnet.load_config('davidnet'), sprintnet.recipes()",
-        "import sprintnet.runs.folder, sprintnet.data.sources, sprintnet.data.own, sprintnet.data.check",
+        "import sprintnet.runs.folder, sprintnet.data.builtin.cache, sprintnet.data.custom.load, sprintnet.data.validate",
         "import sprintnet.evaluation.metrics",
         "import sprintnet.deploy.predictor, sprintnet.deploy.answering, sprintnet.deploy.serve, sprintnet.deploy.web",
         "import sprintnet.reporting.table, sprintnet.progress, sprintnet.training.schedule",

@@ -19,13 +19,15 @@ import sprintnet
 from conftest import SAMPLE, Command
 from sprintnet import pipeline
 from sprintnet.config import load_config
+from sprintnet.data.custom.load import load_own
 from sprintnet.data.dataset import ImageDataset
-from sprintnet.data.own import load_own
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import fit_temperature
-from sprintnet.models import convolution, winograd, winograd_plain
-from sprintnet.native import compiled
+from sprintnet.kernels import conv3x3 as convolution
+from sprintnet.kernels import winograd
+from sprintnet.kernels import winograd_torch as winograd_plain
+from sprintnet.kernels.build import compiled
 from sprintnet.pipeline import train
 from sprintnet.preparation import load_splits, prepare
 from sprintnet.runs.folder import RunFolder, read_rows

@@ -5,7 +5,7 @@ import pytest
 
 from conftest import SAMPLE
 from sprintnet.config import load_config, recipes
-from sprintnet.data.cifar import CIFAR10_CLASSES as CLASSES
+from sprintnet.data.builtin.cifar import CIFAR10_CLASSES as CLASSES
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.evaluation.predict import ask_again, predict
 from sprintnet.preparation import outline, prepare, whiten

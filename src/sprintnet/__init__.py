@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sprintnet.deploy.predictor import Predictor
     from sprintnet.explanation import explain_files, explain_wrong
     from sprintnet.lr_search import find_learning_rates
-    from sprintnet.models.build import build_model
+    from sprintnet.models.factory import build_model
     from sprintnet.models.summary import layer_table
     from sprintnet.pipeline import train
     from sprintnet.preparation import load_splits
@@ -28,7 +28,7 @@ _HOMES = {
     "Predictor": "sprintnet.deploy.predictor",
     "RunFolder": "sprintnet.runs.folder",
     "TrainedModel": "sprintnet.trained",
-    "build_model": "sprintnet.models.build",
+    "build_model": "sprintnet.models.factory",
     "draw_one": "sprintnet.reporting.draw",
     "explain_files": "sprintnet.explanation",
     "explain_wrong": "sprintnet.explanation",

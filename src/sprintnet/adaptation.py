@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sprintnet.config import Config
-from sprintnet.data.named import NAMED
+from sprintnet.data.builtin.registry import NAMED
 from sprintnet.models.settings import ModelSettings
 from sprintnet.runs.folder import dotted
 

@@ -9,11 +9,11 @@ from sprintnet.arguments import DEFAULT_RECIPE, check_folder_of, overrides_in, r
 def data(options: argparse.Namespace, words: list[str]) -> None:
     """Lists the named data sets, or puts one into the cache."""
     refuse(words)
-    from sprintnet.data.sources import fetch, is_cached
+    from sprintnet.data.builtin.cache import fetch, is_cached
     from sprintnet.runs.io import cache_folder
 
     if options.action == "list":
-        from sprintnet.data.named import NAMED
+        from sprintnet.data.builtin.registry import NAMED
         from sprintnet.reporting.datasets import dataset_lines
 
         print(*dataset_lines(NAMED, {name for name in NAMED if is_cached(name)}), sep="\n")
@@ -27,8 +27,8 @@ def check(options: argparse.Namespace, words: list[str]) -> None:
     overrides = overrides_in(words)
     check_folder_of(options.output)
     from sprintnet.config import load_config
-    from sprintnet.data import check as checking
-    from sprintnet.data.listing import Problem
+    from sprintnet.data import validate as checking
+    from sprintnet.data.custom.manifest import Problem
     from sprintnet.errors import DataError
     from sprintnet.reporting.checking import checked_lines
     from sprintnet.runs.io import write_rows

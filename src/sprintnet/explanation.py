@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sprintnet.data.dataset import ImageDataset, Images, Labels, label_text
+from sprintnet.data.images import read_image
 from sprintnet.data.loader import Loader
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.gradcam import class_maps, faithfulness, recorded
 from sprintnet.evaluation.metrics import Ints
-from sprintnet.images import read_image
 from sprintnet.runs.folder import RunFolder, read_arrays
 from sprintnet.runs.io import write_arrays
 from sprintnet.trained import TrainedModel

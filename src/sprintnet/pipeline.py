@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from sprintnet import native, runtime
+from sprintnet import runtime
 from sprintnet.config import Config, differences, load_config
 from sprintnet.data.dataset import digest
 from sprintnet.data.loader import Loader
 from sprintnet.data.splits import Splits, write_splits
 from sprintnet.errors import SettingsError, SprintNetError
 from sprintnet.evidence import keep_evidence
+from sprintnet.kernels import build as native
 from sprintnet.lr_search import found_rate
-from sprintnet.models.build import weights_to_bytes
+from sprintnet.models.factory import weights_to_bytes
 from sprintnet.models.transfer import origin_digest
 from sprintnet.preparation import fit_to_data, load_splits, prepare, whiten
 from sprintnet.progress import track

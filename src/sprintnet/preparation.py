@@ -10,17 +10,17 @@ from torch import nn
 
 from sprintnet.adaptation import Facts, adapted
 from sprintnet.config import Config
-from sprintnet.data import sources
+from sprintnet.data.builtin import cache as sources
+from sprintnet.data.builtin.registry import NAMED
+from sprintnet.data.custom.load import load_own
+from sprintnet.data.custom.split import partition
 from sprintnet.data.dataset import ImageDataset, channel_statistics, class_weights, digest
 from sprintnet.data.loader import Loader, Normalisation
-from sprintnet.data.named import NAMED
-from sprintnet.data.own import load_own
-from sprintnet.data.partition import partition
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import Splits, draw, read_splits, without_duplicates, write_splits
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.task import task_of
-from sprintnet.models.build import build_model, check_resolution
+from sprintnet.models.factory import build_model, check_resolution
 from sprintnet.models.sprintnet import SprintNet
 from sprintnet.models.transfer import open_origin
 from sprintnet.runs.folder import RunFolder, read_json

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from sprintnet import native
 from sprintnet.errors import SettingsError
+from sprintnet.kernels import build as native
 from sprintnet.runs.environment import cpu_flags
 
 # mallopt's parameters, from glibc's malloc.h

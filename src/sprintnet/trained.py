@@ -18,7 +18,7 @@ from sprintnet.evaluation.calibration import coverage_table
 from sprintnet.evaluation.metrics import Floats, Ints
 from sprintnet.evaluation.predict import ask_again, predict
 from sprintnet.evaluation.task import SINGLE_LABEL, TASKS, Task, task_of
-from sprintnet.models.build import load_model, weights_file
+from sprintnet.models.factory import load_model, weights_file
 from sprintnet.preparation import on_device
 from sprintnet.progress import track
 from sprintnet.runs.folder import RunFolder, consistent, open_run

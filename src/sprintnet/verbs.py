@@ -55,7 +55,7 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
 
     run = open_run(options.folder)
 
-    from sprintnet.data.named import NAMED
+    from sprintnet.data.builtin.registry import NAMED
     from sprintnet.preparation import load_splits, refuse_other_splits
     from sprintnet.reporting.evaluation import evaluation_lines
     from sprintnet.trained import load_run
@@ -242,7 +242,7 @@ def summary(options: argparse.Namespace, words: list[str]) -> None:
 
     config = load_config(recipe, overrides)
 
-    from sprintnet.models.build import build_model
+    from sprintnet.models.factory import build_model
     from sprintnet.models.summary import layer_table
     from sprintnet.preparation import fit_to_data, outline
     from sprintnet.training.schedule import learning_rates
@@ -278,7 +278,7 @@ def _explain_and_report(run: "RunFolder") -> None:
 def _config(recipe: str, overrides: list[str]) -> "Config":
     """Returns the settings of a recipe whose data can be had."""
     from sprintnet.config import load_config
-    from sprintnet.data.own import require
+    from sprintnet.data.custom.load import require
 
     config = load_config(recipe, overrides)
     require(config.data.name)

@@ -11,8 +11,8 @@ import pytest
 
 from small_folders import write
 from small_sets import RECORDS, Respond, Server, expect, idx_of, python_version
-from sprintnet.data import cifar
-from sprintnet.data.named import NAMED
+from sprintnet.data.builtin import cifar
+from sprintnet.data.builtin.registry import NAMED
 
 
 @pytest.fixture

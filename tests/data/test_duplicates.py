@@ -8,9 +8,9 @@ from PIL import Image, ImageEnhance
 from sklearn.datasets import load_digits
 
 from conftest import SAMPLE
+from sprintnet.data.custom.load import load_own
 from sprintnet.data.dataset import ImageDataset, Images
 from sprintnet.data.duplicates import Duplicate, find_duplicates
-from sprintnet.data.own import load_own
 from sprintnet.data.settings import DataSettings
 
 
@@ -79,7 +79,7 @@ def test_pictures_of_a_kind_that_looks_alike_are_no_duplicates() -> None:
 
 @pytest.mark.cifar10
 def test_cifar10_has_the_near_duplicates_that_are_known() -> None:
-    from sprintnet.data.sources import load
+    from sprintnet.data.builtin.cache import load
 
     train, test = load("cifar10")
     found = find_duplicates(train, test)

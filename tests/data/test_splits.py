@@ -14,12 +14,12 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from conftest import SAMPLE
 from sprintnet.config import load_config
-from sprintnet.data.check import check
+from sprintnet.data.custom.load import load_own
+from sprintnet.data.custom.split import partition
 from sprintnet.data.dataset import digest
-from sprintnet.data.own import load_own
-from sprintnet.data.partition import partition
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import deal, draw, joined, read_splits, write_splits
+from sprintnet.data.validate import check
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.preparation import load_splits
 from sprintnet.runs.folder import read_rows

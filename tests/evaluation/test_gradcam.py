@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from sprintnet.evaluation.gradcam import class_maps, faithfulness, recorded
 from sprintnet.evaluation.task import SINGLE_LABEL
-from sprintnet.models.build import build_model
+from sprintnet.models.factory import build_model
 from sprintnet.models.settings import ModelSettings
 
 IMAGES = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -7,8 +7,8 @@ import torch
 import torchinfo
 
 from sprintnet.errors import SettingsError
-from sprintnet.models.build import build_model, load_model, weights_to_bytes
 from sprintnet.models.davidnet import DavidNet, WyBlock
+from sprintnet.models.factory import build_model, load_model, weights_to_bytes
 from sprintnet.models.settings import ModelSettings
 from sprintnet.models.summary import layer_table
 

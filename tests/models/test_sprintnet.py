@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sprintnet.errors import SettingsError
-from sprintnet.models.build import build_model, check_resolution
+from sprintnet.models.factory import build_model, check_resolution
 from sprintnet.models.settings import ModelSettings
 from sprintnet.models.sprintnet import Convolution, Residual, SprintNet
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from sprintnet.data.images import SUFFIXES
 from sprintnet.deploy.predictor import Pixels, Predictor, in_batches
 from sprintnet.errors import DataError
-from sprintnet.images import SUFFIXES
 from sprintnet.reporting.names import NO_LABEL, plain
 
 STDIN = "-"

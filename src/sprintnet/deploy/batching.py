@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sprintnet.data.images import MOST_PIXELS, read_image
 from sprintnet.deploy.limits import BUSY, Refused
 from sprintnet.deploy.predictor import BATCH, Answers, Predictor
 from sprintnet.errors import DataError
-from sprintnet.images import MOST_PIXELS, read_image
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 LARGE = 512 * 512

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from sprintnet.data.images import MODES, read_image
 from sprintnet.errors import SettingsError
-from sprintnet.images import MODES, read_image
 from sprintnet.reporting.names import SEVERAL
 
 BATCH = 64

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from sprintnet.data.transport import npm_pack
+from sprintnet.data.builtin.download import npm_pack
 from sprintnet.deploy.predictor import Predictor
 from sprintnet.deploy.site import BACKEND, PAGE, SHARED, describe, find_samples
 from sprintnet.errors import DataError, SettingsError

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sprintnet.models.convolution import Convolution3x3
-from sprintnet.models.network import Network
-from sprintnet.models.pooling import MaxPool2x2
+from sprintnet.kernels.conv3x3 import Convolution3x3
+from sprintnet.kernels.max_pool import MaxPool2x2
+from sprintnet.models.base import Network
 
 
 class WyConv2d(nn.Module):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sprintnet.models.convolution import Convolution3x3
-from sprintnet.models.network import Network
-from sprintnet.models.norm import Norm
-from sprintnet.models.pooling import MaxPool2x2
+from sprintnet.kernels.batchnorm_silu import Norm
+from sprintnet.kernels.conv3x3 import Convolution3x3
+from sprintnet.kernels.max_pool import MaxPool2x2
+from sprintnet.models.base import Network
 
 
 class Convolution(Convolution3x3):

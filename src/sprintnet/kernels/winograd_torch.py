@@ -1,0 +1,80 @@
+"""A 3x3 convolution of a whole batch by fewer products, in PyTorch's operations: for where winograd.py's kernel cannot be made.
+
+Tiles of 2 to 4 pixels cover a whole map X with one channel (toom_cook.py), and per filter W
+
+    Y = A [(B X B') * (G W G')] A',        * entry by entry, ' transposed:
+
+summed over the channels, that is one matrix product for each entry, over all images at once. Autograd's gradients are matrix
+products again and cost as little.
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from sprintnet.kernels.toom_cook import toom_cook
+
+FEWEST_CHANNELS, LARGEST_MAP = 128, 16
+"""With fewer, or on larger maps (pixels along a side), the transforms cost what the products save (LOG.md has the figures)."""
+
+LONGEST_TILE = 4
+"""Pixels along a side; what is rounded between the two sides' transforms would be felt in longer ones."""
+
+
+def pays(channels: int, outputs: int, height: int, width: int) -> bool:
+    """Returns whether layers of this shape gain."""
+    return min(channels, outputs) >= FEWEST_CHANNELS and 2 <= min(height, width) <= max(height, width) <= LARGEST_MAP
+
+
+def convolve(maps: Tensor, weight: Tensor) -> Tensor:
+    """Returns maps (N, C, H, W) convolved with weight (O, C, 3, 3), padding 1, as (N, O, H, W) in channels_last.
+
+    The number format is that of the maps; H and W are 2 or more.
+    """
+    (images, channels, height, width), outputs = maps.shape, len(weight)
+    (out_h, filter_h, in_h), (out_w, filter_w, in_w) = transforms(height), transforms(width)
+    rows, columns = len(in_h), len(in_w)
+
+    def transform(rows_first: Tensor, of_rows: Tensor, of_columns: Tensor) -> Tensor:
+        """Returns of_rows X of_columns' for X (h, w * rest), as (h', w', rest)."""
+        half = (of_rows.to(maps.dtype) @ rows_first).view(len(of_rows), of_columns.shape[1], -1)
+        return torch.bmm(of_columns.to(maps.dtype).expand(len(half), -1, -1), half)
+
+    # pixels first, images and channels last: so each step is one product of matrices, or a batch of them
+    channels_last = maps.permute(0, 2, 3, 1)
+    if channels_last.requires_grad:  # the layers before are several times slower on a gradient with pixels first
+        channels_last.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
+    pixels = channels_last.permute(1, 2, 0, 3).reshape(height, -1)
+    entries = transform(pixels, in_h, in_w).view(rows * columns, images, channels)
+    taps = weight.to(maps.dtype).permute(2, 3, 1, 0).reshape(9, -1)
+    filters = torch.kron(filter_h, filter_w).to(maps.dtype) @ taps
+    products = entries @ filters.view(rows * columns, channels, outputs)
+    features = transform(products.view(rows, -1), out_h, out_w).view(height, width, images, outputs)
+    return features.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def transforms(size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns A (size, P), G (P, 3) and B (P, size), fp32: y = A [(G w) * (B x)] convolves x with w, padding 1, by P products.
+
+    The size is 2 or more.
+    """
+    lengths = tile_lengths(size)
+    tiles = len(lengths)
+    parts = [toom_cook(length) for length in lengths]
+    padded = torch.zeros(size + 2 * tiles, size + 2, dtype=torch.float64)
+    first = 0
+    for tile, (length, (_, _, inputs)) in enumerate(zip(lengths, parts, strict=True)):
+        row = first + 2 * tile
+        padded[row : row + length + 2, first : first + length + 2] = inputs
+        first += length
+    output: Tensor = torch.block_diag(*[output for output, _, _ in parts])  # type: ignore[no-untyped-call]
+    return output.float(), torch.cat([taps for _, taps, _ in parts]).float(), padded[:, 1:-1].float().contiguous()
+
+
+def tile_lengths(size: int) -> list[int]:
+    """Returns the outputs of each tile along a line of `size` pixels, 2 or more: as few tiles as can be, longer ones first."""
+    assert size >= 2
+    tiles = -(-size // LONGEST_TILE)
+    return [size // tiles + (tile < size % tiles) for tile in range(tiles)]

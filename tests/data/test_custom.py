@@ -1,0 +1,281 @@
+"""Pictures of one's own: what lies in a folder or table becomes images, and all that is wrong comes in one message."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import SAMPLE
+from small_folders import message, read, write
+from sprintnet.data.builtin.cache import load
+from sprintnet.data.builtin.cifar import CIFAR10_CLASSES
+from sprintnet.data.custom.manifest import list_folder
+from sprintnet.data.splits import write_splits
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+def test_the_sample_is_real_cifar10() -> None:
+    found = read(SAMPLE)
+    assert [found.split.count(name) for name in ("train", "val", "test", "")] == [200, 0, 100, 0]
+    assert found.images.classes == CIFAR10_CLASSES
+    assert found.images.image_shape == (32, 32, 3)
+    assert np.bincount(found.images.labels).tolist() == [30] * 10
+    assert found.notes == ()
+
+
+@pytest.mark.cifar10
+def test_every_image_of_the_sample_is_in_cifar10() -> None:
+    sample = read(SAMPLE)
+    known = {image.tobytes(): label for part in load("cifar10") for image, label in zip(part.images, part.labels, strict=True)}
+    assert [known[image.tobytes()] for image in sample.images.images] == sample.images.labels.tolist()
+
+
+def test_images_come_in_order_of_split_class_and_name(folder: Path) -> None:
+    found = read(folder)
+    assert found.images.classes == ("cat", "dog")
+    assert found.images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
+    assert found.split == ("train",) * 6 + ("test",) * 6
+
+
+def test_a_folder_of_classes_has_no_splits_yet(folder: Path) -> None:
+    found = read(folder / "train")
+    assert (found.split, found.images.labels.tolist()) == (("",) * 6, [0, 0, 0, 1, 1, 1])
+    assert found.images.files is not None
+    assert found.images.files[3] == str(folder / "train" / "dog" / "0.png")
+
+
+def test_a_table_says_label_split_and_group(folder: Path) -> None:
+    rows = ["path,label,split,group", "train/cat/0.png,cat,train,a", "train/dog/0.png,dog,,a", "test/cat/1.png,cat,test,"]
+    (folder / "table.csv").write_text("\n".join(rows))
+    found = read(folder / "table.csv")
+    assert found.images.images[:, 0, 0, 0].tolist() == [0, 10, 1]
+    assert found.images.labels.tolist() == [0, 1, 0]
+    assert found.split == ("train", "", "test")
+    assert found.images.groups == ("a", "a", "")
+    (folder / "several.csv").write_text("path,label\ntrain/cat/0.png,cat|pet\ntrain/dog/0.png,dog")
+    found = read(folder / "several.csv")
+    assert found.images.classes == ("cat", "dog", "pet")
+    assert found.images.labels.tolist() == [[1, 0, 1], [0, 1, 0]]
+
+
+def test_what_is_wrong_with_a_table_is_named_by_row(folder: Path) -> None:
+    table = folder / "t.csv"
+    rows = [
+        "train/cat/0.png,cat,",
+        "gone.png,cat,",
+        "train/dog/0.png,,",
+        "train/dog/1.png,dog,later",
+        "train/dog/2.png,dog,test",
+    ]
+    table.write_text("\n".join(["path,label,split", *rows, rows[0]]))
+    said = message(table)
+    assert "5 problems" in said
+    assert f"{folder / 'gone.png'}: No such file or directory ({table}, row 2)" in said
+    assert f"{table}, row 3: has no label" in said
+    assert f"{table}, row 4: split later; write one of train, val, test" in said
+    assert f"{folder / 'train' / 'cat' / '0.png'}: stands in rows 1 and 6 of {table}; leave one" in said
+    assert "dog: is in no training image" in said
+    table.write_text("path,label\ntrain/cat/0.png,cat\ntrain/dog/0.png,dog\ntrain/cat/0.png,dog\n")
+    assert f"stands in rows 1 and 3 of {table}, as cat and as dog; leave one" in message(table, skip=True)
+    table.write_text("file,class\na.png,b")
+    assert "has the columns file, class; path and label are needed" in message(table)
+
+
+def test_pictures_of_many_sizes_are_brought_to_one_and_it_says_so(folder: Path) -> None:
+    write(folder / "train" / "cat" / "0.png", (200, 100), 9)
+    found = read(folder)
+    assert found.images.image_shape == (64, 64, 3)
+    assert found.notes == (
+        "pictures of 2 sizes, 8 to 200 wide and 8 to 100 high, are brought to 64x64 "
+        "(stretch; data.size and data.resize change it)",
+    )
+    cropped = read(folder, size=16, resize="letterbox").images.images[0]
+    assert cropped.shape == (16, 16, 3)
+    assert cropped[:4].max() == cropped[12:].max() == 0  # twice as wide as high: a quarter above and below is black
+    assert (cropped[4:12] == (9, 0, 255)).all()
+
+
+def test_grey_pictures_stay_grey_and_others_may_be_asked_for(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name / "0.png", colour=7, mode="L")
+    assert read(tmp_path).images.images.shape == (2, 8, 8, 1)
+    assert read(tmp_path, channels="rgb").images.images[0, 0, 0].tolist() == [7, 7, 7]
+    assert read(tmp_path, channels="rgba").images.images[0, 0, 0].tolist() == [7, 7, 7, 255]
+    write(tmp_path / "b" / "1.png", colour=7)
+    assert read(tmp_path).images.image_shape == (8, 8, 3)
+
+
+def test_everything_that_a_real_folder_holds(folder: Path) -> None:
+    cat, dog = folder / "train" / "cat", folder / "train" / "dog"
+    for clutter in (cat / ".DS_Store", cat / "Thumbs.db", folder / ".hidden"):
+        clutter.touch()
+    (cat / "0.png").rename(cat / "0.PNG")
+    write(Path(os.fsdecode(os.fsencode(cat) + b"/caf\xe9.png")), colour=3)
+    write(cat / ("n" * 250 + ".png"), colour=4)
+    (dog / "link.png").symlink_to(cat / "1.png")
+    found = read(folder)
+    assert len(found.images) == 15
+    assert found.images.files is not None
+    assert any(file.endswith("caf\\xe9.png") for file in found.images.files)
+    bad = {
+        "zero.png": b"",
+        "truncated.png": (dog / "1.png").read_bytes()[:-30],
+        "text.jpg": b"no picture",
+        "bomb.png": (dog / "1.png").read_bytes().replace((8).to_bytes(4) * 2, (30_000).to_bytes(4) * 2),
+    }
+    for name, content in bad.items():
+        (dog / name).write_bytes(content)
+    (dog / "loop.png").symlink_to(dog / "loop.png")
+    (dog / "gone.png").symlink_to(dog / "nowhere.png")
+    (dog / "notes.txt").touch()
+    (dog / "more").mkdir()
+    os.mkfifo(dog / "pipe.png")
+    (folder / "train" / "readme.md").touch()
+    said = message(folder)
+    for name in (*bad, "loop.png", "gone.png", "notes.txt", "more", "pipe.png"):
+        assert f"{dog / name}: " in said
+    assert f"{folder / 'train' / 'readme.md'}: lies in no class" in said
+    assert "10 problems; nothing was started" in said
+    assert "leave these files out: data.skip=true" in said
+    found = read(folder, skip=True)
+    assert len(found.images) == len(found.split) == len(found.images.files or ()) == 15
+    assert found.notes == (
+        "left out, since they cannot be used (data.skip): 10",
+        "hidden files and what systems leave behind, passed over: 3",
+    )
+    assert found.images.images.sum(axis=(1, 2, 3)).min() > 0  # none is the black that stands for what cannot be read
+
+
+def test_what_no_skipping_mends_stops(folder: Path, tmp_path: Path) -> None:
+    write(folder / "test" / "fox" / "0.png")
+    assert "fox: is in no training image" in message(folder, skip=True)
+    (folder / "test" / "fox" / "0.png").unlink()
+    assert "holds no picture; fill it, or remove it" in message(folder)
+    assert read(folder, skip=True).images.classes == ("cat", "dog")
+    assert "no picture of a class in it can be opened" in message(folder / "train" / "cat", skip=True)
+    assert f"{folder / 'one'}: its pictures are of 1 class" in message(
+        write(folder / "one" / "a" / "0.png").parents[1], skip=True
+    )
+    write(folder / "train" / "a|b" / "0.png")
+    assert f"{folder / 'train' / 'a|b'}: has |, which stands between several labels; rename it" in message(folder, skip=True)
+    (folder / "train").rename(folder / "val")
+    assert "has val/ but no train/" in message(folder, skip=True)
+    (tmp_path / "none" / "a").mkdir(parents=True)
+    assert "no picture of a class in it can be opened" in message(tmp_path / "none", skip=True)
+    assert "no named data set (cifar10" in message(tmp_path / "nowhere")
+    assert "neither a folder nor a file .csv" in message(folder / "test" / "cat" / "0.png")
+
+
+def test_a_suffix_that_lies_is_read_by_content_and_noted(folder: Path) -> None:
+    Image.new("RGB", (8, 8)).save(folder / "train" / "cat" / "really.png", format="JPEG")
+    problem = next(problem for problem in read(folder).problems)
+    assert (problem.kind, problem.grade) == ("wrong suffix", "note")
+    assert "is a JPEG by its content; it is read as that, rename it to .jpg" in problem.text
+
+
+def test_the_gravest_comes_first(folder: Path) -> None:
+    for index in range(30):
+        (folder / "train" / "cat" / f"{index:02}.txt").touch()
+    write(folder / "test" / "fox" / "0.png")
+    lines = message(folder).splitlines()
+    assert "31 problems" in lines[0]
+    assert "fox: is in no training image" in lines[1]
+    assert lines[-1] == f"  and 11 more: sprintnet check {folder}"
+
+
+def test_folders_are_called_as_others_call_them_and_nothing_beside_them_is_lost_in_silence(folder: Path) -> None:
+    (folder / "test").rename(folder / "valid")
+    assert read(folder).split == ("train",) * 6 + ("val",) * 6
+    write(folder / "more" / "cat" / "0.png")
+    (folder / "labels.csv").touch()
+    said = message(folder)
+    assert f"{folder / 'more'}: lies beside train/" in said
+    assert f"{folder / 'labels.csv'}: lies beside train/" in said
+
+
+def test_a_photograph_with_a_second_frame_is_a_jpeg(folder: Path) -> None:
+    pictures = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    pictures[0].save(folder / "train" / "cat" / "two.jpg", format="MPO", save_all=True, append_images=pictures[1:])
+    found = read(folder)
+    assert found.problems == ()
+    assert found.images.images[3, 0, 0, 0] > 200
+
+
+def test_a_table_in_another_encoding_has_labels_that_can_be_written(folder: Path, tmp_path: Path) -> None:
+    (folder / "t.csv").write_bytes(b"path,label\ntrain/cat/0.png,caf\xe9\ntrain/dog/0.png,dog\n")
+    found = read(folder / "t.csv").images
+    assert found.classes == ("caf\\xe9", "dog")
+    write_splits(tmp_path / "splits.csv", {"train": found})
+
+
+def test_what_may_not_be_read_is_named(open_to_all: Path) -> None:
+    train = open_to_all / "train"
+    for name in ("cat", "dog", "fox"):
+        for index in range(3):
+            write(train / name / f"{index}.png", colour=index)
+    (train / "cat" / "1.png").chmod(0)
+    (train / "fox").chmod(0)
+    said = message(open_to_all)
+    assert "2 problems" in said
+    assert f"{train / 'fox'}: Permission denied; make it readable, or remove it" in said
+    assert f"{train / 'cat' / '1.png'}: cannot be read: Permission denied; make it readable" in said
+    assert len(read(open_to_all, skip=True).images) == 5
+    open_to_all.chmod(0)
+    assert message(open_to_all) == f"data.name={open_to_all}: Permission denied; make it readable"
+    open_to_all.chmod(0o700)
+    (train / "cat" / "1.png").chmod(0o600)
+    assert len(read(open_to_all, skip=True).images) == 6  # no failure is kept that may pass
+    (train / "fox").chmod(0o700)
+    assert len(read(open_to_all).images) == 9
+
+
+def test_a_hundred_thousand_files_in_one_folder(folder: Path) -> None:
+    for index in range(100_000):
+        os.link(folder / "train" / "cat" / f"{index % 3}.png", folder / "train" / "cat" / f"same{index:06}.png")
+    listing = list_folder(folder)
+    assert len(listing.items) == 100_012
+    assert listing.problems == ()
+    shutil.rmtree(folder)
+    assert [item.path[-10:] for item in listing.items[:4]] == ["/cat/0.png", "/cat/1.png", "/cat/2.png", "000000.png"]
+
+
+def test_what_cannot_be_decoded_chooses_no_size(folder: Path) -> None:
+    large = write(folder / "train" / "dog" / "broken.png", (200, 100))
+    large.write_bytes(large.read_bytes()[:-30])
+    found = read(folder, skip=True)
+    assert found.images.image_shape == (8, 8, 3)
+    assert found.notes == ("left out, since they cannot be used (data.skip): 1",)
+    assert found.images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
+
+
+def test_what_is_passed_over_is_counted(folder: Path) -> None:
+    for clutter in (folder / ".git", folder / "train" / "cat" / ".DS_Store", folder / "test" / "dog" / "Thumbs.db"):
+        clutter.touch()
+    assert read(folder).notes == ("hidden files and what systems leave behind, passed over: 3",)
+
+
+def test_splits_are_known_by_any_case(folder: Path) -> None:
+    (folder / "train").rename(folder / "Train")
+    (folder / "test").rename(folder / "Validation")
+    assert read(folder).split == ("train",) * 6 + ("val",) * 6
+    rows = ["path,label,split", "Train/cat/0.png,cat,Train", "Train/dog/0.png,dog,valid", "Train/dog/1.png,dog,"]
+    (folder / "t.csv").write_text("\n".join(rows))
+    assert read(folder / "t.csv").split == ("train", "val", "")
+
+
+def test_labels_may_have_room_around_them(folder: Path) -> None:
+    (folder / "t.csv").write_text("path,label\ntrain/cat/0.png,cat | dog |\ntrain/dog/0.png,dog\n")
+    assert read(folder / "t.csv").images.classes == ("cat", "dog")
+
+
+def test_a_row_that_names_no_picture_is_a_problem(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.png")
+    (folder / "t.csv").write_text("path,label\ntrain/cat/0.png,cat\ntrain/dog/0.png,dog\npipe.png,cat\ntrain,dog\n")
+    said = message(folder / "t.csv")
+    for name, row in (("pipe.png", 3), ("train", 4)):
+        assert f"{folder / name}: a folder, pipe or device ({folder / 't.csv'}, row {row}); name a picture" in said
+    assert "there is no such user; write the path in full" in message(Path("~nobody by this name/data"))

@@ -1,0 +1,142 @@
+"""Decoded pictures in the cache: made once, whole whatever cuts their making short, gone when they are no longer so."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from small_folders import read, write
+from sprintnet.config import load_config
+from sprintnet.data.custom import load as own
+from sprintnet.errors import SprintNetError
+from sprintnet.preparation import load_splits
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+def test_pictures_are_decoded_once_until_one_changes(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = read(folder).images.images
+    with monkeypatch.context() as patch:
+        patch.setattr(own, "read_image", lambda *_: pytest.fail("decoded again"))
+        patch.setattr(own, "_header", lambda *_: pytest.fail("looked at again"))
+        np.testing.assert_array_equal(read(folder).images.images, first)
+    write(folder / "train" / "cat" / "0.png", colour=99)
+    assert read(folder).images.images[0, 0, 0, 0] == 99
+    assert len(list((cache / "pictures").glob("*/*/*/images"))) == 1  # what is no longer so is gone
+
+
+KILLED = """
+import os, sys
+from sprintnet.data.custom import load as own
+from sprintnet.data.custom import decode_cache as store
+from sprintnet.data.settings import DataSettings
+store.PART = 4
+done = []
+def fill_and_die(*arguments, real=own.read_image, **options):
+    done.append(0)
+    if len(done) == 9:
+        os.kill(os.getpid(), 9)
+    return real(*arguments, **options)
+own.read_image = fill_and_die
+own.load_own(DataSettings(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("side", [8, 80])  # on one thread, on all cores
+def test_a_kill_while_decoding_costs_only_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+    for picture in folder.rglob("*.png"):
+        Image.open(picture).resize((side, side)).save(picture)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
+    assert killed.returncode == -9
+    monkeypatch.setattr("sprintnet.data.custom.decode_cache.PART", 4)
+    decoded = []
+    real = own.read_image
+    monkeypatch.setattr(own, "read_image", lambda *given: decoded.append(given) or real(*given))
+    assert read(folder).images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
+    assert 0 < len(decoded) < 12
+
+
+def test_pixels_that_a_power_cut_lost_are_decoded_again(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sprintnet.data.custom.decode_cache.PART", 4)
+    subprocess.run([sys.executable, "-c", KILLED, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    (store,) = cache.glob("pictures/*/*/*/images")
+    assert any((store.parent / "done").read_bytes())
+    store.write_bytes(bytes(store.stat().st_size))  # what was marked had not reached the disk
+    assert read(folder).images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
+
+
+def test_what_is_no_longer_so_goes_when_nobody_is_at_work_there(folder: Path, cache: Path) -> None:
+    read(folder)
+    (images,) = cache.glob("pictures/*/*/*/images")
+    source, other = images.parents[2], images.parents[2] / "another state"
+    other.mkdir()
+    with FileLock(source / ".lock"):
+        read(folder)
+        assert other.exists()
+    read(folder)
+    assert not other.exists()
+    assert images.exists()
+
+
+def test_processes_that_meet_a_changed_folder_agree(folder: Path) -> None:
+    load = "import sys; from sprintnet.data.custom.load import *"
+    code = f"{load}; print(load_own(DataSettings(sys.argv[1])).images.images.sum())"
+    for colour in (100, 101):
+        write(folder / "train" / "cat" / "0.png", colour=colour)
+        words = [sys.executable, "-c", code, str(folder)]
+        three = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+        said = {process.communicate(timeout=60)[0] for process in three}
+        assert said == {f"{read(folder).images.images.sum()}\n"}
+
+
+def test_one_folder_has_one_store_however_it_is_spelt(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder.parent / "link").symlink_to(folder)
+    read(folder)
+    monkeypatch.chdir(folder)
+    for spelt in (folder.parent / "link", Path("train/../../data"), Path()):
+        monkeypatch.setattr(own, "read_image", lambda *_: pytest.fail("decoded again"))
+        assert len(read(spelt).images) == 12
+    assert len(list(cache.glob("pictures/*/*/*/images"))) == 1
+
+
+@pytest.mark.parametrize(("room", "said"), [(100_000, "no room for 1 MB"), (300, "cannot be written")])
+def test_a_full_disk_is_a_message(folder: Path, room: int, said: str) -> None:
+    for index in range(40):
+        write(folder / "train" / "cat" / f"{index}.png", (64, 64), index)
+    load = "import sys; from sprintnet.data.custom.load import *"
+    code = f"{load}; load_own(DataSettings(sys.argv[1]))"
+    limited = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
+    )  # fmt: skip
+    assert f"{SprintNetError.__name__}: " in limited.stderr
+    assert f"{said} (File too large)" in limited.stderr
+    assert "SPRINTNET_CACHE" in limited.stderr
+    assert len(read(folder).images) == 49
+
+
+def test_one_decodes_what_the_cache_lacks_and_all_read_what_it_has(open_to_all: Path) -> None:
+    for name in ("cat", "dog"):
+        for index in range(10):
+            write(open_to_all / name / f"{index}.png", colour=index)
+    config, cache = load_config("davidnet", [f"data.name={open_to_all}"]), open_to_all.parent / "cache"
+    assert sum(map(len, load_splits(config, test=True).values())) == 20
+    places = [cache, *cache.rglob("*")]
+    for place in places:
+        place.chmod(0o555 if place.is_dir() else 0o444)
+    try:
+        assert sum(map(len, load_splits(config, test=True).values())) == 20
+        write(open_to_all / "cat" / "new.png")
+        with pytest.raises(SprintNetError, match=r"cannot be written \(Permission denied\); .*SPRINTNET_CACHE"):
+            load_splits(config)
+    finally:
+        for place in places:
+            place.chmod(0o755 if place.is_dir() else 0o644)

@@ -1,0 +1,141 @@
+"""Arrays, Parquet and Hugging Face's folders become the images that a folder of files would."""
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas
+import pytest
+
+from conftest import SAMPLE
+from sprintnet.data.custom.load import load_own
+from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.settings import DataSettings
+from sprintnet.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def sample() -> ImageDataset:
+    return load_own(DataSettings(str(SAMPLE))).images
+
+
+def read(path: Path, **settings: object) -> ImageDataset:
+    return load_own(DataSettings(str(path), **settings)).images  # type: ignore[arg-type]
+
+
+def test_an_archive_of_either_layout_is_its_arrays(tmp_path: Path, sample: ImageDataset) -> None:
+    images, labels = sample.images, sample.labels
+    names = np.array(sample.classes)
+    medmnist = {"train_images": images[:200], "train_labels": labels[:200, None], "test_images": images[200:]}
+    np.savez_compressed(tmp_path / "a.npz", **medmnist, test_labels=labels[200:, None], classes=names)
+    found = load_own(DataSettings(str(tmp_path / "a.npz")))
+    np.testing.assert_array_equal(found.images.images, images)
+    np.testing.assert_array_equal(found.images.labels, labels)
+    assert found.images.classes == sample.classes
+    assert found.split == ("train",) * 200 + ("test",) * 100
+    grey = images[:260, ..., 0]
+    np.savez(
+        tmp_path / "b.npz", x_train=grey[:250], y_train=names[labels[:250]], x_test=grey[250:], y_test=names[labels[250:260]]
+    )
+    found = load_own(DataSettings(str(tmp_path / "b.npz")))
+    np.testing.assert_array_equal(found.images.images[..., 0], grey)
+    assert [found.images.classes[label] for label in found.images.labels] == names[labels[:260]].tolist()
+
+
+def test_an_archive_may_have_several_labels_an_image_and_another_size(tmp_path: Path, sample: ImageDataset) -> None:
+    marks = np.eye(10, dtype=np.uint8)[sample.labels] | np.eye(10, dtype=np.uint8)[sample.labels[::-1]]
+    np.savez(tmp_path / "c.npz", images=sample.images, labels=marks)
+    found = read(tmp_path / "c.npz", size=16, channels="grey")
+    assert found.multi_label
+    np.testing.assert_array_equal(found.labels, marks)
+    np.testing.assert_array_equal(found.images, read_grey(sample))
+
+
+def read_grey(sample: ImageDataset) -> np.ndarray:
+    return read(SAMPLE, size=16, channels="grey").images
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"pictures": np.zeros((2, 8, 8), np.uint8)}, "has the arrays pictures; name them images and labels"),
+        ({"images": np.zeros((2, 8, 8), np.uint8)}, "There is no item named 'labels.npy'"),
+        ({"images": np.zeros((2, 8, 8), np.float32), "labels": [0, 1]}, r"images: float32 of shape \(2, 8, 8\), not uint8"),
+        ({"images": np.zeros((2, 8, 8, 5), np.uint8), "labels": [0, 1]}, r"not uint8 \(N, H, W\) or"),
+        ({"images": np.zeros((2, 8, 8), np.uint8), "labels": [0]}, r"images \(2, 8, 8\), with \[1\] labels"),
+        ({"images": np.zeros((2, 8, 8), np.uint8), "labels": [0.5, 1]}, "labels are float64"),
+        ({"images": np.zeros((2, 8, 8), np.uint8), "labels": [0, 2], "classes": ["a", "b"]}, "labels 0 to 2 and 2 class names"),
+        ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([{}, 1], object)}, "Object arrays cannot be loaded"),
+    ],
+)
+def test_what_is_wrong_with_an_archive_is_named(tmp_path: Path, arrays: dict[str, np.ndarray], said: str) -> None:
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(DataError, match=said):
+        read(tmp_path / "x.npz")
+
+
+def test_a_truncated_archive_is_a_message(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=np.zeros((99, 8, 8), np.uint8), labels=np.arange(99))
+    whole = (tmp_path / "x.npz").read_bytes()
+    (tmp_path / "x.npz").write_bytes(whole[:-300])
+    with pytest.raises(DataError, match=r"cannot be read as a NumPy archive \(.*\); write it anew"):
+        read(tmp_path / "x.npz")
+
+
+def test_a_parquet_table_is_the_csv(tmp_path: Path) -> None:
+    files = sorted((SAMPLE / "train").rglob("*.png"))[::20]
+    table = pandas.DataFrame({"path": [str(file) for file in files], "label": [file.parent.name for file in files]})
+    table.to_parquet(tmp_path / "t.parquet")
+    table.to_csv(tmp_path / "t.csv", index=False)
+    a, b = read(tmp_path / "t.parquet"), read(tmp_path / "t.csv")
+    np.testing.assert_array_equal(a.images, b.images)
+    assert (a.classes, a.labels.tolist(), a.files) == (b.classes, b.labels.tolist(), b.files)
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"cannot be read as Parquet \(.*\); write it anew"):
+        read(tmp_path / "t.parquet")
+
+
+def test_a_folder_of_hugging_faces_datasets_is_its_pictures(tmp_path: Path, sample: ImageDataset) -> None:
+    assert sample.files is not None
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(sample.classes))})
+    parts = {"train": slice(200), "validation": slice(200, 250), "test": slice(250, 300)}
+    saved = datasets.DatasetDict(
+        {
+            name: datasets.Dataset.from_dict(
+                {"image": list(sample.files[part]), "label": sample.labels[part].tolist()}, features=features
+            )
+            for name, part in parts.items()
+        }
+    )
+    saved.save_to_disk(tmp_path / "hf")
+    found = load_own(DataSettings(str(tmp_path / "hf")))
+    np.testing.assert_array_equal(found.images.images, sample.images)
+    np.testing.assert_array_equal(found.images.labels, sample.labels)
+    assert found.images.classes == sample.classes
+    assert found.split == ("train",) * 200 + ("val",) * 50 + ("test",) * 50
+    datasets.Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(tmp_path / "text")
+    with pytest.raises(DataError, match="has no column of images among text"):
+        read(tmp_path / "text")
+
+
+def test_pictures_without_a_label_are_named(tmp_path: Path, sample: ImageDataset) -> None:
+    assert sample.files is not None
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    rows = {"image": [*sample.files[:3], None], "label": [0, -1, 1, 1]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "hf")
+    with pytest.raises(DataError, match=r"(?s)images/1: has no label.*images/3: holds no picture"):
+        read(tmp_path / "hf")
+    assert read(tmp_path / "hf", skip=True).labels.tolist() == [0, 1]
+
+
+def test_an_archive_whose_classes_will_not_do_is_refused(tmp_path: Path) -> None:
+    images = np.zeros((4, 8, 8), np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=[0, 1, 0, 1], x_test=images, y_test=[0, 1, 2, 2])
+    with pytest.raises(DataError, match="2: is in no training image"):
+        read(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", images=images, labels=[1, 1, 1, 1])
+    with pytest.raises(DataError, match="its pictures are of 1 class"):
+        read(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", images=images, labels=["a", "b", "c", "a"], classes=["a", "b"])
+    with pytest.raises(DataError, match="has labels that classes does not name"):
+        read(tmp_path / "c.npz")

@@ -1,0 +1,126 @@
+"""Kernels in C: made once, kept, and done without where they cannot be made."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from sprintnet.kernels import build as native
+from sprintnet.runs.io import cache_folder
+
+KERNEL = "#include <stdint.h>\nvoid twice(int64_t count, float *x) { for (int64_t i = 0; i < count; i++) x[i] *= 2; }\n"
+pytestmark = pytest.mark.usefixtures("kernels")
+
+
+@pytest.fixture(autouse=True)
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with one kernel, and a cache of its own; nothing of it is remembered afterwards."""
+    monkeypatch.setenv("SPRINTNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(native, "SOURCES", tmp_path / "kernels")
+    native.SOURCES.mkdir()
+    (native.SOURCES / "numbers.c").write_text(KERNEL, "utf-8")
+    yield native.SOURCES
+    native._made.cache_clear()
+
+
+def twice(numbers: torch.Tensor) -> list[float]:
+    native._made.cache_clear()
+    native.call("numbers", "twice", len(numbers), numbers)
+    return numbers.tolist()
+
+
+def libraries() -> list[Path]:
+    return sorted((cache_folder() / "compiled").iterdir())
+
+
+def test_a_kernel_is_made_once_and_called_with_tensors(sources: Path) -> None:
+    assert twice(torch.arange(3.0)) == [0, 2, 4]
+    (library,) = libraries()
+    made = library.stat()
+    assert twice(torch.arange(3.0)) == [0, 2, 4]
+    assert libraries() == [library]
+    assert library.stat().st_mtime_ns == made.st_mtime_ns
+    assert native.missing() == ""
+    (sources / "numbers.c").write_text(KERNEL.replace("*= 2", "*= 3"), "utf-8")
+    assert twice(torch.arange(3.0)) == [0, 3, 6]  # of another source, another library
+    assert len(libraries()) == 2
+    (sources / "shared.h").write_text("/* what a kernel may include */\n", "utf-8")
+    assert twice(torch.arange(3.0)) == [0, 3, 6]
+    assert len(libraries()) == 3
+
+
+def test_another_processor_has_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    twice(torch.zeros(1))
+    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    twice(torch.zeros(1))
+    assert len(libraries()) == 2
+
+
+def test_its_threads_are_pytorchs_whatever_else_has_openmp(sources: Path) -> None:
+    (sources / "numbers.c").write_text(
+        "#include <omp.h>\nvoid threads(int *found) { *found = omp_get_max_threads(); }\n", "utf-8"
+    )
+    script = (
+        "import sys, torch\nfrom pathlib import Path\nfrom sprintnet import native\nimport sklearn.cluster\n"
+        "native.SOURCES = Path(sys.argv[1])\ntorch.set_num_threads(3)\nfound = torch.zeros(1, dtype=torch.int32)\n"
+        "before = {line.split()[-1] for line in open('/proc/self/maps') if 'libgomp' in line}\n"
+        "native.call('numbers', 'threads', found)\n"
+        "after = {line.split()[-1] for line in open('/proc/self/maps') if 'libgomp' in line}\n"
+        "print(found.item(), len(before), after == before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(sources)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "2", "True"]  # scikit-learn's is the second
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "reason"),
+    [
+        ("compiler", "no-such-compiler is not installed"),
+        ("source", "error: no such instructions|compilation terminated|gcc: "),
+        ("cache", "Not a directory|File exists"),
+        ("rights", "can be written by others; remove it"),
+        ("threads", "PyTorch's threads are not those of GNU's OpenMP"),
+        ("processor", "the processor has no AVX512-BF16"),
+        ("time", "gcc took longer than 0 s"),
+    ],
+)
+def test_what_cannot_be_made_is_done_without_and_said(
+    sources: Path, obstacle: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if obstacle == "compiler":
+        monkeypatch.setattr(native, "COMPILER", "no-such-compiler")
+    elif obstacle == "source":
+        (sources / "numbers.c").write_text("#error no such instructions\n", "utf-8")
+    elif obstacle == "cache":
+        (tmp_path / "cache").write_text("a file, not a folder", "utf-8")
+    elif obstacle == "rights":
+        (tmp_path / "cache" / "compiled").mkdir(parents=True)
+        (tmp_path / "cache" / "compiled").chmod(0o777)
+    elif obstacle == "threads":
+        monkeypatch.setattr(native.importlib.util, "find_spec", lambda _: None)
+    elif obstacle == "processor":
+        monkeypatch.setattr(native, "cpu_flags", lambda: frozenset({"avx2"}))
+    else:
+        monkeypatch.setattr(native, "COMPILE_SECONDS", 1e-9)
+    assert native.compiled("numbers") is None
+    with pytest.raises(AssertionError, match=reason):
+        assert not native.missing(), native.missing()
+
+
+def test_a_damaged_library_is_made_anew_by_the_next_run(sources: Path) -> None:
+    script = (
+        "import sys, torch\nfrom pathlib import Path\nfrom sprintnet import native\n"
+        "native.SOURCES = Path(sys.argv[1])\nprint(native.missing() or 'made')\n"
+    )
+
+    def another_run() -> str:
+        return subprocess.run([sys.executable, "-c", script, str(sources)], capture_output=True, text=True, check=True).stdout
+
+    assert another_run() == "made\n"
+    (library,) = libraries()
+    library.write_bytes(library.read_bytes()[:100])
+    assert str(library) in another_run()
+    assert another_run() == "made\n"
