@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from sprintnet.config import load_config
-from sprintnet.data.builtin import cache as sources
+from sprintnet.data.builtin import cache
 from sprintnet.models.factory import build_model
 
 
@@ -19,7 +19,7 @@ class Varied(Dataset[tuple[torch.Tensor, int]]):
     """CIFAR-10's training images: padded by 4, cropped, flipped for half of them, a square of 8x8 cut out, normalised."""
 
     def __init__(self) -> None:
-        self.dataset, _ = sources.load("cifar10")
+        self.dataset, _ = cache.load("cifar10")
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sprintnet.reporting.style import OF_IMAGES, raster
+from sprintnet.reporting.figures.style import OF_IMAGES, raster
 from sprintnet.runs.folder import RunFolder
 
 PLACE = Path(__file__).parents[1] / "docs" / "report"

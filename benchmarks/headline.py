@@ -17,8 +17,8 @@ from typing import Any
 from ablation import ABLATIONS
 from document import write_between
 from sprintnet.config import load_config
-from sprintnet.reporting.curves import accuracy_over_time
-from sprintnet.reporting.style import save
+from sprintnet.reporting.figures.curves import accuracy_over_time
+from sprintnet.reporting.figures.style import save
 from sprintnet.runs.folder import dotted
 
 ROOT = Path(__file__).parents[1]

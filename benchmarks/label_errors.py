@@ -23,10 +23,10 @@ from sklearn.metrics import average_precision_score
 
 from record import SHARED
 from sprintnet.config import load_config
-from sprintnet.data.builtin import cache as sources
+from sprintnet.data.builtin import cache
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.errors import SprintNetError
-from sprintnet.label_errors import FOLDS, LabelErrors, find_label_errors
+from sprintnet.experiments.label_errors import FOLDS, LabelErrors, find_label_errors
 from sprintnet.runs.environment import environment
 from sprintnet.runs.folder import RunFolder, read_json
 from sprintnet.runs.io import append_row
@@ -131,9 +131,7 @@ def main() -> None:
     if len(commits) > 1 or any("+" in (commit or "+") for commit in commits):
         raise SystemExit(f"commits {commits}: all folds must come from one, without changes beside it; or remove {run.path}")
 
-    images, is_flipped = flip(
-        sources.load("cifar10")[0].take(np.arange(options.images)), options.share, options.seed, options.to
-    )
+    images, is_flipped = flip(cache.load("cifar10")[0].take(np.arange(options.images)), options.share, options.seed, options.to)
     try:
         config = load_config(options.recipe, options.overrides)
         found = find_label_errors(config, {"train": images}, run, options.folds, resume=True)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from document import write_between
 from sprintnet.config import load_config
+from sprintnet.experiments.study import figures, read_runs, run_study, summarise
 from sprintnet.runs.folder import STUDY_FOLDER, RunFolder
 from sprintnet.runs.io import append_row
-from sprintnet.study import figures, read_runs, run_study, summarise
 
 ROOT = Path(__file__).parents[1]
 SMOOTHINGS = (0.0, 0.1, 0.2)

@@ -29,9 +29,9 @@ from sprintnet.data.builtin.cache import load
 from sprintnet.data.custom.load import load_own
 from sprintnet.data.dataset import ImageDataset, digest
 from sprintnet.data.settings import DataSettings
-from sprintnet.preparation import load_splits, prepare, whiten
 from sprintnet.runs.io import append_row
 from sprintnet.runtime import Runtime
+from sprintnet.training.setup import load_splits, prepare, whiten
 
 RESULTS = Path(__file__).parent / "results" / "own_data.jsonl"
 SMALL = 60_000

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from sprintnet import runtime
-from sprintnet.data.builtin import cache as sources
+from sprintnet.data.builtin import cache
 
 
 class Clock:
@@ -61,7 +61,7 @@ def torchvision_stand_in() -> None:
 def save_data(folder: Path) -> None:
     """Writes CIFAR-10 where the script looks for it, in its layout."""
     folder.mkdir()
-    for name, dataset in zip(("train", "test"), sources.load("cifar10"), strict=True):
+    for name, dataset in zip(("train", "test"), cache.load("cifar10"), strict=True):
         images, labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
         torch.save({"images": images, "labels": labels, "classes": list(dataset.classes)}, folder / f"{name}.pt")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from sprintnet.deploy.export import export
-from sprintnet.reporting.exported import parity_lines
+from sprintnet.deploy.export.export import export
+from sprintnet.reporting.text.export import parity_lines
 from sprintnet.runs.folder import RunFolder
 from sprintnet.runs.io import append_row
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sprintnet.data.builtin import download as transport
+from sprintnet.data.builtin import download
 from sprintnet.data.builtin.registry import NAMED
 
 Respond = Callable[[http.server.BaseHTTPRequestHandler], None]
@@ -47,7 +47,7 @@ def folder_of(path: Path, members: dict[str, bytes]) -> str:
     return str(path)
 
 
-def ask(monkeypatch: pytest.MonkeyPatch, name: str, *places: transport.Source) -> None:
+def ask(monkeypatch: pytest.MonkeyPatch, name: str, *places: download.Source) -> None:
     """Lets a named set come from these places alone."""
     monkeypatch.setitem(NAMED, name, replace(NAMED[name], sources=places))
 

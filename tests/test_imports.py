@@ -17,12 +17,13 @@ def modules_after(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "import sprintnet, sprintnet.cli",
+        "import sprintnet, sprintnet.cli.main",
         "import sprintnet; sprintnet.load_config('davidnet'), sprintnet.recipes()",
         "import sprintnet.runs.folder, sprintnet.data.builtin.cache, sprintnet.data.custom.load, sprintnet.data.validate",
         "import sprintnet.evaluation.metrics",
-        "import sprintnet.deploy.predictor, sprintnet.deploy.answering, sprintnet.deploy.serve, sprintnet.deploy.web",
-        "import sprintnet.reporting.table, sprintnet.progress, sprintnet.training.schedule",
+        "import sprintnet.deploy.predictor, sprintnet.deploy.predict_files",
+        "import sprintnet.deploy.serve.server, sprintnet.deploy.serve.web",
+        "import sprintnet.reporting.text.training_table, sprintnet.progress, sprintnet.training.schedule",
     ],
 )
 def test_the_light_rooms_load_no_torch(code: str) -> None:

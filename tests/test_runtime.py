@@ -11,9 +11,9 @@ import torch
 from sprintnet import runtime
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
-from sprintnet.pipeline import train
 from sprintnet.runs.environment import cpu_flags
 from sprintnet.runs.folder import RunFolder
+from sprintnet.training.train import train
 
 FAULTS = """
 import resource, torch

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sprintnet.config import Config, load_config, recipes
-    from sprintnet.deploy.export import export
+    from sprintnet.deploy.export.export import export
     from sprintnet.deploy.predictor import Predictor
-    from sprintnet.explanation import explain_files, explain_wrong
-    from sprintnet.lr_search import find_learning_rates
+    from sprintnet.evaluation.explain import explain_files, explain_wrong
+    from sprintnet.evaluation.trained_model import TrainedModel, load, load_run
     from sprintnet.models.factory import build_model
     from sprintnet.models.summary import layer_table
-    from sprintnet.pipeline import train
-    from sprintnet.preparation import load_splits
-    from sprintnet.reporting.draw import draw_one
-    from sprintnet.reporting.report import write_report
+    from sprintnet.reporting.figures.run_figures import draw_one
+    from sprintnet.reporting.html.report import write_report
     from sprintnet.runs.folder import RunFolder
-    from sprintnet.trained import TrainedModel, load, load_run
+    from sprintnet.training.lr_search import find_learning_rates
+    from sprintnet.training.setup import load_splits
+    from sprintnet.training.train import train
 
 __version__ = "0.1.0"
 
@@ -27,21 +27,21 @@ _HOMES = {
     "Config": "sprintnet.config",
     "Predictor": "sprintnet.deploy.predictor",
     "RunFolder": "sprintnet.runs.folder",
-    "TrainedModel": "sprintnet.trained",
+    "TrainedModel": "sprintnet.evaluation.trained_model",
     "build_model": "sprintnet.models.factory",
-    "draw_one": "sprintnet.reporting.draw",
-    "explain_files": "sprintnet.explanation",
-    "explain_wrong": "sprintnet.explanation",
-    "export": "sprintnet.deploy.export",
-    "find_learning_rates": "sprintnet.lr_search",
+    "draw_one": "sprintnet.reporting.figures.run_figures",
+    "explain_files": "sprintnet.evaluation.explain",
+    "explain_wrong": "sprintnet.evaluation.explain",
+    "export": "sprintnet.deploy.export.export",
+    "find_learning_rates": "sprintnet.training.lr_search",
     "layer_table": "sprintnet.models.summary",
-    "load": "sprintnet.trained",
+    "load": "sprintnet.evaluation.trained_model",
     "load_config": "sprintnet.config",
-    "load_run": "sprintnet.trained",
-    "load_splits": "sprintnet.preparation",
+    "load_run": "sprintnet.evaluation.trained_model",
+    "load_splits": "sprintnet.training.setup",
     "recipes": "sprintnet.config",
-    "train": "sprintnet.pipeline",
-    "write_report": "sprintnet.reporting.report",
+    "train": "sprintnet.training.train",
+    "write_report": "sprintnet.reporting.html.report",
 }
 __all__ = [
     "Config",

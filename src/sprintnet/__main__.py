@@ -2,6 +2,6 @@
 
 import sys
 
-from sprintnet.cli import main
+from sprintnet.cli.main import main
 
 sys.exit(main())

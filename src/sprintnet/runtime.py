@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from sprintnet.errors import SettingsError
-from sprintnet.kernels import build as native
+from sprintnet.kernels import build
 from sprintnet.runs.environment import cpu_flags
 
 # mallopt's parameters, from glibc's malloc.h
@@ -36,10 +37,14 @@ class Runtime:
         """Returns the context in which the network's forward pass runs: reduced precision over fp32 weights, or nothing."""
         return torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32")
 
+    def place(self, model: nn.Module) -> nn.Module:
+        """Returns the network on the device, in channels_last."""
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
     @property
     def has_kernels(self) -> bool:
         """Whether training takes the kernels in C: on a CPU in bf16, where they can be made."""
-        return self.device.type == "cpu" and self.precision == "bf16" and not native.missing()
+        return self.device.type == "cpu" and self.precision == "bf16" and not build.missing()
 
     def peak_gib(self) -> float | None:
         """Returns the most memory that this process has held, in GiB: of the GPU if it computes there; None where unknown."""

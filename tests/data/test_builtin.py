@@ -14,14 +14,13 @@ from scipy.io import savemat
 from sklearn.datasets import load_digits
 
 from small_sets import archive, ask, expect, folder_of, idx_of
-from sprintnet import cli
+from sprintnet.cli import main as cli
 from sprintnet.config import load_config, recipes
-from sprintnet.data.builtin import cache as sources
-from sprintnet.data.builtin import download as transport
+from sprintnet.data.builtin import cache, download
 from sprintnet.data.builtin.registry import NAMED
 from sprintnet.errors import DataError, SettingsError
-from sprintnet.preparation import outline
 from sprintnet.runs.io import cache_folder
+from sprintnet.training.setup import outline
 
 GENERATOR = np.random.default_rng(0)
 
@@ -50,7 +49,7 @@ def test_idx_files_become_grey_images(idx: dict[str, np.ndarray], tmp_path: Path
         members = {f"{name}.gz": gzip.compress(content, mtime=5) for name, content in members.items()}
     elif form == "dotted":
         members = {name.replace("-idx", ".idx"): content for name, content in members.items()}
-    train, test = sources.load("mnist", folder_of(tmp_path / "source", members))
+    train, test = cache.load("mnist", folder_of(tmp_path / "source", members))
     train_images, train_labels, test_images, test_labels = idx.values()
     assert (train.image_shape, train.classes) == ((28, 28, 1), tuple("0123456789"))
     np.testing.assert_array_equal(train.images[..., 0], train_images)
@@ -62,8 +61,8 @@ def test_idx_files_become_grey_images(idx: dict[str, np.ndarray], tmp_path: Path
 
 def test_the_cache_keeps_idx_files_compressed_and_mends_them(idx: dict[str, np.ndarray], tmp_path: Path) -> None:
     source = folder_of(tmp_path / "source", {name: idx_of(array) for name, array in idx.items()})
-    files = sources.fetch("mnist", source)
-    assert sources.is_cached("mnist")
+    files = cache.fetch("mnist", source)
+    assert cache.is_cached("mnist")
     folder = cache_folder() / "mnist"
     assert {path.name for path in folder.iterdir()} == {f"{name}.gz" for name in idx} | {".lock"}
     cached = folder / "t10k-images-idx3-ubyte.gz"
@@ -71,7 +70,7 @@ def test_the_cache_keeps_idx_files_compressed_and_mends_them(idx: dict[str, np.n
     for damaged in (content[:-9], b"", content[:40] + b"\xff" * 8 + content[48:], gzip.compress(b"other")):
         cached.write_bytes(damaged)
         lines: list[str] = []
-        assert sources.fetch("mnist", source, lines.append) == files
+        assert cache.fetch("mnist", source, lines.append) == files
         assert "the cached copy is damaged and will be replaced: t10k-images-idx3-ubyte" in lines[0]
         assert cached.read_bytes() == content
 
@@ -81,7 +80,7 @@ def test_a_gzip_bomb_is_refused_at_its_first_byte_too_many(idx: dict[str, np.nda
     del members["train-images-idx3-ubyte"]
     members["train-images-idx3-ubyte.gz"] = gzip.compress(bytes(10_000_000))
     with pytest.raises(DataError, match="train-images-idx3-ubyte has 5,505 bytes, not 5,504"):
-        sources.fetch("mnist", folder_of(tmp_path / "source", members))
+        cache.fetch("mnist", folder_of(tmp_path / "source", members))
 
 
 @pytest.mark.parametrize("layout", ["binary", "python"])
@@ -100,7 +99,7 @@ def test_cifar100_keeps_the_fine_of_its_two_labels(
         else:
             members[f"cifar-100-binary/{stem}.bin"] = contents[-1]
     expect(monkeypatch, "cifar100", contents, pickles)
-    train, test = sources.load("cifar100", str(archive(tmp_path / "cifar-100.tar.gz", members)))
+    train, test = cache.load("cifar100", str(archive(tmp_path / "cifar-100.tar.gz", members)))
     assert (train.images.shape, test.images.shape) == ((6, 32, 32, 3), (4, 32, 32, 3))
     np.testing.assert_array_equal(test.labels, fine)
     np.testing.assert_array_equal(test.images.transpose(0, 3, 1, 2).reshape(4, 3072), pixels)
@@ -122,7 +121,7 @@ def svhn(monkeypatch: pytest.MonkeyPatch, empty_cache: None, tmp_path: Path) -> 
 
 def test_svhn_is_read_and_its_ten_is_the_digit_zero(svhn: tuple[str, np.ndarray]) -> None:
     source, images = svhn
-    train, test = sources.load("svhn", source)
+    train, test = cache.load("svhn", source)
     assert train.labels.tolist() == [1, 9, 0, 5]
     assert test.labels.tolist() == [0, 2]
     np.testing.assert_array_equal(test.images, images)
@@ -150,7 +149,7 @@ def test_without_scipy_the_extra_is_named(
 
 
 def test_digits_are_scikit_learns_and_split_as_they_always_were(empty_cache: None) -> None:
-    train, test = sources.load("digits")
+    train, test = cache.load("digits")
     expected = load_digits()
     assert (len(train), len(test)) == NAMED["digits"].images
     kept = np.concatenate([train.images, test.images])[..., 0]
@@ -168,9 +167,9 @@ def test_digits_are_scikit_learns_and_split_as_they_always_were(empty_cache: Non
 
 
 def test_a_set_that_nobody_has_says_what_to_download(idx: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    ask(monkeypatch, "mnist", transport.installed("images", "no_such_module", "data"))
+    ask(monkeypatch, "mnist", download.installed("images", "no_such_module", "data"))
     with pytest.raises(DataError) as caught:
-        sources.fetch("mnist")
+        cache.fetch("mnist")
     assert str(caught.value).splitlines() == [
         "MNIST could not be obtained:",
         "  images, installed: images is not installed",
@@ -181,13 +180,13 @@ def test_a_set_that_nobody_has_says_what_to_download(idx: dict[str, np.ndarray],
 @pytest.mark.parametrize(("name", "shown"), [("cifar11", "cifar11"), ("", r"\(none\)"), (".", r"\.")])
 def test_an_unknown_set_is_refused_with_the_known_ones(name: str, shown: str) -> None:
     with pytest.raises(SettingsError, match=f"data set {shown}: must be one of cifar10, cifar100, fashion-mnist, mnist"):
-        sources.fetch(name)
+        cache.fetch(name)
 
 
 def test_the_list_shows_each_set_and_whether_it_is_cached(
     idx: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sources.fetch("mnist", folder_of(tmp_path / "source", {name: idx_of(array) for name, array in idx.items()}))
+    cache.fetch("mnist", folder_of(tmp_path / "source", {name: idx_of(array) for name, array in idx.items()}))
     capsys.readouterr()
     assert cli.main(["data", "list"]) == 0
     text = capsys.readouterr().out
@@ -211,12 +210,12 @@ MEANS = {
 
 @pytest.mark.parametrize("name", MEANS)
 def test_a_real_set_is_what_is_known_of_it(name: str) -> None:
-    if not sources.is_cached(name):
+    if not cache.is_cached(name):
         pytest.skip(f"not in the cache: sprintnet data fetch {name}")
     known = NAMED[name]
-    files = sources.fetch(name)
+    files = cache.fetch(name)
     assert all(file.verify(files[file.name]) for file in known.files)
-    train, test = sources.load(name)
+    train, test = cache.load(name)
     assert (len(train), len(test)) == known.images
     assert train.image_shape == test.image_shape == known.image_shape
     assert train.images.mean(axis=(0, 1, 2)) / 255 == pytest.approx(MEANS[name], abs=1e-4)

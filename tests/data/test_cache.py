@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from small_sets import LAYOUTS, RECORDS, Server, archive, send, sheets
-from sprintnet.data.builtin import cache as sources
-from sprintnet.data.builtin import cifar
+from sprintnet.data.builtin import cache, cifar
 from sprintnet.data.builtin.registry import NAMED
 from sprintnet.errors import DataError
 from sprintnet.runs.io import cache_folder
@@ -31,13 +30,13 @@ def test_every_layout_gives_the_same_six_files(files: dict[str, bytes], tmp_path
     for name, content in members.items() if form == "folder" else ():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(content)
-    assert sources.fetch("cifar10", str(source)) == files
-    assert sources.fetch("cifar10") == files  # from the cache now: there is no other source
+    assert cache.fetch("cifar10", str(source)) == files
+    assert cache.fetch("cifar10") == files  # from the cache now: there is no other source
     assert sorted(file.name for file in (cache_folder() / "cifar10").glob("*.bin")) == sorted(files)
 
 
 def test_images_and_labels_are_laid_out_as_documented(files: dict[str, bytes], tmp_path: Path) -> None:
-    train, test = sources.load("cifar10", str(archive(tmp_path / "a.tgz", LAYOUTS["binary"](files))))
+    train, test = cache.load("cifar10", str(archive(tmp_path / "a.tgz", LAYOUTS["binary"](files))))
     assert (train.images.shape, test.images.shape) == ((5 * RECORDS, 32, 32, 3), (RECORDS, 32, 32, 3))
     record = np.frombuffer(files["data_batch_2.bin"], np.uint8).reshape(RECORDS, -1)[1]
     assert train.labels[RECORDS + 1] == record[0]
@@ -59,7 +58,7 @@ def test_a_changed_byte_a_missing_member_and_a_foreign_pickle_are_refused(files:
         ({"other": b""}, "holds neither data_batch_1.bin"),
     ):
         with pytest.raises(DataError, match=message):
-            sources.fetch("cifar10", str(archive(tmp_path / "a.tgz", members)))
+            cache.fetch("cifar10", str(archive(tmp_path / "a.tgz", members)))
     assert not (tmp_path / "ran").exists()
     assert list((cache_folder() / "cifar10").glob("*.bin")) == []
 
@@ -78,9 +77,9 @@ class Hostile:
 def test_a_source_that_is_no_archive_is_named(files: dict[str, bytes], tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tgz").write_bytes(content)
     with pytest.raises(DataError, match="cannot be read as a folder or archive"):
-        sources.fetch("cifar10", str(tmp_path / "a.tgz"))
+        cache.fetch("cifar10", str(tmp_path / "a.tgz"))
     with pytest.raises(DataError, match="No such file"):
-        sources.fetch("cifar10", str(tmp_path / "none"))
+        cache.fetch("cifar10", str(tmp_path / "none"))
 
 
 def test_damaged_members_are_named(files: dict[str, bytes], tmp_path: Path) -> None:
@@ -94,13 +93,13 @@ def test_damaged_members_are_named(files: dict[str, bytes], tmp_path: Path) -> N
     ):
         members = archive(tmp_path / "a.tgz", {**good, name: content})
         with pytest.raises(DataError, match=r"cannot be read|has \d+,?\d* bytes|has MD5"):
-            sources.fetch("cifar10", str(members))
+            cache.fetch("cifar10", str(members))
     content = bytearray(archive(tmp_path / "a.tgz", LAYOUTS["binary"](files)).read_bytes())
     for position in range(20, len(content), len(content) // 20):
         damaged = bytes(content[:position]) + bytes([content[position] ^ 0xFF]) + bytes(content[position + 1 :])
         (tmp_path / "a.tgz").write_bytes(damaged)
         with pytest.raises(DataError):
-            sources.fetch("cifar10", str(tmp_path / "a.tgz"))
+            cache.fetch("cifar10", str(tmp_path / "a.tgz"))
 
 
 def test_a_full_cache_needs_no_lock_and_no_writing(files: dict[str, bytes], tmp_path: Path) -> None:
@@ -108,7 +107,7 @@ def test_a_full_cache_needs_no_lock_and_no_writing(files: dict[str, bytes], tmp_
     folder.mkdir(parents=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    assert sources.fetch("cifar10") == files
+    assert cache.fetch("cifar10") == files
     assert {path.name for path in folder.iterdir()} == set(files)
 
 
@@ -116,17 +115,17 @@ def test_what_a_kill_left_behind_is_cleared_away(files: dict[str, bytes], tmp_pa
     left = cache_folder() / "cifar10" / ".fetch-abc"
     left.mkdir(parents=True)
     (left / "half.tar.gz").touch()
-    sources.fetch("cifar10", str(archive(tmp_path / "a.tgz", LAYOUTS["binary"](files))))
+    cache.fetch("cifar10", str(archive(tmp_path / "a.tgz", LAYOUTS["binary"](files))))
     assert not left.exists()
 
 
 def test_a_damaged_cache_is_noticed_and_mended(files: dict[str, bytes], tmp_path: Path) -> None:
     source = archive(tmp_path / "a.tgz", LAYOUTS["binary"](files))
-    sources.fetch("cifar10", str(source))
+    cache.fetch("cifar10", str(source))
     cached = cache_folder() / "cifar10" / "data_batch_5.bin"
     cached.write_bytes(b"\0" * cached.stat().st_size)
     lines: list[str] = []
-    assert sources.fetch("cifar10", str(source), lines.append) == files
+    assert cache.fetch("cifar10", str(source), lines.append) == files
     assert "data_batch_5.bin has SHA-256" in lines[0]
     assert cached.read_bytes() == files["data_batch_5.bin"]
 
@@ -141,13 +140,13 @@ def test_two_processes_at_once_fetch_once(files: dict[str, bytes], tmp_path: Pat
     server = serve(slowly)
     script = f"""
         from dataclasses import replace
-        from sprintnet.data.builtin import cache as sources
-        from sprintnet.data.builtin import download as transport
+        from sprintnet.data.builtin import cache
+        from sprintnet.data.builtin import download
         from sprintnet.data.builtin.cifar import BatchFile
         from sprintnet.data.builtin.registry import NAMED
         known = replace(NAMED["cifar10"], files={NAMED["cifar10"].files!r})
-        NAMED["cifar10"] = replace(known, sources=(transport.archive({server.url!r}),))
-        assert len(sources.fetch("cifar10")) == 6
+        NAMED["cifar10"] = replace(known, sources=(download.archive({server.url!r}),))
+        assert len(cache.fetch("cifar10")) == 6
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -164,17 +163,17 @@ def test_a_cache_that_cannot_be_written_is_named(
     place = tmp_path / "obstacle" / "cache" if obstacle == "file in the way" else Path("/proc/cache")
     monkeypatch.setenv("SPRINTNET_CACHE", str(place))
     with pytest.raises(DataError, match="set SPRINTNET_CACHE"):
-        sources.fetch("cifar10")
+        cache.fetch("cifar10")
 
 
 @pytest.mark.cifar10
 def test_the_real_cifar10_matches_the_official_md5s_and_is_what_is_known_of_it() -> None:
-    files = sources.fetch("cifar10")
+    files = cache.fetch("cifar10")
     assert all(pin.verify(files[pin.name]) for pin in cifar.CIFAR10_FILES)
     seconds = []
     for _ in range(3):
         started = time.process_time()  # of this process alone, and the best of three: other tests share the cores
-        train, test = sources.load("cifar10")
+        train, test = cache.load("cifar10")
         seconds.append(time.process_time() - started)
     assert min(seconds) < 1
     assert np.bincount(train.labels).tolist() == [5000] * 10

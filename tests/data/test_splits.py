@@ -21,8 +21,8 @@ from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import deal, draw, joined, read_splits, write_splits
 from sprintnet.data.validate import check
 from sprintnet.errors import DataError, SettingsError
-from sprintnet.preparation import load_splits
 from sprintnet.runs.folder import read_rows
+from sprintnet.training.setup import load_splits
 
 
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=5), st.floats(0, 0.5), st.integers(0, 9))

@@ -12,13 +12,13 @@ import pytest
 
 from conftest import TINY
 from deploy.visit import plain_server
-from sprintnet import pipeline
-from sprintnet.cli import main
+from sprintnet.cli.main import main
 from sprintnet.config import load_config
-from sprintnet.deploy import web
-from sprintnet.deploy.export import export
+from sprintnet.deploy.export.export import export
+from sprintnet.deploy.serve import web
 from sprintnet.errors import DataError
 from sprintnet.runs.folder import RunFolder
+from sprintnet.training import train as pipeline
 
 Start = Callable[..., "Server"]
 
@@ -65,7 +65,8 @@ def start(model: Path) -> Iterator[Start]:
 
     def begin(limits: str = "", hosts: str = "()", origins: str = "()", model: Path = model, **settings: object) -> Server:
         script = (
-            "from pathlib import Path; from sprintnet.deploy.serve import serve; from sprintnet.deploy.limits import Limits; "
+            "from pathlib import Path; from sprintnet.deploy.serve.server import serve; "
+            "from sprintnet.deploy.serve.limits import Limits; "
             f"serve(Path({str(model)!r}), '127.0.0.1', 0, {hosts}, {origins}, Limits({limits}))"
         )
         servers.append(Server([sys.executable, "-W", "error", "-c", script], **settings))

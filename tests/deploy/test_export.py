@@ -17,18 +17,17 @@ import sprintnet as package
 from conftest import SAMPLE, TINY, Command
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset
-from sprintnet.deploy import export as module
-from sprintnet.deploy.export import export
-from sprintnet.deploy.graph import build_graph
-from sprintnet.deploy.parity import check_parity
+from sprintnet.deploy.export.export import export
+from sprintnet.deploy.export.graph import build_graph
+from sprintnet.deploy.export.parity import check_parity
+from sprintnet.deploy.export.variants import _spread, to_fp16, to_int8
 from sprintnet.deploy.predictor import OUTPUTS, Predictor
-from sprintnet.deploy.variants import _spread, to_fp16, to_int8
 from sprintnet.errors import ParityError, SettingsError
 from sprintnet.evaluation.gradcam import class_maps
 from sprintnet.evaluation.metrics import log_probabilities
-from sprintnet.preparation import load_splits
+from sprintnet.evaluation.trained_model import load_run
 from sprintnet.runs.folder import RunFolder, read_json
-from sprintnet.trained import load_run
+from sprintnet.training.setup import load_splits
 
 SPLITS = load_splits(load_config("davidnet", TINY))
 TRAIN, JUDGED = SPLITS["train"], SPLITS["val"]
@@ -165,7 +164,7 @@ def test_a_file_that_answers_otherwise_is_not_left_behind(
         if "linear." in tensor.name:
             changed = onnx.numpy_helper.to_array(tensor) * np.float32(3)
             tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
-    monkeypatch.setattr(module, "build_graph", lambda trained, outputs: built)
+    monkeypatch.setattr("sprintnet.deploy.export.export.build_graph", lambda trained, outputs: built)
     with pytest.raises(ParityError, match=r"model.onnx does not answer as the network, .* a probability is off by"):
         export(run.path)
     assert not (run.path / ".export").exists()
@@ -187,7 +186,7 @@ def test_a_reduced_file_that_loses_accuracy_is_refused(
         weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
         return made
 
-    monkeypatch.setattr(module, "to_int8", spoiled)
+    monkeypatch.setattr("sprintnet.deploy.export.export.to_int8", spoiled)
     with pytest.raises(ParityError, match=r"model-int8.onnx does not answer as the network, .* accuracy falls by"):
         export(run.path, ["int8"])
     assert not (run.export / "model-int8.onnx").exists()

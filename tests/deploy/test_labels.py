@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, expect
 from deploy.client import CLIENT
 from deploy.conftest import Start
 from deploy.visit import plain_server, visit
-from sprintnet.cli import main
+from sprintnet.cli.main import main
 from sprintnet.deploy.predictor import Predictor
 from sprintnet.runs.folder import RunFolder
 

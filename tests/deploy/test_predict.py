@@ -18,13 +18,13 @@ from onnx import TensorProto, helper
 
 from conftest import SAMPLE, TINY, Command
 from sprintnet.config import load_config
-from sprintnet.deploy.answering import find_files
+from sprintnet.deploy.predict_files import find_files
 from sprintnet.deploy.predictor import Predictor, in_batches
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.evaluation.metrics import log_probabilities
-from sprintnet.preparation import load_splits
+from sprintnet.evaluation.trained_model import load_run
 from sprintnet.runs.folder import RunFolder
-from sprintnet.trained import load_run
+from sprintnet.training.setup import load_splits
 
 TEST = load_splits(load_config("davidnet", TINY), test=True)["test"]
 
@@ -218,7 +218,7 @@ def test_mistakes(model: Path, sprintnet: Command, words: list[str], message: st
 def test_no_torch_is_loaded(model: Path) -> None:
     file = next((SAMPLE / "test").rglob("*.png"))
     code = (
-        "import sys; from sprintnet.cli import main; "
+        "import sys; from sprintnet.cli.main import main; "
         f"assert main(['predict', {str(model)!r}, {str(file)!r}]) == 0; "
         "print([name for name in ('torch', 'matplotlib', 'safetensors', 'onnx', 'scipy') if name in sys.modules])"
     )

@@ -8,7 +8,7 @@ from onnx import helper
 from PIL import Image
 
 from sprintnet.data.images import MODES, POLICIES, fitted, inscribed, middle
-from sprintnet.deploy.resizing import RESIZE, RESIZE_STEPS, resize_first
+from sprintnet.deploy.export.resizing import RESIZE, RESIZE_STEPS, resize_first
 
 
 def test_every_policy_is_known_to_files() -> None:

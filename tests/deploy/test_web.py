@@ -12,9 +12,9 @@ from playwright.sync_api import Browser, expect
 
 from conftest import SAMPLE
 from deploy.visit import plain_server, visit
-from sprintnet.cli import main
-from sprintnet.deploy import web
+from sprintnet.cli.main import main
 from sprintnet.deploy.predictor import Predictor
+from sprintnet.deploy.serve import web
 from sprintnet.errors import DataError, SettingsError
 
 

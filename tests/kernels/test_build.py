@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sprintnet.kernels import build as native
+from sprintnet.kernels import build
 from sprintnet.runs.io import cache_folder
 
 KERNEL = "#include <stdint.h>\nvoid twice(int64_t count, float *x) { for (int64_t i = 0; i < count; i++) x[i] *= 2; }\n"
@@ -19,16 +19,16 @@ pytestmark = pytest.mark.usefixtures("kernels")
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with one kernel, and a cache of its own; nothing of it is remembered afterwards."""
     monkeypatch.setenv("SPRINTNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(native, "SOURCES", tmp_path / "kernels")
-    native.SOURCES.mkdir()
-    (native.SOURCES / "numbers.c").write_text(KERNEL, "utf-8")
-    yield native.SOURCES
-    native._made.cache_clear()
+    monkeypatch.setattr(build, "SOURCES", tmp_path / "kernels")
+    build.SOURCES.mkdir()
+    (build.SOURCES / "numbers.c").write_text(KERNEL, "utf-8")
+    yield build.SOURCES
+    build._made.cache_clear()
 
 
 def twice(numbers: torch.Tensor) -> list[float]:
-    native._made.cache_clear()
-    native.call("numbers", "twice", len(numbers), numbers)
+    build._made.cache_clear()
+    build.call("numbers", "twice", len(numbers), numbers)
     return numbers.tolist()
 
 
@@ -43,7 +43,7 @@ def test_a_kernel_is_made_once_and_called_with_tensors(sources: Path) -> None:
     assert twice(torch.arange(3.0)) == [0, 2, 4]
     assert libraries() == [library]
     assert library.stat().st_mtime_ns == made.st_mtime_ns
-    assert native.missing() == ""
+    assert build.missing() == ""
     (sources / "numbers.c").write_text(KERNEL.replace("*= 2", "*= 3"), "utf-8")
     assert twice(torch.arange(3.0)) == [0, 3, 6]  # of another source, another library
     assert len(libraries()) == 2
@@ -54,7 +54,7 @@ def test_a_kernel_is_made_once_and_called_with_tensors(sources: Path) -> None:
 
 def test_another_processor_has_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
     twice(torch.zeros(1))
-    monkeypatch.setattr(native, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr(build, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
     twice(torch.zeros(1))
     assert len(libraries()) == 2
 
@@ -65,9 +65,9 @@ def test_its_threads_are_pytorchs_whatever_else_has_openmp(sources: Path) -> Non
     )
     script = (
         "import sys, torch\nfrom pathlib import Path\nfrom sprintnet import native\nimport sklearn.cluster\n"
-        "native.SOURCES = Path(sys.argv[1])\ntorch.set_num_threads(3)\nfound = torch.zeros(1, dtype=torch.int32)\n"
+        "build.SOURCES = Path(sys.argv[1])\ntorch.set_num_threads(3)\nfound = torch.zeros(1, dtype=torch.int32)\n"
         "before = {line.split()[-1] for line in open('/proc/self/maps') if 'libgomp' in line}\n"
-        "native.call('numbers', 'threads', found)\n"
+        "build.call('numbers', 'threads', found)\n"
         "after = {line.split()[-1] for line in open('/proc/self/maps') if 'libgomp' in line}\n"
         "print(found.item(), len(before), after == before)\n"
     )
@@ -91,7 +91,7 @@ def test_what_cannot_be_made_is_done_without_and_said(
     sources: Path, obstacle: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if obstacle == "compiler":
-        monkeypatch.setattr(native, "COMPILER", "no-such-compiler")
+        monkeypatch.setattr(build, "COMPILER", "no-such-compiler")
     elif obstacle == "source":
         (sources / "numbers.c").write_text("#error no such instructions\n", "utf-8")
     elif obstacle == "cache":
@@ -100,20 +100,20 @@ def test_what_cannot_be_made_is_done_without_and_said(
         (tmp_path / "cache" / "compiled").mkdir(parents=True)
         (tmp_path / "cache" / "compiled").chmod(0o777)
     elif obstacle == "threads":
-        monkeypatch.setattr(native.importlib.util, "find_spec", lambda _: None)
+        monkeypatch.setattr(build.importlib.util, "find_spec", lambda _: None)
     elif obstacle == "processor":
-        monkeypatch.setattr(native, "cpu_flags", lambda: frozenset({"avx2"}))
+        monkeypatch.setattr(build, "cpu_flags", lambda: frozenset({"avx2"}))
     else:
-        monkeypatch.setattr(native, "COMPILE_SECONDS", 1e-9)
-    assert native.compiled("numbers") is None
+        monkeypatch.setattr(build, "COMPILE_SECONDS", 1e-9)
+    assert build.compiled("numbers") is None
     with pytest.raises(AssertionError, match=reason):
-        assert not native.missing(), native.missing()
+        assert not build.missing(), build.missing()
 
 
 def test_a_damaged_library_is_made_anew_by_the_next_run(sources: Path) -> None:
     script = (
         "import sys, torch\nfrom pathlib import Path\nfrom sprintnet import native\n"
-        "native.SOURCES = Path(sys.argv[1])\nprint(native.missing() or 'made')\n"
+        "build.SOURCES = Path(sys.argv[1])\nprint(build.missing() or 'made')\n"
     )
 
     def another_run() -> str:

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sprintnet.kernels import winograd
-from sprintnet.kernels import winograd_torch as winograd_plain
+from sprintnet.kernels import winograd, winograd_torch
 from sprintnet.kernels.conv3x3 import Convolution3x3
 
 
@@ -20,7 +19,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return lambda maps, weight: (seen.append(name), convolve(maps, weight))[1]
 
     monkeypatch.setattr(winograd, "convolve", noted("kernel", winograd.convolve))
-    monkeypatch.setattr(winograd_plain, "convolve", noted("plain", winograd_plain.convolve))
+    monkeypatch.setattr(winograd_torch, "convolve", noted("plain", winograd_torch.convolve))
     return seen
 
 

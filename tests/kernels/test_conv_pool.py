@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from sprintnet.kernels import conv_pool as pooled_convolution
+from sprintnet.kernels import conv_pool
 from sprintnet.kernels.conv3x3 import Convolution3x3
 from sprintnet.kernels.conv_pool import convolve_and_pool
 from sprintnet.models.sprintnet import Block
@@ -125,7 +125,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         seen.append(maps.shape)
         return convolve_and_pool(maps, weight)
 
-    monkeypatch.setattr(pooled_convolution, "convolve_and_pool", noted)
+    monkeypatch.setattr(conv_pool, "convolve_and_pool", noted)
     return seen
 
 
@@ -140,7 +140,7 @@ def test_a_block_takes_it_and_gives_the_same_without_a_compiler(
             features = block(maps).float()
         features.square().sum().backward()
         found.append((features.detach(), block[0].weight.grad))
-        monkeypatch.setattr(pooled_convolution, "compiled", lambda _: None)
+        monkeypatch.setattr(conv_pool, "compiled", lambda _: None)
     assert taken == [maps.shape]
     for ours, theirs in zip(*found, strict=True):
         assert F.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.995
@@ -162,7 +162,7 @@ def test_nothing_is_compiled_but_for_training_in_bf16_without_a_gradient_of_the_
     layer, maps = Convolution3x3(24, 64), torch.randn(64, 24, 7, 7)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer.pools(maps)
-        monkeypatch.setattr(pooled_convolution, "compiled", lambda name: pytest.fail(f"{name} is compiled"))
+        monkeypatch.setattr(conv_pool, "compiled", lambda name: pytest.fail(f"{name} is compiled"))
         assert not layer.pools(maps.clone().requires_grad_())
         assert not Convolution3x3(24, 64).double().pools(maps)
         assert not Convolution3x3(24, 64).to("meta").pools(maps)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sprintnet.kernels import max_pool as pooling
+from sprintnet.kernels import max_pool
 from sprintnet.kernels.batchnorm_silu import Norm
 from sprintnet.kernels.max_pool import MaxPool2x2
 from sprintnet.models.sprintnet import SprintNet
@@ -32,7 +32,7 @@ def test_maxima_and_their_gradients_are_pytorchs_in_every_bit(shape: tuple[int, 
     assert ours.grad is not None
     assert theirs.grad is not None
     assert torch.equal(ours.grad, theirs.grad)
-    monkeypatch.setattr(pooling, "compiled", lambda _: None)
+    monkeypatch.setattr(max_pool, "compiled", lambda _: None)
     torch.testing.assert_close(MaxPool2x2()(ours), expected, rtol=0, atol=0, equal_nan=True)
 
 

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from sprintnet.kernels import toom_cook, winograd
-from sprintnet.kernels import winograd_torch as winograd_plain
+from sprintnet.kernels import toom_cook, winograd, winograd_torch
 
 SIZES = [(2, 2), (3, 3), (4, 4), (5, 7), (7, 7), (8, 3), (9, 10), (15, 15), (16, 16)]
 kernel = pytest.mark.usefixtures("kernels")
@@ -44,7 +43,7 @@ def compare(way: ModuleType, maps: Tensor, weight: Tensor, dtype: torch.dtype, e
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 2e-5), (torch.bfloat16, 0.05)])
 def test_pytorchs_operations_convolve(size: tuple[int, int], dtype: torch.dtype, error: float) -> None:
     torch.manual_seed(0)
-    compare(winograd_plain, torch.randn(6, 16, *size), torch.randn(24, 16, 3, 3), dtype, error)
+    compare(winograd_torch, torch.randn(6, 16, *size), torch.randn(24, 16, 3, 3), dtype, error)
 
 
 @kernel
@@ -177,7 +176,7 @@ def test_opposite_points_differ_in_the_sign_of_odd_pixels_as_the_kernel_takes_fo
 
 
 @kernel
-@pytest.mark.parametrize("way", [winograd, winograd_plain])
+@pytest.mark.parametrize("way", [winograd, winograd_torch])
 def test_gradients_arrive_with_channels_last_as_the_layers_before_need_them(way: ModuleType) -> None:
     maps = torch.randn(4, 32, 7, 7).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
     features = way.convolve(maps, torch.randn(32, 32, 3, 3))

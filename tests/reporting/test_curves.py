@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sprintnet.reporting.curves import accuracy_over_time, lr_sweeps, schedule_curves, training_curves
-from sprintnet.reporting.style import save
+from sprintnet.reporting.figures.curves import accuracy_over_time, lr_sweeps, schedule_curves, training_curves
+from sprintnet.reporting.figures.style import save
 
 ROWS = [{"train_seconds": "30", "val_accuracy": accuracy} for accuracy in ("0.6", "0.8", "0.9")]
 LONG = [{"train_seconds": 200.0, "val_accuracy": accuracy} for accuracy in (0.5, 0.7)]

@@ -16,16 +16,16 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from conftest import SAMPLE, TINY, Command
-from sprintnet import pipeline
-from sprintnet.cli import main
+from sprintnet.cli.main import main
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
-from sprintnet.explanation import explain, explain_wrong
-from sprintnet.reporting.draw import draw_one
-from sprintnet.reporting.report import write_report
+from sprintnet.evaluation.explain import explain, explain_wrong
+from sprintnet.evaluation.trained_model import load_run
+from sprintnet.reporting.figures.run_figures import draw_one
+from sprintnet.reporting.html.report import write_report
 from sprintnet.runs.folder import RunFolder, open_run, read_arrays, read_json, read_rows
 from sprintnet.runs.io import write_arrays, write_json, write_rows
-from sprintnet.trained import load_run
+from sprintnet.training import train as pipeline
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
 LINES = "two\nlines $\\frac{$ \u2028"
@@ -164,7 +164,9 @@ def test_nothing_sticks_out_and_every_figure_is_drawn(page: Page, width: int, sc
 
 def test_drawing_loads_no_torch_and_takes_seconds(run: RunFolder) -> None:
     run.report.unlink()
-    script = f"import sys; from sprintnet.cli import main\nprint(main(['report', {str(run.path)!r}]), 'torch' in sys.modules)"
+    script = (
+        f"import sys; from sprintnet.cli.main import main\nprint(main(['report', {str(run.path)!r}]), 'torch' in sys.modules)"
+    )
     started = time.monotonic()
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert finished.stdout.splitlines()[-1] == "0 False"

@@ -14,16 +14,16 @@ from conftest import SAMPLE, Command
 from sprintnet.config import load_config, recipes
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.task import SINGLE_LABEL
-from sprintnet.lr_search import TAKEN, find_learning_rates
-from sprintnet.pipeline import train
 from sprintnet.runs.folder import RunFolder, read_json, read_rows
 from sprintnet.runs.io import write_json
 from sprintnet.runtime import Runtime
 from sprintnet.training.lr_finder import Sweep, sweep
+from sprintnet.training.lr_search import TAKEN, find_learning_rates
 from sprintnet.training.optim import build_optimizer
 from sprintnet.training.schedule import factor_at
 from sprintnet.training.settings import MuonSettings, OptimSettings
 from sprintnet.training.step import Step
+from sprintnet.training.train import train
 
 BATCH = (torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 4)
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sprintnet.reporting.names import SEVERAL
-
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64] | npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 
+LABEL_SEPARATOR = "|"
+"""Stands between the labels of an image that has several."""
 BLOCK = 500
 """Images read at a time where all are: 500 * 255**2 fits into 32 bits."""
 
@@ -86,7 +86,7 @@ def label_text(labels: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> 
     """Returns the class of each image, or its labels in the order of the classes, with | between them (nothing: none)."""
     if labels.ndim == 1:
         return [classes[label] for label in labels.tolist()]
-    return [SEVERAL.join(classes[index] for index in np.flatnonzero(marks).tolist()) for marks in labels]
+    return [LABEL_SEPARATOR.join(classes[index] for index in np.flatnonzero(marks).tolist()) for marks in labels]
 
 
 def release(images: Images) -> None:

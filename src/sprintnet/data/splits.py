@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sprintnet.data.dataset import ImageDataset, Labels, class_counts, label_text
+from sprintnet.data.dataset import LABEL_SEPARATOR, ImageDataset, Labels, class_counts, label_text
 from sprintnet.data.duplicates import find_duplicates
 from sprintnet.errors import DataError
-from sprintnet.reporting.names import SEVERAL
 from sprintnet.runs.folder import read_rows
 from sprintnet.runs.io import write_rows
 
@@ -122,7 +121,7 @@ def write_splits(file: Path, splits: Splits) -> None:
     for name, part in splits.items():
         places = part.files or [str(row) for row in (range(len(part)) if part.rows is None else part.rows)]
         labels = label_text(part.labels, part.classes)
-        columns = {"path": places, "label": [label or SEVERAL for label in labels], "split": [name] * len(part)}
+        columns = {"path": places, "label": [label or LABEL_SEPARATOR for label in labels], "split": [name] * len(part)}
         if part.groups:
             columns["group"] = part.groups
         rows += [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

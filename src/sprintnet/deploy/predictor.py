@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from sprintnet.data.dataset import LABEL_SEPARATOR
 from sprintnet.data.images import MODES, read_image
 from sprintnet.errors import SettingsError
-from sprintnet.reporting.names import SEVERAL
 
 BATCH = 64
 HELD_PIXELS = 4_000_000
@@ -54,7 +54,7 @@ class Answers:
     @property
     def labels(self) -> list[str]:
         """The likeliest class of each image; of a multi-label network all its labels, a|b|c in the order of the classes."""
-        return [SEVERAL.join(self.classes[k] for k in np.flatnonzero(row)) for row in self.answered]
+        return [LABEL_SEPARATOR.join(self.classes[k] for k in np.flatnonzero(row)) for row in self.answered]
 
     @property
     def label_sets(self) -> list[list[tuple[str, float]]]:

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sprintnet.data.dataset import label_text
+from sprintnet.data.dataset import LABEL_SEPARATOR, label_text
 from sprintnet.evaluation.metrics import Floats, Ints, decimals, rows_of, score_table, wilson_interval
-from sprintnet.reporting.names import SEVERAL
 
 THRESHOLD = 0.5
 
@@ -100,7 +99,7 @@ def label_rows(
         "confidence": decimals(confidence),
         "margin": decimals(confidence * -np.expm1(-np.abs(logits.astype(np.float64)).min(axis=1))),
         "loss": decimals(_losses(logits, labels)),
-        "probabilities": [SEVERAL.join(decimals(row)) for row in label_probabilities(logits)],
+        "probabilities": [LABEL_SEPARATOR.join(decimals(row)) for row in label_probabilities(logits)],
     }
     return rows_of(columns, files)
 

@@ -67,7 +67,9 @@ class _NormSiLU(torch.autograd.Function):
         slope = -scale * of_scale
         offset = -scale * of_bias - slope * bias
         of_maps = torch.empty_like(maps)
-        call("batchnorm_silu", "gradient", *_rows(maps), maps, scale, shift, of_features, slope.float(), offset.float(), of_maps)
+        call(
+            "batchnorm_silu", "gradient", *_rows(maps), maps, scale, shift, of_features, slope.float(), offset.float(), of_maps
+        )
         return of_maps, (of_bias * _rows(maps)[0]).float(), None
 
 

@@ -7,9 +7,7 @@ makes of it). Answers outside training are PyTorch's own.
 import torch
 from torch import Tensor, nn
 
-from sprintnet.kernels import conv_pool as pooled_convolution
-from sprintnet.kernels import winograd
-from sprintnet.kernels import winograd_torch as winograd_plain
+from sprintnet.kernels import conv_pool, winograd, winograd_torch
 
 FEWEST_IMAGES = 64
 """With fewer, what kernels do once a batch costs what they save."""
@@ -24,7 +22,7 @@ class Convolution3x3(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Returns features (B, out_channels, H, W)."""
         if self._trains_in_bf16(input):
-            for way in (winograd, winograd_plain):
+            for way in (winograd, winograd_torch):
                 if way.pays(self.in_channels, self.out_channels, *input.shape[2:]):
                     with torch.autocast("cpu", enabled=False):
                         features: Tensor = way.convolve(input.bfloat16(), self.weight)
@@ -34,7 +32,7 @@ class Convolution3x3(nn.Conv2d):
     def pools(self, input: Tensor) -> bool:
         """Returns whether a kernel may take this layer and max pooling after it in one: else they are two."""
         fits = self._trains_in_bf16(input) and not input.requires_grad
-        return fits and pooled_convolution.is_possible(self.in_channels, self.out_channels, *input.shape[2:])
+        return fits and conv_pool.is_possible(self.in_channels, self.out_channels, *input.shape[2:])
 
     def pooled(self, input: Tensor) -> Tensor:
         """Returns the maxima (B, out_channels, H/2, W/2) of 2x2 of the features' pixels, where `pools` allows."""

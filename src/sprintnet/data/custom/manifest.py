@@ -11,11 +11,10 @@ from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
-from sprintnet.data.dataset import Labels
+from sprintnet.data.dataset import LABEL_SEPARATOR, Labels
 from sprintnet.data.images import SUFFIXES
 from sprintnet.data.splits import SPLIT_ALIASES, SPLITS
 from sprintnet.errors import DataError
-from sprintnet.reporting.names import SEVERAL
 
 CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
 """What systems leave behind, besides hidden files: passed over, and counted."""
@@ -50,9 +49,9 @@ class Item(NamedTuple):
     @property
     def labels(self) -> list[str]:
         """The names of its labels: one, several or none."""
-        if SEVERAL not in self.label:
+        if LABEL_SEPARATOR not in self.label:
             return [self.label]
-        return [name for part in self.label.split(SEVERAL) if (name := part.strip())]
+        return [name for part in self.label.split(LABEL_SEPARATOR) if (name := part.strip())]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Listing:
     @property
     def multi_label(self) -> bool:
         """Whether images may have several labels, or none."""
-        return any(SEVERAL in item.label for item in self.items)
+        return any(LABEL_SEPARATOR in item.label for item in self.items)
 
     @property
     def key(self) -> str:
@@ -129,8 +128,10 @@ def list_folder(root: Path) -> Listing:
                 walk.report(folder, "stray file", "lies in no class; move it into <class>/, or away")
                 continue
             name = as_text(folder.name)
-            if SEVERAL in name:
-                walk.report(folder, "class name", f"has {SEVERAL}, which stands between several labels; rename it", "stop")
+            if LABEL_SEPARATOR in name:
+                walk.report(
+                    folder, "class name", f"has {LABEL_SEPARATOR}, which stands between several labels; rename it", "stop"
+                )
                 continue
             before = len(items)
             for file, state in walk.entries(Path(folder.path)):
@@ -176,7 +177,7 @@ def list_table(file: Path, rows: Iterable[Mapping[str, str | None]]) -> Listing:
                 raise DataError(
                     f"{file}: has the columns {', '.join(map(str, row))}; path and label are needed, split and group may be"
                 )
-            text = f"has no label; write it ({SEVERAL} for none)" if path else "has no path; write it"
+            text = f"has no label; write it ({LABEL_SEPARATOR} for none)" if path else "has no path; write it"
             walk.problems.append(Problem(place, "incomplete row", f"{text}, or remove the row"))
         elif split and split.lower() not in SPLIT_ALIASES:
             walk.problems.append(

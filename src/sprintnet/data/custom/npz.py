@@ -9,9 +9,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from sprintnet.data.dataset import Images, Labels
+from sprintnet.data.dataset import LABEL_SEPARATOR, Images, Labels
 from sprintnet.errors import DataError
-from sprintnet.reporting.names import SEVERAL
 
 LAYOUTS: Sequence[Mapping[str, tuple[str, str]]] = (
     {split: (f"{split}_images", f"{split}_labels") for split in ("train", "val", "test")},
@@ -113,9 +112,9 @@ def _numbered(path: Path, labels: npt.NDArray[Any], names: npt.NDArray[Any] | No
         raise DataError(
             f"{path}: labels are {labels.dtype} of shape {labels.shape}; give whole numbers or text (N,), or 0 and 1 (N, K)"
         )
-    if several and names is not None and (len(names) != labels.shape[1] or any(SEVERAL in str(name) for name in names)):
+    if several and names is not None and (len(names) != labels.shape[1] or any(LABEL_SEPARATOR in str(name) for name in names)):
         have = f"marks of {labels.shape[1]} classes and {len(names)} class names"
-        raise DataError(f"{path}: has {have}; give each a name, none with {SEVERAL}")
+        raise DataError(f"{path}: has {have}; give each a name, none with {LABEL_SEPARATOR}")
     found = np.arange(labels.shape[1]) if several else np.unique(labels)
     if names is None:
         classes = tuple(map(str, found.tolist()))

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sprintnet.data.custom.manifest import Item, Listing, Problem
+from sprintnet.data.dataset import LABEL_SEPARATOR
 from sprintnet.data.splits import SPLIT_ALIASES
 from sprintnet.errors import DataError
-from sprintnet.reporting.names import SEVERAL
 
 NO_LABEL = -1
 """Stands for a label that is not known, as that of a test set that is kept secret."""
@@ -58,7 +58,7 @@ def list_saved(folder: Path) -> Listing:
             if any(entry is None or entry == NO_LABEL for entry in values):
                 problems.append(Problem(f"{name or 'images'}/{index}", "no label", "has no label; give it one, or remove it"))
                 continue
-            text = SEVERAL.join(names[entry] if names else str(entry) for entry in values) or SEVERAL
+            text = LABEL_SEPARATOR.join(names[entry] if names else str(entry) for entry in values) or LABEL_SEPARATOR
             items.append(Item(f"{name or 'images'}/{index}", text, SPLIT_ALIASES.get(name, ""), "", part._fingerprint))
 
     def open_item(item: Item) -> Path | BinaryIO:

@@ -1,0 +1,114 @@
+"""The commands about training: train, summary, lr-find, recipes. Each imports what it needs when it runs."""
+
+import argparse
+import contextlib
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sprintnet.cli.args import load_available_config, recipe_and_overrides, refuse
+from sprintnet.errors import SettingsError
+
+if TYPE_CHECKING:
+    from sprintnet.runs.folder import RunFolder
+
+
+def train(options: argparse.Namespace, words: list[str]) -> None:
+    """Trains a recipe into a new run folder, or resumes one."""
+    recipe, overrides = recipe_and_overrides(words)
+    overrides += [f"data.name={options.data}"] * bool(options.data) + ["data.dedupe=true"] * options.dedupe
+    if options.help:
+        _train_help(options, recipe)
+        return
+    from sprintnet.runs.folder import new_run
+
+    config = load_available_config(recipe, overrides)
+    run = new_run(options.name or Path(recipe).stem, exact=bool(options.name), resume=options.resume)
+
+    from sprintnet.reporting.text.evaluation import result_lines
+    from sprintnet.training import train as pipeline
+
+    with contextlib.ExitStack() as stack:
+        events = None
+        if options.tensorboard:
+            from sprintnet.reporting.tensorboard import Events
+
+            events = stack.enter_context(Events(run))
+        metrics = pipeline.train(config, run, resume=options.resume, watch=events.row if events else lambda row: None)
+        for line in result_lines(metrics, str(run.path)):
+            run.log(line)
+        if not options.no_report:
+            _explain_and_report(run)
+        if events:
+            events.figures()
+
+
+def summary(options: argparse.Namespace, words: list[str]) -> None:
+    """Prints a recipe's layer table, then its learning rate and momentum epoch by epoch."""
+    recipe, overrides = recipe_and_overrides(words)
+
+    config = load_available_config(recipe, overrides)
+
+    from sprintnet.models.factory import build_model
+    from sprintnet.models.summary import layer_table
+    from sprintnet.training.schedule import learning_rates
+    from sprintnet.training.setup import fit_to_data, outline
+
+    classes, image_shape, images = outline(config)
+    config, reasons = fit_to_data(config, classes, image_shape, images)
+    print(*(f"auto: {reason}" for reason in reasons), sep="\n", end="\n" if reasons else "")
+    print(layer_table(build_model(config.model, len(classes), image_shape), image_shape))
+    print("| Epoch | LR       | Momentum |\n-------------------------------")
+    for epoch, lr in enumerate(learning_rates(config.schedule, config.epochs, config.peak_lr), 1):
+        print(f"| {epoch:5d} | {lr:.6f} | {config.filter_momentum:.6f} |")
+
+
+def lr_find(options: argparse.Namespace, words: list[str]) -> None:
+    """Sweeps the learning rate of a recipe and suggests where its peak should be."""
+    recipe, overrides = recipe_and_overrides(words)
+    if options.seeds < 1 or options.rates < 10 or not 0 < options.lowest < options.highest:
+        raise SettingsError("--seeds must be at least 1, --rates at least 10, and 0 < --lowest < --highest")
+    from sprintnet.runs.folder import LR_FOLDER, new_run
+
+    config = load_available_config(recipe, overrides)
+    folder = new_run(Path(recipe).stem, exact=False, resume=False, parent=LR_FOLDER)
+
+    from sprintnet.reporting.figures.curves import lr_sweeps
+    from sprintnet.reporting.figures.style import save
+    from sprintnet.reporting.text.statistics import suggestion_lines
+    from sprintnet.training.lr_search import find_learning_rates
+
+    found = find_learning_rates(config, folder, options.seeds, options.lowest, options.highest, options.rates)
+    save(partial(lr_sweeps, found), folder.plots / "lr_finder")
+    print(*suggestion_lines(found, config.peak_lr), f"curve and picture in {folder.path}", sep="\n")
+
+
+def recipes(options: argparse.Namespace, words: list[str]) -> None:
+    """Lists the shipped recipes with what to expect of each."""
+    refuse(words)
+    from sprintnet.config import recipes
+
+    for name, head in recipes().items():
+        print(f"{name}\n  " + head.replace("\n", "\n  "))
+
+
+def _explain_and_report(run: "RunFolder") -> None:
+    """Maps of the surest wrong answers, all figures and the page of a finished run."""
+    from sprintnet.evaluation.explain import explain_wrong
+    from sprintnet.evaluation.trained_model import load_run
+    from sprintnet.reporting.html.report import write_report
+
+    explain_wrong(run, load_run(run.path)[0])
+    run.log(f"report: {write_report(run)}")
+
+
+def _train_help(options: argparse.Namespace, recipe: str) -> None:
+    """Prints the verb's own options, then every setting with the recipe's value as its default."""
+    import tyro
+
+    from sprintnet.config import Config, load_config
+
+    options.parser.print_help()
+    print(f"\nsettings of {recipe}:")
+    with contextlib.suppress(SystemExit):
+        tyro.cli(Config, default=load_config(recipe), args=["--help"], prog=f"sprintnet train {recipe}")

@@ -1,0 +1,1 @@
+"""A finished run becomes ONNX files, weights and a model card."""

@@ -1,0 +1,189 @@
+"""How fast a recipe is on this machine: each phase of a step, arithmetic against the ceiling, memory, a whole training."""
+
+import itertools
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sprintnet import runtime
+from sprintnet.config import Config
+from sprintnet.data.augment import resize
+from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.loader import Loader
+from sprintnet.data.settings import AugmentSettings
+from sprintnet.errors import SprintNetError
+from sprintnet.evaluation.predict import predict
+from sprintnet.reporting.text.training_table import COLUMNS
+from sprintnet.runs.folder import RunFolder, judged_split, read_json, read_rows
+from sprintnet.runtime import DTYPES, Runtime
+from sprintnet.training.optim import set_learning_rates
+from sprintnet.training.setup import fit_to_data, prepare
+
+WARM_UP, REPEATS = 2, 5
+CEILING_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
+UNVARIED = AugmentSettings(crop_padding=0, flip=0, affine=0, cutout=0)
+
+
+def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
+    """Returns medians of a training step's phases at full resolution, and of whole steps at each resolution.
+
+    `images_per_second` by phase (evaluate: forward alone; None: below the noise), `step_images_per_second` by resolution,
+    `gflop_per_image` and `gflops` (forward and backward as computed: in bf16 on a CPU large layers take fewer products than
+    convolutions do, see models/convolution.py; multiplications and additions both count), `ceiling_gflops` of matrix products.
+    """
+    config, _ = fit_to_data(config, images.classes, images.image_shape, len(images))
+    context = runtime.start(config.device, config.precision, config.threads, config.seed)
+    some = images.take(np.arange(min(len(images), (WARM_UP + REPEATS) * config.batch_size)))
+    step, loader = prepare(config, some, context)
+    set_learning_rates(step.optimizer, 1e-6, 0)  # most of training has no gradient for a whitening layer
+    step.model.train()
+    batches = list(itertools.islice(loader.endless(0, config.augment), WARM_UP + REPEATS))
+    seconds: dict[str, list[float]] = {"forward": [], "backward": [], "update": []}
+    for number, (inputs, labels) in enumerate(batches):
+        clock = _Clock(context)
+        loss, logits = step.forward(inputs, labels)
+        forward = clock.lap()
+        step.backward(loss)
+        backward = clock.lap()
+        step.update(loss.detach(), step.task.correct(logits.detach(), labels).sum(), len(labels))
+        if number >= WARM_UP:
+            for phase, lap in (("forward", forward), ("backward", backward), ("update", clock.lap())):
+                seconds[phase].append(lap / len(labels))
+    seconds["load"] = _loading(loader, UNVARIED, context)
+    augmented = statistics.median(_loading(loader, config.augment, context))
+    medians = {phase: statistics.median(times) for phase, times in seconds.items() if times}
+    medians["augment"] = max(augmented - medians["load"], 0)
+    inputs, labels = batches[0]
+    medians["evaluate"] = _median(lambda: predict(step.model, [(inputs, labels)], context), context) / len(labels)
+    whole = {}
+    for resolution in dict.fromkeys((*config.schedule.resolution, 1.0)):
+        scaled = resize(inputs, resolution)
+        whole[resolution] = len(labels) / _median(partial(step, scaled, labels), context)
+    with FlopCounterMode(display=False) as counter:
+        step.backward(step.forward(inputs, labels)[0])
+    gflop = counter.get_total_flops() / len(labels) / 1e9
+    return {
+        **context.describe(),
+        "batch_size": config.batch_size,
+        "images_per_second": {phase: 1 / value if value else None for phase, value in medians.items()},
+        "step_images_per_second": {str(resolution): rate for resolution, rate in whole.items()},
+        "gflop_per_image": gflop,
+        "gflops": gflop / (medians["forward"] + medians["backward"]),
+        "ceiling_gflops": ceiling(context),
+        "n": REPEATS,
+    }
+
+
+def ceiling(context: Runtime) -> float:
+    """Returns the GFLOP/s of this machine's matrix products in the run's precision: the best of several sizes and repeats."""
+    best = 0.0
+    for side in CEILING_SIDES[context.device.type]:
+        matrix = torch.randn(side, side, device=context.device).to(DTYPES[context.precision])
+        clock = _Clock(context)
+        for _ in range(4 * REPEATS):
+            torch.mm(matrix, matrix)
+            best = max(best, 2 * side**3 / clock.lap() / 1e9)
+    return best
+
+
+def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dict[str, Any]:
+    """Trains in a process of its own, `sprintnet train *words` into `run`, and returns its times and its peak memory.
+
+    `command_seconds`: from the start of the command to its end; `start_seconds`: until training begins; `train_seconds`:
+    whitening, order, augmentation, forward, backward, update; `seconds_to_target`: of these, without whitening, until the first
+    epoch whose accuracy without six views reaches the target, or else, where the six views of the end reach it, all of them and
+    the views' (None: neither does); `accuracy`, and `tta_accuracy` with the six views' `tta_seconds`; `peak_gib`.
+    """
+    started = time.monotonic()
+    command = [sys.executable, "-u", "-m", "sprintnet", "train", *words, "--name", run.path.name, "--no-report"]
+    start_seconds = None
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                if line.rstrip() == COLUMNS:
+                    start_seconds = time.monotonic() - started
+        errors.seek(0)
+        if process.returncode:
+            raise _failure(process.returncode, errors.read().strip().removeprefix("sprintnet: "))
+    metrics = read_json(run.metrics)
+    judged = metrics[judged_split(metrics)]
+    tta = judged.get("tta", {})
+    reached = seconds_to(target, read_rows(run.results))
+    if reached is None and tta.get("accuracy", 0) >= target:
+        reached = metrics["train_seconds"] + tta["seconds"]
+    return {
+        "command_seconds": time.monotonic() - started,
+        "start_seconds": start_seconds,
+        "train_seconds": metrics["train_seconds"],
+        "accuracy": judged["accuracy"],
+        "tta_accuracy": tta.get("accuracy"),
+        "tta_seconds": tta.get("seconds"),
+        "target": target,
+        "seconds_to_target": reached,
+        "peak_gib": metrics["peak_gib"],
+    }
+
+
+def seconds_to(target: float, rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Returns the training seconds until the first row whose val_accuracy reaches the target, None where none does."""
+    total = 0.0
+    for row in rows:
+        total += float(row["train_seconds"])
+        if float(row["val_accuracy"]) >= target:
+            return total
+    return None
+
+
+def _failure(code: int, message: str) -> SprintNetError:
+    """Returns the error of a training that ended with this exit code (negative: by a signal)."""
+    if code < 0:
+        return SprintNetError(f"the training was ended by {signal.Signals(-code).name}; is there enough memory?")
+    error = SprintNetError(f"the training failed: {message}")
+    error.exit_code = code
+    return error
+
+
+class _Clock:
+    """A stopwatch that waits for the device."""
+
+    def __init__(self, context: Runtime):
+        self._is_cuda = context.device.type == "cuda"
+        self.lap()
+
+    def lap(self) -> float:
+        """Returns the seconds since the last lap."""
+        if self._is_cuda:
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        seconds = now - getattr(self, "_last", now)
+        self._last = now
+        return seconds
+
+
+def _median(action: Callable[[], Any], context: Runtime) -> float:
+    """Returns the median seconds of an action, warm."""
+    clock, laps = _Clock(context), []
+    for _ in range(WARM_UP + REPEATS):
+        action()
+        laps.append(clock.lap())
+    return statistics.median(laps[WARM_UP:])
+
+
+def _loading(loader: Loader, settings: AugmentSettings, context: Runtime) -> list[float]:
+    """Returns the seconds an image that it takes to make each batch, warm."""
+    clock, laps = _Clock(context), []
+    for _, labels in itertools.islice(loader.endless(0, settings), WARM_UP + REPEATS):
+        laps.append(clock.lap() / len(labels))
+    return laps[WARM_UP:]

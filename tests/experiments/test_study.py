@@ -1,0 +1,161 @@
+"""Studies: the statistics against scipy and published tables, then whole studies on the sample, killed and resumed."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from conftest import Command
+from sprintnet.config import load_config
+from sprintnet.errors import SettingsError
+from sprintnet.experiments.study import compare, figures, read_runs, run_study, runs_needed, summarise
+from sprintnet.runs.folder import RunFolder
+from sprintnet.training import train as pipeline
+
+
+def test_the_interval_is_students() -> None:
+    values = [94.1, 94.3, 93.9, 94.2]
+    summary = summarise(values)
+    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (summary.low, summary.high) == pytest.approx((interval.low, interval.high))
+    assert (summary.n, summary.mean, summary.sd) == (4, pytest.approx(94.125), pytest.approx(stats.tstd(values)))
+
+
+def test_one_value_has_no_spread() -> None:
+    assert summarise([0.9]).mean == 0.9
+    assert math.isnan(summarise([0.9]).low)
+
+
+def test_welch_and_hedges_on_a_worked_example() -> None:
+    # scipy's own documentation of ttest_ind, and Hedges' correction written out
+    a, b = [20.4, 24.2, 15.4, 21.4, 20.2, 18.5, 21.5], [20.2, 16.9, 18.5, 17.3, 20.5, 21.6, 20.1, 24.5]
+    found = compare(a, b)
+    assert found.p == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+    assert found.difference == pytest.approx(np.mean(b) - np.mean(a))
+    assert found.low < found.difference < found.high
+    pooled = math.sqrt((6 * np.var(a, ddof=1) + 7 * np.var(b, ddof=1)) / 13)
+    assert found.effect == pytest.approx(found.difference / pooled * (1 - 3 / (4 * 13 - 1)))
+
+
+@pytest.mark.parametrize(("effect", "runs"), [(0.2, 394), (0.5, 64), (0.8, 26), (1.0, 17)])
+def test_runs_needed_are_cohens_table(effect: float, runs: int) -> None:
+    # Cohen 1988, table 2.4.1 (two-sided 5 %, power 80 %), as G*Power prints it
+    assert runs_needed(effect, 1, 1) == runs
+
+
+def test_runs_needed_find_the_difference_four_times_in_five() -> None:
+    generator = np.random.default_rng(0)
+    needed = runs_needed(0.2, 0.13, 0.26)
+    assert needed is not None
+    a, b = generator.normal(0, 0.13, (4000, needed)), generator.normal(0.2, 0.26, (4000, needed))
+    found = stats.ttest_ind(a, b, axis=1, equal_var=False).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_sets_without_spread_or_difference() -> None:
+    assert compare([1.0, 1.0], [1.0, 1.0]).p == 1
+    assert compare([1.0, 1.0], [2.0, 2.0]).p == 0
+    assert compare([1.0, 2.0], [1.0, 2.0]).runs_needed is None
+
+
+def test_a_figure_that_a_run_lacks_is_left_out_for_all() -> None:
+    plain = {"test": {"accuracy": 0.5, "cross_entropy": 1.0}, "train_seconds": 2.0}
+    views = {**plain, "test": {**plain["test"], "tta": {"accuracy": 0.6}}}
+    assert "accuracy, six views" in figures([views, views])
+    assert figures([plain, views])["accuracy"] == [0.5, 0.5]
+    assert "accuracy, six views" not in figures([plain, views])
+
+
+def test_a_study_is_ordinary_runs_and_goes_on_where_it_stopped(tmp_path: Path, tiny: list[str]) -> None:
+    config = load_config("davidnet", [*tiny, "epochs=1", "seed=5", "data.val=0.2"])  # one hold-out for all seeds
+    study = RunFolder(tmp_path / "study")
+    first = list(run_study(config, study, 2))
+    written = (study.path / "seed-5" / "weights.safetensors").stat().st_mtime_ns
+    more = list(run_study(config, study, 3))
+    assert more[:2] == first
+    assert (study.path / "seed-5" / "weights.safetensors").stat().st_mtime_ns == written
+    assert sorted(path.name for path in study.path.iterdir() if path.is_dir()) == ["seed-5", "seed-6", "seed-7"]
+    summary = json.loads((study.path / "study.json").read_text())["accuracy"]
+    accuracies = [metrics["val"]["accuracy"] for metrics in more]
+    assert (summary["n"], summary["mean"]) == (3, pytest.approx(np.mean(accuracies)))
+    assert read_runs(study.path) == more
+    list(run_study(config, study, 2))
+    assert json.loads((study.path / "study.json").read_text())["accuracy"]["n"] == 3
+    with pytest.raises(SettingsError, match=r"optim.max_lr: 0.1 -> 0.2"):
+        list(run_study(load_config("davidnet", [*tiny, "epochs=1", "seed=5", "data.val=0.2", "optim.max_lr=0.2"]), study, 3))
+
+
+def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:
+    words = ["study", "davidnet", *tiny, "--seeds", "2"]
+    process = subprocess.Popen([sys.executable, "-m", "sprintnet", *words], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    while not (tmp_path / "runs/study/davidnet/seed-0/metrics.json").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = sprintnet(*words, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "runs/study/davidnet: 2 runs; mean, standard deviation, 95 % interval" in resumed.stdout
+    assert "seed-0: finished already" in resumed.stdout
+    assert sprintnet(*words, "optim.max_lr=0.01", "--name", "slow").returncode == 0
+    compared = sprintnet("compare", "runs/study/davidnet", "runs/study/slow")
+    assert compared.returncode == 0, compared.stderr
+    assert [line.split("  ")[0] for line in compared.stdout.splitlines()[3:7]] == [
+        "accuracy",
+        "cross-entropy",
+        "ECE",
+        "ECE at temperature",
+    ]
+
+
+def test_runs_that_differ_in_more_than_their_seed_have_no_mean(tmp_path: Path, tiny: list[str]) -> None:
+    for name, overrides in {"one": ["seed=1"], "two": ["seed=2", "optim.max_lr=0.2"]}.items():
+        pipeline.train(load_config("davidnet", [*tiny, "epochs=1", *overrides]), RunFolder(tmp_path / name))
+    with pytest.raises(SettingsError, match=r"two: differs from .*one in optim.max_lr: 0.1 -> 0.2; a mean over both"):
+        read_runs(tmp_path)
+    environment = json.loads((tmp_path / "one" / "environment.json").read_text())
+    pipeline.train(load_config("davidnet", [*tiny, "epochs=1", "seed=3"]), RunFolder(tmp_path / "same" / "three"))
+    (tmp_path / "one").rename(tmp_path / "same" / "one")
+    assert len(read_runs(tmp_path / "same")) == 2
+    (tmp_path / "same" / "one" / "environment.json").write_text(json.dumps({**environment, "commit": "another"}))
+    with pytest.raises(SettingsError, match="in commit; a mean over both"):
+        read_runs(tmp_path / "same")
+
+
+def test_a_study_is_not_gone_on_with_by_other_code(tmp_path: Path, tiny: list[str]) -> None:
+    config, study = load_config("davidnet", [*tiny, "epochs=1"]), RunFolder(tmp_path / "study")
+    list(run_study(config, study, 1))
+    first = RunFolder(study.path / "seed-0")
+    first.environment.write_text(json.dumps({**json.loads(first.environment.read_text()), "commit": "another"}))
+    with pytest.raises(SettingsError, match="seed-0: was trained by commit another, now it is"):
+        list(run_study(config, study, 2))
+    assert not (study.path / "seed-1").exists()
+
+
+def test_a_study_that_cannot_start_leaves_its_name_free(tmp_path: Path, tiny: list[str]) -> None:
+    study = RunFolder(tmp_path / "study")
+    with pytest.raises(SettingsError):
+        list(run_study(load_config("davidnet", [*tiny, "augment.cutout=40"]), study, 2))
+    assert not study.config.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["study", "smoke", "--seeds", "1"], "--seeds 1: a spread needs two or more"),
+        (["compare", "nowhere", "."], "nowhere: there is no such folder"),
+        (["compare", ".", "."], "0 finished runs; a spread needs two or more"),
+        (["study", "smoke", "epocs=1"], "epocs=1: there is no such setting"),
+    ],
+)
+def test_mistakes(sprintnet: Command, arguments: list[str], message: str) -> None:
+    finished = sprintnet(*arguments)
+    assert finished.returncode == 2
+    assert message in finished.stderr

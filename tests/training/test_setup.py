@@ -1,0 +1,48 @@
+"""What training starts from: every recipe takes images of other sizes, channels and numbers of classes, and learns them."""
+
+import numpy as np
+import pytest
+
+from conftest import SAMPLE
+from sprintnet.config import load_config, recipes
+from sprintnet.data.builtin.cifar import CIFAR10_CLASSES as CLASSES
+from sprintnet.data.dataset import ImageDataset
+from sprintnet.evaluation.predict import ask_again, predict
+from sprintnet.runtime import start
+from sprintnet.training.optim import set_learning_rates
+from sprintnet.training.setup import outline, prepare, whiten
+
+
+def coloured(side: int, channels: int, classes: int) -> ImageDataset:
+    """Images of noise, in which the class is how bright a band is that lies as high as the class says."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(40 * classes, dtype=np.int64) % classes
+    images = generator.integers(0, 120, (len(labels), side, side, channels), np.uint8)
+    band = side // classes
+    for image, label in zip(images, labels, strict=True):
+        image[label * band : (label + 1) * band] += 130
+    return ImageDataset(images, labels, tuple(map(str, range(classes))))
+
+
+@pytest.mark.parametrize("recipe", recipes())
+@pytest.mark.parametrize(("side", "channels", "classes"), [(28, 1, 4), (64, 3, 3), (32, 4, 2), (48, 2, 5)])
+def test_every_recipe_learns_any_images(recipe: str, side: int, channels: int, classes: int) -> None:
+    images = coloured(side, channels, classes)
+    config = load_config(recipe, ["model.width=8", "batch_size=40", "threads=1", "precision=fp32"])
+    step, loader = prepare(config, images, start("cpu", "fp32", 1, 0))
+    whiten(step.model, loader, config)
+    set_learning_rates(step.optimizer, 0.3, 0.3)
+    for epoch in range(8):
+        for batch in loader.epoch(0, epoch, config.augment):
+            step(*batch)
+    logits, labels = predict(step.model, loader.in_order(), step.runtime)
+    assert logits.shape == (len(images), classes)
+    assert (logits.argmax(1) == labels).mean() > 0.8
+    again = ask_again(step.model, loader.in_order(), step.runtime, logits, step.task.confidence(logits), 0.9)
+    assert again.shape == logits.shape
+
+
+def test_the_outline_is_that_of_the_training_images() -> None:
+    own = load_config("davidnet", [f"data.name={SAMPLE}", "data.val=0.5"])
+    assert outline(own) == (CLASSES, (32, 32, 3), 100)
+    assert outline(load_config("davidnet")) == (CLASSES, (32, 32, 3), 50_000)
