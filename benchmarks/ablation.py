@@ -66,7 +66,7 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
     from sprintnet.data.builtin import cache
     from sprintnet.kernels import build, winograd, winograd_torch
     from sprintnet.training.optim import set_learning_rates
-    from sprintnet.training.setup import prepare, whiten
+    from sprintnet.training.setup import build_step, whiten
     from sprintnet.training.threads import Threads
 
     if arm.is_plain_script:
@@ -75,14 +75,14 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
         batch_size, laps = training_steps(WARM_UP + STEPS)
     else:
         if arm.is_direct:
-            winograd.FEWEST_CHANNELS = winograd_torch.FEWEST_CHANNELS = sys.maxsize
+            winograd.MIN_CHANNELS = winograd_torch.MIN_CHANNELS = sys.maxsize
         if arm.is_uncompiled:
             build.COMPILER = "none"
         if arm.returns_memory:
             runtime._keep_freed_memory = lambda: None
         config = load_config(recipe, arm.overrides)
         context = runtime.start(config.device, config.precision, config.threads, 0)
-        step, loader = prepare(config, cache.load("cifar10")[0], context)
+        step, loader = build_step(config, cache.load("cifar10")[0], context)
         whiten(step.model, loader, config)
         set_learning_rates(step.optimizer, 0.1, 0.1 if arm.trains_whitening else 0)
         batch_size, laps = config.batch_size, []

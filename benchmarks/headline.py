@@ -122,7 +122,7 @@ def own_rows() -> Iterator[tuple[str, int, str]]:
         what = f"steps on {pixels:.1f} GiB of pixels with {row['limit_gib']:.1f} GiB of memory in all, against no limit"
         yield what, row["n"], f"{row['ratio']:.2f} times the images/s"
     if row := newest("folder"):
-        measured = f"{share(row['val_accuracy'])}, six views {share(row['six_views']['accuracy'])}"
+        measured = f"{share(row['val_accuracy'])}, six views {share(row['tta_line']['accuracy'])}"
         yield "sprint94 on the files, CIFAR-10's test images as `val/`", row["n"], measured
     if row := newest("duplicates"):
         count, views = row["repeated_test_images"], row["accuracy"]["six views"]
@@ -167,7 +167,7 @@ def line(name: str, row: dict[str, Any] | None) -> str:
     if row is None:
         return f"| `train {ROWS[name]}` | {'a GPU' if name.endswith('-gpu') else 'any'} | 0 | not measured | | | | |"
     hardware = row["gpu"] or f"{row['cores']} cores, {row['cpu']}"
-    views = row.get("six_views")
+    views = row.get("tta_line")
     timed = row["train_seconds"] is not None
     seconds = f"{views['seconds']['mean']:.0f} s" if views and timed else "-"
     training, rate = (
@@ -189,16 +189,16 @@ def main() -> None:
     write_between(readme, "shipped", "\n".join(shipped()))
     write_between(readme, "served", "\n".join(served()))
     write_between(readme, "own", "\n".join(own()))
-    curves, six_views = {}, {}
+    curves, tta_line = {}, {}
     for name, row in rows.items():
         if row and row.get("epoch_train_seconds"):  # the first seed's
             epochs = zip(row["epoch_train_seconds"][0], row["epoch_val_accuracy"][0], strict=True)
             label = command(ROWS[name], row).strip("`").removeprefix("train ")
             curves[label] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]
-            if views := row.get("six_views"):
-                six_views[label] = {key: figures["mean"] for key, figures in views.items()}
+            if views := row.get("tta_line"):
+                tta_line[label] = {key: figures["mean"] for key, figures in views.items()}
     place = ROOT / "docs" / "accuracy_over_time"
-    save(partial(accuracy_over_time, curves, 0.94, six_views), place)
+    save(partial(accuracy_over_time, curves, 0.94, tta_line), place)
     for picture in place.parent.glob(f"{place.name}*.png"):  # the page shows the SVGs
         picture.unlink()
 

@@ -26,8 +26,8 @@ from sprintnet.config import load_config
 from sprintnet.data.builtin import cache
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.errors import SprintNetError
-from sprintnet.experiments.label_errors import FOLDS, LabelErrors, find_label_errors
-from sprintnet.runs.environment import environment
+from sprintnet.experiments.label_errors import FOLDS, LabelErrors, label_errors
+from sprintnet.runs.environment import environment_record
 from sprintnet.runs.folder import RunFolder, read_json
 from sprintnet.runs.io import append_row
 
@@ -93,7 +93,7 @@ def order(quality: NDArray[Any], is_flipped: Flags) -> dict[str, float]:
 
 
 def figures(found: LabelErrors, labels: NDArray[np.int64], is_flipped: Flags) -> dict[str, Any]:
-    """Returns the figures of what `find_label_errors` found, and of cleanlab's other methods on the same probabilities."""
+    """Returns the figures of what `label_errors` found, and of cleanlab's other methods on the same probabilities."""
     flagged = np.zeros(len(labels), bool)
     flagged[found.ranked] = True
     return {
@@ -127,14 +127,14 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     run = RunFolder(FOLDER / f"{Path(options.recipe).stem}-{options.images}-{options.share:g}-{options.to}-{options.seed}")
     commits = {read_json(path)["commit"] for path in (run.path / FOLDS).glob("fold-*/environment.json")}
-    commits.add(environment()["commit"])
+    commits.add(environment_record()["commit"])
     if len(commits) > 1 or any("+" in (commit or "+") for commit in commits):
         raise SystemExit(f"commits {commits}: all folds must come from one, without changes beside it; or remove {run.path}")
 
     images, is_flipped = flip(cache.load("cifar10")[0].take(np.arange(options.images)), options.share, options.seed, options.to)
     try:
         config = load_config(options.recipe, options.overrides)
-        found = find_label_errors(config, {"train": images}, run, options.folds, resume=True)
+        found = label_errors(config, {"train": images}, run, options.folds, resume=True)
     except SprintNetError as error:
         raise SystemExit(str(error)) from None
     folds = [RunFolder(run.path / FOLDS / f"fold-{number}") for number in range(1, options.folds + 1)]

@@ -26,12 +26,12 @@ from PIL import Image
 from sprintnet import runtime
 from sprintnet.config import load_config
 from sprintnet.data.builtin.cache import load
-from sprintnet.data.custom.load import load_own
+from sprintnet.data.custom.load import load_custom
 from sprintnet.data.dataset import ImageDataset, digest
 from sprintnet.data.settings import DataSettings
 from sprintnet.runs.io import append_row
 from sprintnet.runtime import Runtime
-from sprintnet.training.setup import load_splits, prepare, whiten
+from sprintnet.training.setup import build_step, load_splits, whiten
 
 RESULTS = Path(__file__).parent / "results" / "own_data.jsonl"
 SMALL = 60_000
@@ -39,9 +39,9 @@ DECODED, STARTED, LIMITED, ROUNDS, WARM_UP, STEPS = 3, 5, 3, 5, 3, 20
 START = """
 import sys, time
 began = time.perf_counter()
-from sprintnet.data.custom.load import load_own
+from sprintnet.data.custom.load import load_custom
 from sprintnet.data.settings import DataSettings
-load_own(DataSettings(sys.argv[1]))
+load_custom(DataSettings(sys.argv[1]))
 print(time.perf_counter() - began)
 """
 
@@ -64,7 +64,7 @@ def decode(folder: Path, pictures: Path) -> dict[str, object]:
     for _ in range(DECODED):
         shutil.rmtree(pictures, ignore_errors=True)
         began = time.perf_counter()
-        count = len(load_own(DataSettings(str(folder))).images)
+        count = len(load_custom(DataSettings(str(folder))).images)
         rates.append(count / (time.perf_counter() - began))
     for _ in range(STARTED):
         done = subprocess.run([sys.executable, "-c", START, folder], capture_output=True, text=True, check=True)
@@ -80,7 +80,7 @@ class Lane:
 
     def __init__(self, images: ImageDataset, context: Runtime):
         self.config = load_config("sprint94")
-        self.step, self.loader = prepare(self.config, images, context)
+        self.step, self.loader = build_step(self.config, images, context)
         whiten(self.step.model, self.loader, self.config)
         self.epochs = itertools.count()
 
@@ -183,7 +183,7 @@ def main() -> None:
         print(json.dumps(row), flush=True)
         append_row(RESULTS, row)
     if options.only in (None, "steps"):
-        own = load_own(DataSettings(str(folder)))
+        own = load_custom(DataSettings(str(folder)))
         train = own.images.take(np.flatnonzero(np.array(own.split) == "train"))
         append_row(RESULTS, {"what": "steps", **in_turn({"cifar10": cifar10, "folder": train})})
     counts = {"small": SMALL, "large": options.images}
@@ -199,7 +199,7 @@ def main() -> None:
     if options.only == "limited":
         append_row(RESULTS, {"images": options.images, **limited(archives["large"], options.cgroup)})
     if options.only in (None, "million"):
-        sets = {name: load_own(DataSettings(str(file))).images for name, file in archives.items()}
+        sets = {name: load_custom(DataSettings(str(file))).images for name, file in archives.items()}
         append_row(RESULTS, {"what": "million", "images": counts, **in_turn(sets)})
 
 

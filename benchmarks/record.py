@@ -15,13 +15,13 @@ from pathlib import Path
 
 from sprintnet.config import Config, load_config
 from sprintnet.errors import SettingsError
-from sprintnet.runs.folder import RunFolder, judged_split, open_run, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, evaluation_split, open_run, read_json, read_rows
 from sprintnet.runs.io import append_row
 
 RESULTS = Path(__file__).parent / "results"
 CLOCK = (
     "train_seconds: whitening, then data order, augmentation, forward, backward and update of every epoch, not evaluation and "
-    "checkpoints; six_views.seconds: all test answers, those below the recipe's confidence through six views; "
+    "checkpoints; tta_line.seconds: all test answers, those below the recipe's confidence through six views; "
     "command_seconds: the whole pipeline after the imports, from loading the cached data to the saved metrics"
 )
 TIMES = ("train_seconds", "images_per_second", "command_seconds", "epoch_train_seconds", "clock")
@@ -33,7 +33,7 @@ def spread(values: list[float]) -> dict[str, float | None]:
     return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
 
 
-def six_views(figures: list[dict[str, float]]) -> dict[str, object] | None:
+def tta_line(figures: list[dict[str, float]]) -> dict[str, object] | None:
     """Returns accuracy and seconds of the answers over six views, or None where the recipe asks for none."""
     if not figures:
         return None
@@ -57,14 +57,14 @@ def row(runs: list[RunFolder]) -> dict[str, object]:
     if differing := [key for key in SHARED if len({json.dumps(record[key]) for record in records}) > 1]:
         raise SystemExit(f"the runs differ in {', '.join(differing)}")
     tables = [read_rows(run.results) for run in runs]
-    judged = judged_split(metrics[0])
+    judged = evaluation_split(metrics[0])
     return {
         **{key: records[0][key] for key in SHARED},
         "settings": configs[0].to_toml(),
         "seeds": [config.seed for config in configs],
         "n": len(runs),
         f"{judged}_accuracy": spread([entry[judged]["accuracy"] for entry in metrics]),
-        "six_views": six_views([entry[judged]["tta"] for entry in metrics if "tta" in entry[judged]]),
+        "tta_line": tta_line([entry[judged]["tta"] for entry in metrics if "tta" in entry[judged]]),
         "train_seconds": spread([entry["train_seconds"] for entry in metrics]),
         "images_per_second": spread([entry["images_per_second"] for entry in metrics]),
         "command_seconds": [entry["command_seconds"] for entry in metrics],

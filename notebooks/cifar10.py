@@ -50,7 +50,7 @@ print(sprintnet.layer_table(sprintnet.build_model(config.model, classes, shape),
 
 # %%
 finder = sprintnet.RunFolder(f"runs/lr/{recipe}-notebook")
-for found in sprintnet.find_learning_rates(config, finder):
+for found in sprintnet.lr_find(config, finder):
     print({name: f"{rate:.3g}" for name, rate in found["suggestions"].items()}, f"recipe: {config.peak_lr:g}")
 Image(sprintnet.draw_one(finder, "lr_finder"))
 

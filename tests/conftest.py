@@ -30,7 +30,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ and "sprintnet-tests-" not in os.envi
     _cache = Path(tempfile.mkdtemp(prefix="sprintnet-tests-"))
     atexit.register(shutil.rmtree, _cache, ignore_errors=True)
     for _entry in cache_folder().iterdir() if cache_folder().is_dir() else ():
-        if _entry.name != "pictures":
+        if _entry.name != "decoded":
             (_cache / _entry.name).symlink_to(_entry.absolute())
     os.environ["SPRINTNET_CACHE"] = str(_cache)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from sprintnet.data.custom.load import OwnData, load_own
+from sprintnet.data.custom.load import CustomData, load_custom
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import DataError
 
@@ -16,8 +16,8 @@ def write(path: Path, size: tuple[int, int] = (8, 8), colour: int = 0, mode: str
     return path
 
 
-def read(path: Path, **settings: object) -> OwnData:
-    return load_own(DataSettings(str(path), **settings))  # type: ignore[arg-type]
+def read(path: Path, **settings: object) -> CustomData:
+    return load_custom(DataSettings(str(path), **settings))  # type: ignore[arg-type]
 
 
 def message(path: Path, **settings: object) -> str:

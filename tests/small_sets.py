@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from sprintnet.data.builtin import download
-from sprintnet.data.builtin.registry import NAMED
+from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 
 Respond = Callable[[http.server.BaseHTTPRequestHandler], None]
 RECORDS = 4
@@ -29,11 +29,11 @@ def expect(monkeypatch: pytest.MonkeyPatch, name: str, contents: list[bytes], pi
     """Takes these contents (of CIFAR: also as pickles) for the official ones of a named set, which then has no source."""
     files = [
         replace(file, size=len(content), md5=md5(content), sha256=hashlib.sha256(content).hexdigest())
-        for file, content in zip(NAMED[name].files, contents, strict=True)
+        for file, content in zip(BUILTIN_DATASETS[name].files, contents, strict=True)
     ]
     for position, content in enumerate(pickles):
         files[position] = replace(files[position], pickle_md5=md5(content))
-    monkeypatch.setitem(NAMED, name, replace(NAMED[name], files=tuple(files), sources=()))
+    monkeypatch.setitem(BUILTIN_DATASETS, name, replace(BUILTIN_DATASETS[name], files=tuple(files), sources=()))
 
 
 def md5(content: bytes) -> str:
@@ -49,7 +49,7 @@ def folder_of(path: Path, members: dict[str, bytes]) -> str:
 
 def ask(monkeypatch: pytest.MonkeyPatch, name: str, *places: download.Source) -> None:
     """Lets a named set come from these places alone."""
-    monkeypatch.setitem(NAMED, name, replace(NAMED[name], sources=places))
+    monkeypatch.setitem(BUILTIN_DATASETS, name, replace(BUILTIN_DATASETS[name], sources=places))
 
 
 def python_version(content: bytes) -> bytes:

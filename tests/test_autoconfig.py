@@ -9,56 +9,59 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import SAMPLE, Command
-from sprintnet.autoconfig import Facts, adapted
+from sprintnet.autoconfig import DatasetFacts, resolve
 from sprintnet.config import Adaptable, Config, differences, load_config, recipes
 from sprintnet.models.factory import build_model
 from sprintnet.models.settings import ModelSettings
 from sprintnet.runs.folder import RunFolder, read_arrays
 from sprintnet.training import train as pipeline
 
-CIFAR10 = Facts(images=50_000, classes=10, side=32)
+CIFAR10 = DatasetFacts(images=50_000, classes=10, side=32)
 
 
 @pytest.mark.parametrize("recipe", recipes())
 @pytest.mark.parametrize("val", [0.0, 0.1, 0.5])
 def test_for_cifar10_every_recipe_is_what_it_says(recipe: str, val: float) -> None:
     config = load_config(recipe)
-    fitted, lines = adapted(config, Facts(round((1 - val) * 50_000), 10, 32))
+    fitted, lines = resolve(config, DatasetFacts(round((1 - val) * 50_000), 10, 32))
     assert (differences(fitted, config), lines) == ([f"auto: () -> {config.auto}"], ())
 
 
-def fitted(recipe: str, facts: Facts, *overrides: str) -> dict[str, str]:
+def resolved(recipe: str, facts: DatasetFacts, *overrides: str) -> dict[str, str]:
     """What is fitted: setting -> old and new value."""
     config = load_config(recipe, overrides)
-    changed = differences(config, adapted(config, facts)[0])
+    changed = differences(config, resolve(config, facts)[0])
     return dict(line.split(": ", 1) for line in changed if not line.startswith("auto"))
 
 
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (Facts(6_250, 10, 32), {"epochs": "13 -> 26", "batch_size": "1000 -> 500"}),
-        (Facts(60_000, 21, 32), {"model.width": "64 -> 96", "optim.head_lr": "670.0 -> 1005.0"}),
-        (Facts(60_000, 20, 28), {}),
-        (Facts(60_000, 10, 64), {"model.stride": "1 -> 2", "augment.crop_padding": "2 -> 4"}),
-        (Facts(60_000, 10, 48), {"model.stride": "1 -> 2", "augment.crop_padding": "2 -> 3"}),
-        (Facts(60_000, 10, 47), {"augment.crop_padding": "2 -> 3"}),
-        (Facts(60_000, 10, 96), {"model.stride": "1 -> 3", "augment.crop_padding": "2 -> 6"}),
+        (DatasetFacts(6_250, 10, 32), {"epochs": "13 -> 26", "batch_size": "1000 -> 500"}),
+        (DatasetFacts(60_000, 21, 32), {"model.width": "64 -> 96", "optim.head_lr": "670.0 -> 1005.0"}),
+        (DatasetFacts(60_000, 20, 28), {}),
+        (DatasetFacts(60_000, 10, 64), {"model.stride": "1 -> 2", "augment.crop_padding": "2 -> 4"}),
+        (DatasetFacts(60_000, 10, 48), {"model.stride": "1 -> 2", "augment.crop_padding": "2 -> 3"}),
+        (DatasetFacts(60_000, 10, 47), {"augment.crop_padding": "2 -> 3"}),
+        (DatasetFacts(60_000, 10, 96), {"model.stride": "1 -> 3", "augment.crop_padding": "2 -> 6"}),
     ],
 )
-def test_sprint94_is_fitted_to_few_images_many_classes_and_large_sides(facts: Facts, expected: dict[str, str]) -> None:
-    assert fitted("sprint94", facts) == expected
+def test_sprint94_is_fitted_to_few_images_many_classes_and_large_sides(facts: DatasetFacts, expected: dict[str, str]) -> None:
+    assert resolved("sprint94", facts) == expected
 
 
 def test_cutout_grows_with_the_side_and_stays_off_where_it_is_off() -> None:
-    assert fitted("sprint96", Facts(50_000, 10, 64))["augment.cutout"] == "12 -> 24"
-    assert "augment.cutout" not in fitted("sprint94", Facts(50_000, 10, 64))
-    assert fitted("davidnet", Facts(50_000, 10, 16)) == {"augment.crop_padding": "2 -> 1", "augment.cutout": "8 -> 4"}
+    assert resolved("sprint96", DatasetFacts(50_000, 10, 64))["augment.cutout"] == "12 -> 24"
+    assert "augment.cutout" not in resolved("sprint94", DatasetFacts(50_000, 10, 64))
+    assert resolved("davidnet", DatasetFacts(50_000, 10, 16)) == {
+        "augment.crop_padding": "2 -> 1",
+        "augment.cutout": "8 -> 4",
+    }
 
 
 @pytest.mark.parametrize(("name", "flip"), [("mnist", 0), ("svhn", 0), ("digits", 0), ("fashion-mnist", 0.5), ("cifar10", 0.5)])
 def test_digits_are_not_mirrored(name: str, flip: float) -> None:
-    config, lines = adapted(load_config("sprint94", [f"data.name={name}"]), CIFAR10)
+    config, lines = resolve(load_config("sprint94", [f"data.name={name}"]), CIFAR10)
     assert config.augment.flip == flip
     assert [line for line in lines if "flip" in line] == ([] if flip else [
         "augment.flip=0 instead of 0.5: the mirror image of one of its pictures is none"
@@ -66,20 +69,20 @@ def test_digits_are_not_mirrored(name: str, flip: float) -> None:
 
 
 def test_own_data_keep_the_flip_and_are_told_so() -> None:
-    config, lines = adapted(load_config("sprint94", ["data.name=photos"]), CIFAR10)
+    config, lines = resolve(load_config("sprint94", ["data.name=photos"]), CIFAR10)
     assert config.augment.flip == 0.5
     assert lines == ("augment.flip=0.5 stays: name augment.flip=0 if mirror images mean something else",)
-    assert not adapted(load_config("sprint94", ["data.name=photos", "augment.flip=0.5"]), CIFAR10)[1]
+    assert not resolve(load_config("sprint94", ["data.name=photos", "augment.flip=0.5"]), CIFAR10)[1]
 
 
-ANY = st.builds(Facts, st.integers(2, 200_000), st.integers(2, 2_000), st.integers(9, 300))
+ANY = st.builds(DatasetFacts, st.integers(2, 200_000), st.integers(2, 2_000), st.integers(9, 300))
 
 
 @given(st.sampled_from(list(recipes())), ANY, st.sampled_from(["photos", "mnist"]))
-def test_what_is_fitted_keeps_the_rules_and_fits_once(recipe: str, facts: Facts, name: str) -> None:
+def test_what_is_fitted_keeps_the_rules_and_fits_once(recipe: str, facts: DatasetFacts, name: str) -> None:
     config = load_config(recipe, [f"data.name={name}"])
-    once, lines = adapted(config, facts)
-    assert adapted(once, facts) == (once, ())
+    once, lines = resolve(config, facts)
+    assert resolve(once, facts) == (once, ())
     assert once.batch_size <= max(2, facts.images)
     assert load_config_of(once) == once  # every value is one that a user could give
     changed = {line.split("=")[0] for line in lines if "stays" not in line}
@@ -100,29 +103,29 @@ def load_config_of(config: Config) -> Config:
 @given(st.integers(2, 24_999))
 def test_few_images_make_as_many_steps_as_25_000(images: int) -> None:
     config = load_config("sprint94")
-    fitted, _ = adapted(config, Facts(images, 10, 32))
+    fitted, _ = resolve(config, DatasetFacts(images, 10, 32))
     steps = fitted.epochs * images / fitted.batch_size
     assert steps >= 0.9 * config.epochs * 25_000 / config.batch_size
     assert fitted.epochs * images <= config.epochs * 25_000  # and in no more time
 
 
-NAMED = {
+BUILTIN_DATASETS = {
     "epochs": 7, "batch_size": 40, "model.width": 24, "model.stride": 1, "optim.head_lr": 5.0,
     "augment.crop_padding": 1, "augment.cutout": 3, "augment.flip": 0.25,
 }  # fmt: skip
 
 
 @given(st.sampled_from(list(recipes())), ANY, st.sets(st.sampled_from(get_args(Adaptable))))
-def test_what_the_user_names_is_never_changed(recipe: str, facts: Facts, names: set[str]) -> None:
-    config = load_config(recipe, ["data.name=mnist", *(f"{name}={NAMED[name]}" for name in names)])
-    fitted, lines = adapted(config, Facts(max(facts.images, 40), facts.classes, facts.side))
+def test_what_the_user_names_is_never_changed(recipe: str, facts: DatasetFacts, names: set[str]) -> None:
+    config = load_config(recipe, ["data.name=mnist", *(f"{name}={BUILTIN_DATASETS[name]}" for name in names)])
+    fitted, lines = resolve(config, DatasetFacts(max(facts.images, 40), facts.classes, facts.side))
     assert not {line.split(":")[0] for line in differences(config, fitted)} & names
     assert not {line.split("=")[0] for line in lines} & names
 
 
 def test_a_batch_of_all_images_has_the_rates_of_its_size() -> None:
     config = load_config("sprint94", ["batch_size=1000", "epochs=3"])
-    fitted, lines = adapted(config, Facts(200, 10, 32))
+    fitted, lines = resolve(config, DatasetFacts(200, 10, 32))
     assert (fitted.batch_size, fitted.peak_lr) == (200, config.peak_lr)  # Muon's rate does not hang on it
     assert fitted.optim.scaled_to(fitted.batch_size).max_lr == pytest.approx(53 / 5)
     assert lines[-1] == "batch_size=200 instead of 1000: there are no more training images"
@@ -130,7 +133,7 @@ def test_a_batch_of_all_images_has_the_rates_of_its_size() -> None:
 
 def test_a_network_that_is_there_keeps_its_form() -> None:
     start = ModelSettings("sprintnet", width=32, stride=2)
-    found = fitted("sprint94", Facts(50_000, 100, 32, start), "init=runs/train/mine")
+    found = resolved("sprint94", DatasetFacts(50_000, 100, 32, start), "init_from=runs/train/mine")
     assert found == {"model.width": "64 -> 32", "model.stride": "1 -> 2", "optim.head_lr": "670.0 -> 335.0"}
 
 
@@ -146,9 +149,9 @@ def test_a_run_says_and_keeps_what_it_chose_and_resumes(tmp_path: Path, monkeypa
         pipeline.train(config, run)
     pipeline.train(config, run, resume=True)
     assert load_config(run.config) == config
-    kept = load_config(run.adapted)
+    kept = load_config(run.resolve)
     assert (kept.batch_size, kept.epochs, kept.auto) == (85, 2, ())
-    head = [line.removeprefix("# ") for line in run.adapted.read_text().splitlines() if line.startswith("#")]
+    head = [line.removeprefix("# ") for line in run.resolve.read_text().splitlines() if line.startswith("#")]
     assert head[0] == "batch_size=85 instead of 1000: 180 training images are fewer than 25,000, and would be few steps"
     assert all(f"auto: {line}" in run.log_text.read_text() for line in head)
     explicit = RunFolder(tmp_path / "explicit")  # what is kept is the run
@@ -159,7 +162,7 @@ def test_a_run_says_and_keeps_what_it_chose_and_resumes(tmp_path: Path, monkeypa
 def test_nothing_is_kept_where_nothing_was_chosen(tmp_path: Path, tiny: list[str]) -> None:
     run = RunFolder(tmp_path / "run")
     pipeline.train(load_config("davidnet", [*tiny, "auto="]), run)
-    assert not run.adapted.exists()
+    assert not run.resolve.exists()
 
 
 def test_summary_shows_the_network_as_fitted_to_the_data(sprintnet: Command) -> None:

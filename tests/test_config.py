@@ -92,9 +92,9 @@ def test_every_mistake_is_in_one_message() -> None:
         ("schedule.knots=a,b", "numbers with commas between"),
         ("schedule.factors=1,2", "one number for each of the 3 schedule.knots"),
         ("schedule.factors=1,-1,0", "must not be negative"),
-        ("schedule.resolution_from=0.1", "must start at 0, rise and stay below 1"),
-        ("schedule.resolution_from=0,1", "must start at 0, rise and stay below 1"),
-        ("schedule.resolution=0.5,1", "one number for each of the 1 in schedule.resolution_from"),
+        ("schedule.resolution_milestones=0.1", "must start at 0, rise and stay below 1"),
+        ("schedule.resolution_milestones=0,1", "must start at 0, rise and stay below 1"),
+        ("schedule.resolution=0.5,1", "one number for each of the 1 in schedule.resolution_milestones"),
         ("schedule.resolution=1.5", "must be above 0 and at most 1"),
         ("epochs=3\nseed=1", "whole number"),
         ("optim=3", "no such setting"),
@@ -164,8 +164,11 @@ def test_a_recipe_of_ones_own_may_leave_a_setting_to_the_data(tmp_path: Path) ->
     [
         (["seed=auto"], "seed=auto: must be a whole number"),
         (["auto=seed"], "auto=seed: must be one of epochs, batch_size, model.width"),
-        (["frozen=true"], "frozen=true: trains the head of a network that is there already; name it: init=runs/train/NAME"),
-        (["class_weights=auto", "sampling=balanced"], "class_weights=auto: beside sampling=balanced it would make up"),
+        (
+            ["freeze_backbone=true"],
+            "freeze_backbone=true: trains the head of a network that is there already; name it: init_from=runs/train/NAME",
+        ),
+        (["class_weights=balanced", "sampling=balanced"], "class_weights=balanced: beside sampling=balanced it would make up"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(overrides: list[str], rule: str) -> None:

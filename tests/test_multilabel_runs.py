@@ -27,7 +27,7 @@ from sprintnet.evaluation.multilabel import label_confidence, label_probabilitie
 from sprintnet.evaluation.task import SINGLE_LABEL
 from sprintnet.evaluation.trained_model import load_run
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json, read_rows
-from sprintnet.training.lr_search import find_learning_rates
+from sprintnet.training.lr_search import lr_find
 
 VAL = SPLITS["val"]
 
@@ -73,13 +73,13 @@ def test_six_views_are_for_images_whose_whole_answer_is_unsure(run: RunFolder) -
     arrays, tta = read_arrays(run.predictions), read_json(run.metrics)["val"]["tta"]
     unsure = label_confidence(arrays["val_logits"]) <= 0.3
     assert 0 < unsure.mean() < 1
-    assert tta["asked_again"] == unsure.mean()
+    assert tta["fraction"] == unsure.mean()
     assert tta["accuracy"] == accuracy_score(VAL.labels, arrays["val_tta_logits"] > 0)
 
 
 def test_rows_of_predictions_join_labels(run: RunFolder) -> None:
     logits = read_arrays(run.predictions)["val_logits"]
-    rows = [row for row in read_rows(run.prediction_table) if row["split"] == "val"]
+    rows = [row for row in read_rows(run.predictions_csv) if row["split"] == "val"]
     for row, labels, answer, probabilities in zip(rows, VAL.labels, logits > 0, label_probabilities(logits), strict=True):
         assert row["true"] == "|".join(np.array(CLASSES)[labels == 1])
         assert row["predicted"] == "|".join(np.array(CLASSES)[answer])
@@ -87,14 +87,14 @@ def test_rows_of_predictions_join_labels(run: RunFolder) -> None:
 
 
 def test_evidence_shows_each_label_and_the_surest_errors(run: RunFolder) -> None:
-    kept = read_arrays(run.evidence)
+    kept = read_arrays(run.artifacts)
     for name, part in (("train", SPLITS["train"]), ("val", VAL)):
         np.testing.assert_array_equal(kept[f"counts_{name}"], part.labels.sum(axis=0))
     for image, label in zip(kept["originals"], kept["original_labels"], strict=True):
         same = (SPLITS["train"].images == image).all(axis=(1, 2, 3))
         assert SPLITS["train"].labels[same][0, label] == 1
     logits = read_arrays(run.predictions)["val_logits"]
-    wrong = kept["wrong_index"]
+    wrong = kept["error_index"]
     assert set(wrong) == set(np.flatnonzero(((logits > 0) != VAL.labels).any(axis=1)))
     assert (np.diff(label_confidence(logits)[wrong]) <= 0).all()
 
@@ -148,7 +148,7 @@ def test_val_says_what_a_split_comes_to(run: RunFolder, capsys: pytest.CaptureFi
 
 def test_a_file_answers_as_the_network(run: RunFolder) -> None:
     trained, _ = load_run(run.path)
-    logits = trained.answer(VAL.images)
+    logits = trained.predict_logits(VAL.images)
     answers = Predictor(run.export / "model.onnx")(VAL.images)
     np.testing.assert_allclose(answers.probabilities, label_probabilities(logits / trained.temperature), atol=1e-5)
     np.testing.assert_array_equal(answers.answered, logits > 0)
@@ -173,7 +173,7 @@ def test_a_file_says_what_it_is(run: RunFolder) -> None:
     assert "likelier than 0.5" in card and "normalisation; sigmoid" in card and precision in card
     opened, loaded = load_run(run.path)[0], package.load(run.export, precision="fp32")
     assert loaded.task.name == "multi-label"
-    np.testing.assert_array_equal(loaded.answer(VAL.images), opened.answer(VAL.images))
+    np.testing.assert_array_equal(loaded.predict_logits(VAL.images), opened.predict_logits(VAL.images))
 
 
 def test_answers_are_sets_of_labels(run: RunFolder) -> None:
@@ -224,7 +224,7 @@ def test_data_of_the_other_kind_is_refused(run: RunFolder) -> None:
 
 
 def test_the_learning_rate_finder_takes_labels_too(run: RunFolder, tmp_path: Path) -> None:
-    (found,) = find_learning_rates(load_config(run.config), RunFolder(tmp_path / "lr"), rates=30, lowest=1e-4)
+    (found,) = lr_find(load_config(run.config), RunFolder(tmp_path / "lr"), rates=30, lowest=1e-4)
     assert found["suggestions"]["steepest"] > 0
 
 

@@ -31,4 +31,4 @@ def test_the_commands_for_own_data_run(tmp_path: Path) -> None:
     assert re.search(r"test, 100 images\ntop-1 accuracy", said[2])
     assert "180 train, 20 val" in said[1]
     assert "180 train, 20 val" in said[3]
-    assert (tmp_path / "runs" / "train" / "mine" / "test_readings.csv").read_text().count("\n") == 2
+    assert (tmp_path / "runs" / "train" / "mine" / "test_access.csv").read_text().count("\n") == 2

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sprintnet.reporting.figures.run_figures import draw_one
     from sprintnet.reporting.html.report import write_report
     from sprintnet.runs.folder import RunFolder
-    from sprintnet.training.lr_search import find_learning_rates
+    from sprintnet.training.lr_search import lr_find
     from sprintnet.training.setup import load_splits
     from sprintnet.training.train import train
 
@@ -33,7 +33,7 @@ _HOMES = {
     "explain_files": "sprintnet.evaluation.explain",
     "explain_wrong": "sprintnet.evaluation.explain",
     "export": "sprintnet.deploy.export.export",
-    "find_learning_rates": "sprintnet.training.lr_search",
+    "lr_find": "sprintnet.training.lr_search",
     "layer_table": "sprintnet.models.summary",
     "load": "sprintnet.evaluation.trained_model",
     "load_config": "sprintnet.config",
@@ -53,12 +53,12 @@ __all__ = [
     "explain_files",
     "explain_wrong",
     "export",
-    "find_learning_rates",
     "layer_table",
     "load",
     "load_config",
     "load_run",
     "load_splits",
+    "lr_find",
     "recipes",
     "train",
     "write_report",

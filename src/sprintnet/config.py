@@ -63,19 +63,19 @@ class Config:
     tta: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Ask again about test images whose answer has this probability or less: the mean over six views (two shifts by a pixel,
     all mirrored too). 0: none; 1: all."""
-    class_weights: Literal["none", "auto"] = "none"
-    """Weights of the classes in the training loss; auto: inverse to their frequency, on average 1 over the training images."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of the classes in the training loss; balanced: inverse to their frequency, 1 on average."""
     sampling: Literal["all", "balanced"] = "all"
     """What an epoch shows: all images once, or as many in all, but each class equally often."""
-    init: str = ""
+    init_from: str = ""
     """A run's or an export's folder to start from: its network with its normalisation, with a new head where the classes are
     others; empty: fresh weights."""
-    frozen: bool = False
+    freeze_backbone: bool = False
     """Train the head alone, over the features of the network that init names."""
     auto: tuple[Adaptable, ...] = ()
     """Settings whose values are meant for CIFAR-10 and fitted to other data: few images, other sizes, many classes, digits.
     Training says what it chose. Naming one (model.width=96) takes it out, `model.width=auto` puts it in, `auto=` empties it."""
-    find_rate: bool = False
+    lr_find: bool = False
     """Begin with the learning-rate finder and train at the peak that it suggests; `optim.max_lr=auto` says the same.
 
     The rates of several optimizers keep their proportions."""
@@ -137,10 +137,10 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
     typed = [_split_override(override) for override in overrides]
     items += [(key, value, True) for key, value in typed]
     named = [f"{key}={value}" for key, value in typed if key in RATES and value != "auto"]
-    if named and any((key in PEAKS and value == "auto") or (key, value) == ("find_rate", "true") for key, value in typed):
+    if named and any((key in PEAKS and value == "auto") or (key, value) == ("lr_find", "true") for key, value in typed):
         mistakes.append(f"{named[0]}: beside a rate that is to be found; a rate that is named stands, so leave one of them out")
     elif named:
-        items.append(("find_rate", False, False))
+        items.append(("lr_find", False, False))
     automatic = [key for key, value, _ in items if key in get_args(Adaptable) and value == "auto"]
     fixed = {key for key, value in typed if value != "auto"}
     for key, value, is_text in items:
@@ -148,7 +148,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
         if key in automatic and value == "auto":
             continue
         if key in PEAKS and value == "auto":
-            key, value, is_text = "find_rate", True, False
+            key, value, is_text = "lr_find", True, False
         if value is None:
             mistakes.append(
                 f"{key}: not understood; an override is written key=value or --key value, such as epochs=3, after the recipe"
@@ -168,10 +168,14 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
         for name, rule in part.mistakes() if hasattr(part, "mistakes") else ():
             shown = ",".join(f"{number:g}" for number in getattr(part, name))
             mistakes.append(f"{section.name}.{name}={shown}: {rule}")
-    if config.frozen and not config.init:
-        mistakes.append("frozen=true: trains the head of a network that is there already; name it: init=runs/train/NAME")
-    if config.class_weights == "auto" and config.sampling == "balanced":
-        mistakes.append("class_weights=auto: beside sampling=balanced it would make up for rare classes twice; leave one out")
+    if config.freeze_backbone and not config.init_from:
+        mistakes.append(
+            "freeze_backbone=true: trains the head of a network that is there already; name it: init_from=runs/train/NAME"
+        )
+    if config.class_weights == "balanced" and config.sampling == "balanced":
+        mistakes.append(
+            "class_weights=balanced: beside sampling=balanced it would make up for rare classes twice; leave one out"
+        )
     if mistakes:
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise SettingsError(f"{count} in the settings; nothing was started:\n  " + "\n  ".join(mistakes))

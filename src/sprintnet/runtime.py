@@ -42,9 +42,9 @@ class Runtime:
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @property
-    def has_kernels(self) -> bool:
+    def kernels_available(self) -> bool:
         """Whether training takes the kernels in C: on a CPU in bf16, where they can be made."""
-        return self.device.type == "cpu" and self.precision == "bf16" and not build.missing()
+        return self.device.type == "cpu" and self.precision == "bf16" and not build.unavailable_reason()
 
     def peak_gib(self) -> float | None:
         """Returns the most memory that this process has held, in GiB: of the GPU if it computes there; None where unknown."""
@@ -65,7 +65,7 @@ class Runtime:
             "cuda": torch.version.cuda if is_cuda else None,
             "precision": self.precision,
             "threads": self.threads,
-            "kernels": self.has_kernels,
+            "kernels": self.kernels_available,
         }
 
 

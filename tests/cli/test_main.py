@@ -20,7 +20,7 @@ def test_help_lists_the_verbs_without_loading_torch_or_tyro(sprintnet: Command) 
     help_text = sprintnet("--help")
     assert help_text.returncode == 0
     assert all(verb in help_text.stdout for verb in ("train", "val", "summary", "data", "recipes"))
-    script = "import sys; from sprintnet import cli\ntry: cli.main(['--help'])\nexcept SystemExit: print(*sys.modules)"
+    script = "import sys; from sprintnet.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "tyro", "numpy"} & set(modules)
 
@@ -81,7 +81,7 @@ def test_a_mistake_leaves_no_run_behind(sprintnet: Command, tmp_path: Path, tiny
 
 @pytest.mark.parametrize("arguments", [["train", "epocs=3"], ["train", "data.name=nowhere"], ["val", "nowhere"]])
 def test_mistakes_are_found_before_torch_is_loaded(arguments: list[str], tmp_path: Path) -> None:
-    script = f"import sys; from sprintnet import cli; cli.main({arguments!r}); print(*sys.modules)"
+    script = f"import sys; from sprintnet.cli.main import main; main({arguments!r}); print(*sys.modules)"
     finished = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert finished.stderr.startswith("sprintnet: ")
     assert "torch" not in finished.stdout.split()

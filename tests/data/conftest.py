@@ -12,7 +12,7 @@ import pytest
 from small_folders import write
 from small_sets import RECORDS, Respond, Server, expect, idx_of, python_version
 from sprintnet.data.builtin import cifar
-from sprintnet.data.builtin.registry import NAMED
+from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def idx(monkeypatch: pytest.MonkeyPatch, empty_cache: None) -> dict[str, np.ndar
     """Small arrays by the names of MNIST's files, taken for the official ones; there is no source."""
     generator = np.random.default_rng(0)
     arrays = {}
-    for file, shape in zip(NAMED["mnist"].files, ((7, 28, 28), (7,), (3, 28, 28), (3,)), strict=True):
+    for file, shape in zip(BUILTIN_DATASETS["mnist"].files, ((7, 28, 28), (7,), (3, 28, 28), (3,)), strict=True):
         arrays[file.name] = generator.integers(0, 256 if len(shape) == 3 else 10, shape, np.uint8)
     expect(monkeypatch, "mnist", list(map(idx_of, arrays.values())))
     return arrays

@@ -1,4 +1,4 @@
-"""Augmentation: closed forms first, then what holds for any draw."""
+"""Augmentation: closed forms first, then what holds for any sample_params."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sprintnet.data.augment import _affine_matrices, augment, crop, cut_out, draw, flip, resize, warp
+from sprintnet.data.augment import _affine_matrices, augment, crop, cut_out, flip, resize, sample_params, warp
 from sprintnet.data.settings import AugmentSettings
 
 IMAGES = torch.randn(6, 3, 12, 16, generator=torch.Generator().manual_seed(0))
@@ -99,29 +99,29 @@ def test_cutout_zeroes_one_square_clipped_at_the_border() -> None:
 @settings(max_examples=25, deadline=None)
 def test_draws_stay_in_range_and_are_the_generators(seed: int, start: int) -> None:
     variation = AugmentSettings()
-    draws = draw(64, 12, 16, variation, torch.Generator().manual_seed(seed))
-    again = draw(64, 12, 16, variation, torch.Generator().manual_seed(seed))
-    assert 0 <= draws.crop.min() <= draws.crop.max() <= 2 * variation.crop_padding
-    assert (draws.cutout >= 0).all()
-    assert (draws.cutout < torch.tensor([12, 16])).all()
-    angle = torch.atan2(draws.affine[:, 1, 0], draws.affine[:, 0, 0]).abs()
+    params = sample_params(64, 12, 16, variation, torch.Generator().manual_seed(seed))
+    again = sample_params(64, 12, 16, variation, torch.Generator().manual_seed(seed))
+    assert 0 <= params.crop.min() <= params.crop.max() <= 2 * variation.crop_padding
+    assert (params.cutout >= 0).all()
+    assert (params.cutout < torch.tensor([12, 16])).all()
+    angle = torch.atan2(params.affine[:, 1, 0], params.affine[:, 0, 0]).abs()
     assert angle.max() <= math.radians(variation.rotate) + 1e-6
-    assert draws.affine[:, :, 2].abs().max() <= 2 * variation.shift  # in -1..1 across the image
+    assert params.affine[:, :, 2].abs().max() <= 2 * variation.shift  # in -1..1 across the image
     images = torch.randn(4, 3, 12, 16)
     part = slice(start, start + 4)
-    assert torch.equal(augment(images, draws[part], variation), augment(images, again[part], variation))
+    assert torch.equal(augment(images, params[part], variation), augment(images, again[part], variation))
 
 
 def test_about_as_many_as_asked_are_flipped_and_warped() -> None:
-    draws = draw(10_000, 8, 8, AugmentSettings(flip=0.3, affine=0.7), torch.Generator().manual_seed(0))
-    assert draws.flip.float().mean() == pytest.approx(0.3, abs=0.02)
-    is_identity = (draws.affine == torch.eye(2, 3)).all(dim=(1, 2))
+    params = sample_params(10_000, 8, 8, AugmentSettings(flip=0.3, affine=0.7), torch.Generator().manual_seed(0))
+    assert params.flip.float().mean() == pytest.approx(0.3, abs=0.02)
+    is_identity = (params.affine == torch.eye(2, 3)).all(dim=(1, 2))
     assert is_identity.float().mean() == pytest.approx(0.3, abs=0.02)
 
 
 def test_everything_off_changes_nothing() -> None:
     off = AugmentSettings(crop_padding=0, flip=0, affine=0, cutout=0)
-    assert augment(IMAGES, draw(6, 12, 16, off, torch.Generator()), off) is IMAGES
+    assert augment(IMAGES, sample_params(6, 12, 16, off, torch.Generator()), off) is IMAGES
 
 
 def test_a_reflecting_crop_shows_the_mirrored_border() -> None:

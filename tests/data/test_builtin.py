@@ -17,17 +17,17 @@ from small_sets import archive, ask, expect, folder_of, idx_of
 from sprintnet.cli import main as cli
 from sprintnet.config import load_config, recipes
 from sprintnet.data.builtin import cache, download
-from sprintnet.data.builtin.registry import NAMED
+from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.runs.io import cache_folder
-from sprintnet.training.setup import outline
+from sprintnet.training.setup import dataset_outline
 
 GENERATOR = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", BUILTIN_DATASETS)
 def test_a_description_is_complete(name: str, empty_cache: None) -> None:
-    known = NAMED[name]
+    known = BUILTIN_DATASETS[name]
     assert len(set(known.classes)) == len(known.classes) == (100 if name == "cifar100" else 10)
     assert len(known.sources) >= 2
     for file in known.files:
@@ -38,7 +38,7 @@ def test_a_description_is_complete(name: str, empty_cache: None) -> None:
         ]  # fmt: skip
     for recipe in recipes():
         config = load_config(recipe, [f"data.name={name}"])
-        assert outline(config) == (known.classes, known.image_shape, known.images[0])
+        assert dataset_outline(config) == (known.classes, known.image_shape, known.images[0])
     assert not cache_folder().exists()  # nothing was fetched for that
 
 
@@ -151,7 +151,7 @@ def test_without_scipy_the_extra_is_named(
 def test_digits_are_scikit_learns_and_split_as_they_always_were(empty_cache: None) -> None:
     train, test = cache.load("digits")
     expected = load_digits()
-    assert (len(train), len(test)) == NAMED["digits"].images
+    assert (len(train), len(test)) == BUILTIN_DATASETS["digits"].images
     kept = np.concatenate([train.images, test.images])[..., 0]
     whole = np.rint(expected.images * (255 / 16)).astype(np.uint8)
 
@@ -191,7 +191,7 @@ def test_the_list_shows_each_set_and_whether_it_is_cached(
     assert cli.main(["data", "list"]) == 0
     text = capsys.readouterr().out
     lines = text.splitlines()
-    assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["name", *NAMED]
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["name", *BUILTIN_DATASETS]
     assert [line.split() for line in lines if line.startswith(("mnist", "svhn"))] == [
         ["mnist", "60,000", "10,000", "28x28x1", "10", "yes"],
         ["svhn", "73,257", "26,032", "32x32x3", "10", "no"],
@@ -212,7 +212,7 @@ MEANS = {
 def test_a_real_set_is_what_is_known_of_it(name: str) -> None:
     if not cache.is_cached(name):
         pytest.skip(f"not in the cache: sprintnet data fetch {name}")
-    known = NAMED[name]
+    known = BUILTIN_DATASETS[name]
     files = cache.fetch(name)
     assert all(file.verify(files[file.name]) for file in known.files)
     train, test = cache.load(name)

@@ -15,7 +15,7 @@ import pytest
 
 from small_sets import LAYOUTS, RECORDS, Server, archive, send, sheets
 from sprintnet.data.builtin import cache, cifar
-from sprintnet.data.builtin.registry import NAMED
+from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.errors import DataError
 from sprintnet.runs.io import cache_folder
 
@@ -143,9 +143,9 @@ def test_two_processes_at_once_fetch_once(files: dict[str, bytes], tmp_path: Pat
         from sprintnet.data.builtin import cache
         from sprintnet.data.builtin import download
         from sprintnet.data.builtin.cifar import BatchFile
-        from sprintnet.data.builtin.registry import NAMED
-        known = replace(NAMED["cifar10"], files={NAMED["cifar10"].files!r})
-        NAMED["cifar10"] = replace(known, sources=(download.archive({server.url!r}),))
+        from sprintnet.data.builtin.registry import BUILTIN_DATASETS
+        known = replace(BUILTIN_DATASETS["cifar10"], files={BUILTIN_DATASETS["cifar10"].files!r})
+        BUILTIN_DATASETS["cifar10"] = replace(known, sources=(download.archive({server.url!r}),))
         assert len(cache.fetch("cifar10")) == 6
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]

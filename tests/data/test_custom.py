@@ -12,7 +12,7 @@ from conftest import SAMPLE
 from small_folders import message, read, write
 from sprintnet.data.builtin.cache import load
 from sprintnet.data.builtin.cifar import CIFAR10_CLASSES
-from sprintnet.data.custom.manifest import list_folder
+from sprintnet.data.custom.manifest import read_folder
 from sprintnet.data.splits import write_splits
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -80,7 +80,7 @@ def test_what_is_wrong_with_a_table_is_named_by_row(folder: Path) -> None:
     assert f"{folder / 'train' / 'cat' / '0.png'}: stands in rows 1 and 6 of {table}; leave one" in said
     assert "dog: is in no training image" in said
     table.write_text("path,label\ntrain/cat/0.png,cat\ntrain/dog/0.png,dog\ntrain/cat/0.png,dog\n")
-    assert f"stands in rows 1 and 3 of {table}, as cat and as dog; leave one" in message(table, skip=True)
+    assert f"stands in rows 1 and 3 of {table}, as cat and as dog; leave one" in message(table, skip_bad=True)
     table.write_text("file,class\na.png,b")
     assert "has the columns file, class; path and label are needed" in message(table)
 
@@ -127,7 +127,7 @@ def test_everything_that_a_real_folder_holds(folder: Path) -> None:
         "text.jpg": b"no picture",
         "bomb.png": (dog / "1.png").read_bytes().replace((8).to_bytes(4) * 2, (30_000).to_bytes(4) * 2),
     }
-    for name, content in bad.items():
+    for name, content in bad.entries():
         (dog / name).write_bytes(content)
     (dog / "loop.png").symlink_to(dog / "loop.png")
     (dog / "gone.png").symlink_to(dog / "nowhere.png")
@@ -140,11 +140,11 @@ def test_everything_that_a_real_folder_holds(folder: Path) -> None:
         assert f"{dog / name}: " in said
     assert f"{folder / 'train' / 'readme.md'}: lies in no class" in said
     assert "10 problems; nothing was started" in said
-    assert "leave these files out: data.skip=true" in said
-    found = read(folder, skip=True)
+    assert "leave these files out: data.skip_bad=true" in said
+    found = read(folder, skip_bad=True)
     assert len(found.images) == len(found.split) == len(found.images.files or ()) == 15
     assert found.notes == (
-        "left out, since they cannot be used (data.skip): 10",
+        "left out, since they cannot be used (data.skip_bad): 10",
         "hidden files and what systems leave behind, passed over: 3",
     )
     assert found.images.images.sum(axis=(1, 2, 3)).min() > 0  # none is the black that stands for what cannot be read
@@ -152,20 +152,21 @@ def test_everything_that_a_real_folder_holds(folder: Path) -> None:
 
 def test_what_no_skipping_mends_stops(folder: Path, tmp_path: Path) -> None:
     write(folder / "test" / "fox" / "0.png")
-    assert "fox: is in no training image" in message(folder, skip=True)
+    assert "fox: is in no training image" in message(folder, skip_bad=True)
     (folder / "test" / "fox" / "0.png").unlink()
     assert "holds no picture; fill it, or remove it" in message(folder)
-    assert read(folder, skip=True).images.classes == ("cat", "dog")
-    assert "no picture of a class in it can be opened" in message(folder / "train" / "cat", skip=True)
+    assert read(folder, skip_bad=True).images.classes == ("cat", "dog")
+    assert "no picture of a class in it can be opened" in message(folder / "train" / "cat", skip_bad=True)
     assert f"{folder / 'one'}: its pictures are of 1 class" in message(
-        write(folder / "one" / "a" / "0.png").parents[1], skip=True
+        write(folder / "one" / "a" / "0.png").parents[1], skip_bad=True
     )
     write(folder / "train" / "a|b" / "0.png")
-    assert f"{folder / 'train' / 'a|b'}: has |, which stands between several labels; rename it" in message(folder, skip=True)
+    expected = f"{folder / 'train' / 'a|b'}: has |, which stands between several labels; rename it"
+    assert expected in message(folder, skip_bad=True)
     (folder / "train").rename(folder / "val")
-    assert "has val/ but no train/" in message(folder, skip=True)
+    assert "has val/ but no train/" in message(folder, skip_bad=True)
     (tmp_path / "none" / "a").mkdir(parents=True)
-    assert "no picture of a class in it can be opened" in message(tmp_path / "none", skip=True)
+    assert "no picture of a class in it can be opened" in message(tmp_path / "none", skip_bad=True)
     assert "no named data set (cifar10" in message(tmp_path / "nowhere")
     assert "neither a folder nor a file .csv" in message(folder / "test" / "cat" / "0.png")
 
@@ -173,7 +174,7 @@ def test_what_no_skipping_mends_stops(folder: Path, tmp_path: Path) -> None:
 def test_a_suffix_that_lies_is_read_by_content_and_noted(folder: Path) -> None:
     Image.new("RGB", (8, 8)).save(folder / "train" / "cat" / "really.png", format="JPEG")
     problem = next(problem for problem in read(folder).problems)
-    assert (problem.kind, problem.grade) == ("wrong suffix", "note")
+    assert (problem.kind, problem.severity) == ("wrong suffix", "note")
     assert "is a JPEG by its content; it is read as that, rename it to .jpg" in problem.text
 
 
@@ -223,12 +224,12 @@ def test_what_may_not_be_read_is_named(open_to_all: Path) -> None:
     assert "2 problems" in said
     assert f"{train / 'fox'}: Permission denied; make it readable, or remove it" in said
     assert f"{train / 'cat' / '1.png'}: cannot be read: Permission denied; make it readable" in said
-    assert len(read(open_to_all, skip=True).images) == 5
+    assert len(read(open_to_all, skip_bad=True).images) == 5
     open_to_all.chmod(0)
     assert message(open_to_all) == f"data.name={open_to_all}: Permission denied; make it readable"
     open_to_all.chmod(0o700)
     (train / "cat" / "1.png").chmod(0o600)
-    assert len(read(open_to_all, skip=True).images) == 6  # no failure is kept that may pass
+    assert len(read(open_to_all, skip_bad=True).images) == 6  # no failure is kept that may pass
     (train / "fox").chmod(0o700)
     assert len(read(open_to_all).images) == 9
 
@@ -236,19 +237,19 @@ def test_what_may_not_be_read_is_named(open_to_all: Path) -> None:
 def test_a_hundred_thousand_files_in_one_folder(folder: Path) -> None:
     for index in range(100_000):
         os.link(folder / "train" / "cat" / f"{index % 3}.png", folder / "train" / "cat" / f"same{index:06}.png")
-    listing = list_folder(folder)
-    assert len(listing.items) == 100_012
+    listing = read_folder(folder)
+    assert len(listing.entries) == 100_012
     assert listing.problems == ()
     shutil.rmtree(folder)
-    assert [item.path[-10:] for item in listing.items[:4]] == ["/cat/0.png", "/cat/1.png", "/cat/2.png", "000000.png"]
+    assert [entry.path[-10:] for entry in listing.entries[:4]] == ["/cat/0.png", "/cat/1.png", "/cat/2.png", "000000.png"]
 
 
 def test_what_cannot_be_decoded_chooses_no_size(folder: Path) -> None:
     large = write(folder / "train" / "dog" / "broken.png", (200, 100))
     large.write_bytes(large.read_bytes()[:-30])
-    found = read(folder, skip=True)
+    found = read(folder, skip_bad=True)
     assert found.images.image_shape == (8, 8, 3)
-    assert found.notes == ("left out, since they cannot be used (data.skip): 1",)
+    assert found.notes == ("left out, since they cannot be used (data.skip_bad): 1",)
     assert found.images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from sprintnet.data.dataset import ImageDataset, channel_statistics, class_weights, digest, join
+from sprintnet.data.dataset import ImageDataset, channel_statistics, class_weights, concatenate, digest
 
 
 def dataset(counts: list[int], seed: int = 0, shape: tuple[int, int, int] = (4, 4, 3)) -> ImageDataset:
@@ -44,11 +44,11 @@ def test_joined_parts_hold_every_image_with_its_file() -> None:
     whole = dataset([20, 11])
     whole = replace(whole, files=tuple(map(str, range(len(whole)))))
     odd = np.arange(len(whole)) % 2 == 1
-    both = join(whole.take(np.flatnonzero(odd)), whole.take(np.flatnonzero(~odd)))
+    both = concatenate(whole.take(np.flatnonzero(odd)), whole.take(np.flatnonzero(~odd)))
     assert both.files is not None
     assert digest(both.take(np.argsort([int(file) for file in both.files]))) == digest(whole)
-    assert join(whole) is whole
-    assert digest(join(whole, whole.take(np.arange(3)))) == digest(whole.take(np.r_[np.arange(len(whole)), :3]))
+    assert concatenate(whole) is whole
+    assert digest(concatenate(whole, whole.take(np.arange(3)))) == digest(whole.take(np.r_[np.arange(len(whole)), :3]))
 
 
 def test_the_digest_sees_pixels_labels_and_names() -> None:

@@ -44,7 +44,7 @@ def fill_and_die(*arguments, real=load.read_image, **options):
         os.kill(os.getpid(), 9)
     return real(*arguments, **options)
 load.read_image = fill_and_die
-load.load_own(DataSettings(sys.argv[1]))
+load.load_custom(DataSettings(sys.argv[1]))
 """
 
 
@@ -67,7 +67,7 @@ def test_a_kill_while_decoding_costs_only_the_rest(folder: Path, monkeypatch: py
 def test_pixels_that_a_power_cut_lost_are_decoded_again(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sprintnet.data.custom.decode_cache.PART", 4)
     subprocess.run([sys.executable, "-c", KILLED, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
-    (stored,) = cache.glob("pictures/*/*/*/images")
+    (stored,) = cache.glob("decoded/*/*/*/images")
     assert any((stored.parent / "done").read_bytes())
     stored.write_bytes(bytes(stored.stat().st_size))  # what was marked had not reached the disk
     assert read(folder).images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
@@ -75,7 +75,7 @@ def test_pixels_that_a_power_cut_lost_are_decoded_again(folder: Path, cache: Pat
 
 def test_what_is_no_longer_so_goes_when_nobody_is_at_work_there(folder: Path, cache: Path) -> None:
     read(folder)
-    (images,) = cache.glob("pictures/*/*/*/images")
+    (images,) = cache.glob("decoded/*/*/*/images")
     source, other = images.parents[2], images.parents[2] / "another state"
     other.mkdir()
     with FileLock(source / ".lock"):
@@ -88,7 +88,7 @@ def test_what_is_no_longer_so_goes_when_nobody_is_at_work_there(folder: Path, ca
 
 def test_processes_that_meet_a_changed_folder_agree(folder: Path) -> None:
     load = "import sys; from sprintnet.data.custom.load import *"
-    code = f"{load}; print(load_own(DataSettings(sys.argv[1])).images.images.sum())"
+    code = f"{load}; print(load_custom(DataSettings(sys.argv[1])).images.images.sum())"
     for colour in (100, 101):
         write(folder / "train" / "cat" / "0.png", colour=colour)
         words = [sys.executable, "-c", code, str(folder)]
@@ -104,7 +104,7 @@ def test_one_folder_has_one_store_however_it_is_spelt(folder: Path, cache: Path,
     for spelt in (folder.parent / "link", Path("train/../../data"), Path()):
         monkeypatch.setattr(load, "read_image", lambda *_: pytest.fail("decoded again"))
         assert len(read(spelt).images) == 12
-    assert len(list(cache.glob("pictures/*/*/*/images"))) == 1
+    assert len(list(cache.glob("decoded/*/*/*/images"))) == 1
 
 
 @pytest.mark.parametrize(("room", "said"), [(100_000, "no room for 1 MB"), (300, "cannot be written")])
@@ -112,7 +112,7 @@ def test_a_full_disk_is_a_message(folder: Path, room: int, said: str) -> None:
     for index in range(40):
         write(folder / "train" / "cat" / f"{index}.png", (64, 64), index)
     load = "import sys; from sprintnet.data.custom.load import *"
-    code = f"{load}; load_own(DataSettings(sys.argv[1]))"
+    code = f"{load}; load_custom(DataSettings(sys.argv[1]))"
     limited = subprocess.run(
         [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),

@@ -17,11 +17,11 @@ import pytest
 
 from small_sets import LAYOUTS, Server, archive, ask, folder_of, idx_of, program, send, sheets
 from sprintnet.data.builtin import cache, download
-from sprintnet.data.builtin.registry import NAMED
+from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.errors import DataError
 from sprintnet.runs.io import cache_folder
 
-NPM = NAMED["cifar10"].sources[-1]
+NPM = BUILTIN_DATASETS["cifar10"].sources[-1]
 
 
 def refuse(request: http.server.BaseHTTPRequestHandler) -> None:
@@ -48,7 +48,7 @@ def test_sources_are_tried_in_order_and_a_failure_moves_on(
     lines: list[str] = []
     assert cache.fetch("cifar10", str(tmp_path / "none"), lines.append) == files
     assert [server.requests for server in servers] == [1, 1, 1, 1, 1, 0]
-    assert [line.partition(" ")[2] for line in lines if "failed" in line] == [
+    assert [line.assign_splits(" ")[2] for line in lines if "failed" in line] == [
         "failed: none cannot be read as a folder or archive of the data set (No such file or directory)",
         "failed: HTTP Error 404: Not Found",
         "failed: timed out",
@@ -99,7 +99,7 @@ def test_files_at_one_address_are_fetched_one_by_one(
     packed = {f"/a/{name}.gz": gzip.compress(idx_of(array)) for name, array in idx.items()}
     server = serve(lambda request: send(packed[request.path])(request))
     base = server.url.replace("a.tar.gz", "a/")
-    ask(monkeypatch, "mnist", download.files(base, [file.cached_name for file in NAMED["mnist"].files]))
+    ask(monkeypatch, "mnist", download.files(base, [file.cached_name for file in BUILTIN_DATASETS["mnist"].files]))
     assert list(cache.fetch("mnist").values()) == list(map(idx_of, idx.values()))
     assert server.requests == 4
 
@@ -146,7 +146,7 @@ def test_a_wheel_is_read_where_scikit_learn_is_not_installed(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     absent = download.installed("scikit-learn", "no_such_module", "datasets/data")
-    ask(monkeypatch, "digits", absent, NAMED["digits"].sources[-1])
+    ask(monkeypatch, "digits", absent, BUILTIN_DATASETS["digits"].sources[-1])
     lines: list[str] = []
     assert len(cache.fetch("digits", log=lines.append)["digits.csv"].splitlines()) == 1797
     assert lines[1] == "Digits: failed: scikit-learn is not installed"

@@ -8,7 +8,7 @@ from PIL import Image, ImageEnhance
 from sklearn.datasets import load_digits
 
 from conftest import SAMPLE
-from sprintnet.data.custom.load import load_own
+from sprintnet.data.custom.load import load_custom
 from sprintnet.data.dataset import ImageDataset, Images
 from sprintnet.data.duplicates import Duplicate, find_duplicates
 from sprintnet.data.settings import DataSettings
@@ -16,7 +16,7 @@ from sprintnet.data.settings import DataSettings
 
 @pytest.fixture(scope="module")
 def sample() -> Images:
-    return load_own(DataSettings(str(SAMPLE))).images.images
+    return load_custom(DataSettings(str(SAMPLE))).images.images
 
 
 def data(images: Images) -> ImageDataset:

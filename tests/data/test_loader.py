@@ -31,13 +31,13 @@ def loader(dataset: ImageDataset, batch_size: int = 10, is_balanced: bool = Fals
     return Loader(dataset, Normalisation(*channel_statistics(dataset)), batch_size, CPU, is_balanced=is_balanced)
 
 
-def joined(batches: object) -> tuple[torch.Tensor, torch.Tensor]:
+def connected_groups(batches: object) -> tuple[torch.Tensor, torch.Tensor]:
     images, labels = zip(*batches, strict=True)  # type: ignore[call-overload]
     return torch.cat(images), torch.cat(labels)
 
 
 def test_images_are_normalised_and_channels_last(dataset: ImageDataset) -> None:
-    images, labels = joined(loader(dataset, COUNT).in_order())
+    images, labels = connected_groups(loader(dataset, COUNT).sequential())
     assert images.shape == (COUNT, 3, 8, 8)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert images.mean(dim=(0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=1e-5)
@@ -49,8 +49,8 @@ def test_an_epoch_shows_every_image_once_in_batches_evenly_filled(dataset: Image
     sizes = [len(labels) for _, labels in loader(dataset).epoch(0, 0, AugmentSettings())]
     assert sorted(sizes) == [9] * 7 + [10] * 4
     assert len(loader(dataset)) == 11
-    assert [len(labels) for _, labels in loader(dataset, 1000).in_order()] == [COUNT]
-    _, labels = joined(loader(dataset).epoch(0, 0, AugmentSettings()))
+    assert [len(labels) for _, labels in loader(dataset, 1000).sequential()] == [COUNT]
+    _, labels = connected_groups(loader(dataset).epoch(0, 0, AugmentSettings()))
     assert sorted(labels.tolist()) == list(range(COUNT))
     assert labels.tolist() != list(range(COUNT))
 
@@ -62,7 +62,7 @@ def test_a_balanced_epoch_shows_every_class_equally_often(counts: list[int], see
     images[:, 0, 0, 0] = np.arange(len(labels))  # each image is its own number
     unbalanced = ImageDataset(images, labels, tuple(map(str, range(len(counts)))))
     numbered = Loader(unbalanced, Normalisation((0.0,), (1 / 255,)), 7, CPU, is_balanced=True)
-    shown, of_class = joined(numbered.epoch(seed, epoch, OFF))
+    shown, of_class = connected_groups(numbered.epoch(seed, epoch, OFF))
     numbers = shown.flatten().long().numpy()
     assert np.array_equal(labels[numbers], of_class.numpy())
     assert len(numbers) == len(labels)
@@ -74,22 +74,22 @@ def test_a_balanced_epoch_shows_every_class_equally_often(counts: list[int], see
 
 def test_balanced_epochs_differ_and_are_shuffled(dataset: ImageDataset) -> None:
     rare = ImageDataset(dataset.images, (np.arange(COUNT) >= 90).astype(np.int64), ("common", "rare"))
-    orders = [joined(loader(rare, is_balanced=True).epoch(0, epoch, OFF))[1].tolist() for epoch in range(3)]
+    orders = [connected_groups(loader(rare, is_balanced=True).epoch(0, epoch, OFF))[1].tolist() for epoch in range(3)]
     assert len({tuple(order) for order in orders}) == 3
-    assert orders[0] == joined(loader(rare, is_balanced=True).epoch(0, 0, OFF))[1].tolist()
+    assert orders[0] == connected_groups(loader(rare, is_balanced=True).epoch(0, 0, OFF))[1].tolist()
     assert 10 < sum(orders[0][: COUNT // 2]) < 42  # of 51 or 52 rare ones, half
 
 
 def test_images_keep_their_labels(dataset: ImageDataset) -> None:
-    plain, _ = joined(loader(dataset).in_order())
-    images, labels = joined(loader(dataset).epoch(0, 0, OFF))
+    plain, _ = connected_groups(loader(dataset).sequential())
+    images, labels = connected_groups(loader(dataset).epoch(0, 0, OFF))
     assert torch.equal(images, plain[labels])
 
 
 def test_an_epoch_is_a_function_of_seed_and_epoch(dataset: ImageDataset) -> None:
     def epoch(seed: int, epoch: int) -> bytes:
         torch.manual_seed(seed + epoch)  # the global generator has no say
-        images, labels = joined(loader(dataset).epoch(seed, epoch, AugmentSettings()))
+        images, labels = connected_groups(loader(dataset).epoch(seed, epoch, AugmentSettings()))
         return images.numpy().tobytes() + labels.numpy().tobytes()
 
     assert epoch(1, 2) == epoch(1, 2)
@@ -108,17 +108,17 @@ def test_an_epoch_continues_from_any_batch(dataset: ImageDataset, first: int, is
 
 
 def test_the_batch_size_does_not_change_what_an_image_undergoes(dataset: ImageDataset) -> None:
-    small, large = (joined(loader(dataset, size).epoch(0, 5, AugmentSettings())) for size in (7, 50))
+    small, large = (connected_groups(loader(dataset, size).epoch(0, 5, AugmentSettings())) for size in (7, 50))
     assert torch.equal(small[1], large[1])
     torch.testing.assert_close(small[0], large[0], atol=1e-5, rtol=0)
 
 
 def test_alternating_flips_turn_every_image_over_after_each_epoch(dataset: ImageDataset) -> None:
     settings = AugmentSettings(crop_padding=0, affine=0, cutout=0, alternate_flip=True)
-    plain, _ = joined(loader(dataset).in_order())
+    plain, _ = connected_groups(loader(dataset).sequential())
 
     def flipped(epoch: int) -> torch.Tensor:
-        images, labels = joined(loader(dataset).epoch(0, epoch, settings))
+        images, labels = connected_groups(loader(dataset).epoch(0, epoch, settings))
         is_flipped = (images == plain[labels].flip(-1)).flatten(1).all(1)
         assert ((images == plain[labels]).flatten(1).all(1) ^ is_flipped).all()
         return is_flipped[labels.argsort()]
@@ -137,12 +137,12 @@ def test_alternating_flips_have_a_stream_of_their_own(dataset: ImageDataset, epo
 
 def test_the_first_images_of_a_set_in_order_of_class_are_of_all_classes() -> None:
     images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
-    in_order = ImageDataset(images, np.repeat(np.arange(10), 10), tuple(map(str, range(10))))
+    sequential = ImageDataset(images, np.repeat(np.arange(10), 10), tuple(map(str, range(10))))
     assert (
-        np.unique(in_order.labels[[round(float(value) * 255) for value in Loader(in_order, PLAIN, 10, CPU).first(10)]]).size
+        np.unique(sequential.labels[[round(float(value) * 255) for value in Loader(sequential, PLAIN, 10, CPU).first(10)]]).size
         == 10
     )
-    mixed = ImageDataset(images, np.tile(np.arange(10), 10), in_order.classes)
+    mixed = ImageDataset(images, np.tile(np.arange(10), 10), sequential.classes)
     assert [round(float(value) * 255) for value in Loader(mixed, PLAIN, 10, CPU).first(10)] == list(range(10))
 
 
@@ -155,11 +155,11 @@ def is_read_at_random(file: Path) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says how a file is mapped")
 def test_mapped_images_are_the_same_and_read_at_random_in_epochs_alone(dataset: ImageDataset, tmp_path: Path) -> None:
     dataset.images.tofile(tmp_path / "images")
-    store = np.memmap(tmp_path / "images", np.uint8, "c", shape=dataset.images.shape)
-    in_memory, mapped = loader(dataset), loader(replace(dataset, store=store))
+    storage = np.memmap(tmp_path / "images", np.uint8, "c", shape=dataset.images.shape)
+    in_memory, mapped = loader(dataset), loader(replace(dataset, storage=storage))
     for kept, read in zip(in_memory.epoch(0, 0, AugmentSettings()), mapped.epoch(0, 0, AugmentSettings()), strict=True):
         assert torch.equal(kept[0], read[0])
         assert is_read_at_random(tmp_path / "images")
-    for kept, read in zip(in_memory.in_order(), mapped.in_order(), strict=True):
+    for kept, read in zip(in_memory.sequential(), mapped.sequential(), strict=True):
         assert torch.equal(kept[0], read[0])
         assert not is_read_at_random(tmp_path / "images")

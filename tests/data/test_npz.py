@@ -8,7 +8,7 @@ import pandas
 import pytest
 
 from conftest import SAMPLE
-from sprintnet.data.custom.load import load_own
+from sprintnet.data.custom.load import load_custom
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import DataError
@@ -16,11 +16,11 @@ from sprintnet.errors import DataError
 
 @pytest.fixture(scope="module")
 def sample() -> ImageDataset:
-    return load_own(DataSettings(str(SAMPLE))).images
+    return load_custom(DataSettings(str(SAMPLE))).images
 
 
 def read(path: Path, **settings: object) -> ImageDataset:
-    return load_own(DataSettings(str(path), **settings)).images  # type: ignore[arg-type]
+    return load_custom(DataSettings(str(path), **settings)).images  # type: ignore[arg-type]
 
 
 def test_an_archive_of_either_layout_is_its_arrays(tmp_path: Path, sample: ImageDataset) -> None:
@@ -28,7 +28,7 @@ def test_an_archive_of_either_layout_is_its_arrays(tmp_path: Path, sample: Image
     names = np.array(sample.classes)
     medmnist = {"train_images": images[:200], "train_labels": labels[:200, None], "test_images": images[200:]}
     np.savez_compressed(tmp_path / "a.npz", **medmnist, test_labels=labels[200:, None], classes=names)
-    found = load_own(DataSettings(str(tmp_path / "a.npz")))
+    found = load_custom(DataSettings(str(tmp_path / "a.npz")))
     np.testing.assert_array_equal(found.images.images, images)
     np.testing.assert_array_equal(found.images.labels, labels)
     assert found.images.classes == sample.classes
@@ -37,7 +37,7 @@ def test_an_archive_of_either_layout_is_its_arrays(tmp_path: Path, sample: Image
     np.savez(
         tmp_path / "b.npz", x_train=grey[:250], y_train=names[labels[:250]], x_test=grey[250:], y_test=names[labels[250:260]]
     )
-    found = load_own(DataSettings(str(tmp_path / "b.npz")))
+    found = load_custom(DataSettings(str(tmp_path / "b.npz")))
     np.testing.assert_array_equal(found.images.images[..., 0], grey)
     assert [found.images.classes[label] for label in found.images.labels] == names[labels[:260]].tolist()
 
@@ -59,7 +59,7 @@ def read_grey(sample: ImageDataset) -> np.ndarray:
     ("arrays", "said"),
     [
         ({"pictures": np.zeros((2, 8, 8), np.uint8)}, "has the arrays pictures; name them images and labels"),
-        ({"images": np.zeros((2, 8, 8), np.uint8)}, "There is no item named 'labels.npy'"),
+        ({"images": np.zeros((2, 8, 8), np.uint8)}, "There is no entry named 'labels.npy'"),
         ({"images": np.zeros((2, 8, 8), np.float32), "labels": [0, 1]}, r"images: float32 of shape \(2, 8, 8\), not uint8"),
         ({"images": np.zeros((2, 8, 8, 5), np.uint8), "labels": [0, 1]}, r"not uint8 \(N, H, W\) or"),
         ({"images": np.zeros((2, 8, 8), np.uint8), "labels": [0]}, r"images \(2, 8, 8\), with \[1\] labels"),
@@ -104,11 +104,11 @@ def test_a_folder_of_hugging_faces_datasets_is_its_pictures(tmp_path: Path, samp
             name: datasets.Dataset.from_dict(
                 {"image": list(sample.files[part]), "label": sample.labels[part].tolist()}, features=features
             )
-            for name, part in parts.items()
+            for name, part in parts.entries()
         }
     )
     saved.save_to_disk(tmp_path / "hf")
-    found = load_own(DataSettings(str(tmp_path / "hf")))
+    found = load_custom(DataSettings(str(tmp_path / "hf")))
     np.testing.assert_array_equal(found.images.images, sample.images)
     np.testing.assert_array_equal(found.images.labels, sample.labels)
     assert found.images.classes == sample.classes
@@ -125,7 +125,7 @@ def test_pictures_without_a_label_are_named(tmp_path: Path, sample: ImageDataset
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "hf")
     with pytest.raises(DataError, match=r"(?s)images/1: has no label.*images/3: holds no picture"):
         read(tmp_path / "hf")
-    assert read(tmp_path / "hf", skip=True).labels.tolist() == [0, 1]
+    assert read(tmp_path / "hf", skip_bad=True).labels.tolist() == [0, 1]
 
 
 def test_an_archive_whose_classes_will_not_do_is_refused(tmp_path: Path) -> None:

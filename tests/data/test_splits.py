@@ -14,11 +14,11 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from conftest import SAMPLE
 from sprintnet.config import load_config
-from sprintnet.data.custom.load import load_own
-from sprintnet.data.custom.split import partition
+from sprintnet.data.custom.load import load_custom
+from sprintnet.data.custom.split import assign_splits
 from sprintnet.data.dataset import digest
 from sprintnet.data.settings import DataSettings
-from sprintnet.data.splits import deal, draw, joined, read_splits, write_splits
+from sprintnet.data.splits import connected_groups, read_splits, stratified_k_fold, stratified_sample, write_splits
 from sprintnet.data.validate import check
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.runs.folder import read_rows
@@ -29,21 +29,21 @@ from sprintnet.training.setup import load_splits
 @settings(max_examples=50)
 def test_shares_are_those_of_each_class(counts: list[int], share: float, seed: int) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
-    chosen = draw(labels, share, seed=seed)
+    chosen = stratified_sample(labels, share, seed=seed)
     assert np.bincount(labels[chosen], minlength=len(counts)).tolist() == [round(share * count) for count in counts]
-    assert chosen.tolist() == draw(labels, share, seed=seed).tolist()
+    assert chosen.tolist() == stratified_sample(labels, share, seed=seed).tolist()
 
 
 def test_another_seed_draws_others() -> None:
     labels = np.repeat(np.arange(2), 50)
-    assert draw(labels, 0.2, seed=1).tolist() != draw(labels, 0.2, seed=2).tolist()
+    assert stratified_sample(labels, 0.2, seed=1).tolist() != stratified_sample(labels, 0.2, seed=2).tolist()
 
 
 def test_groups_stay_whole_and_shares_are_as_near_as_sklearns() -> None:
     generator = np.random.default_rng(0)
     groups = generator.integers(0, 120, 900)
     labels = (groups % 3 + (generator.random(900) < 0.3)) % 3
-    chosen = draw(labels, 0.2, [str(group) for group in groups])
+    chosen = stratified_sample(labels, 0.2, [str(group) for group in groups])
     assert not set(groups[chosen]) & set(groups[~chosen])
 
     def missed(mask: np.ndarray) -> float:
@@ -58,7 +58,7 @@ def test_groups_stay_whole_and_shares_are_as_near_as_sklearns() -> None:
 @settings(max_examples=50)
 def test_folds_share_each_class_as_evenly_as_sklearns(counts: list[int], folds: int, seed: int) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
-    fold_of = deal(labels, folds, seed=seed)
+    fold_of = stratified_k_fold(labels, folds, seed=seed)
     assert set(fold_of) <= set(range(folds))
     if max(counts) < folds:  # sklearn refuses
         return
@@ -73,27 +73,27 @@ def test_folds_share_each_class_as_evenly_as_sklearns(counts: list[int], folds: 
 def test_folds_keep_groups_whole_and_change_with_the_seed() -> None:
     groups = [str(index // 3) for index in range(300)]
     labels = np.arange(300) // 3 % 4
-    fold_of = deal(labels, 5, groups)
+    fold_of = stratified_k_fold(labels, 5, groups)
     assert all(len(set(fold_of[index : index + 3])) == 1 for index in range(0, 300, 3))
     assert np.ptp(np.bincount(fold_of)) <= 12  # a group of each class
-    assert deal(labels, 5, seed=1).tolist() != deal(labels, 5, seed=2).tolist()
+    assert stratified_k_fold(labels, 5, seed=1).tolist() != stratified_k_fold(labels, 5, seed=2).tolist()
 
 
 def test_several_labels_an_image_keep_their_shares() -> None:
     marks = (np.random.default_rng(0).random((500, 4)) < [0.5, 0.2, 0.1, 0.05]).astype(np.uint8)
-    chosen = draw(marks, 0.2)
+    chosen = stratified_sample(marks, 0.2)
     assert np.abs(marks[chosen].sum(axis=0) - 0.2 * marks.sum(axis=0)).max() <= 3
     bare = marks.sum(axis=1) == 0
     assert abs(int(bare[chosen].sum()) - 0.2 * bare.sum()) <= 3
 
 
 def test_pairs_and_groups_join() -> None:
-    assert joined(4, None, []) is None
-    found = joined(6, ["a", "b", "a", "c", "d", "e"], [(1, 2), (3, 4)])
+    assert connected_groups(4, None, []) is None
+    found = connected_groups(6, ["a", "b", "a", "c", "d", "e"], [(1, 2), (3, 4)])
     assert found is not None
     assert len(set(found)) == 3
     assert found[0] == found[1] == found[2] != found[3] == found[4] != found[5]
-    assert joined(3, ["", "", ""], []) is None  # no name, no group
+    assert connected_groups(3, ["", "", ""], []) is None  # no name, no group
 
 
 def test_groups_are_drawn_whole_written_down_and_read_again(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_images_in_many_groups_of_many_classes_are_drawn_in_little_memory() -> N
     labels = np.arange(100_000) % 2_000
     groups = [str(index // 2) for index in range(100_000)]  # with a count a group and class: 800 MB
     tracemalloc.start()
-    chosen = draw(labels, 0.1, groups)
+    chosen = stratified_sample(labels, 0.1, groups)
     assert tracemalloc.get_traced_memory()[1] < 1e8
     tracemalloc.stop()
     assert 0.08 < chosen.mean() < 0.12
@@ -123,7 +123,7 @@ def test_images_in_many_groups_of_many_classes_are_drawn_in_little_memory() -> N
 def own(path: Path, **wanted: object) -> tuple[object, dict[str, list[str]]]:
     settings = DataSettings(str(path), **wanted)  # type: ignore[arg-type]
     said: list[str] = []
-    found = partition(load_own(settings), settings, said.append)
+    found = assign_splits(load_custom(settings), settings, said.append)
     return said, {name: list(part.files or ()) for name, part in found.items()}
 
 
@@ -185,16 +185,16 @@ def test_splits_are_written_down_and_read_again(tmp_path: Path) -> None:
 def test_a_moved_folder_keeps_its_splits_and_a_lost_file_is_named(tmp_path: Path) -> None:
     for index, source in enumerate(sorted((SAMPLE / "train").rglob("*.png"))[::2]):
         noisy(tmp_path / "old" / source.parent.name / f"{index}.jpg", source, 95)
-    whole = load_own(DataSettings(str(tmp_path / "old")))
+    whole = load_custom(DataSettings(str(tmp_path / "old")))
     kept = tmp_path / "splits.csv"
-    found = partition(whole, DataSettings(), print)
+    found = assign_splits(whole, DataSettings(), print)
     write_splits(kept, found)
     (tmp_path / "old").rename(tmp_path / "new")
-    moved = load_own(DataSettings(str(tmp_path / "new"))).images
+    moved = load_custom(DataSettings(str(tmp_path / "new"))).images
     assert digest(*read_splits(kept, moved).values()) == digest(*found.values())
     next((tmp_path / "new").rglob("*.jpg")).unlink()
     with pytest.raises(DataError, match=r"png|jpg: in .*splits.csv, but no longer in the data; restore"):
-        read_splits(kept, load_own(DataSettings(str(tmp_path / "new"))).images)
+        read_splits(kept, load_custom(DataSettings(str(tmp_path / "new"))).images)
 
 
 def test_a_class_that_drawing_would_take_from_training_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_sound_folder_is_counted(sprintnet: Command, folder: Path, tmp_path: Path) -> None:
     done = sprintnet("check", str(folder), "--output", "problems.csv")
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "problems.csv").read_text() == "path,kind,text,grade\n"
+    assert (tmp_path / "problems.csv").read_text() == "path,kind,text,severity\n"
     assert "300 labelled pictures of 10 classes" in done.stdout
     assert "size: 32x32 (300)" in done.stdout
     assert "all               200        100" in done.stdout
@@ -40,12 +40,12 @@ def test_every_problem_comes_with_its_path_by_gravity(sprintnet: Command, folder
     assert done.stderr.endswith("1 problem, as listed, to mend before training\n")
     with (tmp_path / "problems.csv").open() as stream:
         rows = {(row["kind"], Path(row["path"]).name): row for row in csv.DictReader(stream)}
-    assert rows["unreadable", files[0].name]["grade"] == "skip"
+    assert rows["unreadable", files[0].name]["severity"] == "skip"
     assert rows["wrong suffix", "grey.png"]["text"].startswith("is a BMP by its content")
     assert rows["duplicate across splits", files[1].name]["text"].endswith("copy.png, under another label")
     assert ("near duplicate", files[2].name) in rows
     assert rows["small class", "cat"]["text"] == "has 6 training images; add some"
-    assert done.stdout.index("must be mended, or left out by data.skip=true") < done.stdout.index("good to know")
+    assert done.stdout.index("must be mended, or left out by data.skip_bad=true") < done.stdout.index("good to know")
     assert "size: 32x32 (286), 40x40 (1)" in done.stdout
     skipped = sprintnet("check", str(folder), "data.size=32")
     assert skipped.returncode == 3
@@ -59,30 +59,30 @@ def test_training_stops_for_the_same_problems_and_goes_on_without_them(sprintnet
     assert done.returncode == 3
     assert "1 problem; nothing was started" in done.stderr
     assert f"{broken}: cannot be read as an image" in done.stderr
-    done = sprintnet("train", "davidnet", "--data", str(folder), "data.skip=true", *tiny)
+    done = sprintnet("train", "davidnet", "--data", str(folder), "data.skip_bad=true", *tiny)
     assert done.returncode == 0
-    assert "data: left out, since they cannot be used (data.skip): 1" in done.stdout
+    assert "data: left out, since they cannot be used (data.skip_bad): 1" in done.stdout
 
 
 def test_the_test_set_is_read_by_val_alone_and_each_reading_is_noted(sprintnet: Command, folder: Path, tmp_path: Path) -> None:
     tiny = ["model.width=4", "epochs=1", "batch_size=32", "threads=1", "--no-report", "--name", "x"]
     sprintnet("train", "davidnet", "--data", str(folder), *tiny)
     run = tmp_path / "runs" / "train" / "x"
-    assert not (run / "test_readings.csv").exists()
+    assert not (run / "test_access.csv").exists()
     assert "test" not in (run / "metrics.json").read_text()
     for _ in range(2):
         assert "top-1 accuracy" in sprintnet("val", str(run), "--split", "test").stdout
-    with (run / "test_readings.csv").open() as stream:
+    with (run / "test_access.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["by"], row["images"]) for row in rows] == [("val --split test", "100")] * 2
     assert "x: val, 20 images" in sprintnet("val", str(run)).stdout
-    assert len((run / "test_readings.csv").read_text().splitlines()) == 3
+    assert len((run / "test_access.csv").read_text().splitlines()) == 3
     first, second, *_ = sorted((folder / "test" / "cat").iterdir())
     shutil.copy(first, second)
     done = sprintnet("val", str(run), "--split", "test")
     assert done.returncode == 2
     assert "--split test: these are not the splits that the run was trained on" in done.stderr
-    assert len((run / "test_readings.csv").read_text().splitlines()) == 3
+    assert len((run / "test_access.csv").read_text().splitlines()) == 3
     assert "is a folder; name a file in it" in sprintnet("check", str(folder), "--output", str(tmp_path)).stderr
 
 

@@ -45,7 +45,7 @@ def test_a_file_answers_as_the_network(exported: dict[str, RunFolder], network: 
     run = exported[network]
     trained, _ = load_run(run.path, FP32)
     assert trained.temperature is not None
-    logits = trained.answer(JUDGED.images)
+    logits = trained.predict_logits(JUDGED.images)
     answers = Predictor(run.export / "model.onnx")(JUDGED.images)
     assert answers.classes == JUDGED.classes
     np.testing.assert_allclose(answers.logits, logits, atol=1e-4)
@@ -117,7 +117,9 @@ def test_negative_scales_stay_as_they_are(exported: dict[str, RunFolder]) -> Non
     graph = build_graph(trained, ("logits", "probabilities"))
     assert [node.op_type for node in graph.graph.node].count("BatchNormalization") == 1
     session = onnxruntime.InferenceSession(graph.SerializeToString())
-    np.testing.assert_allclose(session.run(["logits"], {"images": JUDGED.images})[0], trained.answer(JUDGED.images), atol=1e-4)
+    np.testing.assert_allclose(
+        session.run(["logits"], {"images": JUDGED.images})[0], trained.predict_logits(JUDGED.images), atol=1e-4
+    )
 
 
 def test_smaller_files_answer_alike(exported: dict[str, RunFolder], tmp_path: Path) -> None:
@@ -148,10 +150,10 @@ def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder]) -> None
     torch.manual_seed(5)
     loaded = package.load(folder)
     assert torch.initial_seed() == 5  # opening a model draws nothing and seeds nothing
-    np.testing.assert_array_equal(loaded.answer(JUDGED.images), opened.answer(JUDGED.images))
+    np.testing.assert_array_equal(loaded.predict_logits(JUDGED.images), opened.predict_logits(JUDGED.images))
     for wrong in (JUDGED.images[:, ::2], JUDGED.images[..., :1], JUDGED.images / 255):
         with pytest.raises(SettingsError, match=r"the network takes uint8 \(N, 32, 32, 3\)"):
-            loaded.answer(wrong)
+            loaded.predict_logits(wrong)
 
 
 def test_a_file_that_answers_otherwise_is_not_left_behind(

@@ -1,4 +1,4 @@
-"""Answers without PyTorch: those of `val`, from every way to name files; what cannot be read or used."""
+"""Predictions without PyTorch: those of `val`, from every way to name files; what cannot be read or used."""
 
 import csv
 import io

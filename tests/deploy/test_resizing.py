@@ -7,15 +7,15 @@ import pytest
 from onnx import helper
 from PIL import Image
 
-from sprintnet.data.images import MODES, POLICIES, fitted, inscribed, middle
+from sprintnet.data.images import MODES, RESIZE_POLICIES, letterbox_size, middle, resize_image
 from sprintnet.deploy.export.resizing import RESIZE, RESIZE_STEPS, resize_first
 
 
 def test_every_policy_is_known_to_files() -> None:
-    assert set(RESIZE) == set(RESIZE_STEPS) == set(POLICIES)
+    assert set(RESIZE) == set(RESIZE_STEPS) == set(RESIZE_POLICIES)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", RESIZE_POLICIES)
 @pytest.mark.parametrize("shape", [(32, 32, 3), (20, 30, 1), (16, 16, 4)])
 def test_pixels_are_those_of_training(policy: str, shape: tuple[int, int, int]) -> None:
     pixels = helper.make_tensor_value_info("pixels", onnx.TensorProto.UINT8, ["N", shape[2], *shape[:2]])
@@ -30,7 +30,7 @@ def test_pixels_are_those_of_training(policy: str, shape: tuple[int, int, int]) 
         smooth = Image.fromarray(generator.integers(0, 256, (5, 6, shape[2]), np.uint8).squeeze(), MODES[shape[2]])
         given = np.asarray(smooth.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, shape[2])
         picture = Image.fromarray(given.squeeze(2) if shape[2] == 1 else given, MODES[shape[2]])
-        wanted = np.asarray(fitted(picture, shape[:2], policy)).reshape(shape).astype(int)
+        wanted = np.asarray(resize_image(picture, shape[:2], policy)).reshape(shape).astype(int)
         found = session.run(None, {"images": given[None]})[0][0].transpose(1, 2, 0)
         assert np.abs(wanted - found).max() <= 2, (policy, height, width)  # each rounds its two passes in its own way
 
@@ -38,6 +38,6 @@ def test_pixels_are_those_of_training(policy: str, shape: tuple[int, int, int]) 
 def test_boxes_have_the_proportions_asked_for() -> None:
     assert middle((100, 200), (32, 32)) == (50, 0, 150, 100)
     assert middle((100, 200), (10, 40)) == (0, 25, 200, 75)
-    assert inscribed((100, 200), (32, 32)) == (16, 32)
-    assert inscribed((1000, 1), (32, 32)) == (32, 1)
-    assert inscribed((24, 48), (32, 32)) == (16, 32)
+    assert letterbox_size((100, 200), (32, 32)) == (16, 32)
+    assert letterbox_size((1000, 1), (32, 32)) == (32, 1)
+    assert letterbox_size((24, 48), (32, 32)) == (16, 32)

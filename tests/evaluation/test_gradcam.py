@@ -66,8 +66,8 @@ class Corner(nn.Module):
     """Knows the class by the upper left quarter alone."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        evidence = images[:, :, :16, :16].mean(dim=(1, 2, 3)) * 10
-        return torch.stack([evidence, -evidence], dim=1)
+        artifacts = images[:, :, :16, :16].mean(dim=(1, 2, 3)) * 10
+        return torch.stack([artifacts, -artifacts], dim=1)
 
 
 def test_a_map_of_what_is_used_is_more_faithful_than_noise_or_its_opposite() -> None:

@@ -23,8 +23,8 @@ from sprintnet.evaluation.calibration import BINS, fit_label_temperature, label_
 from sprintnet.evaluation.metrics import wilson_interval
 from sprintnet.evaluation.multilabel import (
     binary_cross_entropy,
-    label_answers,
     label_confidence,
+    label_predictions,
     label_probabilities,
     label_rows,
     ranking_scores,
@@ -109,7 +109,7 @@ def test_confidence_is_the_probability_of_the_whole_answer() -> None:
     generator = np.random.default_rng(3)
     logits = np.array([[0.3, -1.2, 2.0]])
     drawn = generator.random((20_000, 3)) < 1 / (1 + np.exp(-logits))
-    right = (drawn == label_answers(logits)).all(axis=1).mean()
+    right = (drawn == label_predictions(logits)).all(axis=1).mean()
     assert label_confidence(logits)[0] == pytest.approx(right, abs=0.015)
 
 
@@ -166,13 +166,13 @@ def test_the_right_probabilities_are_calibrated_and_doubled_logits_are_healed() 
 def test_a_tasks_tensors_and_arrays_agree(task: object) -> None:
     labels = LABELS if task is MULTI_LABEL else LABELS.argmax(axis=1)
     tensors = torch.from_numpy(LOGITS), torch.from_numpy(labels)
-    hits = task.hits(LOGITS, labels)  # type: ignore[attr-defined]
+    hits = task.correct_mask(LOGITS, labels)  # type: ignore[attr-defined]
     assert task.correct(*tensors).tolist() == hits.tolist()  # type: ignore[attr-defined]
     assert task.accuracy(LOGITS, labels) == task.summarise(LOGITS, labels, NAMES)["accuracy"]  # type: ignore[attr-defined]
     members = task.membership(labels, 5)  # type: ignore[attr-defined]
     assert label_text(labels, NAMES)[3] == "|".join(np.array(NAMES)[members[3]])
     probabilities = task.activate(tensors[0]).numpy()  # type: ignore[attr-defined]
-    said = task.membership(task.answers(LOGITS), 5)  # type: ignore[attr-defined]
+    said = task.membership(task.predictions(LOGITS), 5)  # type: ignore[attr-defined]
     assert (said == (probabilities > 0.5 if task is MULTI_LABEL else said)).all()
     whole = np.where(said, probabilities, 1 - probabilities).prod(axis=1)
     expected = whole if task is MULTI_LABEL else probabilities.max(axis=1)

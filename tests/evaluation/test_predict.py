@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sprintnet.evaluation.metrics import confidence as confidences
-from sprintnet.evaluation.predict import ask_again, predict
+from sprintnet.evaluation.predict import predict, predict_tta
 from sprintnet.runtime import Runtime
 
 FP32 = Runtime(torch.device("cpu"), "fp32", 1)
@@ -30,7 +30,7 @@ def test_a_failure_leaves_the_mode_too() -> None:
     assert model.training
 
 
-def six_views(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def tta_line(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     padded = nn.functional.pad(images, (1, 1, 1, 1), mode="reflect")
     views = [images, padded[:, :, 0:8, 0:8], padded[:, :, 2:10, 2:10]]
     with torch.no_grad():
@@ -45,12 +45,12 @@ def test_the_unsure_are_asked_again_with_the_published_weights(confidence: float
     images, labels = torch.randn(25, 3, 8, 8), torch.zeros(25)
     batches = [(images[:10], labels[:10]), (images[10:], labels[10:])]
     first, _ = predict(model, batches, FP32)
-    again = ask_again(model, batches, FP32, first, confidences(first), confidence)
+    again = predict_tta(model, batches, FP32, first, confidences(first), confidence)
     is_unsure = (torch.from_numpy(first).softmax(1).amax(1) <= confidence).numpy()
     assert {0.0: 0, 1.0: 25}.get(confidence, is_unsure.sum()) == is_unsure.sum()
     assert confidence in (0, 1) or 0 < is_unsure.sum() < 25
     np.testing.assert_array_equal(again[~is_unsure], first[~is_unsure])
-    np.testing.assert_allclose(again[is_unsure], six_views(model, images).numpy()[is_unsure], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(again[is_unsure], tta_line(model, images).numpy()[is_unsure], rtol=1e-4, atol=1e-5)
 
 
 def test_without_mirror_images_three_views_are_asked() -> None:
@@ -62,7 +62,7 @@ def test_without_mirror_images_three_views_are_asked() -> None:
     padded = nn.functional.pad(images, (1, 1, 1, 1), mode="reflect")
     with torch.no_grad():
         expected = 0.5 * model(images) + 0.25 * model(padded[:, :, 0:8, 0:8]) + 0.25 * model(padded[:, :, 2:10, 2:10])
-    again = ask_again(model, batches, FP32, first, confidences(first), 1, mirror=False)
+    again = predict_tta(model, batches, FP32, first, confidences(first), 1, mirror=False)
     np.testing.assert_allclose(again, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -71,6 +71,6 @@ def test_reduced_precision_asks_again_too_and_answers_in_fp32() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))
     images, bf16 = torch.randn(25, 3, 8, 8), Runtime(torch.device("cpu"), "bf16", 1)
     first, _ = predict(model, [(images, torch.zeros(25))], bf16)
-    again = ask_again(model, [(images, torch.zeros(25))], bf16, first, confidences(first), 1)
+    again = predict_tta(model, [(images, torch.zeros(25))], bf16, first, confidences(first), 1)
     assert again.dtype == np.float32
-    np.testing.assert_allclose(again, six_views(model, images).numpy(), atol=0.03)
+    np.testing.assert_allclose(again, tta_line(model, images).numpy(), atol=0.03)

@@ -21,8 +21,8 @@ def test_arithmetic_is_counted_layer_by_layer(precision: str) -> None:
     macs, side = 0, 32
     for name, parameter in build_model(config.model, 10, (32, 32, 3)).named_parameters():
         if parameter.ndim == 4:
-            side = 32 if "prepare" in name or name == "block1.conv.conv.weight" else side
-            macs += parameter.numel() * side * side * (2 if "prepare" in name else 3)  # no gradient for the images
+            side = 32 if "build_step" in name or name == "block1.conv.conv.weight" else side
+            macs += parameter.numel() * side * side * (2 if "build_step" in name else 3)  # no gradient for the images
             side = side // 2 if name in POOLED else side
     macs += 3 * 10 * 32
     assert found["gflop_per_image"] == pytest.approx(2 * macs / 1e9, rel=1e-6)
@@ -36,7 +36,7 @@ POOLED = {"block1.conv.conv.weight", "transition.0.conv.weight", "block2.conv.co
 
 def test_every_scheduled_resolution_is_timed() -> None:
     small = [f"data.name={SAMPLE}", "model.width=4", "batch_size=20", "threads=1"]
-    resolution = ["schedule.resolution=0.5,0.75,1", "schedule.resolution_from=0,0.3,0.6"]
+    resolution = ["schedule.resolution=0.5,0.75,1", "schedule.resolution_milestones=0,0.3,0.6"]
     config = load_config("sprint94", [*small, *resolution])
     rates = benchmark.measure_phases(config, load_splits(config)["train"])
     assert set(rates["step_images_per_second"]) == {"0.5", "0.75", "1.0"}

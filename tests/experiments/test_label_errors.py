@@ -22,12 +22,12 @@ from playwright.sync_api import Browser
 from conftest import Command
 from sprintnet.cli.main import main
 from sprintnet.config import load_config
-from sprintnet.data.dataset import ImageDataset, digest, join
-from sprintnet.data.splits import deal, joined
+from sprintnet.data.dataset import ImageDataset, concatenate, digest
+from sprintnet.data.splits import connected_groups, stratified_k_fold
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.evaluation.metrics import log_probabilities
 from sprintnet.evaluation.trained_model import load_run
-from sprintnet.experiments.label_errors import find_label_errors, judge
+from sprintnet.experiments.label_errors import judge, label_errors
 from sprintnet.reporting.html.report import write_report
 from sprintnet.runs.folder import RunFolder, open_run, read_arrays, read_json, read_rows
 from sprintnet.training import train as pipeline
@@ -115,8 +115,8 @@ def test_the_labels_that_are_wrong_are_found_and_no_others(run: RunFolder, data:
 
 def test_each_image_is_judged_by_a_network_that_was_trained_without_it(run: RunFolder) -> None:
     splits = load_splits(load_config(run.config), kept=run.splits)
-    images = join(splits["train"], splits["val"])
-    fold_of = deal(images.labels, 3)
+    images = concatenate(splits["train"], splits["val"])
+    fold_of = stratified_k_fold(images.labels, 3)
     rows = read_rows(run.label_errors.with_suffix(".csv"))
     for number in range(3):
         fold = open_run(run.path / "label-errors" / f"fold-{number + 1}")
@@ -137,10 +137,10 @@ def test_a_group_is_judged_by_networks_that_saw_none_of_it(data: Path, tmp_path:
     config = load_config("davidnet", [*LEARNED, "epochs=1", f"data.name={tmp_path / 'table.csv'}"])
     run = RunFolder(tmp_path / "run")
     splits = load_splits(config)
-    find_label_errors(config, splits, run, folds=2)
-    images = join(splits["train"], splits["val"])
+    label_errors(config, splits, run, folds=2)
+    images = concatenate(splits["train"], splits["val"])
     groups = images.groups or ()
-    fold_of = deal(images.labels, 2, joined(len(images), groups, []))
+    fold_of = stratified_k_fold(images.labels, 2, connected_groups(len(images), groups, []))
     halves = [np.flatnonzero(fold_of == number) for number in range(2)]
     assert not {groups[index] for index in halves[0]} & {groups[index] for index in halves[1]}
     trained_on = read_json(run.path / "label-errors" / "fold-1" / "environment.json")["data_sha256"]
@@ -239,7 +239,7 @@ def test_a_duplicate_is_judged_with_its_double_and_lone_or_many_labels_not_at_al
     pixels[30:] = pixels[:10]
     images = ImageDataset(pixels, np.arange(40) % 2, ("a", "b"))
     config = load_config("davidnet", [*LEARNED, "epochs=1"])
-    find_label_errors(config, {"train": images}, run := RunFolder(tmp_path / "run"), 4)
+    label_errors(config, {"train": images}, run := RunFolder(tmp_path / "run"), 4)
     fold_of = {
         int(row["path"]): number
         for number in range(1, 5)
@@ -251,12 +251,12 @@ def test_a_duplicate_is_judged_with_its_double_and_lone_or_many_labels_not_at_al
 
     lone = ImageDataset(pixels[:5], np.array([0, 0, 1, 1, 2]), ("a", "b", "lone"))
     with pytest.raises(DataError, match="one image alone in lone: nothing is left to judge its label by"):
-        find_label_errors(config, {"train": lone}, RunFolder(tmp_path / "lone"), 2)
+        label_errors(config, {"train": lone}, RunFolder(tmp_path / "lone"), 2)
     bound = ImageDataset(pixels, np.arange(40) % 2, ("a", "bound"), groups=["", "one"] * 20)
     with pytest.raises(DataError, match="all images of bound belong together"):
-        find_label_errors(config, {"train": bound}, RunFolder(tmp_path / "bound"), 2)
+        label_errors(config, {"train": bound}, RunFolder(tmp_path / "bound"), 2)
     many = ImageDataset(pixels, np.ones((40, 2), np.uint8), ("a", "b"))
     with pytest.raises(DataError, match="several labels each"):
-        find_label_errors(config, {"train": many}, RunFolder(tmp_path / "many"), 2)
+        label_errors(config, {"train": many}, RunFolder(tmp_path / "many"), 2)
     with pytest.raises(SettingsError, match="--folds 30: too many for 40 images of 2 classes"):
-        find_label_errors(config, {"train": images}, RunFolder(tmp_path / "thin"), 30)
+        label_errors(config, {"train": images}, RunFolder(tmp_path / "thin"), 30)

@@ -23,17 +23,17 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     build.SOURCES.mkdir()
     (build.SOURCES / "numbers.c").write_text(KERNEL, "utf-8")
     yield build.SOURCES
-    build._made.cache_clear()
+    build._library.cache_clear()
 
 
 def twice(numbers: torch.Tensor) -> list[float]:
-    build._made.cache_clear()
+    build._library.cache_clear()
     build.call("numbers", "twice", len(numbers), numbers)
     return numbers.tolist()
 
 
 def libraries() -> list[Path]:
-    return sorted((cache_folder() / "compiled").iterdir())
+    return sorted((cache_folder() / "load_library").iterdir())
 
 
 def test_a_kernel_is_made_once_and_called_with_tensors(sources: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_kernel_is_made_once_and_called_with_tensors(sources: Path) -> None:
     assert twice(torch.arange(3.0)) == [0, 2, 4]
     assert libraries() == [library]
     assert library.stat().st_mtime_ns == made.st_mtime_ns
-    assert build.missing() == ""
+    assert build.unavailable_reason() == ""
     (sources / "numbers.c").write_text(KERNEL.replace("*= 2", "*= 3"), "utf-8")
     assert twice(torch.arange(3.0)) == [0, 3, 6]  # of another source, another library
     assert len(libraries()) == 2
@@ -64,7 +64,7 @@ def test_its_threads_are_pytorchs_whatever_else_has_openmp(sources: Path) -> Non
         "#include <omp.h>\nvoid threads(int *found) { *found = omp_get_max_threads(); }\n", "utf-8"
     )
     script = (
-        "import sys, torch\nfrom pathlib import Path\nfrom sprintnet import native\nimport sklearn.cluster\n"
+        "import sys, torch\nfrom pathlib import Path\nfrom sprintnet.kernels import build\nimport sklearn.cluster\n"
         "build.SOURCES = Path(sys.argv[1])\ntorch.set_num_threads(3)\nfound = torch.zeros(1, dtype=torch.int32)\n"
         "before = {line.split()[-1] for line in open('/proc/self/maps') if 'libgomp' in line}\n"
         "build.call('numbers', 'threads', found)\n"
@@ -97,23 +97,23 @@ def test_what_cannot_be_made_is_done_without_and_said(
     elif obstacle == "cache":
         (tmp_path / "cache").write_text("a file, not a folder", "utf-8")
     elif obstacle == "rights":
-        (tmp_path / "cache" / "compiled").mkdir(parents=True)
-        (tmp_path / "cache" / "compiled").chmod(0o777)
+        (tmp_path / "cache" / "load_library").mkdir(parents=True)
+        (tmp_path / "cache" / "load_library").chmod(0o777)
     elif obstacle == "threads":
         monkeypatch.setattr(build.importlib.util, "find_spec", lambda _: None)
     elif obstacle == "processor":
         monkeypatch.setattr(build, "cpu_flags", lambda: frozenset({"avx2"}))
     else:
         monkeypatch.setattr(build, "COMPILE_SECONDS", 1e-9)
-    assert build.compiled("numbers") is None
+    assert build.load_library("numbers") is None
     with pytest.raises(AssertionError, match=reason):
-        assert not build.missing(), build.missing()
+        assert not build.unavailable_reason(), build.unavailable_reason()
 
 
 def test_a_damaged_library_is_made_anew_by_the_next_run(sources: Path) -> None:
     script = (
-        "import sys, torch\nfrom pathlib import Path\nfrom sprintnet import native\n"
-        "build.SOURCES = Path(sys.argv[1])\nprint(build.missing() or 'made')\n"
+        "import sys, torch\nfrom pathlib import Path\nfrom sprintnet.kernels import build\n"
+        "build.SOURCES = Path(sys.argv[1])\nprint(build.unavailable_reason() or 'made')\n"
     )
 
     def another_run() -> str:

@@ -25,7 +25,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(winograd, "compiled", lambda _: None)
+    monkeypatch.setattr(winograd, "load_library", lambda _: None)
 
 
 def train_step(layer: nn.Module, maps: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -140,7 +140,7 @@ def test_a_block_takes_it_and_gives_the_same_without_a_compiler(
             features = block(maps).float()
         features.square().sum().backward()
         found.append((features.detach(), block[0].weight.grad))
-        monkeypatch.setattr(conv_pool, "compiled", lambda _: None)
+        monkeypatch.setattr(conv_pool, "load_library", lambda _: None)
     assert taken == [maps.shape]
     for ours, theirs in zip(*found, strict=True):
         assert F.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.995
@@ -149,27 +149,27 @@ def test_a_block_takes_it_and_gives_the_same_without_a_compiler(
 @pytest.mark.parametrize("shape", [(63, 24, 7, 7), (64, 8, 7, 7), (64, 24, 7, 1), (64, 24, 65, 2), (24, 7, 7)])
 def test_other_maps_take_two_layers(shape: tuple[int, ...]) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        assert not Convolution3x3(24, 64).pools(torch.randn(shape))
+        assert not Convolution3x3(24, 64).can_fuse_pool(torch.randn(shape))
 
 
 @pytest.mark.parametrize(("channels", "outputs"), [(24, 48), (12, 32), (40, 64), (24, 288)])
 def test_other_filters_take_two_layers(channels: int, outputs: int) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        assert not Convolution3x3(channels, outputs).pools(torch.randn(64, channels, 7, 7))
+        assert not Convolution3x3(channels, outputs).can_fuse_pool(torch.randn(64, channels, 7, 7))
 
 
 def test_nothing_is_compiled_but_for_training_in_bf16_without_a_gradient_of_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, maps = Convolution3x3(24, 64), torch.randn(64, 24, 7, 7)
     with torch.autocast("cpu", torch.bfloat16):
-        assert layer.pools(maps)
-        monkeypatch.setattr(conv_pool, "compiled", lambda name: pytest.fail(f"{name} is compiled"))
-        assert not layer.pools(maps.clone().requires_grad_())
-        assert not Convolution3x3(24, 64).double().pools(maps)
-        assert not Convolution3x3(24, 64).to("meta").pools(maps)
+        assert layer.can_fuse_pool(maps)
+        monkeypatch.setattr(conv_pool, "load_library", lambda name: pytest.fail(f"{name} is load_library"))
+        assert not layer.can_fuse_pool(maps.clone().requires_grad_())
+        assert not Convolution3x3(24, 64).double().can_fuse_pool(maps)
+        assert not Convolution3x3(24, 64).to("meta").can_fuse_pool(maps)
         with torch.no_grad():
-            assert not layer.pools(maps)
-        assert not layer.eval().pools(maps)
-    assert not layer.train().pools(maps)  # in fp32
+            assert not layer.can_fuse_pool(maps)
+        assert not layer.eval().can_fuse_pool(maps)
+    assert not layer.train().can_fuse_pool(maps)  # in fp32
 
 
 def test_frozen_filters_have_no_gradient() -> None:

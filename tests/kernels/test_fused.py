@@ -32,7 +32,7 @@ def test_maxima_and_their_gradients_are_pytorchs_in_every_bit(shape: tuple[int, 
     assert ours.grad is not None
     assert theirs.grad is not None
     assert torch.equal(ours.grad, theirs.grad)
-    monkeypatch.setattr(max_pool, "compiled", lambda _: None)
+    monkeypatch.setattr(max_pool, "load_library", lambda _: None)
     torch.testing.assert_close(MaxPool2x2()(ours), expected, rtol=0, atol=0, equal_nan=True)
 
 
@@ -93,11 +93,11 @@ def test_a_constant_channel_with_an_outlier_first_stays_finite() -> None:
 
 def test_layers_are_fused_in_training_on_a_cpu_in_bf16_alone() -> None:
     layer, maps = Norm(32), torch.randn(4, 32, 3, 3).bfloat16()
-    assert layer.fuses(maps)
-    assert not layer.fuses(maps.float())
-    assert not layer.fuses(maps[:1, :, :1, :1])  # of which PyTorch says that it has no variance
-    assert not layer.eval().fuses(maps)
-    assert not Norm(31).fuses(torch.randn(4, 31, 3, 3).bfloat16())
+    assert layer.can_fuse_silu(maps)
+    assert not layer.can_fuse_silu(maps.float())
+    assert not layer.can_fuse_silu(maps[:1, :, :1, :1])  # of which PyTorch says that it has no variance
+    assert not layer.eval().can_fuse_silu(maps)
+    assert not Norm(31).can_fuse_silu(torch.randn(4, 31, 3, 3).bfloat16())
 
 
 @pytest.mark.parametrize("trains_whitening", [True, False])
@@ -111,7 +111,7 @@ def test_a_network_trains_with_kernels_as_without(trains_whitening: bool, monkey
         network.load_state_dict(start)
         network.zero_grad()
         for name in () if is_compiled else ("winograd", "conv_pool", "max_pool", "batchnorm_silu"):
-            monkeypatch.setattr(f"sprintnet.models.{name}.compiled", lambda _: None)
+            monkeypatch.setattr(f"sprintnet.kernels.{name}.load_library", lambda _: None)
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(images)
         F.cross_entropy(logits.float(), torch.arange(64) % 10).backward()

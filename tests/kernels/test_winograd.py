@@ -1,4 +1,4 @@
-"""Fewer products, compiled and in PyTorch's operations: the same convolution as PyTorch's own, its gradients too."""
+"""Fewer products, load_library and in PyTorch's operations: the same convolution as PyTorch's own, its gradients too."""
 
 from types import ModuleType
 

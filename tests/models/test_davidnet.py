@@ -44,10 +44,10 @@ def test_the_table_knows_blocks_and_what_skips_pass_by(name: str) -> None:
     assert table.blocks == model.feature_layers
     assert all(any(name.startswith(f"{block}.") for name in names) for block in table.blocks)
     assert len(table.skips) == {"davidnet": 2, "sprintnet": 1}[name]
-    for passed_by in table.skips:  # without these layers' part, the sum is what came in
-        assert all(model.get_submodule(part) for part in passed_by)
-        parent = model.get_submodule(passed_by[0].rpartition(".")[0])
-        assert len({part.rpartition(".")[0] for part in passed_by}) == 1
+    for skipped_by in table.skips:  # without these layers' part, the sum is what came in
+        assert all(model.get_submodule(part) for part in skipped_by)
+        parent = model.get_submodule(skipped_by[0].rpartition(".")[0])
+        assert len({part.rpartition(".")[0] for part in skipped_by}) == 1
         assert type(parent).__name__ in ("WyBlock", "Residual")
 
 

@@ -17,8 +17,8 @@ from sprintnet.errors import SettingsError
 from sprintnet.runs.folder import RunFolder, read_arrays, read_rows
 from sprintnet.runtime import start
 from sprintnet.training import train as pipeline
-from sprintnet.training.lr_search import find_learning_rates
-from sprintnet.training.setup import load_splits, prepare, whiten
+from sprintnet.training.lr_search import lr_find
+from sprintnet.training.setup import build_step, load_splits, whiten
 
 CLASSES = sorted(folder.name for folder in (SAMPLE / "train").iterdir() if folder.is_dir())
 WORDS = {
@@ -59,14 +59,16 @@ def test_other_classes_are_learned_sooner(origin: tuple[str, RunFolder], place: 
     for init in losses:
         for seed in range(1, 4):
             name = f"{recipe}-{seed}-{bool(init)}"
-            rows = read_rows(train(place, name, recipe, "second", "epochs=2", f"seed={seed}", f"init={init}").results)
+            rows = read_rows(train(place, name, recipe, "second", "epochs=2", f"seed={seed}", f"init_from={init}").results)
             losses[init] += sum(float(row["train_loss"]) for row in rows) / 6
     assert losses[str(run.path)] < losses[""] - 0.02
 
 
 def test_what_is_frozen_is_the_origins_to_the_bit(origin: tuple[str, RunFolder], place: Path) -> None:
     recipe, run = origin
-    frozen = train(place, f"{recipe}-frozen", recipe, "second", "epochs=2", f"init={run.path}", "frozen=true", "l1=1e-6")
+    frozen = train(
+        place, f"{recipe}-frozen", recipe, "second", "epochs=2", f"init_from={run.path}", "freeze_backbone=true", "l1=1e-6"
+    )
     before, after = load_file(run.weights), load_file(frozen.weights)
     same = {name for name in before if before[name].shape == after[name].shape and torch.equal(before[name], after[name])}
     assert {name.split(".")[0] for name in before.keys() - same} == {"linear"}
@@ -83,9 +85,9 @@ def test_what_is_frozen_is_the_origins_to_the_bit(origin: tuple[str, RunFolder],
 
 def test_the_same_classes_keep_their_head(origin: tuple[str, RunFolder], place: Path) -> None:
     recipe, run = origin
-    config = load_config(recipe, [*WORDS[recipe], f"data.name={place / 'first'}", f"init={run.path}"])
+    config = load_config(recipe, [*WORDS[recipe], f"data.name={place / 'first'}", f"init_from={run.path}"])
     said: list[str] = []
-    step, loader = prepare(config, load_splits(config)["train"], start("cpu", "fp32", 1, 5), said.append)
+    step, loader = build_step(config, load_splits(config)["train"], start("cpu", "fp32", 1, 5), said.append)
     whiten(step.model, loader, config)
     assert said == [f"init: the network of {run.path}, its head too"]
     expected = load_file(run.weights)
@@ -97,7 +99,8 @@ def test_a_resumed_transfer_ends_in_the_same_bits(
     origin: tuple[str, RunFolder], place: Path, monkeypatch: pytest.MonkeyPatch, frozen: str
 ) -> None:
     recipe, run = origin
-    words = ["epochs=2", f"init={run.path}", f"frozen={frozen}", "sampling=balanced", "seed=7", "model.dropout=0.2"]
+    words = ["epochs=2", f"init_from={run.path}", f"freeze_backbone={frozen}", "sampling=balanced", "seed=7"]
+    words.append("model.dropout=0.2")
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -123,7 +126,7 @@ def test_a_resumed_transfer_wants_the_run_that_it_began_from(place: Path, monkey
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(pipeline, "write_rows", stop)
-        train(place, "cut", "davidnet", "second", "epochs=2", f"init={begun}")
+        train(place, "cut", "davidnet", "second", "epochs=2", f"init_from={begun}")
     shutil.copy(train(place, "other", "davidnet", "first", "epochs=1").weights, begun / "model.safetensors")
     cut = RunFolder(place / "cut")
     with pytest.raises(SettingsError, match=r"began with init_sha256 .*; restore the run that init names"):
@@ -134,20 +137,20 @@ def test_the_rate_is_found_on_the_network_that_is_there(origin: tuple[str, RunFo
     recipe, run = origin
     words = [*WORDS[recipe], f"data.name={place / 'second'}", "label_smoothing=0"]
     began = {}
-    for init in ("", f"init={run.path}"):
-        config = load_config(recipe, [*words, *([init, "frozen=true"] if init else [])])
-        (found,) = find_learning_rates(config, RunFolder(tmp_path / f"lr{bool(init)}"), 1, 1e-4, 10, 60)
+    for init in ("", f"init_from={run.path}"):
+        config = load_config(recipe, [*words, *([init, "freeze_backbone=true"] if init else [])])
+        (found,) = lr_find(config, RunFolder(tmp_path / f"lr{bool(init)}"), 1, 1e-4, 10, 60)
         began[init] = found["losses"]
         assert min(found["smoothed"]) < found["smoothed"][6]
-    assert began[""][0] != began[f"init={run.path}"][0]
+    assert began[""][0] != began[f"init_from={run.path}"][0]
 
 
 def test_images_may_have_another_size(origin: tuple[str, RunFolder]) -> None:
     recipe, run = origin
     generator = np.random.default_rng(0)
     images = ImageDataset(generator.integers(0, 256, (30, 48, 40, 3), np.uint8), np.arange(30) % 3, ("a", "b", "c"))
-    config = load_config(recipe, [*WORDS[recipe], f"init={run.path}"])
-    step, loader = prepare(config, images, start("cpu", "fp32", 1, 0))
+    config = load_config(recipe, [*WORDS[recipe], f"init_from={run.path}"])
+    step, loader = build_step(config, images, start("cpu", "fp32", 1, 0))
     for batch in loader.epoch(0, 0, config.augment):
         step(*batch)
     assert step.is_sound()
@@ -156,15 +159,15 @@ def test_images_may_have_another_size(origin: tuple[str, RunFolder]) -> None:
 @pytest.mark.parametrize(
     ("recipe", "words", "rule"),
     [
-        ("davidnet", ["model.width=9"], r"init=.*: its network is another; train the same one: model.width=8"),
-        ("sprint94", [], r"init=.*: its network is another; train the same one: model.name=davidnet"),
+        ("davidnet", ["model.width=9"], r"init_from=.*: its network is another; train the same one: model.width=8"),
+        ("sprint94", [], r"init_from=.*: its network is another; train the same one: model.name=davidnet"),
         (
             "davidnet",
-            ["init=nowhere"],
+            ["init_from=nowhere"],
             r"nowhere: holds neither weights.safetensors nor model.safetensors",
         ),
-        ("davidnet", ["init=."], r"\.: holds neither weights.safetensors nor model.safetensors"),
-        ("davidnet", ["init=x"], r"x: not the weights of a network of ours"),
+        ("davidnet", ["init_from=."], r"\.: holds neither weights.safetensors nor model.safetensors"),
+        ("davidnet", ["init_from=x"], r"x: not the weights of a network of ours"),
     ],
 )
 def test_what_cannot_be_started_from_is_refused_and_leaves_no_run(
@@ -173,7 +176,7 @@ def test_what_cannot_be_started_from_is_refused_and_leaves_no_run(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x").touch()
     run = train(place, "origin-davidnet", "davidnet", "first", "epochs=12")
-    config = load_config(recipe, [*WORDS[recipe], f"data.name={place / 'second'}", f"init={run.path}", *words])
+    config = load_config(recipe, [*WORDS[recipe], f"data.name={place / 'second'}", f"init_from={run.path}", *words])
     with pytest.raises(SettingsError, match=rule):
         pipeline.train(config, RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run" / "config.toml").exists()
@@ -182,6 +185,6 @@ def test_what_cannot_be_started_from_is_refused_and_leaves_no_run(
 def test_images_of_other_channels_are_refused(place: Path) -> None:
     run = train(place, "origin-davidnet", "davidnet", "first", "epochs=12")
     grey = ImageDataset(np.zeros((30, 32, 32, 1), np.uint8), np.arange(30) % 3, ("a", "b", "c"))
-    config = load_config("davidnet", [*WORDS["davidnet"], f"init={run.path}"])
+    config = load_config("davidnet", [*WORDS["davidnet"], f"init_from={run.path}"])
     with pytest.raises(SettingsError, match=r"its network takes images of 3 channels, these have 1; set data.channels"):
-        prepare(config, grey, start("cpu", "fp32", 1, 0))
+        build_step(config, grey, start("cpu", "fp32", 1, 0))

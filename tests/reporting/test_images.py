@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sprintnet.reporting.figures.images import SIDE, augmented, grad_cam, thumbnail, wrong_answers
+from sprintnet.reporting.figures.images import SIDE, augmented, grad_cam, prediction_errors, thumbnail
 from sprintnet.reporting.figures.network import network_picture
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
@@ -21,7 +21,7 @@ def test_originals_stand_over_their_variants_under_their_class() -> None:
 
 def test_wrong_answers_say_what_is_and_what_was_said() -> None:
     rows = [{"true": "cat", "predicted": "dog", "confidence": "0.914"} for _ in IMAGES]
-    axes = wrong_answers(IMAGES, rows).axes
+    axes = prediction_errors(IMAGES, rows).axes
     assert len(axes) == 16  # two rows of eight, the last six empty
     assert axes[9].get_xlabel() == "cat\nsaid dog, 91 %"
     assert np.array_equal(axes[9].get_images()[0].get_array(), IMAGES[9])

@@ -77,7 +77,7 @@ def test_a_cell_opens_the_pictures_behind_it(run: RunFolder, page: Page) -> None
     cell = page.locator(".confusion button").first
     count = int(cell.inner_text())
     wrong = int(page.locator("#errors output").inner_text().split()[2])
-    assert wrong == sum(row["true"] != row["predicted"] for row in read_rows(run.prediction_table) if row["split"] == "val")
+    assert wrong == sum(row["true"] != row["predicted"] for row in read_rows(run.predictions_csv) if row["split"] == "val")
     assert f"show {count} pictures" in str(cell.get_attribute("aria-label"))
     cell.focus()
     page.keyboard.press("Enter")
@@ -132,12 +132,12 @@ def test_a_script_that_slipped_in_would_not_run(run: RunFolder, browser: Browser
 def test_the_page_stays_small_with_many_and_large_pictures(run: RunFolder, tmp_path: Path) -> None:
     copy = RunFolder(tmp_path / "copy")
     shutil.copytree(run.path, copy.path)
-    evidence = read_arrays(copy.evidence)
+    artifacts = read_arrays(copy.artifacts)
     noise = np.random.default_rng(0).integers(0, 256, (1000, 160, 160, 3), np.uint8)
-    rows = [row for row in read_rows(copy.prediction_table) if row["split"] == "val"]
+    rows = [row for row in read_rows(copy.predictions_csv) if row["split"] == "val"]
     wrong = next(row for row in rows if row["true"] != row["predicted"])
-    write_rows(copy.prediction_table, [{**wrong, "index": index} for index in range(1000)])
-    write_arrays(copy.evidence, **{**evidence, "wrong_images": noise, "wrong_index": np.arange(1000)})
+    write_rows(copy.predictions_csv, [{**wrong, "index": index} for index in range(1000)])
+    write_arrays(copy.artifacts, **{**artifacts, "error_images": noise, "error_index": np.arange(1000)})
     trained, _ = load_run(copy.path)
     explain(copy.explanations, trained, noise[:64, :32, :32], None)
     write_report(copy)
@@ -186,7 +186,7 @@ def test_several_runs_stand_side_by_side(run: RunFolder, sprintnet: Command, tmp
     assert ">seed<" not in text
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "evidence.npz", "predictions.csv", "network.json", "results.csv"])
+@pytest.mark.parametrize("name", ["metrics.json", "artifacts.npz", "predictions.csv", "network.json", "results.csv"])
 @pytest.mark.parametrize("damage", [None, b"", b"\x00broken", b"{}", b"a,b\n1,2\n"])
 def test_an_unreadable_file_is_one_message_with_its_remedy(
     run: RunFolder, tmp_path: Path, name: str, damage: bytes | None
@@ -302,7 +302,7 @@ def test_val_says_what_the_run_says_and_writes_a_row_an_image(run: RunFolder, sp
     assert re.search(r"^two lines \$\\frac\{\$ +10 ", done.stdout, re.MULTILINE)
     rows = read_rows(tmp_path / "rows.csv")
     assert all(Path(row["file"]).is_file() for row in rows if "byte" not in row["true"])
-    kept = [row for row in read_rows(run.prediction_table) if row["split"] == "val"]
+    kept = [row for row in read_rows(run.predictions_csv) if row["split"] == "val"]
     assert [row["predicted"] for row in rows] == [row["predicted"] for row in kept]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import sprintnet
 from sprintnet.errors import SettingsError
-from sprintnet.runs.environment import environment
+from sprintnet.runs.environment import environment_record
 from sprintnet.runs.folder import RunFolder, new_run, open_run, read_json
 from sprintnet.runs.io import write_atomic, write_json, write_rows
 
@@ -96,7 +96,7 @@ def test_what_is_logged_is_printed_and_kept(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_the_environment_names_versions_and_hardware_but_neither_path_nor_host() -> None:
-    record = environment(precision="bf16")
+    record = environment_record(precision="bf16")
     assert record["precision"] == "bf16"
     assert record["versions"]["torch"][0].isdigit()
     assert record["cpu"]
@@ -113,7 +113,7 @@ def test_the_commit_has_a_mark_where_the_package_is_changed_and_only_there(tmp_p
         ).stdout.strip()
 
     def recorded() -> str:
-        script = "from sprintnet.runs.environment import environment; print(environment()['commit'])"
+        script = "from sprintnet.runs.environment import environment_record; print(environment_record()['commit'])"
         path = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
         return subprocess.run(
             [sys.executable, "-c", script], env=path, capture_output=True, text=True, check=True

@@ -19,7 +19,7 @@ def test_evidence_is_of_the_runs_own_data(tmp_path: Path, tiny: list[str], overr
     config = load_config("davidnet", [*tiny, "data.val=0.2", *overrides])
     run = RunFolder(tmp_path / "run")
     train(config, run)
-    kept, splits = read_arrays(run.evidence), load_splits(config)
+    kept, splits = read_arrays(run.artifacts), load_splits(config)
     assert tuple(kept["classes"]) == splits["train"].classes
     for name, part in splits.items():
         assert kept[f"counts_{name}"].tolist() == np.bincount(part.labels, minlength=10).tolist()
@@ -31,11 +31,11 @@ def test_evidence_is_of_the_runs_own_data(tmp_path: Path, tiny: list[str], overr
     logits = read_arrays(run.predictions)["val_logits"]
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     confidence = (odds / odds.sum(axis=1, keepdims=True)).max(axis=1)
-    wrong = kept["wrong_index"]
+    wrong = kept["error_index"]
     assert set(wrong) == set(np.flatnonzero(logits.argmax(axis=1) != splits["val"].labels))
     assert (np.diff(confidence[wrong]) <= 1e-6).all()
-    assert np.array_equal(kept["wrong_images"], splits["val"].images[wrong])
-    assert np.array_equal(kept["wrong_labels"], splits["val"].labels[wrong])
+    assert np.array_equal(kept["error_images"], splits["val"].images[wrong])
+    assert np.array_equal(kept["error_labels"], splits["val"].labels[wrong])
     at_starts = np.interp(range(config.epochs), kept["schedule_epoch"], kept["schedule_lr"])
     assert at_starts == pytest.approx(learning_rates(config.schedule, config.epochs, config.peak_lr))
     network = read_json(run.network)

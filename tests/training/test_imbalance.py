@@ -10,7 +10,7 @@ from sprintnet.errors import SettingsError
 from sprintnet.evaluation.predict import predict
 from sprintnet.runtime import start
 from sprintnet.training.optim import set_learning_rates
-from sprintnet.training.setup import prepare, whiten
+from sprintnet.training.setup import build_step, whiten
 
 
 def brighter(common: int, rare: int, seed: int) -> ImageDataset:
@@ -25,28 +25,28 @@ def brighter(common: int, rare: int, seed: int) -> ImageDataset:
 def recalls(overrides: list[str]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     small = ["model.width=4", "batch_size=110", "threads=1", "precision=fp32", "label_smoothing=0.1"]
     config = load_config("sprint94", [*small, *overrides])
-    step, loader = prepare(config, brighter(1000, 100, seed=0), start("cpu", "fp32", 1, 0))
+    step, loader = build_step(config, brighter(1000, 100, seed=0), start("cpu", "fp32", 1, 0))
     whiten(step.model, loader, config)
     for epoch in range(10):
         set_learning_rates(step.optimizer, 0.3 * (1 - epoch / 10), 0)
         for batch in loader.epoch(0, epoch, config.augment):
             step(*batch)
     test = Loader(brighter(500, 500, seed=1), loader.normalisation, 500, loader.images.device)
-    logits, labels = predict(step.model, test.in_order(), step.runtime)
+    logits, labels = predict(step.model, test.sequential(), step.runtime)
     return np.array([(logits[labels == label].argmax(1) == label).mean() for label in (0, 1)])
 
 
 def test_rare_images_are_found_more_often() -> None:
     plain = recalls([])
-    for remedy in ("class_weights=auto", "sampling=balanced"):
+    for remedy in ("class_weights=balanced", "sampling=balanced"):
         helped = recalls([remedy])
         assert helped[1] > plain[1] + 0.2, remedy
         assert helped.mean() > plain.mean() + 0.05, remedy
 
 
-@pytest.mark.parametrize("remedy", ["class_weights=auto", "sampling=balanced"])
+@pytest.mark.parametrize("remedy", ["class_weights=balanced", "sampling=balanced"])
 def test_images_of_several_labels_have_no_one_class_to_weigh(remedy: str) -> None:
     marks = np.random.default_rng(0).integers(0, 2, (30, 3), np.uint8)
     images = ImageDataset(np.zeros((30, 12, 12, 1), np.uint8), marks, ("a", "b", "c"))
     with pytest.raises(SettingsError, match=f"{remedy}.*: these images may have several labels"):
-        prepare(load_config("davidnet", [remedy]), images, start("cpu", "fp32", 1, 0))
+        build_step(load_config("davidnet", [remedy]), images, start("cpu", "fp32", 1, 0))

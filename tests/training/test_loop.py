@@ -200,7 +200,7 @@ def test_the_network_sees_each_resolution_in_its_part_of_training(tmp_path: Path
     trained = Step(model, build_optimizer(model, OptimSettings(), MuonSettings()), Runtime(CPU, "fp32", 1), 0, 0, SINGLE_LABEL)
     seen: list[int] = []
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]) if module.training else None)
-    schedule = ScheduleSettings(resolution=(0.5, 1), resolution_from=(0, 0.3))
+    schedule = ScheduleSettings(resolution=(0.5, 1), resolution_milestones=(0, 0.3))
     list(fit(replace(plan(epochs=2), schedule=schedule), trained, loader(), loader(), folder(tmp_path / "a"), track))
     assert seen == [4] * 3 + [8] * 7
 

@@ -18,7 +18,7 @@ from sprintnet.runs.folder import RunFolder, read_json, read_rows
 from sprintnet.runs.io import write_json
 from sprintnet.runtime import Runtime
 from sprintnet.training.lr_finder import Sweep, sweep
-from sprintnet.training.lr_search import TAKEN, find_learning_rates
+from sprintnet.training.lr_search import RECOMMENDED, lr_find
 from sprintnet.training.optim import build_optimizer
 from sprintnet.training.schedule import factor_at
 from sprintnet.training.settings import MuonSettings, OptimSettings
@@ -132,7 +132,7 @@ SMALL = [f"data.name={SAMPLE}", "model.width=8", "batch_size=40", "threads=1", "
 @pytest.mark.parametrize("recipe", recipes())
 def test_every_recipe_has_a_curve_that_falls_and_suggestions_on_it(tmp_path: Path, recipe: str) -> None:
     config = load_config(recipe, [*SMALL, "augment.cutout=0"])
-    (found,) = find_learning_rates(config, RunFolder(tmp_path / "lr"), 1, 1e-4, 10, 100)
+    (found,) = lr_find(config, RunFolder(tmp_path / "lr"), 1, 1e-4, 10, 100)
     lowest_loss = found["rates"][int(np.argmin(found["smoothed"]))]
     assert min(found["smoothed"]) < found["smoothed"][10] - 0.05
     assert all(found["rates"][10] <= found["suggestions"][name] <= lowest_loss for name in ("steepest", "valley"))
@@ -150,7 +150,7 @@ def test_the_sweep_sees_images_of_the_size_that_training_begins_with(tmp_path: P
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Step, "forward", seen)
-        find_learning_rates(config, RunFolder(tmp_path / "lr"), 1, 1e-3, 10, 40)
+        lr_find(config, RunFolder(tmp_path / "lr"), 1, 1e-3, 10, 40)
     assert set(sides) == {24}
 
 
@@ -171,7 +171,7 @@ def test_auto_trains_at_the_suggestion_and_keeps_it_over_a_resume(recipe: str, t
     config = load_config(recipe, [*small, "optim.max_lr=auto"])
     run = RunFolder(tmp_path / "run")
     train(config, run)
-    taken = read_json(run.lr_finder)["sweeps"][0]["suggestions"][TAKEN]
+    taken = read_json(run.lr_finder)["sweeps"][0]["suggestions"][RECOMMENDED]
     peak = max(factor_at(config.schedule, config.epochs, epoch) for epoch in range(config.epochs))
     assert max(float(row["lr"]) for row in read_rows(run.results)) == pytest.approx(taken * peak)
     assert load_config(run.config) == config
@@ -179,7 +179,7 @@ def test_auto_trains_at_the_suggestion_and_keeps_it_over_a_resume(recipe: str, t
     assert scaled.peak_lr == pytest.approx(taken)
     assert scaled.optim.head_lr * config.peak_lr == pytest.approx(config.optim.head_lr * taken)
     found = read_json(run.lr_finder)
-    found["sweeps"][0]["suggestions"][TAKEN] = 2 * taken  # what a resumed run must read, not find again
+    found["sweeps"][0]["suggestions"][RECOMMENDED] = 2 * taken  # what a resumed run must read, not find again
     write_json(run.lr_finder, found)
     run.metrics.unlink()
     train(config, run, resume=True)
@@ -194,16 +194,16 @@ def test_auto_trains_at_the_suggestion_and_keeps_it_over_a_resume(recipe: str, t
 
 def test_a_rate_that_is_named_is_not_overridden(tmp_path: Path) -> None:
     automatic = load_config("davidnet", ["optim.max_lr=auto"])
-    assert automatic.find_rate
-    assert not load_config("davidnet", ["optim.max_lr=0.3"]).find_rate
+    assert automatic.lr_find
+    assert not load_config("davidnet", ["optim.max_lr=0.3"]).lr_find
     (tmp_path / "auto.toml").write_text(automatic.to_toml())
     assert load_config(tmp_path / "auto.toml") == automatic
     named = load_config(tmp_path / "auto.toml", ["optim.max_lr=0.3"])
-    assert (named.find_rate, named.peak_lr) == (False, 0.3)
+    assert (named.lr_find, named.peak_lr) == (False, 0.3)
 
 
 @pytest.mark.parametrize("named", ["optim.max_lr=0.3", "muon.max_lr=0.2", "optim.head_lr=500"])
-@pytest.mark.parametrize("automatic", ["optim.max_lr=auto", "muon.max_lr=auto", "find_rate=true"])
+@pytest.mark.parametrize("automatic", ["optim.max_lr=auto", "muon.max_lr=auto", "lr_find=true"])
 def test_a_named_rate_beside_one_to_be_found_is_refused(named: str, automatic: str) -> None:
     for overrides in ([named, automatic], [automatic, named]):
         with pytest.raises(SettingsError, match=rf"{named}: beside a rate that is to be found"):

@@ -50,6 +50,6 @@ def test_a_whitening_bias_is_trained_for_its_share_at_a_falling_rate() -> None:
 
 
 def test_each_resolution_begins_at_its_share_of_training_and_the_last_stays() -> None:
-    schedule = ScheduleSettings(resolution=(0.5, 0.75, 1), resolution_from=(0, 0.4, 0.75))
+    schedule = ScheduleSettings(resolution=(0.5, 0.75, 1), resolution_milestones=(0, 0.4, 0.75))
     assert [resolution_at(schedule, 8, position) for position in (0, 3.1, 3.2, 5.9, 6, 8)] == [0.5, 0.5, 0.75, 0.75, 1, 1]
     assert resolution_at(ScheduleSettings(), 8, 3) == 1

@@ -7,10 +7,10 @@ from conftest import SAMPLE
 from sprintnet.config import load_config, recipes
 from sprintnet.data.builtin.cifar import CIFAR10_CLASSES as CLASSES
 from sprintnet.data.dataset import ImageDataset
-from sprintnet.evaluation.predict import ask_again, predict
+from sprintnet.evaluation.predict import predict, predict_tta
 from sprintnet.runtime import start
 from sprintnet.training.optim import set_learning_rates
-from sprintnet.training.setup import outline, prepare, whiten
+from sprintnet.training.setup import build_step, dataset_outline, whiten
 
 
 def coloured(side: int, channels: int, classes: int) -> ImageDataset:
@@ -29,20 +29,20 @@ def coloured(side: int, channels: int, classes: int) -> ImageDataset:
 def test_every_recipe_learns_any_images(recipe: str, side: int, channels: int, classes: int) -> None:
     images = coloured(side, channels, classes)
     config = load_config(recipe, ["model.width=8", "batch_size=40", "threads=1", "precision=fp32"])
-    step, loader = prepare(config, images, start("cpu", "fp32", 1, 0))
+    step, loader = build_step(config, images, start("cpu", "fp32", 1, 0))
     whiten(step.model, loader, config)
     set_learning_rates(step.optimizer, 0.3, 0.3)
     for epoch in range(8):
         for batch in loader.epoch(0, epoch, config.augment):
             step(*batch)
-    logits, labels = predict(step.model, loader.in_order(), step.runtime)
+    logits, labels = predict(step.model, loader.sequential(), step.runtime)
     assert logits.shape == (len(images), classes)
     assert (logits.argmax(1) == labels).mean() > 0.8
-    again = ask_again(step.model, loader.in_order(), step.runtime, logits, step.task.confidence(logits), 0.9)
+    again = predict_tta(step.model, loader.sequential(), step.runtime, logits, step.task.confidence(logits), 0.9)
     assert again.shape == logits.shape
 
 
 def test_the_outline_is_that_of_the_training_images() -> None:
     own = load_config("davidnet", [f"data.name={SAMPLE}", "data.val=0.5"])
-    assert outline(own) == (CLASSES, (32, 32, 3), 100)
-    assert outline(load_config("davidnet")) == (CLASSES, (32, 32, 3), 50_000)
+    assert dataset_outline(own) == (CLASSES, (32, 32, 3), 100)
+    assert dataset_outline(load_config("davidnet")) == (CLASSES, (32, 32, 3), 50_000)

@@ -18,18 +18,18 @@ from safetensors.torch import load_file
 import sprintnet
 from conftest import SAMPLE, Command
 from sprintnet.config import load_config
-from sprintnet.data.custom.load import load_own
+from sprintnet.data.custom.load import load_custom
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import fit_temperature
 from sprintnet.evaluation.trained_model import load_run
 from sprintnet.kernels import conv3x3, winograd, winograd_torch
-from sprintnet.kernels.build import compiled
+from sprintnet.kernels.build import load_library
 from sprintnet.runs.folder import RunFolder, read_rows
 from sprintnet.runtime import start
 from sprintnet.training import train as pipeline
-from sprintnet.training.setup import load_splits, prepare
+from sprintnet.training.setup import build_step, load_splits
 from sprintnet.training.train import train
 
 # dropout draws from the global generator, bf16 rounds: both must survive a resume
@@ -46,7 +46,7 @@ def finished(tmp_path: Path, tiny: list[str]) -> RunFolder:
 
 def test_the_run_folder_holds_what_the_readme_lists(finished: RunFolder) -> None:
     names = {
-        "adapted.toml",
+        "resolved.toml",
         "config.toml",
         "data.json",
         "environment.json",
@@ -57,7 +57,7 @@ def test_the_run_folder_holds_what_the_readme_lists(finished: RunFolder) -> None
         "predictions.csv",
         "weights.safetensors",
         "log.txt",
-        "evidence.npz",
+        "artifacts.npz",
         "network.json",
     }
     assert {path.name for path in finished.path.iterdir()} - {".lock"} == names
@@ -86,7 +86,7 @@ def test_the_temperature_is_fitted_on_held_out_images_alone(finished: RunFolder,
 
 
 def test_predictions_have_a_row_an_image(finished: RunFolder) -> None:
-    rows = read_rows(finished.prediction_table)
+    rows = read_rows(finished.predictions_csv)
     assert [row["split"] for row in rows] == ["val"] * 20
     right = [row["true"] == row["predicted"] for row in rows]
     assert np.mean(right) == json.loads(finished.metrics.read_text())["val"]["accuracy"]
@@ -105,7 +105,7 @@ def test_a_finished_run_opens_again_with_the_same_answers(finished: RunFolder) -
 def test_a_run_opens_without_its_data_and_refuses_data_of_other_classes(finished: RunFolder, tmp_path: Path) -> None:
     trained, config = load_run(finished.path, [f"data.name={tmp_path / 'gone'}"])
     assert config.data.name == str(tmp_path / "gone")
-    test = load_own(DataSettings(str(SAMPLE))).images
+    test = load_custom(DataSettings(str(SAMPLE))).images
     with pytest.raises(SettingsError, match=r"the data has the classes truck, .*; the network: airplane, "):
         trained.evaluate(ImageDataset(test.images, test.labels, test.classes[::-1]))
 
@@ -131,7 +131,7 @@ def test_a_batch_of_one_image_is_refused(tiny: list[str]) -> None:
     config = load_config("davidnet", [*tiny, "batch_size=2"])
     three = load_splits(config)["train"].take(np.arange(3))
     with pytest.raises(SettingsError, match=r"batch_size=2: leaves one of the 3 training images alone.*use 3"):
-        prepare(config, three, start("cpu", "fp32", 1, 0))
+        build_step(config, three, start("cpu", "fp32", 1, 0))
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path: Path, tiny: list[str]) -> None:
@@ -159,13 +159,13 @@ def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(
 ) -> None:
     # as large layers do, so that fewer products are taken here too
     fewer: list[None] = []
-    monkeypatch.setattr(conv3x3, "FEWEST_IMAGES", 16)
-    way = winograd if compiled("winograd") else winograd_torch
+    monkeypatch.setattr(conv3x3, "MIN_BATCH", 16)
+    way = winograd if load_library("winograd") else winograd_torch
     convolve = way.convolve
-    monkeypatch.setattr(way, "FEWEST_CHANNELS", 16)
+    monkeypatch.setattr(way, "MIN_CHANNELS", 16)
     monkeypatch.setattr(way, "convolve", lambda maps, weight: (fewer.append(None), convolve(maps, weight))[1])
     small = [f"data.name={SAMPLE}", "model.width=32", "batch_size=40", "threads=1", "epochs=12", f"precision={precision}"]
-    config = load_config("sprint94", [*small, "tta=1", "schedule.resolution=0.75,1", "schedule.resolution_from=0,0.4"])
+    config = load_config("sprint94", [*small, "tta=1", "schedule.resolution=0.75,1", "schedule.resolution_milestones=0,0.4"])
     metrics = train(config, RunFolder(tmp_path / "whole"))
     arrays = np.load(tmp_path / "whole" / "predictions.npz")
     assert metrics["val"]["tta"]["accuracy"] == np.mean(arrays["val_tta_logits"].argmax(1) == arrays["val_labels"])

@@ -47,8 +47,8 @@ def check_folder_of(output: str) -> None:
 def load_available_config(recipe: str, overrides: list[str]) -> "Config":
     """Returns the settings of a recipe whose data can be had."""
     from sprintnet.config import load_config
-    from sprintnet.data.custom.load import require
+    from sprintnet.data.custom.load import require_available
 
     config = load_config(recipe, overrides)
-    require(config.data.name)
+    require_available(config.data.name)
     return config

@@ -13,10 +13,10 @@ def data(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.runs.io import cache_folder
 
     if options.action == "list":
-        from sprintnet.data.builtin.registry import NAMED
+        from sprintnet.data.builtin.registry import BUILTIN_DATASETS
         from sprintnet.reporting.text.datasets import dataset_lines
 
-        print(*dataset_lines(NAMED, {name for name in NAMED if is_cached(name)}), sep="\n")
+        print(*dataset_lines(BUILTIN_DATASETS, {name for name in BUILTIN_DATASETS if is_cached(name)}), sep="\n")
         return
     files = fetch(options.dataset, options.source)
     print(f"{options.dataset}: {sum(map(len, files.values())):,} bytes in {cache_folder() / options.dataset}")
@@ -40,5 +40,5 @@ def check(options: argparse.Namespace, words: list[str]) -> None:
     if options.output:
         write_rows(Path(options.output), rows, Problem._fields)
         print(f"\na row a problem: {options.output}")
-    if wrong := sum(row["grade"] != "note" for row in rows):
+    if wrong := sum(row["severity"] != "note" for row in rows):
         raise DataError(f"{options.data}: {wrong:,} problem{'s' if wrong > 1 else ''}, as listed, to mend before training")

@@ -35,7 +35,7 @@ def predict(options: argparse.Namespace, words: list[str]) -> None:
     refuse([word for word in words if word.startswith("--")])
     if options.top < 1 or options.batch < 1 or not 0 <= options.abstain_below <= 1:
         raise SettingsError("--top and --batch must be at least 1, --abstain-below a probability from 0 to 1")
-    from sprintnet.deploy.predict_files import answer_files, find_files, write_csv, write_json, write_table
+    from sprintnet.deploy.predict_files import find_files, predict_files, write_csv, write_json, write_table
     from sprintnet.deploy.predictor import Predictor
 
     predictor = Predictor(options.model)
@@ -48,7 +48,7 @@ def predict(options: argparse.Namespace, words: list[str]) -> None:
 
     mistakes: list[str] = []
     top = min(options.top, len(predictor.classes))
-    rows = answer_files(predictor, files, top, options.abstain_below, options.batch, mistakes)
+    rows = predict_files(predictor, files, top, options.abstain_below, options.batch, mistakes)
     rows = track(rows, len(files), "answering")
     if sys.stdout.isatty():
         rows = iter(list(rows))  # a bar and a table would write over each other
@@ -63,7 +63,7 @@ def predict(options: argparse.Namespace, words: list[str]) -> None:
 
 
 def serve(options: argparse.Namespace, words: list[str]) -> None:
-    """Answers over HTTP with an exported ONNX file, and shows a page to try it."""
+    """Predictions over HTTP with an exported ONNX file, and shows a page to try it."""
     refuse(words)
     from sprintnet.deploy.serve.server import serve
 

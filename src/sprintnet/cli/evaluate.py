@@ -10,34 +10,34 @@ from sprintnet.errors import SettingsError
 if TYPE_CHECKING:
     pass
 
-MOST_EXPLAINED = 64
+MAX_EXPLAINED = 64
 
 
 def val(options: argparse.Namespace, words: list[str]) -> None:
     """Evaluates a finished run on one of its splits."""
     overrides = overrides_in(words)
     check_folder_of(options.output)
-    from sprintnet.runs.folder import judged_split, note_test_reading, open_run
+    from sprintnet.runs.folder import evaluation_split, log_test_access, open_run
     from sprintnet.runs.io import write_rows
 
     run = open_run(options.folder)
 
-    from sprintnet.data.builtin.registry import NAMED
+    from sprintnet.data.builtin.registry import BUILTIN_DATASETS
     from sprintnet.evaluation.trained_model import load_run
     from sprintnet.reporting.text.evaluation import evaluation_lines
-    from sprintnet.training.setup import load_splits, refuse_other_splits
+    from sprintnet.training.setup import load_splits, require_same_splits
 
     trained, config = load_run(options.folder, overrides)
     splits = load_splits(config, kept=run.splits if run.splits.exists() else None, test=options.split == "test")
-    options.split = options.split or judged_split(splits)
+    options.split = options.split or evaluation_split(splits)
     if options.split not in splits:
         remedy = "one that is trained with data.val=0.1 holds a part out" if options.split == "val" else "choose one of them"
         raise SettingsError(f"--split {options.split}: this run has {', '.join(splits)}; {remedy}")
-    if options.split != "test" or config.data.name not in NAMED:
-        refuse_other_splits(splits, run, f"--split {options.split}")
-    found, figures = trained.assess(splits[options.split], config.tta)
+    if options.split != "test" or config.data.name not in BUILTIN_DATASETS:
+        require_same_splits(splits, run, f"--split {options.split}")
+    found, figures = trained.evaluate_with_tta(splits[options.split], config.tta)
     if options.split == "test":
-        note_test_reading(run, "val --split test", figures)
+        log_test_access(run, "val --split test", figures)
     print(f"{options.folder}: {options.split}, {figures['images']:,} images")
     print(*evaluation_lines(figures), sep="\n")
     if options.output:
@@ -55,8 +55,8 @@ def explain(options: argparse.Namespace, words: list[str]) -> None:
     if files and options.wrong is not None:
         raise SettingsError(f"--wrong {options.wrong}: beside image files; leave one of them out")
     wrong = 16 if options.wrong is None else options.wrong
-    if not 1 <= wrong <= MOST_EXPLAINED or len(files) > MOST_EXPLAINED:
-        raise SettingsError(f"--wrong {wrong}, {len(files)} files: from 1 to {MOST_EXPLAINED} images fit into a picture")
+    if not 1 <= wrong <= MAX_EXPLAINED or len(files) > MAX_EXPLAINED:
+        raise SettingsError(f"--wrong {wrong}, {len(files)} files: from 1 to {MAX_EXPLAINED} images fit into a picture")
     from sprintnet.runs.folder import open_run
 
     run = open_run(options.folder)

@@ -85,14 +85,14 @@ def label_errors(options: argparse.Namespace, words: list[str]) -> None:
     run = open_run(options.folder)
 
     from sprintnet.config import load_config
-    from sprintnet.experiments.label_errors import find_label_errors
+    from sprintnet.experiments.label_errors import label_errors
     from sprintnet.reporting.html.report import write_report
-    from sprintnet.training.setup import load_splits, refuse_other_splits
+    from sprintnet.training.setup import load_splits, require_same_splits
 
     config = load_config(run.config)
     splits = load_splits(config, kept=run.splits if run.splits.exists() else None)
-    refuse_other_splits(splits, run, options.folder)
-    found = find_label_errors(config, splits, run, options.folds, options.resume)
+    require_same_splits(splits, run, options.folder)
+    found = label_errors(config, splits, run, options.folds, options.resume)
     table = run.label_errors.with_suffix(".csv")
     print(f"{len(found.ranked):,} of {len(found.probabilities):,} labels are likely wrong, the worst first: {table}")
     print(f"report: {write_report(run)}")

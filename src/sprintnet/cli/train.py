@@ -52,10 +52,10 @@ def summary(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.models.factory import build_model
     from sprintnet.models.summary import layer_table
     from sprintnet.training.schedule import learning_rates
-    from sprintnet.training.setup import fit_to_data, outline
+    from sprintnet.training.setup import dataset_outline, resolve_auto
 
-    classes, image_shape, images = outline(config)
-    config, reasons = fit_to_data(config, classes, image_shape, images)
+    classes, image_shape, images = dataset_outline(config)
+    config, reasons = resolve_auto(config, classes, image_shape, images)
     print(*(f"auto: {reason}" for reason in reasons), sep="\n", end="\n" if reasons else "")
     print(layer_table(build_model(config.model, len(classes), image_shape), image_shape))
     print("| Epoch | LR       | Momentum |\n-------------------------------")
@@ -76,9 +76,9 @@ def lr_find(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.reporting.figures.curves import lr_sweeps
     from sprintnet.reporting.figures.style import save
     from sprintnet.reporting.text.statistics import suggestion_lines
-    from sprintnet.training.lr_search import find_learning_rates
+    from sprintnet.training.lr_search import lr_find
 
-    found = find_learning_rates(config, folder, options.seeds, options.lowest, options.highest, options.rates)
+    found = lr_find(config, folder, options.seeds, options.lowest, options.highest, options.rates)
     save(partial(lr_sweeps, found), folder.plots / "lr_finder")
     print(*suggestion_lines(found, config.peak_lr), f"curve and picture in {folder.path}", sep="\n")
 

@@ -12,7 +12,7 @@ from sprintnet.data.settings import AugmentSettings
 
 
 @dataclass(frozen=True)
-class Draws:
+class AugmentParams:
     """What was drawn for N images, each a tensor whose first dimension is N."""
 
     crop: Tensor
@@ -24,23 +24,23 @@ class Draws:
     cutout: Tensor
     """Centre of the square that is cut out, in pixels (N, 2)."""
 
-    def __getitem__(self, part: slice) -> "Draws":
-        """Returns the draws of these images alone."""
-        return Draws(*(getattr(self, item.name)[part] for item in fields(self)))
+    def __getitem__(self, part: slice) -> "AugmentParams":
+        """Returns the params of these images alone."""
+        return AugmentParams(*(getattr(self, item.name)[part] for item in fields(self)))
 
-    def to(self, device: torch.device) -> "Draws":
-        """Returns the draws on a device."""
-        return Draws(*(getattr(self, item.name).to(device) for item in fields(self)))
+    def to(self, device: torch.device) -> "AugmentParams":
+        """Returns the params on a device."""
+        return AugmentParams(*(getattr(self, item.name).to(device) for item in fields(self)))
 
 
-def draw(count: int, height: int, width: int, settings: AugmentSettings, generator: torch.Generator) -> Draws:
-    """Returns the draws for `count` images; the generator alone decides them."""
+def sample_params(count: int, height: int, width: int, settings: AugmentSettings, generator: torch.Generator) -> AugmentParams:
+    """Returns the params for `count` images; the generator alone decides them."""
 
     def uniform(limit: float, *shape: int) -> Tensor:
         return (torch.rand(count, *shape, generator=generator) * 2 - 1) * limit
 
     corners = 2 * settings.crop_padding + 1
-    return Draws(
+    return AugmentParams(
         crop=torch.randint(corners, (count, 2), generator=generator),
         flip=torch.rand(count, generator=generator) < settings.flip,
         affine=_affine_matrices(
@@ -55,17 +55,17 @@ def draw(count: int, height: int, width: int, settings: AugmentSettings, generat
     )  # fmt: skip
 
 
-def augment(images: Tensor, draws: Draws, settings: AugmentSettings) -> Tensor:
+def augment(images: Tensor, params: AugmentParams, settings: AugmentSettings) -> Tensor:
     """Returns varied images (B, C, H, W) from normalised ones; what comes into view is 0, the mean colour."""
     if settings.crop_padding:
         mode = "reflect" if settings.padding == "reflect" else "constant"
-        images = crop(images, draws.crop, settings.crop_padding, mode, draws.flip if settings.flip else None)
+        images = crop(images, params.crop, settings.crop_padding, mode, params.flip if settings.flip else None)
     elif settings.flip:
-        images = flip(images, draws.flip)
+        images = flip(images, params.flip)
     if settings.affine:
-        images = warp(images, draws.affine)
+        images = warp(images, params.affine)
     if settings.cutout:
-        images = cut_out(images, draws.cutout, settings.cutout)
+        images = cut_out(images, params.cutout, settings.cutout)
     return images
 
 

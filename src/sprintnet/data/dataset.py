@@ -27,8 +27,8 @@ class ImageDataset:
     several labels, or none, these are marks 0 or 1, uint8 (N, K).
     """
 
-    store: Images
-    """In memory, or mapped from a file (`store.py`): never copied as a whole then."""
+    storage: Images
+    """In memory, or mapped from a file (`storage.py`): never copied as a whole then."""
     labels: Labels
     classes: tuple[str, ...]
     files: Sequence[str] | None = None
@@ -37,8 +37,8 @@ class ImageDataset:
     """Of each image, what it shares with images that it is not to be split from; nothing where it stands alone."""
 
     def __post_init__(self) -> None:
-        assert self.store.dtype == np.uint8 and self.store.ndim == 4
-        assert len(self.labels) == len(self.store if self.rows is None else self.rows)
+        assert self.storage.dtype == np.uint8 and self.storage.ndim == 4
+        assert len(self.labels) == len(self.storage if self.rows is None else self.rows)
         assert all(of is None or len(of) == len(self.labels) for of in (self.files, self.groups))
         if self.multi_label:
             assert (
@@ -58,13 +58,13 @@ class ImageDataset:
 
     @property
     def images(self) -> Images:
-        """The images (N, H, W, C): a copy in memory, or the store itself where all of it belongs here."""
-        return self.store if self.rows is None else self.store[self.rows]
+        """The images (N, H, W, C): a copy in memory, or the storage itself where all of it belongs here."""
+        return self.storage if self.rows is None else self.storage[self.rows]
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width, channels."""
-        height, width, channels = self.store.shape[1:]
+        height, width, channels = self.storage.shape[1:]
         return height, width, channels
 
     def take(self, indices: Rows) -> "ImageDataset":
@@ -75,11 +75,11 @@ class ImageDataset:
 
     def blocks(self) -> Iterator[Images]:
         """Yields the images in order, a few hundred at a time."""
-        expect_order(self.store, is_random=False)
+        advise_access(self.storage, is_random=False)
         for start in range(0, len(self), BLOCK):
             part = slice(start, start + BLOCK)
-            yield np.ascontiguousarray(self.store[part if self.rows is None else self.rows[part]])
-            release(self.store)
+            yield np.ascontiguousarray(self.storage[part if self.rows is None else self.rows[part]])
+            release_pages(self.storage)
 
 
 def label_text(labels: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> list[str]:
@@ -89,12 +89,12 @@ def label_text(labels: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> 
     return [LABEL_SEPARATOR.join(classes[index] for index in np.flatnonzero(marks).tolist()) for marks in labels]
 
 
-def release(images: Images) -> None:
+def release_pages(images: Images) -> None:
     """Gives back the memory of the pages that were read of images mapped from a file; those in memory stay."""
     _advise(images, "MADV_DONTNEED")
 
 
-def expect_order(images: Images, is_random: bool) -> None:
+def advise_access(images: Images, is_random: bool) -> None:
     """Tells the system how images mapped from a file will be read: at random it need not read their neighbours with them.
 
     Of a file larger than memory, random batches are then read 60 times as fast.
@@ -121,12 +121,12 @@ def class_weights(labels: Labels, classes: int) -> npt.NDArray[np.float32]:
     return weights
 
 
-def join(first: ImageDataset, *others: ImageDataset) -> ImageDataset:
+def concatenate(first: ImageDataset, *others: ImageDataset) -> ImageDataset:
     """Returns the images of parts of one data set, a part after another; no pixel is copied."""
     if not others:
         return first
     parts = (first, *others)
-    assert all(part.store is first.store for part in parts)
+    assert all(part.storage is first.storage for part in parts)
     return replace(
         first,
         labels=np.concatenate([part.labels for part in parts]),

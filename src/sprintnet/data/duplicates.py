@@ -13,17 +13,17 @@ from sprintnet.progress import track
 
 SIDE, FREQUENCIES = 32, 8
 BITS = FREQUENCIES**2 - 1
-MOST_BITS = 14
+MAX_HASH_DISTANCE = 14
 """Of the 63 bits of two hashes may differ before pixels are compared."""
-MOST_COMPARED = 100_000
+MAX_COMPARED_IMAGES = 100_000
 """Images that are compared each with each, which takes about a minute."""
-LOOKED_AT = 16
+MAX_CANDIDATES = 16
 """Images of the nearest hashes whose pixels are compared with an image's."""
-CROWDED = 0.2
+MAX_CROWDED_FRACTION = 0.2
 """Where more of the images have more near hashes than are looked at, the pictures are of a kind that looks alike (digits,
 garments), and only equal pixels count. CIFAR-10: 0.04; digits of 8x8 pixels: 0.36; Fashion-MNIST: 0.92."""
 SHIFT = 2
-ALIKE = 0.75
+MIN_EDGE_CORRELATION = 0.75
 """The least correlation of edges, at the best shift. Chosen on CIFAR-10 by eye: of the pairs just above, about one in fifty is
 no duplicate; among those just below, at 0.70, one in ten."""
 Floats = npt.NDArray[np.float32]
@@ -44,7 +44,7 @@ class Duplicate(NamedTuple):
 
 def duplicates_within(images: ImageDataset) -> list[Duplicate]:
     """Returns the pairs of images that are there twice; of very many images, only the equal ones."""
-    return find_duplicates(images) if len(images) <= MOST_COMPARED else list(equal_pixels(images))
+    return find_duplicates(images) if len(images) <= MAX_COMPARED_IMAGES else list(equal_pixels(images))
 
 
 def find_duplicates(a: ImageDataset, b: ImageDataset | None = None) -> list[Duplicate]:
@@ -54,8 +54,8 @@ def find_duplicates(a: ImageDataset, b: ImageDataset | None = None) -> list[Dupl
 
     Candidates are images of near perceptual hashes: the signs of low frequencies of a small grey picture against their
     median (Zauner 2010, "Implementation and benchmarking of perceptual image hash functions"). They are confirmed where
-    their edges correlate, which equal skies and seas do not. Of pictures of a kind that looks alike (see CROWDED) only pairs
-    with equal pixels are returned.
+    their edges correlate, which equal skies and seas do not. Of images of a kind that looks alike (see
+    MAX_CROWDED_FRACTION) only pairs with equal pixels are returned.
     """
     other = a if b is None else b
     exact = list(equal_pixels(a, b))
@@ -77,9 +77,9 @@ def find_duplicates(a: ImageDataset, b: ImageDataset | None = None) -> list[Dupl
         near += [
             Duplicate(int(i), int(j), min(float(value), 0.9999))
             for i, j, value in zip(first, second, correlations, strict=True)
-            if value >= ALIKE and (i, j) not in seen and (b or kind.get(i, i) != kind.get(j, j))
+            if value >= MIN_EDGE_CORRELATION and (i, j) not in seen and (b or kind.get(i, i) != kind.get(j, j))
         ]
-    return sorted(exact if crowded > CROWDED * len(other) else exact + near)
+    return sorted(exact if crowded > MAX_CROWDED_FRACTION * len(other) else exact + near)
 
 
 def equal_pixels(a: ImageDataset, b: ImageDataset | None = None) -> Iterator[Duplicate]:
@@ -115,12 +115,12 @@ def _hashes(images: ImageDataset) -> Floats:
 def _near_hashes(queries: Floats, hashes: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
     """Returns pairs (query, hash) of few different bits, for each query the nearest; and how many queries have more of them."""
     agreement = queries @ hashes.T
-    query, found = np.nonzero(agreement >= BITS - 2 * MOST_BITS)
+    query, found = np.nonzero(agreement >= BITS - 2 * MAX_HASH_DISTANCE)
     order = np.lexsort((-agreement[query, found], query))
     query, found = query[order], found[order]
     rank = np.arange(len(query)) - np.searchsorted(query, query)
-    nearest = rank <= LOOKED_AT  # one more, since one of them may be the image itself
-    return query[nearest], found[nearest], int((rank == LOOKED_AT + 1).sum())
+    nearest = rank <= MAX_CANDIDATES  # one more, since one of them may be the image itself
+    return query[nearest], found[nearest], int((rank == MAX_CANDIDATES + 1).sum())
 
 
 def _small(images: Images) -> Floats:

@@ -9,14 +9,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sprintnet.errors import AccessError, DataError
 
-DECODING = 1
+DECODER_VERSION = 1
 """To be raised whenever other pixels come from the same file: decoded pictures are kept under it."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-MOST_PIXELS = 64_000_000
+MAX_PIXELS = 64_000_000
 """More are refused before they are decoded: they would take a quarter of a gigabyte, and a few bytes can claim them."""
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-POLICIES = ("stretch", "letterbox", "crop")
+RESIZE_POLICIES = ("stretch", "letterbox", "crop")
 """How a picture of another shape is brought to the network's: its sides stretched; made to fit, with black beside it; its
 middle cut out."""
 
@@ -40,19 +40,19 @@ def read_image(
     name = name or str(source)
     try:
         with Image.open(source, formats=formats) as image:
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > MAX_PIXELS:
                 raise DataError(
-                    f"{name}: {image.width}x{image.height}, more than {MOST_PIXELS // 10**6} million pixels; make it smaller"
+                    f"{name}: {image.width}x{image.height}, more than {MAX_PIXELS // 10**6} million pixels; make it smaller"
                 )
             ImageOps.exif_transpose(image, in_place=True)
-            whole: Image.Image = _of_8_bits(image) if channels == 4 else _opaque(image)
+            whole: Image.Image = _to_8_bits(image) if channels == 4 else _flatten_alpha(image)
             if whole.mode != MODES[channels]:
                 whole = whole.convert(MODES[channels])
-            pixels = np.asarray(whole if size is None else fitted(whole, size, policy))
+            pixels = np.asarray(whole if size is None else resize_image(whole, size, policy))
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # a warning may count as an error
-        raise DataError(f"{name}: more than {MOST_PIXELS // 10**6} million pixels; make it smaller") from None
+        raise DataError(f"{name}: more than {MAX_PIXELS // 10**6} million pixels; make it smaller") from None
     except FileNotFoundError:
         raise DataError(f"{name}: there is no such file") from None
     except IsADirectoryError:
@@ -69,25 +69,25 @@ def read_image(
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def brought_to(pixels: npt.NDArray[np.uint8], shape: tuple[int, int, int], policy: str) -> npt.NDArray[np.uint8]:
+def convert_pixels(pixels: npt.NDArray[np.uint8], shape: tuple[int, int, int], policy: str) -> npt.NDArray[np.uint8]:
     """Returns pixels uint8 (H, W, C) in another shape (height, width, channels), as `read_image` would."""
     if pixels.shape == shape:
         return pixels
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    converted = (image if shape[2] == 4 else _opaque(image)).convert(MODES[shape[2]])
-    return np.asarray(fitted(converted, shape[:2], policy)).reshape(shape)
+    converted = (image if shape[2] == 4 else _flatten_alpha(image)).convert(MODES[shape[2]])
+    return np.asarray(resize_image(converted, shape[:2], policy)).reshape(shape)
 
 
-def fitted(image: Image.Image, size: Size, policy: str) -> Image.Image:
-    """Returns the image in a size, by one of POLICIES; bilinear and antialiased, in whole pixels, as in an exported file."""
+def resize_image(image: Image.Image, size: Size, policy: str) -> Image.Image:
+    """Returns the image resized by one of RESIZE_POLICIES; bilinear and antialiased, as in an exported file."""
     height, width = size
     if (image.height, image.width) == size:
         return image
     if policy == "crop":
-        image = image.crop(middle((image.height, image.width), size))
+        image = image.crop(center_crop_box((image.height, image.width), size))
     if policy != "letterbox":
         return _resized(image, (height, width))
-    inner = inscribed((image.height, image.width), size)
+    inner = letterbox_size((image.height, image.width), size)
     canvas = Image.new(image.mode, (width, height))
     canvas.paste(_resized(image, inner), ((width - inner[1]) // 2, (height - inner[0]) // 2))
     return canvas
@@ -99,7 +99,7 @@ def _resized(image: Image.Image, size: Size) -> Image.Image:
     return image.resize(size[::-1], Image.Resampling.BILINEAR)
 
 
-def middle(image: Size, size: Size) -> tuple[int, int, int, int]:
+def center_crop_box(image: Size, size: Size) -> tuple[int, int, int, int]:
     """Returns the largest box (left, upper, right, lower) of a size's proportions in the middle of an image."""
     height = min(image[0], max(1, image[1] * size[0] // size[1]))
     width = min(image[1], max(1, image[0] * size[1] // size[0]))
@@ -107,7 +107,7 @@ def middle(image: Size, size: Size) -> tuple[int, int, int, int]:
     return left, upper, left + width, upper + height
 
 
-def inscribed(image: Size, size: Size) -> Size:
+def letterbox_size(image: Size, size: Size) -> Size:
     """Returns the largest height and width of an image's proportions that fit into a size."""
     return (
         min(size[0], max(1, image[0] * size[1] // image[1])),
@@ -115,16 +115,16 @@ def inscribed(image: Size, size: Size) -> Size:
     )
 
 
-def _of_8_bits(image: Image.Image) -> Image.Image:
+def _to_8_bits(image: Image.Image) -> Image.Image:
     """Returns the image with 8 bits a channel."""
     if image.mode.startswith("I"):  # 16 bits of grey; Pillow would clip them to 255
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     return image
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def _flatten_alpha(image: Image.Image) -> Image.Image:
     """Returns the image with 8 bits a channel and no transparency."""
-    image = _of_8_bits(image)
+    image = _to_8_bits(image)
     if not image.has_transparency_data:
         return image
     layer = image.convert("RGBA")

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sprintnet.data.augment import augment, draw
-from sprintnet.data.dataset import ImageDataset, Labels, expect_order, release
+from sprintnet.data.augment import augment, sample_params
+from sprintnet.data.dataset import ImageDataset, Labels, advise_access, release_pages
 from sprintnet.data.settings import AugmentSettings
 
 Batch = tuple[Tensor, Tensor]
@@ -41,15 +41,15 @@ class Loader:
         *,
         is_balanced: bool = False,
     ):
-        self.store = dataset.store if device.type == "cpu" else dataset.images
-        self.images = torch.from_numpy(self.store).to(device)
+        self.storage = dataset.storage if device.type == "cpu" else dataset.images
+        self.images = torch.from_numpy(self.storage).to(device)
         rows = dataset.rows if device.type == "cpu" else None
         self.rows = None if rows is None else torch.from_numpy(rows)
         self.labels = torch.from_numpy(dataset.labels).to(device)
         self.device = device
         self.normalisation = normalisation
         self.batch_size = batch_size
-        self._members = members_of_classes(dataset.labels) if is_balanced else None
+        self._members = indices_by_class(dataset.labels) if is_balanced else None
         # (pixel / 255 - mean) / std, as one multiplication and one addition
         mean, std = (torch.tensor(values, device=device) for values in (normalisation.mean, normalisation.std))
         self._scale, self._offset = 1 / (255 * std), -mean / std
@@ -58,9 +58,9 @@ class Loader:
         """Returns the number of batches."""
         return -(-len(self.labels) // self.batch_size)
 
-    def in_order(self) -> Iterator[Batch]:
+    def sequential(self) -> Iterator[Batch]:
         """Yields every image once, unvaried, in the data set's order."""
-        expect_order(self.store, is_random=False)
+        advise_access(self.storage, is_random=False)
         for batch in range(len(self)):
             part = self._part(batch)
             yield self._read(part), self.labels[part]
@@ -73,15 +73,15 @@ class Loader:
         if self._members:
             order = balanced(self._members, count, generator)[order]
         order = order.to(self.device)
-        draws = draw(count, height, width, settings, generator)
+        params = sample_params(count, height, width, settings, generator)
         if settings.alternate_flip:
-            draws = replace(draws, flip=self._flipped(seed, epoch, settings.flip)[order.cpu()])
-        draws = draws.to(self.device)
-        expect_order(self.store, is_random=True)
+            params = replace(params, flip=self._flipped(seed, epoch, settings.flip)[order.cpu()])
+        params = params.to(self.device)
+        advise_access(self.storage, is_random=True)
         for batch in range(first_batch, len(self)):
             part = self._part(batch)
             chosen = order[part]
-            images = augment(self._read(chosen), draws[part], settings)
+            images = augment(self._read(chosen), params[part], settings)
             yield images.contiguous(memory_format=torch.channels_last), self.labels[chosen]
 
     def endless(self, seed: int, settings: AugmentSettings) -> Iterator[Batch]:
@@ -113,14 +113,14 @@ class Loader:
     def _read(self, part: slice | Tensor) -> Tensor:
         pixels = self.images[part if self.rows is None else self.rows[part]]
         normalised = torch.addcmul(self._offset, pixels.float(), self._scale).permute(0, 3, 1, 2)
-        release(self.store)
+        release_pages(self.storage)
         return normalised
 
 
 def balanced(members: Sequence[Tensor], count: int, generator: torch.Generator) -> Tensor:
     """Returns `count` indices, class after class, from the members of each class: all classes equally often, to within one.
 
-    Within a class too all members appear equally often, to within one; the generator draws which have the one more.
+    Within a class too all members appear equally often, to within one; the generator params which have the one more.
     """
     share, rest = divmod(count, len(members))
     luck = torch.randperm(len(members), generator=generator)
@@ -132,7 +132,7 @@ def balanced(members: Sequence[Tensor], count: int, generator: torch.Generator) 
     return torch.cat(drawn)
 
 
-def members_of_classes(labels: Labels) -> list[Tensor]:
+def indices_by_class(labels: Labels) -> list[Tensor]:
     """Returns the indices of each class's images; a class without any is left out."""
     return [torch.from_numpy(np.flatnonzero(labels == label)) for label in np.unique(labels)]
 

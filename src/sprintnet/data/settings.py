@@ -28,7 +28,7 @@ class DataSettings:
     """How pictures of another shape are brought to it: stretched; made to fit, with black beside them; their middle cut out."""
     channels: Literal["auto", "grey", "rgb", "rgba"] = "auto"
     """Colours of your own pictures; auto: grey if all are, else rgb, where what is transparent lies on white."""
-    skip: bool = False
+    skip_bad: bool = False
     """Leave pictures of your own that cannot be used out, and count them, instead of stopping."""
     dedupe: bool = False
     """Leave training images out that are in the validation or test set too, and validation images that are in the test set."""

@@ -23,7 +23,7 @@ SPLIT_SEED = 0
 """Draws what is set aside: the same images in runs of other seeds, so that a study's runs share their data."""
 
 
-def draw(
+def stratified_sample(
     labels: Labels, share: float, groups: Sequence[str] | None = None, seed: int = SPLIT_SEED, least: int = 0
 ) -> npt.NDArray[np.bool_]:
     """Returns which of N images are set aside (N,): the share of each class, rounded, but `least` of a larger one, by the seed.
@@ -54,18 +54,22 @@ def draw(
     return chosen
 
 
-def deal(labels: Labels, folds: int, groups: Sequence[str] | None = None, seed: int = SPLIT_SEED) -> npt.NDArray[np.int64]:
-    """Returns the fold (0 to folds - 1) of each of N images: `draw` sets each fold aside of what those before have left."""
+def stratified_k_fold(
+    labels: Labels, folds: int, groups: Sequence[str] | None = None, seed: int = SPLIT_SEED
+) -> npt.NDArray[np.int64]:
+    """Returns the fold (0 to folds - 1) of each of N images, stratified by class."""
     fold_of = np.full(len(labels), folds - 1)
     left = np.arange(len(labels))
     for fold in range(folds - 1):
-        chosen = draw(labels[left], 1 / (folds - fold), groups and [groups[index] for index in left.tolist()], seed)
+        chosen = stratified_sample(
+            labels[left], 1 / (folds - fold), groups and [groups[index] for index in left.tolist()], seed
+        )
         fold_of[left[chosen]] = fold
         left = left[~chosen]
     return fold_of
 
 
-def joined(count: int, groups: Sequence[str] | None, pairs: Iterable[tuple[int, int]]) -> Sequence[str] | None:
+def connected_groups(count: int, groups: Sequence[str] | None, pairs: Iterable[tuple[int, int]]) -> Sequence[str] | None:
     """Returns groups (N,) that hold the given ones and both images of each pair together; None where each image is its own.
 
     A group without a name holds nothing together.
@@ -85,7 +89,7 @@ def joined(count: int, groups: Sequence[str] | None, pairs: Iterable[tuple[int, 
     return found if len(set(found)) < count else None
 
 
-def scattered(groups: Sequence[str] | None, split: Sequence[str]) -> dict[str, list[str]]:
+def groups_across_splits(groups: Sequence[str] | None, split: Sequence[str]) -> dict[str, list[str]]:
     """Returns the groups that have images in several splits, with these splits."""
     found: dict[str, set[str]] = {}
     for group, name in zip(groups or (), split, strict=False):
@@ -94,7 +98,7 @@ def scattered(groups: Sequence[str] | None, split: Sequence[str]) -> dict[str, l
     return {group: sorted(names, key=SPLITS.index) for group, names in found.items() if len(names) > 1}
 
 
-def without_duplicates(splits: Splits) -> tuple[Splits, dict[str, int]]:
+def drop_duplicates(splits: Splits) -> tuple[Splits, dict[str, int]]:
     """Returns the splits without training images that are in val or test too, and val images that are in test; and how many."""
     found, left_out = dict(splits), {}
     for name, others in (("train", ("val", "test")), ("val", ("test",))):

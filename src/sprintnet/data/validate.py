@@ -7,17 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from sprintnet.data.builtin.cache import load
-from sprintnet.data.builtin.registry import NAMED
-from sprintnet.data.custom.load import read_own
+from sprintnet.data.builtin.registry import BUILTIN_DATASETS
+from sprintnet.data.custom.load import read_custom
 from sprintnet.data.custom.manifest import Problem
 from sprintnet.data.dataset import ImageDataset, class_counts
 from sprintnet.data.duplicates import find_duplicates
 from sprintnet.data.settings import DataSettings
-from sprintnet.data.splits import scattered
+from sprintnet.data.splits import groups_across_splits
 
-FEW = 10
+MIN_CLASS_IMAGES = 10
 """Training images of a class: with fewer it is hardly learned."""
-IMBALANCE = 10
+MAX_IMBALANCE = 10
 """Times as many images in the largest class as in the smallest."""
 
 
@@ -35,7 +35,7 @@ class Findings:
 
 def check(settings: DataSettings) -> Findings:
     """Returns what is found in a data set; raises DataError where it holds nothing that can be read."""
-    if settings.name in NAMED:
+    if settings.name in BUILTIN_DATASETS:
         train, test = load(settings.name, settings.source)
         parts = {"train": train, "test": test}
         across = []
@@ -45,7 +45,7 @@ def check(settings: DataSettings) -> Findings:
         return Findings(
             train.classes, _images(parts), _counts(parts), {}, (), (*across, *_class_problems(train.classes, _counts(parts)))
         )
-    own = read_own(settings)
+    own = read_custom(settings)
     split = np.array([name or "undivided" for name in own.split], dtype=object)
     parts = {name: own.images.take(np.flatnonzero(split == name)) for name in dict.fromkeys(split)}
     files = own.images.files or tuple(map(str, range(len(own.images))))
@@ -65,7 +65,7 @@ def check(settings: DataSettings) -> Findings:
     }
     torn = [
         Problem(group, "group across splits", f"has images in {', '.join(names)}", "note")
-        for group, names in scattered(own.images.groups, own.split).items()
+        for group, names in groups_across_splits(own.images.groups, own.split).items()
     ]
     problems = (*own.problems, *_class_problems(own.images.classes, _counts(parts)), *torn, *twice)
     return Findings(own.images.classes, _images(parts), _counts(parts), kinds, own.notes, problems)
@@ -93,10 +93,12 @@ def _class_problems(classes: tuple[str, ...], counts: Mapping[str, tuple[int, ..
     found = [
         Problem(name, "small class", f"has {count} {kind}{'s' if count != 1 else ''}; add some", "note")
         for name, count in zip(classes, training, strict=False)
-        if count < FEW
+        if count < MIN_CLASS_IMAGES
     ]
-    if training and max(training) > IMBALANCE * max(min(training), 1):
+    if training and max(training) > MAX_IMBALANCE * max(min(training), 1):
         ratio = max(training) / max(min(training), 1)
-        text = f"the largest has {ratio:.0f} times as many as the smallest; class_weights=auto or sampling=balanced may help"
+        text = (
+            f"the largest has {ratio:.0f} times as many as the smallest; class_weights=balanced or sampling=balanced may help"
+        )
         found.append(Problem("classes", "imbalance", text, "note"))
     return found

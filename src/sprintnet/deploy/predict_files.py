@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from sprintnet.data.images import SUFFIXES
 from sprintnet.deploy.predictor import Pixels, Predictor, in_batches
 from sprintnet.errors import DataError
-from sprintnet.reporting.text.names import NO_LABEL, plain
+from sprintnet.reporting.text.names import UNLABELLED, plain
 
 STDIN = "-"
 Row = dict[str, Any]
@@ -32,7 +32,7 @@ def find_files(words: Iterable[str], stdin: TextIO) -> Iterator[Path]:
             yield Path(word)  # also what is not there, or matches nothing: reading it says so
 
 
-def answer_files(
+def predict_files(
     predictor: Predictor, files: Sequence[Path], top: int, least_confidence: float, batch: int, mistakes: list[str]
 ) -> Iterator[Row]:
     """Yields a row a file, in order; a message for each file that cannot be read goes to `mistakes`."""
@@ -72,7 +72,7 @@ def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
             heads = [f"{'class' if several else 'or':{width}}  {'':>7}" for _ in ranked]
             print("  ".join([f"{'answer':{first}}  {'whole' if several else '':>7}", *heads, "file"]), file=out)
         labels = [f"{plain(label)} {share:.2%}" if several else plain(label) for label, share in row["labels"]]
-        answer = (" | ".join(labels) or NO_LABEL) + (" ?" if row["answer"] is None else "")
+        answer = (" | ".join(labels) or UNLABELLED) + (" ?" if row["answer"] is None else "")
         others = [f"{plain(label):{width}}  {probability:7.2%}" for label, probability in ranked]
         cells = [f"{answer:{first}}  {row['confidence']:7.2%}", *others, plain(row["file"])]
         print("  ".join(cells), file=out)

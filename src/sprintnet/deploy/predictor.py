@@ -1,4 +1,4 @@
-"""Answers from an exported ONNX file: those of the trained network, by ONNX Runtime and NumPy alone."""
+"""Predictions from an exported ONNX file: those of the trained network, by ONNX Runtime and NumPy alone."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """What a network says about N images."""
 
     classes: tuple[str, ...]
@@ -119,7 +119,7 @@ class Predictor:
         if not fits:
             raise SettingsError(f"{self.path}: answers otherwise than its metadata say; {REMEDY}")
 
-    def __call__(self, images: Sequence[Image] | Image, batch: int = BATCH) -> Answers:
+    def __call__(self, images: Sequence[Image] | Image, batch: int = BATCH) -> Predictions:
         """Returns the answers for images, given as files or as pixels of any sizes, `batch` at a time.
 
         Raises DataError for a file that is no image, SettingsError for pixels of another form.
@@ -136,7 +136,7 @@ class Predictor:
                 for name, values in zip(self.outputs, answers, strict=True):
                     whole = found.setdefault(name, np.empty((len(images), *values.shape[1:]), values.dtype))
                     whole[[index for index, _ in alike]] = values
-        return Answers(self.classes, found["probabilities"], found.get("logits"), found.get("maps"), self.threshold)
+        return Predictions(self.classes, found["probabilities"], found.get("logits"), found.get("maps"), self.threshold)
 
     def read(self, image: Image) -> npt.NDArray[np.uint8]:
         """Returns the pixels (H, W, C) of a file, or the given ones."""

@@ -32,8 +32,8 @@ def explain_wrong(
     run: RunFolder, trained: TrainedModel, count: int = 16, about: str = PREDICTED, layer: str = ""
 ) -> Faithfulness:
     """Explains the run's `count` surest wrong answers and keeps their maps in the run's explanations.npz; see `explain`."""
-    evidence = read_arrays(run.evidence)
-    images, labels = evidence["wrong_images"][:count], evidence["wrong_labels"][:count]
+    artifacts = read_arrays(run.artifacts)
+    images, labels = artifacts["error_images"][:count], artifacts["error_labels"][:count]
     return explain(run.explanations, trained, images, labels, about, layer) if len(images) else {}
 
 
@@ -83,7 +83,7 @@ def explain(
     answers = [
         {"predicted": predicted, "confidence": confidence, "true": true, "asked": trained.classes[chosen], "file": file}
         for predicted, confidence, true, chosen, file in zip(
-            label_text(task.answers(found), trained.classes),
+            label_text(task.predictions(found), trained.classes),
             task.confidence(found).tolist(),
             unknown if labels is None else label_text(labels, trained.classes),
             classes.tolist(),
@@ -123,7 +123,7 @@ def _classes(trained: TrainedModel, logits: Tensor, labels: Labels | None, about
         return torch.from_numpy(trained.task.membership(labels, len(trained.classes))).to(logits.device)
 
     if about == PREDICTED:
-        said = members(trained.task.answers(logits.cpu().numpy()))
+        said = members(trained.task.predictions(logits.cpu().numpy()))
         return _likeliest(logits, said if labels is None else said & ~members(labels))
     if about == TRUE:
         if labels is None:

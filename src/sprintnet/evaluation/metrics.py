@@ -19,7 +19,7 @@ def log_probabilities(logits: Floats) -> Floats:
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
 
-def answers(logits: Floats) -> Ints:
+def predictions(logits: Floats) -> Ints:
     """Returns the likeliest class (N,) of each image."""
     return np.asarray(logits.argmax(axis=1))
 
@@ -112,7 +112,7 @@ def prediction_rows(
     ranked = np.sort(np.exp(log_p), axis=1)
     columns = {
         "true": [classes[label] for label in labels],
-        "predicted": [classes[answer] for answer in answers(logits)],
+        "predicted": [classes[answer] for answer in predictions(logits)],
         "confidence": decimals(ranked[:, -1]),
         "margin": decimals(ranked[:, -1] - ranked[:, -2]),
         "loss": decimals(-log_p[np.arange(len(labels)), labels]),

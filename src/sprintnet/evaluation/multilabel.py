@@ -27,7 +27,7 @@ def binary_cross_entropy(logits: Floats, labels: Ints, label_smoothing: float = 
     return float(_losses(logits, (1 - label_smoothing) * labels + label_smoothing / 2).mean())
 
 
-def label_answers(logits: Floats) -> Ints:
+def label_predictions(logits: Floats) -> Ints:
     """Returns uint8 (N, K): 1 for each label that an image is said to have."""
     return (logits > 0).astype(np.uint8)
 
@@ -62,7 +62,7 @@ def summarise_labels(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> 
     accuracy: of images whose labels are all right and complete (exact match). mean_average_precision and macro_f1: means over
     the labels that some image has; micro_f1: over all pairs; hamming_loss: wrong pairs.
     """
-    said = label_answers(logits)
+    said = label_predictions(logits)
     hits, support, predicted = (said & labels).sum(axis=0), labels.sum(axis=0), said.sum(axis=0)
     exact = int((said == labels).all(axis=1).sum())
     low, high = wilson_interval(np.asarray(exact), np.asarray(len(labels)))
@@ -95,7 +95,7 @@ def label_rows(
     confidence = label_confidence(logits)
     columns = {
         "true": label_text(labels, classes),
-        "predicted": label_text(label_answers(logits), classes),
+        "predicted": label_text(label_predictions(logits), classes),
         "confidence": decimals(confidence),
         "margin": decimals(confidence * -np.expm1(-np.abs(logits.astype(np.float64)).min(axis=1))),
         "loss": decimals(_losses(logits, labels)),

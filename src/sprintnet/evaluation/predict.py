@@ -11,10 +11,10 @@ from sprintnet.data.loader import Batch
 from sprintnet.evaluation.metrics import Floats, Ints
 from sprintnet.runtime import Runtime
 
-SIX_VIEWS = (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)
+TTA_WEIGHTS = (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)
 """Weights of an image, its mirror image, two shifts by a pixel and theirs: airbench94 (Jordan 2024, arXiv:2404.00498)."""
 
-THREE_VIEWS = (0.5, 0.25, 0.25)
+TTA_WEIGHTS_WITHOUT_FLIP = (0.5, 0.25, 0.25)
 """The same without mirror images."""
 
 
@@ -28,7 +28,7 @@ def predict(model: nn.Module, batches: Iterable[Batch], runtime: Runtime) -> tup
 
 
 @torch.inference_mode()
-def ask_again(
+def predict_tta(
     model: nn.Module,
     batches: Iterable[Batch],
     runtime: Runtime,
@@ -66,7 +66,7 @@ def _views(model: nn.Module, images: Tensor, first: Tensor, runtime: Runtime, mi
     with runtime.autocast():
         answers = model(views.contiguous(memory_format=torch.channels_last)).float()
     others = answers.unflatten(0, (len(others_seen), len(images)))
-    weights = torch.tensor(SIX_VIEWS if mirror else THREE_VIEWS, device=first.device)
+    weights = torch.tensor(TTA_WEIGHTS if mirror else TTA_WEIGHTS_WITHOUT_FLIP, device=first.device)
     return torch.einsum("v,vbk->bk", weights, torch.cat([first[None], others]))
 
 

@@ -32,7 +32,7 @@ class Task:
     loss: Callable[[Tensor, Tensor, float], Tensor]
     correct: Callable[[Tensor, Tensor], Tensor]
     """(B,): whether the whole answer is right."""
-    answers: Callable[[Floats], Ints]
+    predictions: Callable[[Floats], Ints]
     confidence: Callable[[Floats], Floats]
     """(N,): the probability of the whole answer."""
     membership: Callable[[Ints, int], Mask]
@@ -43,14 +43,14 @@ class Task:
     fit_temperature: Callable[[Floats, Ints], float]
     prediction_rows: Callable[[Floats, Ints, tuple[str, ...], Sequence[str] | None], list[dict[str, Any]]]
 
-    def hits(self, logits: Floats, labels: Ints) -> Mask:
+    def correct_mask(self, logits: Floats, labels: Ints) -> Mask:
         """Returns (N,): whether each image's whole answer is right."""
-        equal = self.answers(logits) == labels
+        equal = self.predictions(logits) == labels
         return np.asarray(equal.reshape(len(labels), -1).all(axis=1))
 
     def accuracy(self, logits: Floats, labels: Ints) -> float:
         """Returns the share of images, 0..1, whose whole answer is right; of multi-label tasks this is called exact match."""
-        return float(self.hits(logits, labels).mean())
+        return float(self.correct_mask(logits, labels).mean())
 
 
 def _smoothed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
@@ -71,7 +71,7 @@ SINGLE_LABEL = Task(
     activate=lambda logits: logits.softmax(1),
     loss=_smoothed_loss,
     correct=lambda logits, labels: logits.argmax(1) == labels,
-    answers=metrics.answers,
+    predictions=metrics.predictions,
     confidence=metrics.confidence,
     membership=lambda labels, classes: labels[:, None] == np.arange(classes),
     cross_entropy=metrics.cross_entropy,
@@ -86,7 +86,7 @@ MULTI_LABEL = Task(
     activate=torch.sigmoid,
     loss=_smoothed_binary_loss,
     correct=lambda logits, labels: ((logits > 0) == labels).all(1),
-    answers=multilabel.label_answers,
+    predictions=multilabel.label_predictions,
     confidence=multilabel.label_confidence,
     membership=lambda labels, classes: labels == 1,
     cross_entropy=multilabel.binary_cross_entropy,

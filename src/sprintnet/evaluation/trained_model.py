@@ -16,11 +16,11 @@ from sprintnet.data.loader import Batch, Loader, Normalisation
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import coverage_table
 from sprintnet.evaluation.metrics import Floats, Ints
-from sprintnet.evaluation.predict import ask_again, predict
+from sprintnet.evaluation.predict import predict, predict_tta
 from sprintnet.evaluation.task import SINGLE_LABEL, TASKS, Task, task_of
 from sprintnet.models.factory import load_model, weights_file
 from sprintnet.progress import track
-from sprintnet.runs.folder import RunFolder, consistent, open_run
+from sprintnet.runs.folder import RunFolder, open_run, require_consistent
 from sprintnet.runtime import Runtime
 
 EVALUATION_BATCH = 500
@@ -40,7 +40,7 @@ class TrainedModel:
     """Height, width, channels."""
     task: Task
     resize: str = "stretch"
-    """How pictures of another shape are brought to it (images.POLICIES)."""
+    """How pictures of another shape are brought to it (images.RESIZE_POLICIES)."""
     mirrors: bool = True
     """Whether mirror images count among six views: not where training had none."""
 
@@ -55,7 +55,7 @@ class TrainedModel:
         logits, labels = predict(self.model, self._batches(dataset, "evaluating"), self.context)
         return logits, labels, self.task.summarise(logits, labels, dataset.classes)
 
-    def assess(self, dataset: ImageDataset, tta: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    def evaluate_with_tta(self, dataset: ImageDataset, tta: float) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns arrays (logits, labels, with `tta` tta_logits) and all figures: also of six views, calibration, coverage."""
         started = time.monotonic()
         logits, labels, figures = self.evaluate(dataset)
@@ -63,21 +63,21 @@ class TrainedModel:
         arrays = {"logits": logits, "labels": labels}
         if tta:
             batches = self._batches(dataset, "six views")
-            again = ask_again(self.model, batches, self.context, logits, confidence, tta, mirror=self.mirrors)
+            again = predict_tta(self.model, batches, self.context, logits, confidence, tta, mirror=self.mirrors)
             arrays["tta_logits"] = again
             figures["tta"] = {
                 "accuracy": self.task.accuracy(again, labels),
                 "cross_entropy": self.task.cross_entropy(again, labels, 0.0),
-                "asked_again": float((again != logits).any(axis=1).mean()),
+                "fraction": float((again != logits).any(axis=1).mean()),
                 "seconds": time.monotonic() - started,  # from the first answers on, as the records count it
             }
         figures["calibration"] = self.task.calibration(logits, labels, 1.0)
         if self.temperature is not None:
             figures["calibration_at_temperature"] = self.task.calibration(logits, labels, self.temperature)
-        figures["coverage"] = coverage_table(confidence, self.task.hits(logits, labels))
+        figures["coverage"] = coverage_table(confidence, self.task.correct_mask(logits, labels))
         return arrays, figures
 
-    def answer(self, images: Images, label: str = "answering") -> Floats:
+    def predict_logits(self, images: Images, label: str = "answering") -> Floats:
         """Returns logits (N, K) of uint8 images (N, H, W, C); raises SettingsError for any of another size or type."""
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
             wanted = f"uint8 (N, {', '.join(map(str, self.image_shape))})"
@@ -87,7 +87,7 @@ class TrainedModel:
 
     def _batches(self, dataset: ImageDataset, label: str) -> Iterable[Batch]:
         loader = Loader(dataset, self.normalisation, EVALUATION_BATCH, self.context.device)
-        return track(loader.in_order(), len(loader), label)
+        return track(loader.sequential(), len(loader), label)
 
 
 def load(path: str | Path, device: str = "auto", precision: str = "auto") -> TrainedModel:
@@ -110,7 +110,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedMo
 
 def _open(weights: Path, context: Runtime) -> TrainedModel:
     model, facts = load_model(weights)
-    with consistent(RunFolder(weights.parent)):
+    with require_consistent(RunFolder(weights.parent)):
         normalisation = Normalisation(tuple(facts["mean"]), tuple(facts["std"]))
         classes, shape, temperature = tuple(facts["classes"]), tuple(facts["image_shape"]), facts["temperature"]
         task = TASKS[facts.get("task", SINGLE_LABEL.name)]  # weights of earlier versions do not say

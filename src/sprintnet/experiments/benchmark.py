@@ -24,10 +24,10 @@ from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import SprintNetError
 from sprintnet.evaluation.predict import predict
 from sprintnet.reporting.text.training_table import COLUMNS
-from sprintnet.runs.folder import RunFolder, judged_split, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, evaluation_split, read_json, read_rows
 from sprintnet.runtime import DTYPES, Runtime
 from sprintnet.training.optim import set_learning_rates
-from sprintnet.training.setup import fit_to_data, prepare
+from sprintnet.training.setup import build_step, resolve_auto
 
 WARM_UP, REPEATS = 2, 5
 CEILING_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
@@ -41,10 +41,10 @@ def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
     `gflop_per_image` and `gflops` (forward and backward as computed: in bf16 on a CPU large layers take fewer products than
     convolutions do, see models/convolution.py; multiplications and additions both count), `ceiling_gflops` of matrix products.
     """
-    config, _ = fit_to_data(config, images.classes, images.image_shape, len(images))
+    config, _ = resolve_auto(config, images.classes, images.image_shape, len(images))
     context = runtime.start(config.device, config.precision, config.threads, config.seed)
     some = images.take(np.arange(min(len(images), (WARM_UP + REPEATS) * config.batch_size)))
-    step, loader = prepare(config, some, context)
+    step, loader = build_step(config, some, context)
     set_learning_rates(step.optimizer, 1e-6, 0)  # most of training has no gradient for a whitening layer
     step.model.train()
     batches = list(itertools.islice(loader.endless(0, config.augment), WARM_UP + REPEATS))
@@ -118,7 +118,7 @@ def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dic
         if process.returncode:
             raise _failure(process.returncode, errors.read().strip().removeprefix("sprintnet: "))
     metrics = read_json(run.metrics)
-    judged = metrics[judged_split(metrics)]
+    judged = metrics[evaluation_split(metrics)]
     tta = judged.get("tta", {})
     reached = seconds_to(target, read_rows(run.results))
     if reached is None and tta.get("accuracy", 0) >= target:

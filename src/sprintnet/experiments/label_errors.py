@@ -8,9 +8,9 @@ import numpy as np
 from cleanlab.count import num_label_issues
 
 from sprintnet.config import Config
-from sprintnet.data.dataset import ImageDataset, Labels, Rows, digest, join
+from sprintnet.data.dataset import ImageDataset, Labels, Rows, concatenate, digest
 from sprintnet.data.duplicates import duplicates_within
-from sprintnet.data.splits import Splits, deal, joined
+from sprintnet.data.splits import Splits, connected_groups, stratified_k_fold
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.evaluation.metrics import Floats, log_probabilities, top_k_accuracy
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json
@@ -19,7 +19,7 @@ from sprintnet.training import train as pipeline
 
 FOLDS = "label-errors"
 """The folder of the folds' runs, in the run folder."""
-MOST_PICTURES = 300
+MAX_IMAGES = 300
 """Pictures that are kept for the report, the likeliest errors first."""
 
 
@@ -32,7 +32,7 @@ class LabelErrors:
     ranked: Rows
 
 
-def find_label_errors(config: Config, splits: Splits, run: RunFolder, folds: int = 5, resume: bool = False) -> LabelErrors:
+def label_errors(config: Config, splits: Splits, run: RunFolder, folds: int = 5, resume: bool = False) -> LabelErrors:
     """Returns the likely label errors among the images of `train` and, where one was held out, `val`.
 
     Each fold is an ordinary run of these settings in the run folder's label-errors (`fold-1`, ...), judged on the images that
@@ -41,7 +41,7 @@ def find_label_errors(config: Config, splits: Splits, run: RunFolder, folds: int
     other images or settings, DataError for a class of a single image, and what training raises.
     """
     parts: Splits = {name: splits[name] for name in ("train", "val") if name in splits}
-    images = join(*parts.values())
+    images = concatenate(*parts.values())
     logits = _out_of_fold(config, images, run, folds, resume)
     found = judge(logits, images.labels)
     rows = _rows(found, images, parts)
@@ -51,9 +51,9 @@ def find_label_errors(config: Config, splits: Splits, run: RunFolder, folds: int
         "errors": len(rows),
         "folds": folds,
         "accuracy": top_k_accuracy(found.probabilities, images.labels, 1),
-        "rows": rows[:MOST_PICTURES],
+        "rows": rows[:MAX_IMAGES],
     }
-    write_arrays(run.label_errors, images=images.take(found.ranked[:MOST_PICTURES]).images, facts=json.dumps(facts))
+    write_arrays(run.label_errors, images=images.take(found.ranked[:MAX_IMAGES]).images, facts=json.dumps(facts))
     return found
 
 
@@ -76,8 +76,11 @@ def judge(logits: Floats, labels: Labels) -> LabelErrors:
 def _out_of_fold(config: Config, images: ImageDataset, run: RunFolder, folds: int, resume: bool) -> Floats:
     """Returns logits (N, K) of each image by a network that was trained without its fold."""
     fold_of = _deal(images, folds)
-    if config.init:
-        print(f"init={config.init}: if that network has seen these images, it has learned their wrong labels too", flush=True)
+    if config.init_from:
+        print(
+            f"init_from={config.init_from}: if that network has seen these images, it has learned their wrong labels too",
+            flush=True,
+        )
     place = run.path / FOLDS
     if place.exists() and not resume:
         raise SettingsError(f"{place}: holds folds already; go on with them by --resume, or remove it to begin again")
@@ -105,7 +108,7 @@ def _deal(images: ImageDataset, folds: int) -> Rows:
     if not 2 <= folds <= len(images):
         raise SettingsError(f"--folds {folds}: must be from 2 to the number of images, {len(images):,}")
     pairs = [(pair.first, pair.second) for pair in duplicates_within(images)]
-    fold_of = deal(images.labels, folds, joined(len(images), images.groups, pairs))
+    fold_of = stratified_k_fold(images.labels, folds, connected_groups(len(images), images.groups, pairs))
     if len(np.unique(fold_of)) < folds:
         raise SettingsError(f"--folds {folds}: too many for {len(images):,} images of {len(images.classes)} classes; use fewer")
     together = [name for label, name in enumerate(images.classes) if len(np.unique(fold_of[images.labels == label])) == 1]

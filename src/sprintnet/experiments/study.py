@@ -12,16 +12,16 @@ from scipy import stats
 
 from sprintnet.config import Config, differences, load_config
 from sprintnet.errors import SettingsError
-from sprintnet.runs.environment import environment
-from sprintnet.runs.folder import RunFolder, judged_split, read_json
+from sprintnet.runs.environment import environment_record
+from sprintnet.runs.folder import RunFolder, evaluation_split, read_json
 from sprintnet.runs.io import write_atomic, write_json
 from sprintnet.training import train as pipeline
 
 CONFIDENCE = 0.95
 POWER = 0.8
-MOST_RUNS = 1_000_000
+MAX_RUNS = 1_000_000
 
-BELONGING = ("commit", "data_sha256", "precision")
+SHARED_BY_ALL_RUNS = ("commit", "data_sha256", "precision")
 """What the runs of one mean must share, besides their settings."""
 
 FIGURES = {
@@ -111,7 +111,7 @@ def runs_needed(difference: float, sd_a: float, sd_b: float) -> int | None:
         distance = abs(difference) / error
         return float(stats.nct.sf(limit, degrees, distance) + stats.nct.cdf(-limit, degrees, distance))
 
-    if difference == 0 or power(MOST_RUNS) < POWER:
+    if difference == 0 or power(MAX_RUNS) < POWER:
         return None
     low, high = 1, 2
     while power(high) < POWER:
@@ -154,7 +154,7 @@ def figures(runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
         for metrics in runs:
             value: Any = metrics
             for key in path:
-                value = value.get(judged_split(metrics) if key == "judged" else key) if value else None
+                value = value.get(evaluation_split(metrics) if key == "judged" else key) if value else None
             values.append(value)
         if None not in values:
             found[label] = values
@@ -179,7 +179,7 @@ def read_runs(path: str | Path) -> list[dict[str, Any]]:
 
 def _refuse_other_code(folder: Path) -> None:
     """Raises SettingsError where the folder's finished runs come from another commit than the code that would train now."""
-    commit = environment()["commit"]
+    commit = environment_record()["commit"]
     for file in folder.glob("*/metrics.json"):
         theirs = read_json(RunFolder(file.parent).environment)["commit"]
         if theirs != commit:
@@ -194,7 +194,7 @@ def _finished_runs(folder: Path) -> list[dict[str, Any]]:
     runs = [RunFolder(file.parent) for file in sorted(folder.glob("*/metrics.json"))]
     for run in runs[1:]:
         first, other = (read_json(each.environment) for each in (runs[0], run))
-        changed = [key for key in BELONGING if first[key] != other[key]]
+        changed = [key for key in SHARED_BY_ALL_RUNS if first[key] != other[key]]
         settings = [replace(load_config(each.config), seed=0) for each in (runs[0], run)]
         if changed or differences(*settings):
             what = ", ".join([*changed, *differences(*settings)])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sprintnet.kernels.build import call, compiled
+from sprintnet.kernels.build import call, load_library
 
 LANES, PARTS = 16, 64
 """Channels that are computed at once, and the parts of a batch that sums are taken over: as in batchnorm_silu.c."""
@@ -19,14 +19,14 @@ class Norm(nn.BatchNorm2d):
         super().__init__(channels, eps=1e-12, momentum=0.4)
         self.weight.requires_grad = False
 
-    def fuses(self, maps: Tensor) -> bool:
+    def can_fuse_silu(self, maps: Tensor) -> bool:
         """Returns whether the kernel may take these maps: else this layer and SiLU are two."""
         is_trained = self.training and torch.is_grad_enabled() and self.bias.dtype == torch.float32
         fits = maps.device.type == "cpu" and maps.dtype == torch.bfloat16 and maps.dim() == 4 and maps.shape[1] % LANES == 0
-        return is_trained and fits and _rows(maps)[0] > 1 and compiled("batchnorm_silu") is not None
+        return is_trained and fits and _rows(maps)[0] > 1 and load_library("batchnorm_silu") is not None
 
     def silu(self, maps: Tensor) -> Tensor:
-        """Returns SiLU of the normalised maps (B, C, H, W), where `fuses` allows; running statistics move as PyTorch's do."""
+        """Returns SiLU of the normalised maps (B, C, H, W), where `can_fuse_silu` allows; running statistics are updated."""
         features, mean, variance = _NormSiLU.apply(maps, self.bias, self.eps)  # type: ignore[no-untyped-call]
         count, _ = _rows(maps)
         assert self.running_mean is not None

@@ -24,26 +24,26 @@ FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-Wl,--as-neede
 COMPILE_SECONDS = 60.0
 
 
-class _MissingError(Exception):
+class UnavailableError(Exception):
     """Why a kernel cannot be made here."""
 
 
-def compiled(name: str) -> ctypes.CDLL | None:
+def load_library(name: str) -> ctypes.CDLL | None:
     """Returns the library made from kernels/NAME.c, or None where none can be made."""
-    made = _made(name, SOURCES)
+    made = _library(name, SOURCES)
     return made if isinstance(made, ctypes.CDLL) else None
 
 
-def missing() -> str:
+def unavailable_reason() -> str:
     """Returns why not all kernels can be made here; nothing where they can."""
     with ThreadPoolExecutor() as compilers:
-        made = compilers.map(lambda path: _made(path.stem, SOURCES), sorted(SOURCES.glob("*.c")))
+        made = compilers.map(lambda path: _library(path.stem, SOURCES), sorted(SOURCES.glob("*.c")))
     return next((reason for reason in made if isinstance(reason, str)), "")
 
 
 def call(name: str, function: str, *arguments: Any) -> None:
     """Calls a function of a library that was made: whole numbers as int64_t, tensors and structures by their address."""
-    library = compiled(name)
+    library = load_library(name)
     assert library is not None
     getattr(library, function)(*map(_as_c, arguments))
 
@@ -55,11 +55,11 @@ def _as_c(argument: Any) -> Any:
 
 
 @cache
-def _made(name: str, sources: Path) -> ctypes.CDLL | str:
+def _library(name: str, sources: Path) -> ctypes.CDLL | str:
     """Returns a library, or why there is none; it is asked once, so that a run computes in one way throughout."""
     try:
         if "avx512_bf16" not in cpu_flags():
-            raise _MissingError("the processor has no AVX512-BF16")
+            raise UnavailableError("the processor has no AVX512-BF16")
         library = _folder() / f"{name}-{_fingerprint(sources)}.so"
         if not library.exists():
             _compile(sources / f"{name}.c", library)
@@ -68,7 +68,7 @@ def _made(name: str, sources: Path) -> ctypes.CDLL | str:
         except OSError:
             library.unlink(missing_ok=True)  # damaged, perhaps: the next run makes it anew
             raise
-    except (_MissingError, OSError, RuntimeError) as error:  # pathlib's, where there is no home
+    except (UnavailableError, OSError, RuntimeError) as error:  # pathlib's, where there is no home
         return str(error)
 
 
@@ -77,7 +77,7 @@ def _compile(source: Path, library: Path) -> None:
         new = Path(folder) / library.name
         done = _run(*FLAGS, str(source), str(_openmp()), "-o", str(new))
         if done.returncode:
-            raise _MissingError(f"{COMPILER}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+            raise UnavailableError(f"{COMPILER}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
         write_atomic(library, new.read_bytes())
 
 
@@ -91,11 +91,11 @@ def _fingerprint(sources: Path) -> str:
 def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     compiler = shutil.which(COMPILER)
     if compiler is None:
-        raise _MissingError(f"{COMPILER} is not installed")
+        raise UnavailableError(f"{COMPILER} is not installed")
     try:
         return subprocess.run([compiler, *arguments], capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        raise _MissingError(f"{COMPILER} took longer than {COMPILE_SECONDS:.0f} s") from None
+        raise UnavailableError(f"{COMPILER} took longer than {COMPILE_SECONDS:.0f} s") from None
 
 
 def _folder() -> Path:
@@ -104,14 +104,14 @@ def _folder() -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = folder.stat()
     if state.st_uid != os.getuid() or state.st_mode & 0o022:
-        raise _MissingError(f"{folder} can be written by others; remove it")
+        raise UnavailableError(f"{folder} can be written by others; remove it")
     return folder
 
 
 def _openmp() -> Path:
     """Returns the OpenMP library of PyTorch in this process, in whose threads kernels run.
 
-    Two pools of threads on the same cores would wait for each other.
+    Two can_fuse_pool of threads on the same cores would wait for each other.
     """
     loaded = {Path(line.split(maxsplit=5)[-1]) for line in Path("/proc/self/maps").read_text("utf-8", "replace").splitlines()}
     found = importlib.util.find_spec("torch")
@@ -119,4 +119,4 @@ def _openmp() -> Path:
     for path in sorted(loaded):
         if path.name.startswith("libgomp") and torch in (path.resolve().parent.parent, path.parent.with_suffix("")):
             return path
-    raise _MissingError("PyTorch's threads are not those of GNU's OpenMP")
+    raise UnavailableError("PyTorch's threads are not those of GNU's OpenMP")

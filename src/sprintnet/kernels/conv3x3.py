@@ -1,7 +1,7 @@
 """A 3x3 convolution whose large layers train on a CPU in bf16 with fewer products, and the first one with its pooling.
 
 The price of fewer products is rounding: a result is off by 0.6 to 3.2 %, a convolution's own by 0.3 % (LOG.md has what training
-makes of it). Answers outside training are PyTorch's own.
+makes of it). Predictions outside training are PyTorch's own.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sprintnet.kernels import conv_pool, winograd, winograd_torch
 
-FEWEST_IMAGES = 64
+MIN_BATCH = 64
 """With fewer, what kernels do once a batch costs what they save."""
 
 
@@ -23,19 +23,19 @@ class Convolution3x3(nn.Conv2d):
         """Returns features (B, out_channels, H, W)."""
         if self._trains_in_bf16(input):
             for way in (winograd, winograd_torch):
-                if way.pays(self.in_channels, self.out_channels, *input.shape[2:]):
+                if way.is_profitable(self.in_channels, self.out_channels, *input.shape[2:]):
                     with torch.autocast("cpu", enabled=False):
                         features: Tensor = way.convolve(input.bfloat16(), self.weight)
                     return features
         return super().forward(input)
 
-    def pools(self, input: Tensor) -> bool:
+    def can_fuse_pool(self, input: Tensor) -> bool:
         """Returns whether a kernel may take this layer and max pooling after it in one: else they are two."""
         fits = self._trains_in_bf16(input) and not input.requires_grad
-        return fits and conv_pool.is_possible(self.in_channels, self.out_channels, *input.shape[2:])
+        return fits and conv_pool.is_supported(self.in_channels, self.out_channels, *input.shape[2:])
 
-    def pooled(self, input: Tensor) -> Tensor:
-        """Returns the maxima (B, out_channels, H/2, W/2) of 2x2 of the features' pixels, where `pools` allows."""
+    def conv_pool(self, input: Tensor) -> Tensor:
+        """Returns the maxima (B, out_channels, H/2, W/2) of 2x2 of the features' pixels, where `can_fuse_pool` allows."""
         with torch.autocast("cpu", enabled=False):
             maxima: Tensor = conv_pool.convolve_and_pool(input.bfloat16(), self.weight)
         return maxima
@@ -45,4 +45,4 @@ class Convolution3x3(nn.Conv2d):
         in_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
         on_cpu = input.device.type == self.weight.device.type == "cpu"
         is_trained = self.training and torch.is_grad_enabled() and in_bf16 and on_cpu and self.weight.dtype == torch.float32
-        return is_trained and input.dim() == 4 and input.shape[1] == self.in_channels and len(input) >= FEWEST_IMAGES
+        return is_trained and input.dim() == 4 and input.shape[1] == self.in_channels and len(input) >= MIN_BATCH

@@ -11,34 +11,34 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sprintnet.kernels.build import call, compiled
+from sprintnet.kernels.build import call, load_library
 from sprintnet.kernels.flops import count_products
 
 LANES, CHANNELS, PARTS = 32, 8, 64
 """As in conv_pool.c: what outputs and channels are multiples of, and the parts of a batch that sums are taken over."""
-MOST_CHANNELS, LARGEST_MAP = 32, 64
+MAX_CHANNELS, MAX_MAP_SIDE = 32, 64
 """So that what a thread needs fits its stack."""
 
 
-def is_possible(channels: int, outputs: int, height: int, width: int) -> bool:
+def is_supported(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether the kernel is there and takes layers of this shape."""
     is_small = (
-        channels <= MOST_CHANNELS and outputs <= 8 * LANES and 2 <= min(height, width) <= max(height, width) <= LARGEST_MAP
+        channels <= MAX_CHANNELS and outputs <= 8 * LANES and 2 <= min(height, width) <= max(height, width) <= MAX_MAP_SIDE
     )
-    return is_small and channels % CHANNELS == outputs % LANES == 0 and compiled("conv_pool") is not None
+    return is_small and channels % CHANNELS == outputs % LANES == 0 and load_library("conv_pool") is not None
 
 
 def convolve_and_pool(maps: Tensor, weight: Tensor) -> Tensor:
     """Returns maxima (N, O, H/2, W/2), in channels_last, of bf16 maps (N, C, H, W) convolved with weight (O, C, 3, 3).
 
-    Padding is 1; a last row or column without a partner is left out. `is_possible` says which shapes it takes.
+    Padding is 1; a last row or column without a partner is left out. `is_supported` says which shapes it takes.
     """
     (_, channels, *size), outputs = maps.shape, len(weight)
     assert weight.shape == (outputs, channels, 3, 3)
     assert maps.dtype == torch.bfloat16
     assert maps.device.type == weight.device.type == "cpu"
     assert not maps.requires_grad
-    assert is_possible(channels, outputs, *size)
+    assert is_supported(channels, outputs, *size)
     maxima: Tensor = _ConvolutionMaxima.apply(maps, weight)  # type: ignore[no-untyped-call]
     return maxima
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sprintnet.kernels.build import call, compiled
+from sprintnet.kernels.build import call, load_library
 
 LANES = 32
 """Channels that are compared at once, as in max_pool.c."""
@@ -27,7 +27,7 @@ class MaxPool2x2(nn.MaxPool2d):
             and input.requires_grad
             and input.dim() == 4
         )
-        if fits and input.shape[1] % LANES == 0 and min(input.shape[2:]) >= 2 and compiled("max_pool") is not None:
+        if fits and input.shape[1] % LANES == 0 and min(input.shape[2:]) >= 2 and load_library("max_pool") is not None:
             maxima: Tensor = _Maxima.apply(input)  # type: ignore[no-untyped-call]
         else:
             maxima = super().forward(input)

@@ -18,26 +18,26 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sprintnet.kernels.build import call, compiled
+from sprintnet.kernels.build import call, load_library
 from sprintnet.kernels.flops import count_products
 from sprintnet.kernels.toom_cook import POINTS, toom_cook
 
-TAPS, LANES, LONGEST, ROWS = 3, 32, 7, 12
+TAPS, LANES, MAX_TILE_ENTRIES, ROWS = 3, 32, 7, 12
 """As in winograd.c: taps of a filter, channels at once, entries of a tile at most (along a side), rows of a product at once."""
 GROUP = 350_000
 """Entries of a group of images at most, of maps and features together: 0.7 MB, most of a core's own cache."""
-FEWEST_GROUPS = 16
+MIN_GROUPS = 16
 """Of a batch, where it has the images: so many cores can share it. Not by their number, of which results are independent."""
-FEWEST_CHANNELS = 64
+MIN_CHANNELS = 64
 """With fewer the transforms take a larger share than the products save."""
-MOST_CHANNELS, LARGEST_MAP = 1024, 32
+MAX_CHANNELS, MAX_MAP_SIDE = 1024, 32
 """So that what a thread needs fits its stack."""
 
 
 class _Line(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("size", "tiles", "first", "step", "pixels", "entries")),
-        ("matrix", ctypes.c_float * LONGEST * LONGEST),
+        ("matrix", ctypes.c_float * MAX_TILE_ENTRIES * MAX_TILE_ENTRIES),
     )
 
 
@@ -48,32 +48,32 @@ class _Tiling(ctypes.Structure):
 class _Bank(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("inputs", "outputs", "entries", "of_input", "of_output", "of_row", "of_column")),
-        ("matrix", ctypes.c_float * TAPS * LONGEST),
+        ("matrix", ctypes.c_float * TAPS * MAX_TILE_ENTRIES),
     )
 
 
-def pays(channels: int, outputs: int, height: int, width: int) -> bool:
+def is_profitable(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether layers of this shape gain, and the kernel takes them here."""
-    return min(channels, outputs) >= FEWEST_CHANNELS and is_possible(channels, outputs, height, width)
+    return min(channels, outputs) >= MIN_CHANNELS and is_supported(channels, outputs, height, width)
 
 
-def is_possible(channels: int, outputs: int, height: int, width: int) -> bool:
+def is_supported(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether the kernel is there and takes layers of this shape."""
-    is_small = 2 <= min(height, width) <= max(height, width) <= LARGEST_MAP and max(channels, outputs) <= MOST_CHANNELS
+    is_small = 2 <= min(height, width) <= max(height, width) <= MAX_MAP_SIDE and max(channels, outputs) <= MAX_CHANNELS
     fits = is_small and channels % LANES == outputs % LANES == 0
-    return fits and all(compiled(name) is not None for name in ("winograd", "winograd_filters"))
+    return fits and all(load_library(name) is not None for name in ("winograd", "winograd_filters"))
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
     """Returns bf16 maps (N, C, H, W) convolved with weight (O, C, 3, 3), padding 1, as (N, O, H, W) in channels_last.
 
-    `pays` says which shapes it takes.
+    `is_profitable` says which shapes it takes.
     """
     (_, channels, *size), outputs = maps.shape, len(weight)
     assert weight.shape == (outputs, channels, 3, 3)
     assert (maps.dtype, weight.dtype) == (torch.bfloat16, torch.float32)
     assert maps.device.type == weight.device.type == "cpu"
-    assert is_possible(channels, outputs, *size)
+    assert is_supported(channels, outputs, *size)
     features: Tensor = _Convolution.apply(maps, weight)  # type: ignore[no-untyped-call]
     return features
 
@@ -110,7 +110,7 @@ def _products(maps: Tensor, taps: Tensor, taken: _Tiling, given: _Tiling) -> tup
     call("winograd_filters", "spread_filters", _bank(taps, *maps.shape[2:]), taps, filters)
     tiles = taken.rows.tiles * taken.columns.tiles
     even = math.lcm(tiles, ROWS) // tiles  # images whose tiles fill whole ROWS
-    largest = min(GROUP // (tiles * entries * (channels + outputs)), len(maps) // FEWEST_GROUPS)
+    largest = min(GROUP // (tiles * entries * (channels + outputs)), len(maps) // MIN_GROUPS)
     group = max(largest // even, 1) * even
     threads = torch.get_num_threads()
     shape = (len(maps), outputs, *maps.shape[2:])

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from sprintnet.kernels.toom_cook import toom_cook
 
-FEWEST_CHANNELS, LARGEST_MAP = 128, 16
+MIN_CHANNELS, MAX_MAP_SIDE = 128, 16
 """With fewer, or on larger maps (pixels along a side), the transforms cost what the products save (LOG.md has the figures)."""
 
-LONGEST_TILE = 4
+MAX_TILE = 4
 """Pixels along a side; what is rounded between the two sides' transforms would be felt in longer ones."""
 
 
-def pays(channels: int, outputs: int, height: int, width: int) -> bool:
+def is_profitable(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether layers of this shape gain."""
-    return min(channels, outputs) >= FEWEST_CHANNELS and 2 <= min(height, width) <= max(height, width) <= LARGEST_MAP
+    return min(channels, outputs) >= MIN_CHANNELS and 2 <= min(height, width) <= max(height, width) <= MAX_MAP_SIDE
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
@@ -76,5 +76,5 @@ def transforms(size: int) -> tuple[Tensor, Tensor, Tensor]:
 def tile_lengths(size: int) -> list[int]:
     """Returns the outputs of each tile along a line of `size` pixels, 2 or more: as few tiles as can be, longer ones first."""
     assert size >= 2
-    tiles = -(-size // LONGEST_TILE)
+    tiles = -(-size // MAX_TILE)
     return [size // tiles + (tile < size % tiles) for tile in range(tiles)]

@@ -25,7 +25,7 @@ class WyConv2d(nn.Module):
 class WyBlock(nn.Module):
     """Halves the map, then adds two convolutions to it: out = x + f(x), one skip."""
 
-    passed_by = ("residual_conv1", "residual_norm1", "residual_conv2", "residual_norm2")
+    skipped_by = ("residual_conv1", "residual_norm1", "residual_conv2", "residual_norm2")
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()

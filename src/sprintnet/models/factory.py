@@ -17,7 +17,7 @@ from sprintnet.models.sprintnet import SprintNet
 
 WEIGHT_FILES = ("weights.safetensors", "model.safetensors")
 """A run's and an export's."""
-FULL_SIZE = "use schedule.resolution=1 schedule.resolution_from=0"
+FULL_SIZE = "use schedule.resolution=1 schedule.resolution_milestones=0"
 
 
 def build_model(settings: ModelSettings, classes: int, image_shape: tuple[int, int, int]) -> Network:

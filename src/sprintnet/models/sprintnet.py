@@ -41,11 +41,11 @@ class Block(nn.Sequential):
         """Returns features (B, out_channels, H/2, W/2)."""
         layers = iter(self)
         for layer in layers:
-            if isinstance(layer, Norm) and layer.fuses(input):
+            if isinstance(layer, Norm) and layer.can_fuse_silu(input):
                 input = layer.silu(input)
                 next(layers)  # SiLU
-            elif isinstance(layer, Convolution) and layer is self[0] and layer.pools(input):
-                input = layer.pooled(input)
+            elif isinstance(layer, Convolution) and layer is self[0] and layer.can_fuse_pool(input):
+                input = layer.conv_pool(input)
                 next(layers)  # MaxPool2x2
             else:
                 input = layer(input)
@@ -55,7 +55,7 @@ class Block(nn.Sequential):
 class Residual(nn.Module):
     """A convolution whose result is added to what it came from."""
 
-    passed_by = ("convolution", "norm")
+    skipped_by = ("convolution", "norm")
 
     def __init__(self, channels: int):
         super().__init__()

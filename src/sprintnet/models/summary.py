@@ -89,9 +89,9 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> LayerTab
         trainable=sum(count for count, trainable in counts if trainable),
         blocks=tuple(getattr(model, "feature_layers", ())),
         skips=tuple(
-            tuple(f"{name}.{child}" for child in layer.passed_by)
+            tuple(f"{name}.{child}" for child in layer.skipped_by)
             for name, layer in shown.items()
-            if hasattr(layer, "passed_by")
+            if hasattr(layer, "skipped_by")
         ),
     )
 

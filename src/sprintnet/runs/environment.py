@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-def environment(**more: Any) -> dict[str, Any]:
+def environment_record(**more: Any) -> dict[str, Any]:
     """Returns what a reader needs to judge or repeat a run on this machine, with `more` added; `command` is as it was typed."""
     versions = {}
     for package in ("sprintnet", "torch", "numpy", "safetensors"):

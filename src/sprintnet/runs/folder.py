@@ -18,7 +18,7 @@ from sprintnet.runs.io import write_rows
 
 TRAIN_FOLDER = Path("runs") / "train"
 STUDY_FOLDER = Path("runs") / "study"
-LR_FOLDER = Path("runs") / "lr"
+LR_FOLDER = Path("runs") / "lr_find"
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class RunFolder:
         return self.path / "config.toml"
 
     @property
-    def adapted(self) -> Path:
+    def resolved(self) -> Path:
         """The settings as fitted to the data, where that changed any; its head says what and why (TOML)."""
-        return self.path / "adapted.toml"
+        return self.path / "resolved.toml"
 
     @property
     def environment(self) -> Path:
@@ -61,7 +61,7 @@ class RunFolder:
         return self.path / "predictions.npz"
 
     @property
-    def prediction_table(self) -> Path:
+    def predictions_csv(self) -> Path:
         """One row an evaluated image: true and predicted class, confidence, margin, loss (CSV)."""
         return self.path / "predictions.csv"
 
@@ -76,9 +76,9 @@ class RunFolder:
         return self.path / "data.json"
 
     @property
-    def test_readings(self) -> Path:
+    def test_access(self) -> Path:
         """When the test set was looked at, and what was seen (CSV)."""
-        return self.path / "test_readings.csv"
+        return self.path / "test_access.csv"
 
     @property
     def lr_finder(self) -> Path:
@@ -86,9 +86,9 @@ class RunFolder:
         return self.path / "lr_finder.json"
 
     @property
-    def evidence(self) -> Path:
+    def artifacts(self) -> Path:
         """Pictures and curves that figures need and no other file holds (NumPy archive)."""
-        return self.path / "evidence.npz"
+        return self.path / "artifacts.npz"
 
     @property
     def network(self) -> Path:
@@ -166,16 +166,16 @@ def new_run(name: str, *, exact: bool, resume: bool, parent: Path = TRAIN_FOLDER
     if Path(name).name != name or name in ("", ".", "..") or set(name) & set("\\\0"):
         raise SettingsError(f"--name {name!r}: must be one folder name; the run is kept under {parent}")
     taken = [RunFolder(parent / name)]
-    while not exact and _is_begun(numbered := RunFolder(parent / f"{name}-{len(taken) + 1}")):
+    while not exact and _has_started(numbered := RunFolder(parent / f"{name}-{len(taken) + 1}")):
         taken.append(numbered)
-    if resume or not _is_begun(taken[0]):
+    if resume or not _has_started(taken[0]):
         return taken[-1]
     if exact:
         raise SettingsError(f"--name {name}: {taken[0].path} exists; choose another name, or continue that run with --resume")
     return RunFolder(parent / f"{name}-{len(taken) + 1}")
 
 
-def _is_begun(run: RunFolder) -> bool:
+def _has_started(run: RunFolder) -> bool:
     """Returns whether a run, or the first of a study, has settings there."""
     return run.config.exists() or any(run.path.glob("seed-*/config.toml"))
 
@@ -214,19 +214,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def note_test_reading(run: RunFolder, by: str, figures: Mapping[str, Any]) -> None:
-    """Adds a row to the run's test_readings.csv: when, by which command, how many images, how many of them right."""
-    rows: list[Mapping[str, Any]] = [*read_rows(run.test_readings)] if run.test_readings.exists() else []
+def log_test_access(run: RunFolder, by: str, figures: Mapping[str, Any]) -> None:
+    """Adds a row to the run's test_access.csv: when, by which command, how many images, how many of them right."""
+    rows: list[Mapping[str, Any]] = [*read_rows(run.test_access)] if run.test_access.exists() else []
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    write_rows(
-        run.test_readings, [*rows, {"time": now, "by": by, "images": figures["images"], "accuracy": figures["accuracy"]}]
-    )
+    write_rows(run.test_access, [*rows, {"time": now, "by": by, "images": figures["images"], "accuracy": figures["accuracy"]}])
 
 
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 
-def judged_split(by_split: Mapping[str, Any]) -> str:
+def evaluation_split(by_split: Mapping[str, Any]) -> str:
     """Returns by which split a run is judged: test, or val where its own test set is not to be looked at."""
     return "test" if "test" in by_split else "val"
 
@@ -251,15 +249,17 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 @contextmanager
-def consistent(run: RunFolder) -> Iterator[None]:
+def require_consistent(run: RunFolder) -> Iterator[None]:
     """Raises SettingsError where the block finds that the run's files, readable as they are, lack what they should hold."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise SettingsError(f"{run.path}: its files do not fit together ({error!r}); repeat the run: {again(run)}") from None
+        raise SettingsError(
+            f"{run.path}: its files do not fit together ({error!r}); repeat the run: {rerun_command(run)}"
+        ) from None
 
 
-def again(run: RunFolder) -> str:
+def rerun_command(run: RunFolder) -> str:
     """Returns the command that repeats a run, for a shell."""
     return shlex.join(["sprintnet", "train", str(run.config)])
 
@@ -276,5 +276,5 @@ def _unreadable(path: Path, error: Exception) -> SettingsError:
     elif run.checkpoint.exists():
         remedy = "the run is unfinished: remove the file and repeat the run's command with --resume"
     else:
-        remedy = f"repeat the run: {again(run)}"
+        remedy = f"repeat the run: {rerun_command(run)}"
     return SettingsError(f"{path}: {state}; {remedy}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sprintnet.runs.environment import environment
+from sprintnet.runs.environment import environment_record
 
 
 def cache_folder() -> Path:
@@ -65,7 +65,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Appends a row to a file of JSON lines, with date, commit, versions and processor where the row does not have its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    here = environment()
+    here = environment_record()
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     whole = {"date": today, **{key: here[key] for key in ("commit", "versions", "cpu", "cores")}, **row}
     with path.open("a", encoding="utf-8") as file:

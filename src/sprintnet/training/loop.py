@@ -101,7 +101,7 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
             totals = _read_sound(step, progress)
             trained = time.monotonic()
             progress.seconds = trained - started
-            val_batches = signals.guard(track(val.in_order(), len(val), f"{label}, evaluating", 0), save)
+            val_batches = signals.guard(track(val.sequential(), len(val), f"{label}, evaluating", 0), save)
             logits, truths = predict(step.model, val_batches, step.runtime)
             if not np.isfinite(logits).all():
                 raise _diverged(progress, "the network's answers are no longer finite")

@@ -19,9 +19,9 @@ from sprintnet.training.step import Step
 BETA = 0.98
 DIVERGED = 4.0
 """The sweep ends once the smoothed loss is this many times its minimum."""
-FEWEST = 10
+MIN_RATES = 10
 """Rates without which a curve suggests nothing."""
-SKIPPED = 10
+SKIP_FRACTION = 10
 """One rate in so many, from the lowest on, is left out of suggestions: the running mean has too few losses there."""
 
 
@@ -39,11 +39,11 @@ class Sweep:
         The valley is fastai's (https://docs.fast.ai/callback.schedule.html). None looks at the first tenth of the curve, nor
         beyond its minimum. Raises SettingsError for a curve of fewer than ten rates, or that falls by no more than its noise.
         """
-        if len(self.rates) < FEWEST:
+        if len(self.rates) < MIN_RATES:
             raise SettingsError(
                 f"the loss diverged after {len(self.rates)} rates, from {self.rates[0]:g} on; begin the sweep at a lower rate"
             )
-        skipped = len(self.rates) // SKIPPED
+        skipped = len(self.rates) // SKIP_FRACTION
         smoothed, minimum = np.array(self.smoothed), int(np.argmin(self.smoothed))
         fall, noise = smoothed[skipped] - smoothed[minimum], float(np.median(np.abs(np.diff(self.losses))))
         if minimum <= skipped + 1 or fall <= noise:

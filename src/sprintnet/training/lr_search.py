@@ -10,17 +10,17 @@ from sprintnet.data.augment import resize
 from sprintnet.data.splits import Splits
 from sprintnet.errors import SettingsError
 from sprintnet.progress import track
-from sprintnet.runs.folder import RunFolder, consistent, read_json
+from sprintnet.runs.folder import RunFolder, read_json, require_consistent
 from sprintnet.runs.io import write_atomic, write_json
 from sprintnet.training.lr_finder import sweep
 from sprintnet.training.schedule import resolution_at
-from sprintnet.training.setup import fit_to_data, load_splits, prepare, whiten
+from sprintnet.training.setup import build_step, load_splits, resolve_auto, whiten
 
-TAKEN = "steepest"
+RECOMMENDED = "steepest"
 """The suggestion that training takes; sprint94's valley lies far below its peak (LOG.md)."""
 
 
-def find_learning_rates(
+def lr_find(
     config: Config,
     folder: RunFolder,
     seeds: int = 1,
@@ -41,12 +41,12 @@ def find_learning_rates(
     if not folder.config.exists():
         folder.splits.unlink(missing_ok=True)  # of a sweep that came to nothing, perhaps with other settings
     images, given = (splits or load_splits(config, kept=folder.splits))["train"], config
-    config, _ = fit_to_data(given, images.classes, images.image_shape, len(images))
+    config, _ = resolve_auto(given, images.classes, images.image_shape, len(images))
     resolution = resolution_at(config.schedule, config.epochs, 0)
     found = []
     for seed in range(config.seed, config.seed + seeds):
         context = runtime.start(config.device, config.precision, config.threads, seed)
-        step, loader = prepare(config, images, context)
+        step, loader = build_step(config, images, context)
         whiten(step.model, loader, config)
         batches = track(itertools.islice(loader.endless(seed, config.augment), rates), rates, f"seed {seed}")
         as_trained = ((resize(images, resolution), labels) for images, labels in batches)  # as training begins
@@ -57,17 +57,17 @@ def find_learning_rates(
     return found
 
 
-def found_rate(config: Config, run: RunFolder, splits: Splits | None = None) -> float | None:
+def find_peak_lr(config: Config, run: RunFolder, splits: Splits | None = None) -> float | None:
     """Returns the peak that the finder suggests, where the settings ask for it, and else None.
 
     The curve is kept in the run's lr_finder.json; a resumed run reads it there. Raises SettingsError where it is gone.
     """
-    if not config.find_rate:
+    if not config.lr_find:
         return None
     if not (run.lr_finder.exists() or run.checkpoint.exists()):
-        find_learning_rates(config, run, splits=splits)
+        lr_find(config, run, splits=splits)
     found = read_json(run.lr_finder)
-    with consistent(run):
-        rate = float(found["sweeps"][0]["suggestions"][TAKEN])
-    run.log(f"learning-rate finder: a peak of {rate:.3g} ({TAKEN}); the recipe's is {config.peak_lr:g}")
+    with require_consistent(run):
+        rate = float(found["sweeps"][0]["suggestions"][RECOMMENDED])
+    run.log(f"learning-rate finder: a peak of {rate:.3g} ({RECOMMENDED}); the recipe's is {config.peak_lr:g}")
     return rate

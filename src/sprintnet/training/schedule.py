@@ -24,7 +24,7 @@ def whitening_factor_at(settings: ScheduleSettings, epochs: int, position: float
 
 def resolution_at(settings: ScheduleSettings, epochs: int, position: float) -> float:
     """Returns the side of the training images, as a share of their own, at a position in epochs."""
-    begun = sum(start <= position / epochs for start in settings.resolution_from)
+    begun = sum(start <= position / epochs for start in settings.resolution_milestones)
     return settings.resolution[begun - 1]
 
 

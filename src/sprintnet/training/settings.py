@@ -55,7 +55,7 @@ class ScheduleSettings:
     """Share of training in which the bias of a whitening layer is trained, at a rate that falls to 0; then it is frozen."""
     resolution: tuple[float, ...] = (1.0,)
     """Side of the training images, as shares of their own side, one after the other: small images first cost less."""
-    resolution_from: tuple[float, ...] = (0.0,)
+    resolution_milestones: tuple[float, ...] = (0.0,)
     """Share of training after which each resolution begins."""
 
     def mistakes(self) -> Iterator[tuple[str, str]]:
@@ -66,10 +66,10 @@ class ScheduleSettings:
             yield "factors", f"must have one number for each of the {len(self.knots)} schedule.knots"
         if any(factor < 0 for factor in self.factors):
             yield "factors", "must not be negative"
-        starts = self.resolution_from
+        starts = self.resolution_milestones
         if not starts or starts[0] != 0 or any(a >= b for a, b in zip(starts, (*starts[1:], 1), strict=True)):
-            yield "resolution_from", "must start at 0, rise and stay below 1, such as 0,0.4,0.75"
+            yield "resolution_milestones", "must start at 0, rise and stay below 1, such as 0,0.4,0.75"
         if len(self.resolution) != len(starts):
-            yield "resolution", f"must have one number for each of the {len(starts)} in schedule.resolution_from"
+            yield "resolution", f"must have one number for each of the {len(starts)} in schedule.resolution_milestones"
         if any(not 0 < share <= 1 for share in self.resolution):
             yield "resolution", "must be above 0 and at most 1, the images' own side"

@@ -17,16 +17,16 @@ from sprintnet.errors import SettingsError, SprintNetError
 from sprintnet.evaluation.trained_model import EVALUATION_BATCH, TrainedModel
 from sprintnet.kernels import build
 from sprintnet.models.factory import weights_to_bytes
-from sprintnet.models.transfer import origin_digest
+from sprintnet.models.transfer import pretrained_digest
 from sprintnet.progress import track
 from sprintnet.reporting.text.training_table import RULE, table_row, training_header
-from sprintnet.runs.environment import environment
-from sprintnet.runs.folder import RunFolder, judged_split, note_test_reading, read_arrays, read_json
+from sprintnet.runs.environment import environment_record
+from sprintnet.runs.folder import RunFolder, evaluation_split, log_test_access, read_arrays, read_json
 from sprintnet.runs.io import write_arrays, write_atomic, write_json, write_rows
-from sprintnet.training.artifacts import keep_evidence
+from sprintnet.training.artifacts import write_artifacts
 from sprintnet.training.loop import Plan, fit
-from sprintnet.training.lr_search import found_rate
-from sprintnet.training.setup import fit_to_data, load_splits, prepare, whiten
+from sprintnet.training.lr_search import find_peak_lr
+from sprintnet.training.setup import build_step, load_splits, resolve_auto, whiten
 
 Watch = Callable[[Mapping[str, Any]], object]
 """What happens to each row of results.csv besides."""
@@ -66,7 +66,7 @@ def train(
 def _train(config: Config, run: RunFolder, watch: Watch, splits: Splits | None) -> dict[str, Any]:
     started = time.monotonic()
     is_resumed = run.checkpoint.exists()
-    peak = found_rate(config, run, splits)
+    peak = find_peak_lr(config, run, splits)
     finder_seconds = time.monotonic() - started
     context = runtime.start(config.device, config.precision, config.threads, config.seed)
     if splits:
@@ -74,12 +74,14 @@ def _train(config: Config, run: RunFolder, watch: Watch, splits: Splits | None) 
     else:
         splits = load_splits(config, run.log, run.splits)
     images = splits["train"]
-    given, (fitted, reasons) = config, fit_to_data(config, images.classes, images.image_shape, len(images))
+    given, (fitted, reasons) = config, resolve_auto(config, images.classes, images.image_shape, len(images))
     for reason in reasons:
         run.log(f"auto: {reason}")
     config = fitted.with_peak(peak) if peak else fitted
-    step, loader = prepare(config, images, context, run.log)
-    record = environment(**context.describe(), data_sha256=digest(*splits.values()), init_sha256=origin_digest(config.init))
+    step, loader = build_step(config, images, context, run.log)
+    record = environment_record(
+        **context.describe(), data_sha256=digest(*splits.values()), init_sha256=pretrained_digest(config.init_from)
+    )
     if is_resumed:
         before = read_json(run.environment)
         _refuse_other_surroundings(before, record, run)
@@ -88,7 +90,7 @@ def _train(config: Config, run: RunFolder, watch: Watch, splits: Splits | None) 
     write_json(run.environment, record)
     write_atomic(run.config, given.to_toml())
     if reasons:
-        write_atomic(run.adapted, "".join(f"# {reason}\n" for reason in reasons) + fitted.to_toml())
+        write_atomic(run.resolved, "".join(f"# {reason}\n" for reason in reasons) + fitted.to_toml())
 
     whitening_seconds = whiten(step.model, loader, config)
     plan = Plan(config.epochs, config.peak_lr, config.schedule, config.augment, config.seed, config.checkpoint_seconds)
@@ -96,7 +98,7 @@ def _train(config: Config, run: RunFolder, watch: Watch, splits: Splits | None) 
 
     sizes = {name: len(part) for name, part in splits.items()}
     run.log(training_header(str(run.path), config, context.describe(), sizes, multi_label=images.multi_label))
-    if context.device.type == "cpu" and context.precision == "bf16" and (reason := build.missing()):
+    if context.device.type == "cpu" and context.precision == "bf16" and (reason := build.unavailable_reason()):
         run.log(f"without kernels in C, which are faster: {reason}")
     rows = []
     for row in fit(plan, step, loader, val_loader, run, track):
@@ -134,14 +136,14 @@ def _train(config: Config, run: RunFolder, watch: Watch, splits: Splits | None) 
         "commit": record["commit"],
     }
     write_atomic(run.weights, weights_to_bytes(step.model, facts))
-    logits = read_arrays(run.predictions)[f"{judged_split(splits)}_logits"]
-    keep_evidence(config, run, splits, step.model, loader.normalisation, logits)
+    logits = read_arrays(run.predictions)[f"{evaluation_split(splits)}_logits"]
+    write_artifacts(config, run, splits, step.model, loader.normalisation, logits)
     seconds = whitening_seconds + sum(row["train_seconds"] for row in rows)
     metrics = {
         **figures,
         "temperature": temperature,
         "peak_lr": config.peak_lr,
-        "lr_finder_seconds": finder_seconds if config.find_rate else None,
+        "lr_finder_seconds": finder_seconds if config.lr_find else None,
         "epochs": len(rows),
         "parameters": sum(parameter.numel() for parameter in step.model.parameters()),
         "skipped_steps": sum(row["skipped_steps"] for row in rows),
@@ -161,15 +163,15 @@ def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder)
     Logits and labels go to predictions.npz, a row an image to predictions.csv.
     """
     task = trained.task
-    assessed = {"val": trained.assess(splits["val"], tta)} if "val" in splits else {}
+    assessed = {"val": trained.evaluate_with_tta(splits["val"], tta)} if "val" in splits else {}
     if "val" in splits:
         held_out, figures = assessed["val"]
         temperature = task.fit_temperature(held_out["logits"], held_out["labels"])
         figures["calibration_at_temperature"] = task.calibration(held_out["logits"], held_out["labels"], temperature)
         trained = replace(trained, temperature=temperature)
     if "test" in splits:
-        assessed["test"] = trained.assess(splits["test"], tta)
-        note_test_reading(run, "train", assessed["test"][1])
+        assessed["test"] = trained.evaluate_with_tta(splits["test"], tta)
+        log_test_access(run, "train", assessed["test"][1])
     arrays = {f"{name}_{key}": values for name, (found, _) in assessed.items() for key, values in found.items()}
     write_arrays(run.predictions, **arrays)
     rows = [
@@ -177,7 +179,7 @@ def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder)
         for name, (found, _) in assessed.items()
         for row in task.prediction_rows(found["logits"], found["labels"], trained.classes, splits[name].files)
     ]
-    write_rows(run.prediction_table, rows)
+    write_rows(run.predictions_csv, rows)
     return {name: figures for name, (_, figures) in assessed.items()}, trained.temperature
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sprintnet.data.builtin.download import local, opened
-from sprintnet.data.builtin.registry import NAMED, NamedSet
+from sprintnet.data.builtin.registry import BUILTIN_DATASETS, BuiltinDataset
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.runs.io import cache_folder, write_atomic
@@ -24,12 +24,12 @@ def load(name: str, source: str = "", log: Log = print) -> tuple[ImageDataset, I
     Raises SettingsError for an unknown name, DataError where it cannot be obtained, verified or read.
     """
     files = fetch(name, source, log)
-    return NAMED[name].decode(tuple(files.values()), NAMED[name].classes)
+    return BUILTIN_DATASETS[name].decode(tuple(files.values()), BUILTIN_DATASETS[name].classes)
 
 
 def is_cached(name: str) -> bool:
     """Returns whether the cache holds all files of a named data set; what is in them is verified when they are read."""
-    return all((cache_folder() / name / file.cached_name).is_file() for file in NAMED[name].files)
+    return all((cache_folder() / name / file.cached_name).is_file() for file in BUILTIN_DATASETS[name].files)
 
 
 def fetch(name: str, source: str = "", log: Log = print) -> dict[str, bytes]:
@@ -38,9 +38,9 @@ def fetch(name: str, source: str = "", log: Log = print) -> dict[str, bytes]:
     `source`, a local folder or archive, is tried first, then what is known to have the data set. Two processes at once fetch
     once. Raises SettingsError for an unknown name, DataError with the cause of each failure.
     """
-    if name not in NAMED:
-        raise SettingsError(f"data set {name or '(none)'}: must be one of {', '.join(NAMED)}")
-    named, folder = NAMED[name], cache_folder() / name
+    if name not in BUILTIN_DATASETS:
+        raise SettingsError(f"data set {name or '(none)'}: must be one of {', '.join(BUILTIN_DATASETS)}")
+    named, folder = BUILTIN_DATASETS[name], cache_folder() / name
     files = _read_cache(named, folder, log)  # files are only ever replaced whole: reading needs no lock, nor a writable folder
     if len(files) == len(named.files):
         return files
@@ -63,7 +63,7 @@ def fetch(name: str, source: str = "", log: Log = print) -> dict[str, bytes]:
         raise DataError(f"{folder}: cannot be used ({error}); set SPRINTNET_CACHE to a folder with {room} MB free") from None
 
 
-def _read_cache(named: NamedSet, folder: Path, log: Log) -> dict[str, bytes]:
+def _read_cache(named: BuiltinDataset, folder: Path, log: Log) -> dict[str, bytes]:
     files = {}
     for file in named.files:
         if (folder / file.cached_name).is_file():
@@ -74,7 +74,7 @@ def _read_cache(named: NamedSet, folder: Path, log: Log) -> dict[str, bytes]:
     return files
 
 
-def _obtain(name: str, named: NamedSet, source: str, folder: Path, log: Log) -> dict[str, bytes]:
+def _obtain(name: str, named: BuiltinDataset, source: str, folder: Path, log: Log) -> dict[str, bytes]:
     causes = []
     for place in (*([local(source)] if source else []), *named.sources):
         log(f"{named.title}: trying {place.label}")
@@ -88,5 +88,5 @@ def _obtain(name: str, named: NamedSet, source: str, folder: Path, log: Log) -> 
     raise DataError(
         f"{named.title} could not be obtained:\n  "
         + "\n  ".join(causes)
-        + f"\ndownload {named.by_hand} by other means, then: sprintnet data fetch {name} --source PATH"
+        + f"\ndownload {named.manual_download} by other means, then: sprintnet data fetch {name} --source PATH"
     )

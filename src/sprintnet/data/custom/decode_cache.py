@@ -1,4 +1,4 @@
-"""What is found out about pictures once and kept in the cache: their pixels in a file mapped into memory, and lesser things.
+"""What is found out about images once and cached: their pixels in a memory-mapped file, and JSON.
 
 The folder of a source holds a folder for each of its states, which holds one for each form that the pictures were brought to.
 """
@@ -16,28 +16,28 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from sprintnet.data.dataset import Images, release
+from sprintnet.data.dataset import Images, release_pages
 from sprintnet.errors import DataError, SprintNetError
 from sprintnet.progress import track
 from sprintnet.runs.io import write_atomic
 
-PART = 256
+CHUNK_SIZE = 256
 """Pictures that are decoded, and marked as done (by their CRC-32), together."""
 BLOCK_BYTES = 1 << 24
 LOCK, LOCK_SECONDS = ".lock", 6 * 3600.0
 
 Failures = dict[int, str]
 """What could not be decoded: a picture's number -> why. Its pixels are 0."""
-Fill = Callable[[Images, slice], tuple[Failures, bool]]
+DecodeChunk = Callable[[Images, slice], tuple[Failures, bool]]
 """Writes a part of the pictures into the store; returns what failed, and whether another attempt would fail the same way."""
 
 
-def stored(
-    source: Path, form: str, shape: tuple[int, int, int, int], fill: Fill, *, in_turn: bool = False
+def load_decoded(
+    source: Path, form: str, shape: tuple[int, int, int, int], fill: DecodeChunk, *, sequential_only: bool = False
 ) -> tuple[Images, Failures]:
-    """Returns the images (N, H, W, C) kept in `form`, below the folder of a source, mapped; and what could not be decoded.
+    """Returns the decoded images (N, H, W, C), memory-mapped, and what could not be decoded.
 
-    Where they are not there yet, `fill` decodes them, with a progress bar, on all cores, or `in_turn` part after part.
+    Where they are not there yet, `fill` decodes them, with a progress bar, on all cores, or `sequential_only` part after part.
     Killed, it goes on with the next call, which also tries again what may not fail again; of two processes one decodes and
     the other waits. Raises SprintNetError where the disk is full.
     """
@@ -49,12 +49,12 @@ def stored(
             try:
                 return _opened(folder, shape)
             except FileNotFoundError:
-                failures = _decode(folder, shape, fill, in_turn)
+                failures = _decode(folder, shape, fill, sequential_only)
                 return _mapped(folder, shape), failures
 
 
-def kept(source: Path, name: str, find: Callable[[], Any]) -> Any:
-    """Returns what is kept in a JSON file below the folder of a source; the first call finds it."""
+def load_or_compute(source: Path, name: str, find: Callable[[], Any]) -> Any:
+    """Returns what is load_or_compute in a JSON file below the folder of a source; the first call finds it."""
     file = source / name
     try:
         return json.loads(file.read_text("utf-8"))
@@ -66,8 +66,8 @@ def kept(source: Path, name: str, find: Callable[[], Any]) -> Any:
             return json.loads(file.read_text("utf-8"))
 
 
-def forget_others(source: Path, state: str) -> None:
-    """Removes what is kept of other states of a source, unless a process is at work there."""
+def remove_stale(source: Path, state: str) -> None:
+    """Removes what is load_or_compute of other states of a source, unless a process is at work there."""
     others = [other for other in source.iterdir() if other.name != state and other.is_dir()]
     if others:
         with suppress(OSError), FileLock(source / LOCK, timeout=0):  # a Timeout is an OSError
@@ -96,7 +96,7 @@ def _unwritable(folder: Path, error: OSError, size: int = 0) -> SprintNetError:
 
 def _opened(folder: Path, shape: tuple[int, int, int, int]) -> tuple[Images, Failures]:
     failures = json.loads((folder / "failures.json").read_text("utf-8"))
-    return _mapped(folder, shape), {int(index): cause for index, cause in failures.items()}
+    return _mapped(folder, shape), {int(index): cause for index, cause in failures.entries()}
 
 
 def _mapped(folder: Path, shape: tuple[int, int, int, int]) -> Images:
@@ -104,9 +104,9 @@ def _mapped(folder: Path, shape: tuple[int, int, int, int]) -> Images:
     return np.memmap(folder / "images", np.uint8, "c", shape=shape)
 
 
-def _decode(folder: Path, shape: tuple[int, int, int, int], fill: Fill, in_turn: bool) -> Failures:
+def _decode(folder: Path, shape: tuple[int, int, int, int], fill: DecodeChunk, sequential_only: bool) -> Failures:
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [slice(start, min(start + PART, shape[0])) for start in range(0, shape[0], PART)]
+    parts = [slice(start, min(start + CHUNK_SIZE, shape[0])) for start in range(0, shape[0], CHUNK_SIZE)]
     _reserve(folder / "images", int(np.prod(shape)))
     _reserve(folder / "done", 4 * len(parts))
     images = np.memmap(folder / "images", np.uint8, "r+", shape=shape)
@@ -122,10 +122,10 @@ def _decode(folder: Path, shape: tuple[int, int, int, int], fill: Fill, in_turn:
             done[number] = zlib.crc32(images[parts[number]].data)  # the disk may get it before the pixels, and power may fail
         else:
             passing.update(failures)
-        release(images)
+        release_pages(images)
 
     left = [number for number, part in enumerate(parts) if not done[number] or done[number] != zlib.crc32(images[part].data)]
-    with ThreadPoolExecutor(1 if in_turn else os.cpu_count()) as pool:
+    with ThreadPoolExecutor(1 if sequential_only else os.cpu_count()) as pool:
         try:
             for _ in track(pool.map(work, left), len(left), f"decoding {shape[0]:,} pictures"):
                 pass
@@ -134,7 +134,7 @@ def _decode(folder: Path, shape: tuple[int, int, int, int], fill: Fill, in_turn:
             raise
     images.flush()
     found = sorted(folder.glob("failures-*.json"))
-    final = {int(index): cause for file in found for index, cause in json.loads(file.read_text("utf-8")).items()}
+    final = {int(index): cause for file in found for index, cause in json.loads(file.read_text("utf-8")).entries()}
     if not passing:
         write_atomic(folder / "failures.json", json.dumps(final))
         for file in (*found, folder / "done"):

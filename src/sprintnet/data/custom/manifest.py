@@ -16,11 +16,11 @@ from sprintnet.data.images import SUFFIXES
 from sprintnet.data.splits import SPLIT_ALIASES, SPLITS
 from sprintnet.errors import DataError
 
-CLUTTER = ("thumbs.db", "desktop.ini", "__macosx")
+SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
 """What systems leave behind, besides hidden files: passed over, and counted."""
 
 
-Grade = Literal["stop", "skip", "note"]
+Severity = Literal["stop", "skip", "note"]
 
 
 class Problem(NamedTuple):
@@ -29,14 +29,14 @@ class Problem(NamedTuple):
     path: str
     kind: str
     text: str
-    grade: Grade = "skip"
-    """stop: nothing can be trained before it is mended; skip: nor this, unless data.skip leaves it out; note: good to know."""
+    severity: Severity = "skip"
+    """stop: must be fixed; skip: must be fixed, or is left out with data.skip_bad; note: information."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.text}"
 
 
-class Item(NamedTuple):
+class ManifestEntry(NamedTuple):
     """One picture as it is listed: where, its label (several with | between, | alone for none), split and group where given,
     size and time."""
 
@@ -55,48 +55,50 @@ class Item(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Listing:
+class Manifest:
     """The pictures of a data set in a fixed order, what is wrong, and how a picture is opened."""
 
     source: Path
-    items: tuple[Item, ...]
+    entries: tuple[ManifestEntry, ...]
     problems: tuple[Problem, ...] = ()
-    passed_over: int = 0
+    ignored_files: int = 0
     """Hidden files and what else systems leave behind."""
-    open: Callable[[Item], Path | BinaryIO] = lambda item: Path(item.path)
+    open: Callable[[ManifestEntry], Path | BinaryIO] = lambda entry: Path(entry.path)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, sorted."""
-        return tuple(sorted({name for item in {item.label: item for item in self.items}.values() for name in item.labels}))
+        return tuple(
+            sorted({name for entry in {entry.label: entry for entry in self.entries}.values() for name in entry.labels})
+        )
 
     @property
-    def trained_classes(self) -> frozenset[str]:
+    def training_classes(self) -> frozenset[str]:
         """The names of the classes that training images may have."""
-        found = {item.label: item for item in self.items if item.split in ("", "train")}
-        return frozenset(name for item in found.values() for name in item.labels)
+        found = {entry.label: entry for entry in self.entries if entry.split in ("", "train")}
+        return frozenset(name for entry in found.values() for name in entry.labels)
 
     @property
     def multi_label(self) -> bool:
         """Whether images may have several labels, or none."""
-        return any(LABEL_SEPARATOR in item.label for item in self.items)
+        return any(LABEL_SEPARATOR in entry.label for entry in self.entries)
 
     @property
     def key(self) -> str:
         """A digest of places, sizes and times of change: the same key means the same pixels."""
         sha256 = hashlib.sha256()
-        for item in self.items:
-            sha256.update(f"{item.path}\0{item.stamp}\0".encode("utf-8", "surrogateescape"))
+        for entry in self.entries:
+            sha256.update(f"{entry.path}\0{entry.stamp}\0".encode("utf-8", "surrogateescape"))
         return sha256.hexdigest()[:32]
 
     def labels(self) -> Labels:
         """Returns class numbers (N,), or of several labels an image uint8 (N, K)."""
         number = {name: index for index, name in enumerate(self.classes)}
         if not self.multi_label:
-            return np.array([number[item.labels[0]] for item in self.items], np.int64)
-        marks = np.zeros((len(self.items), len(number)), np.uint8)
-        for row, item in zip(marks, self.items, strict=True):
-            row[[number[name] for name in item.labels]] = 1
+            return np.array([number[entry.labels[0]] for entry in self.entries], np.int64)
+        marks = np.zeros((len(self.entries), len(number)), np.uint8)
+        for row, entry in zip(marks, self.entries, strict=True):
+            row[[number[name] for name in entry.labels]] = 1
         return marks
 
 
@@ -110,7 +112,7 @@ def class_problems(source: Path, classes: Collection[str], trained: Collection[s
     return found
 
 
-def list_folder(root: Path) -> Listing:
+def read_folder(root: Path) -> Manifest:
     """Returns the pictures of <class>/*, or of train/<class>/*, val/<class>/* and test/<class>/*, by split, class and name."""
     walk = _Walk()
     top = list(walk.entries(root))
@@ -120,7 +122,7 @@ def list_folder(root: Path) -> Listing:
         for entry, status in top
         if entry.name.lower() == name and stat.S_ISDIR(status.st_mode)
     }
-    items: list[Item] = []
+    entries: list[ManifestEntry] = []
     empty: list[tuple[str, str]] = []
     for place, split in parts.items() or [("", "")]:
         for folder, status in walk.entries(root / place) if place else top:
@@ -133,7 +135,7 @@ def list_folder(root: Path) -> Listing:
                     folder, "class name", f"has {LABEL_SEPARATOR}, which stands between several labels; rename it", "stop"
                 )
                 continue
-            before = len(items)
+            before = len(entries)
             for file, state in walk.entries(Path(folder.path)):
                 if stat.S_ISDIR(state.st_mode):
                     walk.report(file, "nested folder", "a folder within a class; move its pictures up, or it away")
@@ -142,10 +144,10 @@ def list_folder(root: Path) -> Listing:
                 elif os.path.splitext(file.name)[1].lower() not in SUFFIXES:  # noqa: PTH122  # a fifth of Path's time
                     walk.report(file, "other file", f"none of {' '.join(SUFFIXES)}; convert it, or move it away")
                 else:
-                    items.append(Item(file.path, name, split, "", f"{state.st_size} {state.st_mtime_ns}"))
-            if len(items) == before and not walk.is_unreadable(folder):
+                    entries.append(ManifestEntry(file.path, name, split, "", f"{state.st_size} {state.st_mtime_ns}"))
+            if len(entries) == before and not walk.is_unreadable(folder):
                 empty.append((folder.path, name))
-    filled = {item.label for item in items}
+    filled = {entry.label for entry in entries}
     for path, name in empty:  # in a split, a class may lack pictures; in all of them, it is no class
         is_class = name in filled
         walk.problems.append(
@@ -157,16 +159,16 @@ def list_folder(root: Path) -> Listing:
     if parts and "train" not in parts.values():
         text = f"has {next(iter(parts))}/ but no train/; add it"
         walk.problems.append(Problem(as_text(root), "no training images", text, "stop"))
-    return Listing(root, tuple(items), tuple(walk.problems), walk.passed_over)
+    return Manifest(root, tuple(entries), tuple(walk.problems), walk.ignored_files)
 
 
-def list_table(file: Path, rows: Iterable[Mapping[str, str | None]]) -> Listing:
+def read_table(file: Path, rows: Iterable[Mapping[str, str | None]]) -> Manifest:
     """Returns the pictures of a table's rows, in order: path (from the table's folder on), label, and if given split, group.
 
     Raises DataError where a column is missing.
     """
     walk = _Walk()
-    items: list[Item] = []
+    entries: list[ManifestEntry] = []
     seen: dict[str, tuple[int, str]] = {}
     for number, row in enumerate(rows, 1):
         place = f"{file}, row {number:,}"
@@ -205,8 +207,8 @@ def list_table(file: Path, rows: Iterable[Mapping[str, str | None]]) -> Listing:
                 continue
             seen[str(picture)] = number, label
             stamp = f"{state.st_size} {state.st_mtime_ns}"
-            items.append(Item(str(picture), label, SPLIT_ALIASES.get(split.lower(), ""), group, stamp))
-    return Listing(file, tuple(items), tuple(walk.problems))
+            entries.append(ManifestEntry(str(picture), label, SPLIT_ALIASES.get(split.lower(), ""), group, stamp))
+    return Manifest(file, tuple(entries), tuple(walk.problems))
 
 
 def csv_rows(file: Path) -> Iterator[Mapping[str, str | None]]:
@@ -228,7 +230,7 @@ class _Walk:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
-        self.passed_over = 0
+        self.ignored_files = 0
 
     def entries(self, folder: Path) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
         """Yields what a folder shows, by name; links are followed, a loop of them is a problem."""
@@ -239,8 +241,8 @@ class _Walk:
             self.problems.append(Problem(as_text(folder), "unreadable", f"{error.strerror}; make it readable, or remove it"))
             return
         for entry in found:
-            if entry.name.startswith(".") or entry.name.lower() in CLUTTER:
-                self.passed_over += 1
+            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FILES:
+                self.ignored_files += 1
                 continue
             try:
                 status = entry.stat()
@@ -253,6 +255,6 @@ class _Walk:
         """Returns whether the folder that was walked last could not be read."""
         return bool(self.problems) and self.problems[-1][:2] == (as_text(folder.path), "unreadable")
 
-    def report(self, entry: os.DirEntry[str], kind: str, text: str, grade: Grade = "skip") -> None:
+    def report(self, entry: os.DirEntry[str], kind: str, text: str, severity: Severity = "skip") -> None:
         """Notes a problem with an entry."""
-        self.problems.append(Problem(as_text(entry.path), kind, text, grade))
+        self.problems.append(Problem(as_text(entry.path), kind, text, severity))

@@ -4,31 +4,33 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sprintnet.data.custom.load import OwnData
+from sprintnet.data.custom.load import CustomData
 from sprintnet.data.dataset import class_counts
 from sprintnet.data.settings import DataSettings
-from sprintnet.data.splits import SPLITS, Splits, draw, joined, scattered
+from sprintnet.data.splits import SPLITS, Splits, connected_groups, groups_across_splits, stratified_sample
 from sprintnet.errors import DataError, SettingsError
 
-OWN_VAL = 0.1
+DEFAULT_VAL_FRACTION = 0.1
 """Share of one's own training images that is held out where neither they nor the settings say it; at least one a class."""
 
 
-def partition(own: OwnData, settings: DataSettings, log: Callable[[str], None]) -> Splits:
+def assign_splits(own: CustomData, settings: DataSettings, log: Callable[[str], None]) -> Splits:
     """Returns train, val and, if there is one, test.
 
     What the data assign stays; a validation set is drawn where they have none, a test set where they assign nothing at all.
-    Images of one group, and duplicates of each other, are drawn together. Raises SettingsError where nothing is left to draw.
+    Images of one group, and duplicates of each other, are drawn together.
+
+    Raises SettingsError where nothing is left to draw.
     """
     split = np.array([name or "train" for name in own.split], dtype=object)
     pairs = [(pair.first, pair.second) for pair in own.duplicates()]
-    together = joined(len(split), own.images.groups, pairs)
+    together = connected_groups(len(split), own.images.groups, pairs)
     labels = own.images.labels
 
     def set_aside(name: str, share: float, remedy: str, least: int = 0) -> None:
         members = np.flatnonzero(split == "train")
         groups = together and [together[index] for index in members.tolist()]
-        chosen = members[draw(labels[members], share, groups, least=least)]
+        chosen = members[stratified_sample(labels[members], share, groups, least=least)]
         if share and not len(chosen):
             raise SettingsError(f"data.{name}={share:g}: less than one image a class; add images, or set {remedy}")
         split[chosen] = name
@@ -36,10 +38,12 @@ def partition(own: OwnData, settings: DataSettings, log: Callable[[str], None]) 
     if not any(own.split):
         set_aside("test", settings.test, "a larger share aside, or none (data.test=0)")
     if "val" not in own.split:  # never none: something has to judge the run
-        set_aside("val", settings.val or OWN_VAL, "a larger share aside (at most 0.5)", least=0 if settings.val else 1)
+        set_aside(
+            "val", settings.val or DEFAULT_VAL_FRACTION, "a larger share aside (at most 0.5)", least=0 if settings.val else 1
+        )
     # of the same picture in several splits, that in the last of them counts
     order = np.array([SPLITS.index(name) for name in split])
-    alike = np.unique(joined(len(split), None, pairs) or np.arange(len(split)), return_inverse=True)[1]
+    alike = np.unique(connected_groups(len(split), None, pairs) or np.arange(len(split)), return_inverse=True)[1]
     last = np.zeros(len(split), np.int64)
     np.maximum.at(last, alike, order)
     repeated = last[alike] > order
@@ -49,7 +53,7 @@ def partition(own: OwnData, settings: DataSettings, log: Callable[[str], None]) 
         log(f"images of {name} that have duplicates in a later split: {number:,}; {done}")
     if settings.dedupe:
         split[repeated] = ""
-    if torn := scattered(own.images.groups, split.tolist()):
+    if torn := groups_across_splits(own.images.groups, split.tolist()):
         log(f"groups that the data put into several splits: {len(torn):,}; what one has learned of them shows in the others")
     if "test" not in split:
         log("no test set: the data bring none, and none is drawn")

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sprintnet.data.custom.manifest import Item, Listing, Problem
+from sprintnet.data.custom.manifest import Manifest, ManifestEntry, Problem
 from sprintnet.data.dataset import LABEL_SEPARATOR
 from sprintnet.data.splits import SPLIT_ALIASES
 from sprintnet.errors import DataError
 
-NO_LABEL = -1
+UNKNOWN_LABEL = -1
 """Stands for a label that is not known, as that of a test set that is kept secret."""
 
 
@@ -24,15 +24,15 @@ def parquet_rows(file: Path) -> Iterator[Mapping[str, str | None]]:
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{file}: cannot be read as Parquet ({str(error).splitlines()[0]}); write it anew") from None
     for row in table.to_pylist():
-        yield {key: None if value is None else str(value) for key, value in row.items()}
+        yield {key: None if value is None else str(value) for key, value in row.entries()}
 
 
-def is_saved(folder: Path) -> bool:
+def is_huggingface(folder: Path) -> bool:
     """Returns whether Hugging Face's datasets saved a folder."""
     return (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file()
 
 
-def list_saved(folder: Path) -> Listing:
+def read_huggingface(folder: Path) -> Manifest:
     """Returns the pictures of a folder that Hugging Face's datasets saved (`save_to_disk`): its image column and its labels.
 
     Raises DataError where there are no such columns, or a split of another name.
@@ -46,7 +46,7 @@ def list_saved(folder: Path) -> Listing:
     parts = dict(whole) if isinstance(whole, datasets.DatasetDict) else {"": whole}
     if unknown := [name for name in parts if name and name not in SPLIT_ALIASES]:
         raise DataError(f"{folder}: has a split {unknown[0]}; name it one of {', '.join(SPLIT_ALIASES)}")
-    items: list[Item] = []
+    entries: list[ManifestEntry] = []
     problems: list[Problem] = []
     encoded: dict[str, Any] = {}
     for name, part in parts.items():
@@ -55,24 +55,26 @@ def list_saved(folder: Path) -> Listing:
         encoded[name] = part.select_columns([picture]).cast_column(picture, datasets.Image(decode=False))
         for index, value in enumerate(part[label]):
             values = value if isinstance(value, list) else [value]
-            if any(entry is None or entry == NO_LABEL for entry in values):
+            if any(entry is None or entry == UNKNOWN_LABEL for entry in values):
                 problems.append(Problem(f"{name or 'images'}/{index}", "no label", "has no label; give it one, or remove it"))
                 continue
             text = LABEL_SEPARATOR.join(names[entry] if names else str(entry) for entry in values) or LABEL_SEPARATOR
-            items.append(Item(f"{name or 'images'}/{index}", text, SPLIT_ALIASES.get(name, ""), "", part._fingerprint))
+            entries.append(
+                ManifestEntry(f"{name or 'images'}/{index}", text, SPLIT_ALIASES.get(name, ""), "", part._fingerprint)
+            )
 
-    def open_item(item: Item) -> Path | BinaryIO:
-        name, _, index = item.path.rpartition("/")
+    def open_item(entry: ManifestEntry) -> Path | BinaryIO:
+        name, _, index = entry.path.rpartition("/")
         (content,) = encoded["" if name == "images" else name][int(index)].values()
         if content is None or (content["bytes"] is None and content["path"] is None):
-            raise DataError(f"{item.path}: holds no picture; remove it")
+            raise DataError(f"{entry.path}: holds no picture; remove it")
         return Path(content["path"]) if content["bytes"] is None else io.BytesIO(content["bytes"])
 
-    return Listing(folder, tuple(items), tuple(problems), open=open_item)
+    return Manifest(folder, tuple(entries), tuple(problems), open=open_item)
 
 
 def _column(folder: Path, part: Any, kind: type) -> str:
-    found = [name for name, feature in part.features.items() if isinstance(feature, kind)]
+    found = [name for name, feature in part.features.entries() if isinstance(feature, kind)]
     if not found:
         raise DataError(f"{folder}: has no column of images among {', '.join(part.features)}; cast one to datasets.Image")
     return str(found[0])
@@ -82,7 +84,7 @@ def _labels(folder: Path, part: Any) -> tuple[str, list[str]]:
     """Returns the column of labels and the names of its numbers (none where they are text)."""
     import datasets
 
-    for name, feature in part.features.items():
+    for name, feature in part.features.entries():
         inner = getattr(feature, "feature", feature)
         if isinstance(inner, datasets.ClassLabel):
             return name, list(inner.names)

@@ -57,7 +57,7 @@ def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
         'Predictor("model.onnx")(["picture.png"]).labels',
         "",
         "import sprintnet                                # pip install sprintnet[train]",
-        f'sprintnet.load(".").answer(pixels)              # logits; uint8 (N, {height}, {width}, {channels})',
+        f'sprintnet.load(".").predict_logits(pixels)              # logits; uint8 (N, {height}, {width}, {channels})',
         "```",
         "",
         "## Files, and how they answer beside the trained network",

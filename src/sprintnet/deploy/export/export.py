@@ -19,7 +19,7 @@ from sprintnet.data.dataset import ImageDataset, Images, digest
 from sprintnet.data.splits import Splits
 from sprintnet.deploy.export.card import model_card
 from sprintnet.deploy.export.graph import Answering, add_metadata, build_graph
-from sprintnet.deploy.export.parity import answer_all, answered, check_parity, parity, throughput
+from sprintnet.deploy.export.parity import answered, check_parity, parity, predict_all, throughput
 from sprintnet.deploy.export.resizing import RESIZE
 from sprintnet.deploy.export.variants import to_fp16, to_int8
 from sprintnet.deploy.predictor import OUTPUTS, Predictor
@@ -27,7 +27,15 @@ from sprintnet.errors import SettingsError
 from sprintnet.evaluation.metrics import Floats
 from sprintnet.evaluation.task import Task
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
-from sprintnet.runs.folder import SPLIT_TITLES, RunFolder, consistent, judged_split, open_run, read_arrays, read_json
+from sprintnet.runs.folder import (
+    SPLIT_TITLES,
+    RunFolder,
+    evaluation_split,
+    open_run,
+    read_arrays,
+    read_json,
+    require_consistent,
+)
 from sprintnet.runs.io import write_atomic, write_json
 from sprintnet.runtime import multiplies_bf16
 from sprintnet.training.setup import load_splits
@@ -65,11 +73,11 @@ def export(
     trained, config = load_run(path, ["device=cpu", "precision=fp32", "threads=0"])
     splits = load_splits(config, kept=run.splits if run.splits.exists() else None)
     record = read_json(run.environment)
-    with consistent(run):
+    with require_consistent(run):
         if digest(*splits.values()) != record["data_sha256"]:
             raise SettingsError(f"{path}: the data are not those of the run, on which its files are proved; restore them")
         facts = _facts(trained, run, license)
-        run_logits = read_arrays(run.predictions)[f"{judged_split(splits)}_logits"]
+        run_logits = read_arrays(run.predictions)[f"{evaluation_split(splits)}_logits"]
     work = run.path / ".export"  # what is there takes the old folder's place when all of it is proved
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
@@ -93,8 +101,8 @@ def _fill(
     outputs: Sequence[str],
 ) -> dict[str, Any]:
     """Returns the table of the files that it writes; `run_logits` holds the run's own logits for the images that judge it."""
-    judged = splits[judged_split(splits)]
-    logits, as_run = trained.answer(judged.images, "PyTorch"), answered(trained, run_logits)
+    judged = splits[evaluation_split(splits)]
+    logits, as_run = trained.predict_logits(judged.images, "PyTorch"), answered(trained, run_logits)
     model = build_graph(trained, outputs)
     makers: dict[str, Callable[[], onnx.ModelProto]] = {
         EXACT: lambda: model,
@@ -106,7 +114,7 @@ def _fill(
         made, file = makers[name](), folder / name
         add_metadata(made, facts)
         file.write_bytes(made.SerializeToString())
-        answers = answer_all(Predictor(file), judged.images, name)
+        answers = predict_all(Predictor(file), judged.images, name)
         row = parity(trained, answers, logits, judged.labels)
         row["agreement_with_run"] = float((answers.answered == as_run).all(axis=1).mean())
         check_parity(name, row, is_exact=name == EXACT)
@@ -138,7 +146,7 @@ def _facts(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str
     recipe = load_config(run.config)
     recipe = replace(recipe, data=replace(recipe.data, name=Path(recipe.data.name).name, source=""))
     record, metrics = read_json(run.environment), read_json(run.metrics)
-    split = judged_split(metrics)
+    split = evaluation_split(metrics)
     figures = {key: metrics[split][key] for key in FIGURES if key in metrics[split]}
     preprocessing = {
         "image_shape": trained.image_shape,

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 
 from sprintnet.data.dataset import Images, Labels
-from sprintnet.deploy.predictor import Answers, Predictor
+from sprintnet.deploy.predictor import Predictions, Predictor
 from sprintnet.errors import ParityError
 from sprintnet.evaluation.metrics import Floats
 from sprintnet.evaluation.task import Mask
 from sprintnet.evaluation.trained_model import TrainedModel
 from sprintnet.progress import track
 
-LEAST_AGREEMENT = 0.9999
+MIN_AGREEMENT = 0.9999
 """Share of images with the same answer, for a file in fp32."""
-LARGEST_DIFFERENCE = 1e-3
+MAX_DIFFERENCE = 1e-3
 """Of any probability, for a file in fp32."""
-LARGEST_DROP = 0.002
+MAX_ACCURACY_DROP = 0.002
 """Of accuracy, for a file of less precision."""
 BATCH = 250
 TIMED_BATCHES = (1, 256)
@@ -27,14 +27,14 @@ TIMED_SECONDS = 0.3
 ROUNDS = 5
 
 
-def answer_all(predictor: Predictor, images: Images, label: str) -> Answers:
+def predict_all(predictor: Predictor, images: Images, label: str) -> Predictions:
     """Returns the file's answers, but for logits and maps, for all images, with a progress bar."""
     starts = range(0, len(images), BATCH)
     parts = [predictor(images[start : start + BATCH], BATCH).probabilities for start in track(starts, len(starts), label)]
-    return Answers(predictor.classes, np.concatenate(parts), None, None, predictor.threshold)
+    return Predictions(predictor.classes, np.concatenate(parts), None, None, predictor.threshold)
 
 
-def parity(trained: TrainedModel, answers: Answers, logits: Floats, labels: Labels) -> dict[str, float]:
+def parity(trained: TrainedModel, answers: Predictions, logits: Floats, labels: Labels) -> dict[str, float]:
     """Returns how a file's answers stand beside the network's logits (N, K) for the same images.
 
     images; agreement, the share with the same class, or the same labels; largest_difference of any probability; accuracy of
@@ -54,19 +54,19 @@ def parity(trained: TrainedModel, answers: Answers, logits: Floats, labels: Labe
 
 def answered(trained: TrainedModel, logits: Floats) -> Mask:
     """Returns which classes (N, K) the network answers by its logits."""
-    return trained.task.membership(trained.task.answers(logits), len(trained.classes))
+    return trained.task.membership(trained.task.predictions(logits), len(trained.classes))
 
 
 def check_parity(name: str, row: Mapping[str, float], is_exact: bool) -> None:
     """Raises ParityError for a file, exact (fp32) or reduced, whose answers are too far from the network's."""
     drop = row["network_accuracy"] - row["accuracy"]
     broken = []
-    if is_exact and row["agreement"] < LEAST_AGREEMENT:
-        broken.append(f"the same answer for {row['agreement']:.3%} of {row['images']:,} images, not {LEAST_AGREEMENT:.2%}")
-    if is_exact and not row["largest_difference"] <= LARGEST_DIFFERENCE:
-        broken.append(f"a probability is off by {row['largest_difference']:.2g}, more than {LARGEST_DIFFERENCE:g}")
-    if not is_exact and not drop <= LARGEST_DROP:
-        broken.append(f"accuracy falls by {drop:.2%} to {row['accuracy']:.2%}, more than {LARGEST_DROP:.1%}")
+    if is_exact and row["agreement"] < MIN_AGREEMENT:
+        broken.append(f"the same answer for {row['agreement']:.3%} of {row['images']:,} images, not {MIN_AGREEMENT:.2%}")
+    if is_exact and not row["largest_difference"] <= MAX_DIFFERENCE:
+        broken.append(f"a probability is off by {row['largest_difference']:.2g}, more than {MAX_DIFFERENCE:g}")
+    if not is_exact and not drop <= MAX_ACCURACY_DROP:
+        broken.append(f"accuracy falls by {drop:.2%} to {row['accuracy']:.2%}, more than {MAX_ACCURACY_DROP:.1%}")
     if broken:
         remedy = "please report this" if is_exact else "ship the file in fp32"
         raise ParityError(f"{name} does not answer as the network, and was not kept: {'; '.join(broken)}; {remedy}")

@@ -1,4 +1,4 @@
-"""The resize policies of `images.fitted` as ONNX operations, so that a file takes images of any size as training did."""
+"""The resize policies of `images.resize_image` as ONNX operations, so that a file takes images of any size as training did."""
 
 from typing import Any
 
@@ -54,11 +54,11 @@ RESIZE_STEPS: dict[str, list[Operation]] = {
         ("Pad", ["fitted", "pads"], "pixels", {}),
     ],
 }
-"""How each policy of `images.POLICIES` makes pixels of the network's size, as ONNX operations."""
+"""How each policy of `images.RESIZE_POLICIES` makes pixels of the network's size, as ONNX operations."""
 
 
 def resize_first(graph: onnx.GraphProto, image_shape: tuple[int, int, int], policy: str) -> None:
-    """Puts before the graph what makes pixels (N, C, height, width) of images (N, H, W, C), as `images.fitted` does."""
+    """Puts before the graph what makes pixels (N, C, height, width) of images (N, H, W, C), as `images.resize_image` does."""
     height, width, channels = image_shape
     constants = {
         "size": [height, width],

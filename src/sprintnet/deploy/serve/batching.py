@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sprintnet.data.images import MOST_PIXELS, read_image
-from sprintnet.deploy.predictor import BATCH, Answers, Predictor
+from sprintnet.data.images import MAX_PIXELS, read_image
+from sprintnet.deploy.predictor import BATCH, Predictions, Predictor
 from sprintnet.deploy.serve.limits import BUSY, Refused
 from sprintnet.errors import DataError
 
@@ -42,7 +42,7 @@ class _Job:
 
 
 class Batcher:
-    """Answers uploads by a predictor while `work` runs; at most `waiting` requests wait.
+    """Predictions uploads by a predictor while `work` runs; at most `waiting` requests wait.
 
     A batch is whatever has come while the last one was answered: nobody waits for others who may never come.
     """
@@ -62,7 +62,7 @@ class Batcher:
         return await job.answers
 
     async def work(self) -> None:
-        """Answers until it is cancelled."""
+        """Predictions until it is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             jobs = [await self._jobs.get()]
@@ -105,14 +105,14 @@ class Batcher:
             image = read_image(io.BytesIO(upload.content), upload.name, self.predictor.image_shape[2], FORMATS)
             area = image.shape[0] * image.shape[1]
             pixels += area
-            if pixels > MOST_PIXELS:
+            if pixels > MAX_PIXELS:
                 raise DataError(
-                    f"{upload.name}: with it, more than {MOST_PIXELS // 10**6} million pixels in a request; send fewer at once"
+                    f"{upload.name}: with it, more than {MAX_PIXELS // 10**6} million pixels in a request; send fewer at once"
                 )
             read.append(image if area <= LARGE else _split(self.predictor([image]))[0])
         return read
 
 
-def _split(answers: Answers) -> list[Answer]:
+def _split(answers: Predictions) -> list[Answer]:
     maps = [None] * len(answers.probabilities) if answers.maps is None else answers.maps
     return [Answer(*pair) for pair in zip(answers.probabilities, maps, strict=True)]

@@ -25,7 +25,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sprintnet.deploy.predictor import Answers, Predictor
+from sprintnet.deploy.predictor import Predictions, Predictor
 from sprintnet.deploy.serve.batching import Answer, Batcher, Upload
 from sprintnet.deploy.serve.limits import LOCAL, Guard, Intake, Limits, Refused, punctual
 from sprintnet.deploy.serve.site import BACKEND, PAGE, SHARED, describe, find_report, find_samples
@@ -33,8 +33,8 @@ from sprintnet.errors import DataError, SettingsError
 from sprintnet.reporting.text.names import short
 
 TOP = 5
-MOST_CLASSES = 1000
-LONGEST_NAME = 80
+MAX_CLASSES = 1000
+MAX_NAME_LENGTH = 80
 RAW = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 OF_REPORT = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -101,7 +101,7 @@ class _Service:
 
     @contextlib.asynccontextmanager
     async def running(self, app: Starlette) -> AsyncIterator[None]:
-        """Answers while the server runs."""
+        """Predictions while the server runs."""
         work = asyncio.create_task(self.batcher.work())
         yield
         work.cancel()
@@ -135,8 +135,8 @@ class _Service:
     def _query(self, request: Request) -> tuple[int, bool]:
         """Returns how many classes to name and whether to add their maps."""
         count, maps = request.query_params.get("top", str(TOP)), request.query_params.get("maps", "false")
-        if not (count.isascii() and count.isdigit() and len(count) < 10 and 1 <= int(count) <= MOST_CLASSES):
-            raise Refused(400, "bad_query", f"top: must be a number of classes from 1 to {MOST_CLASSES}")
+        if not (count.isascii() and count.isdigit() and len(count) < 10 and 1 <= int(count) <= MAX_CLASSES):
+            raise Refused(400, "bad_query", f"top: must be a number of classes from 1 to {MAX_CLASSES}")
         if maps not in ("true", "false"):
             raise Refused(400, "bad_query", "maps: must be true or false")
         if maps == "true" and "maps" not in self.predictor.outputs:
@@ -163,7 +163,7 @@ class _Service:
             cause = error.message if isinstance(error, MultiPartException) else "its names cannot be decoded"
             raise Refused(400, "unusable_form", f"the form: {cause}") from None
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        names = [short(file.filename or f"image {number}", LONGEST_NAME) for number, file in enumerate(files, 1)]
+        names = [short(file.filename or f"image {number}", MAX_NAME_LENGTH) for number, file in enumerate(files, 1)]
         uploads = [Upload(name, await file.read()) for name, file in zip(names, files, strict=True)]
         await form.close()
         if not uploads:
@@ -172,7 +172,7 @@ class _Service:
 
     def _labels(self, answer: Answer) -> list[dict[str, Any]]:
         """Returns the classes of the answer, the likeliest first: one, or of a multi-label network any number."""
-        found = Answers(self.predictor.classes, answer.probabilities[None], None, None, self.predictor.threshold)
+        found = Predictions(self.predictor.classes, answer.probabilities[None], None, None, self.predictor.threshold)
         return [{"class": label, "probability": probability} for label, probability in found.label_sets[0]]
 
     def _top(self, answer: Answer, count: int, with_maps: bool) -> list[dict[str, Any]]:

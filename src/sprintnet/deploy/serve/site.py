@@ -10,7 +10,7 @@ PAGE = Path(__file__).parent / "page"
 SHARED = ("index.html", "style.css", "page.js")
 BACKEND = "backend.js"
 """Under this name the page finds what answers it: server.js or browser.js."""
-SHOWN = ("made_by", "task", "threshold", "classes", "preprocessing", "metrics", "commit", "data_sha256", "license")
+PUBLIC_FIELDS = ("made_by", "task", "threshold", "classes", "preprocessing", "metrics", "commit", "data_sha256", "license")
 """Facts for everybody; the others may name folders of the machine that trained."""
 
 
@@ -20,7 +20,7 @@ def describe(predictor: Predictor) -> dict[str, Any]:
         "model": predictor.path.name,
         "bytes": predictor.path.stat().st_size,
         "outputs": list(predictor.outputs),
-        **{name: predictor.facts[name] for name in SHOWN if name in predictor.facts},
+        **{name: predictor.facts[name] for name in PUBLIC_FIELDS if name in predictor.facts},
         "samples": [f"samples/{file.name}" for file in find_samples(predictor.path)],
         "report": "report.html" if find_report(predictor.path) else None,
     }

@@ -41,7 +41,7 @@ def schedule_curves(positions: Sequence[float], curves: Mapping[str, Sequence[fl
 def accuracy_over_time(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
     target: float | None,
-    six_views: Mapping[str, Mapping[str, float]] | None = None,
+    tta_line: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Figure:
     """Returns validation accuracy against training time, a line a run (label -> rows of results.csv).
 
@@ -57,7 +57,7 @@ def accuracy_over_time(
         axes.plot(
             [seconds / unit for seconds in times[label]], accuracies, marker="o", markersize=3, label=class_label(label, 60)
         )
-        if again := (six_views or {}).get(label):
+        if again := (tta_line or {}).get(label):
             end = ((times[label][-1] + again["seconds"]) / unit, 100 * again["accuracy"])
             axes.plot(*end, marker="*", markersize=9, color=axes.lines[-1].get_color(), linestyle="none")
             side = 1 if len(runs) > 1 and times[label][-1] < longest / 5 else -1  # where the label has room

@@ -34,7 +34,7 @@ def augmented(originals: NDArray[np.uint8], variants: Sequence[NDArray[np.uint8]
     return figure
 
 
-def wrong_answers(images: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> Figure:
+def prediction_errors(images: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Returns wrongly answered images (N, H, W, C) over what they are and what was said (rows of predictions.csv)."""
     figure, axes = _grid(-(-len(images) // COLUMNS), min(COLUMNS, len(images)), caption=0.42)
     for cell, image, row in zip(axes.flat, images, rows, strict=False):

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-SHOWN = {
+LAYER_NAMES = {
     "Conv2d": "conv",
     "MaxPool2d": "max pool",
     "AdaptiveMaxPool2d": "max pool",
@@ -26,7 +26,7 @@ def network_picture(network: Mapping[str, Any]) -> Figure:
     `network` has input_shape (C, H, W); layers, rows with name, type, shape (C, H, W) or (K,), parameters; blocks, starts of
     their names; and skips, for each sum the beginnings of the names that one of its terms passes by.
     """
-    layers = [row for row in network["layers"] if row["type"] in SHOWN]
+    layers = [row for row in network["layers"] if row["type"] in LAYER_NAMES]
     image = {"name": "", "type": "image", "shape": network["input_shape"], "parameters": 0}
     boxes = [image, *layers]
     tallest = max(row["shape"][1] for row in boxes if len(row["shape"]) == 3)
@@ -38,7 +38,7 @@ def network_picture(network: Mapping[str, Any]) -> Figure:
         height = 0.12 + 0.88 * (sides[0] / tallest if sides else 0)
         width = 0.18 + 0.6 * min(1.0, (channels / 512) ** 0.5)
         tops.append(height / 2)
-        name = SHOWN.get(row["type"], row["type"])
+        name = LAYER_NAMES.get(row["type"], row["type"])
         style = "round,pad=0,rounding_size=0.03"
         colour = COLOURS.get(name, "C2")
         axes.add_patch(FancyBboxPatch((number - width / 2, -height / 2), width, height, style, color=colour, alpha=0.85))

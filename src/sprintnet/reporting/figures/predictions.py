@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sprintnet.reporting.figures.style import WIDE
-from sprintnet.reporting.text.names import NO_LABEL, short
+from sprintnet.reporting.text.names import UNLABELLED, short
 from sprintnet.reporting.text.task_scores import CLASS_SCORES
 
 WRITTEN_CLASSES = 20
@@ -19,7 +19,7 @@ WRITTEN_CLASSES = 20
 
 def class_label(name: str, longest: int = 24) -> str:
     """Returns a name as drawn: on one line, not too long, not taken for mathematics."""
-    return short(name or NO_LABEL, longest).replace("$", r"\$")
+    return short(name or UNLABELLED, longest).replace("$", r"\$")
 
 
 def confusion_matrix(confusion: NDArray[Any], classes: Sequence[str], *, normalised: bool) -> Figure:

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 
 from sprintnet.errors import SettingsError
 from sprintnet.reporting.figures.curves import accuracy_over_time, lr_sweeps, schedule_curves, training_curves
-from sprintnet.reporting.figures.images import augmented, grad_cam, wrong_answers
+from sprintnet.reporting.figures.images import augmented, grad_cam, prediction_errors
 from sprintnet.reporting.figures.network import network_picture
 from sprintnet.reporting.figures.predictions import class_counts, class_scores, confusion_matrix, coverage, reliability
 from sprintnet.reporting.figures.style import save
 from sprintnet.reporting.text.task_scores import kind_of
-from sprintnet.runs.folder import RunFolder, consistent, judged_split, read_arrays, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read_json, read_rows, require_consistent
 
-MOST_SHOWN = 32
+MAX_ERRORS_SHOWN = 32
 """Wrong answers in the figure; the report's gallery has more."""
 
 
@@ -32,7 +32,7 @@ def draw(run: RunFolder) -> list[Path]:
 
 def draw_one(run: RunFolder, name: str) -> Path:
     """Draws one figure by its name; returns the picture's place. Raises SettingsError where the folder lacks what it needs."""
-    with consistent(run):
+    with require_consistent(run):
         found = dict(_maps(run)) if name.startswith("grad_cam") else figures(run)
         if name in found:
             return save(found[name], run.plots / name)
@@ -47,25 +47,27 @@ def figures(run: RunFolder) -> dict[str, Callable[[], Figure]]:
         metrics = read_json(run.metrics) if run.metrics.is_file() else {}
         val_name = "val" if "val" in metrics else "test"
         label, tta = run.path.resolve().name, metrics.get(val_name, {}).get("tta")
-        six_views = {label: tta} if tta else {}
+        tta_line = {label: tta} if tta else {}
         found["results"] = partial(training_curves, rows, "validation" if val_name == "val" else "test")
-        found["accuracy_over_time"] = partial(accuracy_over_time, {label: rows}, None, six_views)
+        found["accuracy_over_time"] = partial(accuracy_over_time, {label: rows}, None, tta_line)
     if run.lr_finder.is_file():
         found["lr_finder"] = partial(lr_sweeps, read_json(run.lr_finder)["sweeps"])
     if run.network.is_file():
         found["network"] = partial(network_picture, read_json(run.network))
-    evidence = read_arrays(run.evidence) if run.evidence.is_file() else {}
-    classes = [str(name) for name in evidence.get("classes", ())]
-    if evidence:
-        curves = {"learning rate": evidence["schedule_lr"].tolist(), "momentum": evidence["schedule_momentum"].tolist()}
-        found["schedule"] = partial(schedule_curves, evidence["schedule_epoch"].tolist(), curves)
-        counts = {key.removeprefix("counts_"): values.tolist() for key, values in evidence.items() if key.startswith("counts_")}
+    artifacts = read_arrays(run.artifacts) if run.artifacts.is_file() else {}
+    classes = [str(name) for name in artifacts.get("classes", ())]
+    if artifacts:
+        curves = {"learning rate": artifacts["schedule_lr"].tolist(), "momentum": artifacts["schedule_momentum"].tolist()}
+        found["schedule"] = partial(schedule_curves, artifacts["schedule_epoch"].tolist(), curves)
+        counts = {
+            key.removeprefix("counts_"): values.tolist() for key, values in artifacts.items() if key.startswith("counts_")
+        }
         found["labels"] = partial(class_counts, counts, classes)
-        shown = [classes[label] for label in evidence["original_labels"]]
-        found["train_batch0"] = partial(augmented, evidence["originals"], list(evidence["augmented"]), shown)
+        shown = [classes[label] for label in artifacts["original_labels"]]
+        found["train_batch0"] = partial(augmented, artifacts["originals"], list(artifacts["augmented"]), shown)
     if run.metrics.is_file():
         metrics = read_json(run.metrics)
-        test = metrics[judged_split(metrics)]
+        test = metrics[evaluation_split(metrics)]
         names = list(test["classes"])
         if "confusion" in test:
             confusion = np.array(test["confusion"])
@@ -77,10 +79,10 @@ def figures(run: RunFolder) -> dict[str, Callable[[], Figure]]:
             panels["at the fitted temperature"] = test["calibration_at_temperature"]
         found["reliability"] = partial(reliability, panels)
         found["coverage"] = partial(coverage, test["coverage"])
-    if evidence and len(evidence["wrong_index"]) and run.prediction_table.is_file():
+    if artifacts and len(artifacts["error_index"]) and run.predictions_csv.is_file():
         by_index = judged_predictions(run)
-        shown_rows = [by_index[int(index)] for index in evidence["wrong_index"][:MOST_SHOWN]]
-        found["wrong"] = partial(wrong_answers, evidence["wrong_images"][:MOST_SHOWN], shown_rows)
+        shown_rows = [by_index[int(index)] for index in artifacts["error_index"][:MAX_ERRORS_SHOWN]]
+        found["wrong"] = partial(prediction_errors, artifacts["error_images"][:MAX_ERRORS_SHOWN], shown_rows)
     return {**found, **dict(_maps(run))}
 
 
@@ -94,5 +96,5 @@ def _maps(run: RunFolder) -> Iterator[tuple[str, Callable[[], Figure]]]:
 
 def judged_predictions(run: RunFolder) -> dict[int, dict[str, str]]:
     """Returns the rows of predictions.csv about the images that judge the run, by index."""
-    judged = judged_split(read_json(run.metrics))
-    return {int(row["index"]): row for row in read_rows(run.prediction_table) if row["split"] == judged}
+    judged = evaluation_split(read_json(run.metrics))
+    return {int(row["index"]): row for row in read_rows(run.predictions_csv) if row["split"] == judged}

@@ -12,7 +12,7 @@ from sprintnet.reporting.figures.curves import accuracy_over_time
 from sprintnet.reporting.figures.style import save
 from sprintnet.reporting.html.page import embedded, render
 from sprintnet.reporting.text.task_scores import score_texts
-from sprintnet.runs.folder import RunFolder, consistent, dotted, judged_split, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, dotted, evaluation_split, read_json, read_rows, require_consistent
 from sprintnet.runs.io import write_atomic
 
 
@@ -50,8 +50,8 @@ def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:
 
 def _figures(run: RunFolder) -> dict[str, str]:
     metrics = read_json(run.metrics)
-    with consistent(run):
-        test = metrics[judged_split(metrics)]
+    with require_consistent(run):
+        test = metrics[evaluation_split(metrics)]
         return {
             "accuracy": f"{test['accuracy']:.2%}",
             **score_texts(test),
@@ -71,7 +71,7 @@ def _rows_of(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _curve(run: RunFolder) -> list[dict[str, float]]:
     rows = read_rows(run.results)
-    with consistent(run):
+    with require_consistent(run):
         return [{key: float(row[key]) for key in ("train_seconds", "val_accuracy")} for row in rows]
 
 

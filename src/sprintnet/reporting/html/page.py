@@ -17,7 +17,7 @@ from sprintnet.reporting.figures.style import OF_IMAGES, raster
 
 HERE = Path(__file__).parent
 JPEG_QUALITIES = (88, 75, 50, 25)
-MOST_BYTES = 600_000
+MAX_FIGURE_BYTES = 600_000
 """Of one figure made of images, unless even the lowest quality is larger."""
 Figures = Mapping[str, Mapping[str, str]]
 """The addresses of figures by name, each `light` and `dark`."""
@@ -53,7 +53,7 @@ def embedded(path: Path) -> dict[str, str]:
         for quality in JPEG_QUALITIES:
             data = io.BytesIO()
             pixels.save(data, "JPEG", quality=quality)
-            if data.tell() <= MOST_BYTES:
+            if data.tell() <= MAX_FIGURE_BYTES:
                 break
         found[key] = _address("image/jpeg", data.getvalue())
     return found

@@ -14,10 +14,19 @@ from sprintnet.reporting.figures.images import thumbnail
 from sprintnet.reporting.figures.run_figures import draw, judged_predictions
 from sprintnet.reporting.html.page import embedded, picture, render
 from sprintnet.reporting.text.evaluation import missing_score
-from sprintnet.reporting.text.names import NO_LABEL
+from sprintnet.reporting.text.names import UNLABELLED
 from sprintnet.reporting.text.task_scores import CLASS_SCORES, Kind, kind_of, score_texts
 from sprintnet.reporting.text.training_table import HEADS, table_cells
-from sprintnet.runs.folder import SPLIT_TITLES, RunFolder, again, consistent, judged_split, read_arrays, read_json, read_rows
+from sprintnet.runs.folder import (
+    SPLIT_TITLES,
+    RunFolder,
+    evaluation_split,
+    read_arrays,
+    read_json,
+    read_rows,
+    require_consistent,
+    rerun_command,
+)
 from sprintnet.runs.io import write_atomic
 
 PAGE_BYTES = 4_700_000
@@ -43,7 +52,7 @@ def write_report(run: RunFolder, page: Path | None = None) -> Path:
 
     Raises SettingsError for files that are missing, damaged or do not fit together.
     """
-    with consistent(run):
+    with require_consistent(run):
         contents = _contents(run)  # first, since a damaged file should not cost the drawing
         figures = {path.name: embedded(path) for path in draw(run) if path.name not in NOT_ON_THE_PAGE}
         room = PAGE_BYTES - sum(len(address) for addresses in figures.values() for address in addresses.values())
@@ -60,13 +69,13 @@ def write_report(run: RunFolder, page: Path | None = None) -> Path:
 def _wrong_answers(run: RunFolder, room: int) -> dict[str, Any]:
     """Returns the gallery, as many pictures as fit into so many bytes, and the table of errors that opens them."""
     metrics = read_json(run.metrics)
-    test = metrics[judged_split(metrics)]
+    test = metrics[evaluation_split(metrics)]
     names = list(test["classes"])
     confusion = np.array(test["confusion"]) if "confusion" in test else None
     errors_of = _wrong_labels if confusion is None else _confused
-    evidence, predictions = read_arrays(run.evidence), judged_predictions(run)
-    captions = [_wrong_caption(predictions[index], names, errors_of) for index in evidence["wrong_index"].tolist()]
-    wrong = _gallery(evidence["wrong_images"], captions, room)
+    artifacts, predictions = read_arrays(run.artifacts), judged_predictions(run)
+    captions = [_wrong_caption(predictions[index], names, errors_of) for index in artifacts["error_index"].tolist()]
+    wrong = _gallery(artifacts["error_images"], captions, room)
     pictures = Counter(error for entry in wrong for error in entry["data"]["errors"].split(", "))
     return {
         "wrong": wrong,
@@ -82,7 +91,7 @@ def _label_errors(run: RunFolder, room: int) -> dict[str, Any]:
     kept = read_arrays(run.label_errors)
     facts = json.loads(str(kept["facts"]))
     metrics = read_json(run.metrics)
-    names = list(metrics[judged_split(metrics)]["classes"])
+    names = list(metrics[evaluation_split(metrics)]["classes"])
     pictures = _gallery(kept["images"], [_label_error_caption(row, names) for row in facts["rows"]], room)
     text = (
         f"Each image was judged by one of {facts['folds']} networks, trained without it; they gave {facts['accuracy']:.1%} of "
@@ -96,7 +105,7 @@ def _label_errors(run: RunFolder, room: int) -> dict[str, Any]:
 def _contents(run: RunFolder) -> dict[str, Any]:
     metrics, environment = read_json(run.metrics), read_json(run.environment)
     commit = (environment["commit"] or "unknown")[:10]
-    test = metrics[judged_split(metrics)]
+    test = metrics[evaluation_split(metrics)]
     network = read_json(run.network)
     return {
         "name": run.path.resolve().name,
@@ -113,18 +122,18 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "data_notes": read_json(run.data)["notes"] if run.data.is_file() else [],
         "network": {key: network[key] for key in ("layers", "parameters", "trainable")},
         "commit": environment["commit"],
-        "command": again(run),
-        "settings": (run.adapted if run.adapted.exists() else run.config).read_text("utf-8"),
+        "command": rerun_command(run),
+        "settings": (run.resolved if run.resolved.exists() else run.config).read_text("utf-8"),
         "environment": json.dumps(environment, indent=2),
     }
 
 
 def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
-    test = metrics[judged_split(metrics)]
+    test = metrics[evaluation_split(metrics)]
     low, high = test["accuracy_interval"]
     tiles = [
         _tile(
-            f"{SPLIT_TITLES[judged_split(metrics)]} {kind_of(test).accuracy}",
+            f"{SPLIT_TITLES[evaluation_split(metrics)]} {kind_of(test).accuracy}",
             f"{test['accuracy']:.2%}",
             f"95 % interval {low:.2%} to {high:.2%}",
         )
@@ -134,7 +143,7 @@ def _tiles(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
         tiles.append(_tile(name[0], name[1], ", ".join(f"{label} {text}" for label, text in others)))
     if "tta" in test:
         again = test["tta"]
-        tiles.append(_tile("with six views", f"{again['accuracy']:.2%}", f"{again['asked_again']:.0%} asked again"))
+        tiles.append(_tile("with six views", f"{again['accuracy']:.2%}", f"{again['fraction']:.0%} asked again"))
     tiles.append(_tile("training", f"{metrics['train_seconds']:,.0f} s", f"{metrics['images_per_second']:,.0f} images/s"))
     tiles.append(
         _tile(
@@ -185,7 +194,7 @@ def _wrong_labels(row: Mapping[str, str], names: Sequence[str]) -> list[str]:
 
 def _answer(labels: str) -> str:
     """Returns a class, or several, with room to break the line between them."""
-    return labels.replace(LABEL_SEPARATOR, f" {LABEL_SEPARATOR} ") or NO_LABEL
+    return labels.replace(LABEL_SEPARATOR, f" {LABEL_SEPARATOR} ") or UNLABELLED
 
 
 def _missed_and_false(classes: Mapping[str, Mapping[str, Any]], pictures: Mapping[str, int]) -> list[dict[str, Any]]:

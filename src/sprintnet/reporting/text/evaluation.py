@@ -41,13 +41,13 @@ def result_lines(metrics: Mapping[str, Any], place: str) -> Iterator[str]:
             others = [f"{name} {text}" for name, text in score_texts(figures).items()]
             yield f"{split}: {', '.join([right, *others])}, cross-entropy {figures['cross_entropy']:.4f}"
             if "tta" in figures:
-                yield f"{split}, {six_views(figures['tta'])}"
+                yield f"{split}, {tta_line(figures['tta'])}"
     yield f"trained in {metrics['train_seconds']:.1f} s, {metrics['images_per_second']:.0f} images/s; kept in {place}"
 
 
-def six_views(tta: Mapping[str, float]) -> str:
+def tta_line(tta: Mapping[str, float]) -> str:
     """Returns what six views came to."""
-    least_sure = f"six views for the {tta['asked_again']:.0%} least sure"
+    least_sure = f"six views for the {tta['fraction']:.0%} least sure"
     return f"{least_sure}: {tta['accuracy']:.2%} right, all answers in {tta['seconds']:.1f} s"
 
 
@@ -59,7 +59,7 @@ def evaluation_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{name:14}  {text:>8}" for name, text in score_texts(figures).items())
     yield f"cross-entropy   {figures['cross_entropy']:8.4f}"
     if "tta" in figures:
-        yield six_views(figures["tta"])
+        yield tta_line(figures["tta"])
     for key, label in (("calibration", "as trained"), ("calibration_at_temperature", "at its temperature")):
         if found := figures.get(key):
             yield (

@@ -1,6 +1,6 @@
 """Names that users gave (classes, files, folders), as they are shown: on one line, nothing in them acts."""
 
-NO_LABEL = "no label"
+UNLABELLED = "no label"
 """What stands for an answer, or a truth, of no label at all."""
 
 
