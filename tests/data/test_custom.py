@@ -127,7 +127,7 @@ def test_everything_that_a_real_folder_holds(folder: Path) -> None:
         "text.jpg": b"no picture",
         "bomb.png": (dog / "1.png").read_bytes().replace((8).to_bytes(4) * 2, (30_000).to_bytes(4) * 2),
     }
-    for name, content in bad.entries():
+    for name, content in bad.items():
         (dog / name).write_bytes(content)
     (dog / "loop.png").symlink_to(dog / "loop.png")
     (dog / "gone.png").symlink_to(dog / "nowhere.png")

@@ -104,7 +104,7 @@ def test_a_folder_of_hugging_faces_datasets_is_its_pictures(tmp_path: Path, samp
             name: datasets.Dataset.from_dict(
                 {"image": list(sample.files[part]), "label": sample.labels[part].tolist()}, features=features
             )
-            for name, part in parts.entries()
+            for name, part in parts.items()
         }
     )
     saved.save_to_disk(tmp_path / "hf")

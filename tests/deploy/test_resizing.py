@@ -7,7 +7,7 @@ import pytest
 from onnx import helper
 from PIL import Image
 
-from sprintnet.data.images import MODES, RESIZE_POLICIES, letterbox_size, middle, resize_image
+from sprintnet.data.images import MODES, RESIZE_POLICIES, center_crop_box, letterbox_size, resize_image
 from sprintnet.deploy.export.resizing import RESIZE, RESIZE_STEPS, resize_first
 
 
@@ -36,8 +36,8 @@ def test_pixels_are_those_of_training(policy: str, shape: tuple[int, int, int]) 
 
 
 def test_boxes_have_the_proportions_asked_for() -> None:
-    assert middle((100, 200), (32, 32)) == (50, 0, 150, 100)
-    assert middle((100, 200), (10, 40)) == (0, 25, 200, 75)
+    assert center_crop_box((100, 200), (32, 32)) == (50, 0, 150, 100)
+    assert center_crop_box((100, 200), (10, 40)) == (0, 25, 200, 75)
     assert letterbox_size((100, 200), (32, 32)) == (16, 32)
     assert letterbox_size((1000, 1), (32, 32)) == (32, 1)
     assert letterbox_size((24, 48), (32, 32)) == (16, 32)

@@ -96,7 +96,7 @@ def _unwritable(folder: Path, error: OSError, size: int = 0) -> SprintNetError:
 
 def _opened(folder: Path, shape: tuple[int, int, int, int]) -> tuple[Images, Failures]:
     failures = json.loads((folder / "failures.json").read_text("utf-8"))
-    return _mapped(folder, shape), {int(index): cause for index, cause in failures.entries()}
+    return _mapped(folder, shape), {int(index): cause for index, cause in failures.items()}
 
 
 def _mapped(folder: Path, shape: tuple[int, int, int, int]) -> Images:
@@ -134,7 +134,7 @@ def _decode(folder: Path, shape: tuple[int, int, int, int], fill: DecodeChunk, s
             raise
     images.flush()
     found = sorted(folder.glob("failures-*.json"))
-    final = {int(index): cause for file in found for index, cause in json.loads(file.read_text("utf-8")).entries()}
+    final = {int(index): cause for file in found for index, cause in json.loads(file.read_text("utf-8")).items()}
     if not passing:
         write_atomic(folder / "failures.json", json.dumps(final))
         for file in (*found, folder / "done"):

@@ -24,7 +24,7 @@ def parquet_rows(file: Path) -> Iterator[Mapping[str, str | None]]:
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{file}: cannot be read as Parquet ({str(error).splitlines()[0]}); write it anew") from None
     for row in table.to_pylist():
-        yield {key: None if value is None else str(value) for key, value in row.entries()}
+        yield {key: None if value is None else str(value) for key, value in row.items()}
 
 
 def is_huggingface(folder: Path) -> bool:
@@ -74,7 +74,7 @@ def read_huggingface(folder: Path) -> Manifest:
 
 
 def _column(folder: Path, part: Any, kind: type) -> str:
-    found = [name for name, feature in part.features.entries() if isinstance(feature, kind)]
+    found = [name for name, feature in part.features.items() if isinstance(feature, kind)]
     if not found:
         raise DataError(f"{folder}: has no column of images among {', '.join(part.features)}; cast one to datasets.Image")
     return str(found[0])
@@ -84,7 +84,7 @@ def _labels(folder: Path, part: Any) -> tuple[str, list[str]]:
     """Returns the column of labels and the names of its numbers (none where they are text)."""
     import datasets
 
-    for name, feature in part.features.entries():
+    for name, feature in part.features.items():
         inner = getattr(feature, "feature", feature)
         if isinstance(inner, datasets.ClassLabel):
             return name, list(inner.names)
