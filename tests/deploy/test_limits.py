@@ -20,9 +20,9 @@ def test_names_and_origins_can_be_allowed(start: Start) -> None:
     server = start(hosts="['Models.example']", origins="['https://site.example']")
     content = FILES[0].read_bytes()
     assert send(server.url, content, Host="models.example:80").status_code == 200
-    answered = send(server.url, content, Pretrained="https://site.example")
+    answered = send(server.url, content, Origin="https://site.example")
     assert answered.headers["access-control-allow-origin"] == "https://site.example"
-    assert send(server.url, content, Pretrained="https://other.example").status_code == 403
+    assert send(server.url, content, Origin="https://other.example").status_code == 403
 
 
 def test_too_much_is_refused(start: Start) -> None:

@@ -133,9 +133,9 @@ def test_what_is_no_image_is_said_by_its_name(server: str, content: bytes, said:
     [
         ("", {"Host": "evil.example"}, (421, "wrong_host")),
         ("", {"Host": "localhost:1]["}, (421, "wrong_host")),
-        ("", {"Pretrained": "http://evil.example"}, (403, "wrong_origin")),
-        ("", {"Pretrained": "null"}, (403, "wrong_origin")),
-        ("", {"Pretrained": "http://localhost:1"}, (403, "wrong_origin")),
+        ("", {"Origin": "http://evil.example"}, (403, "wrong_origin")),
+        ("", {"Origin": "null"}, (403, "wrong_origin")),
+        ("", {"Origin": "http://localhost:1"}, (403, "wrong_origin")),
         ("", {"Content-Type": "text/html"}, (415, "wrong_content_type")),
         ("", {"Content-Type": "multipart/form-data"}, (400, "unusable_form")),
         ("", {"Content-Type": "multipart/form-data; boundary=x"}, (400, "unusable_form")),

@@ -18,7 +18,7 @@ HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    "Cross-Pretrained-Opener-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
@@ -129,7 +129,7 @@ class Guard:
             return Refused(421, "wrong_host", "Host: not a name of this server; start it with --allow-host NAME to add one")
         if origin is not None and origin not in self.origins and origin.partition("://")[2] != host:
             return Refused(
-                403, "wrong_origin", "Pretrained: not this server's page; start it with --allow-origin ORIGIN to add one"
+                403, "wrong_origin", "Origin: not this server's page; start it with --allow-origin ORIGIN to add one"
             )
         return None
 
