@@ -1,38 +1,26 @@
-"""What the tests share: the real sample, a recipe that trains in a second, the command as a process."""
+"""What the tests share: the real sample, a recipe that trains in a second, the command."""
 
 import atexit
+import contextlib
+import io
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
-from hypothesis import settings
-
-from shapes import SPLITS, write_table
-from sprintnet.runs.environment import cpu_flags
-from sprintnet.runs.io import cache_folder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from sprintnet.runs.folder import RunFolder
-
-settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
-settings.load_profile("no deadline")
-
-if "PYTEST_XDIST_WORKER" not in os.environ and "sprintnet-tests-" not in os.environ.get("SPRINTNET_CACHE", ""):
-    # decoded pictures of tests go to a cache of their own, in which the named data sets are those that are there already
-    _cache = Path(tempfile.mkdtemp(prefix="sprintnet-tests-"))
-    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
-    for _entry in cache_folder().iterdir() if cache_folder().is_dir() else ():
-        if _entry.name != "decoded":
-            (_cache / _entry.name).symlink_to(_entry.absolute())
-    os.environ["SPRINTNET_CACHE"] = str(_cache)
 
 SAMPLE = Path(__file__).parent / "sample"
 """300 real CIFAR-10 images as PNG: 20 a class for training, 10 for test, at which no training looks."""
@@ -51,9 +39,39 @@ def tiny() -> list[str]:
     return list(TINY)
 
 
+def call(folder: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Runs the command in this process and returns its exit code and text; a warning is an error."""
+    import torch
+
+    from sprintnet.cli.main import main
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    threads = torch.get_num_threads()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.dict(os.environ, environment),
+        warnings.catch_warnings(action="error"),
+    ):
+        try:
+            code = main(arguments)
+        except SystemExit as end:  # argparse
+            code = end.code
+    torch.set_num_threads(threads)
+    texts = (stream.buffer.getvalue().decode() for stream in (out, err))
+    return subprocess.CompletedProcess(arguments, code, *texts)
+
+
 @pytest.fixture
 def sprintnet(tmp_path: Path) -> Command:
-    """Runs the command in an empty folder, as a user would, and returns the finished process with its text."""
+    """Runs the command in an empty folder: `sprintnet("train", "smoke").stdout`; keyword arguments are the environment."""
+    return partial(call, tmp_path)
+
+
+@pytest.fixture
+def sprintnet_process(tmp_path: Path) -> Command:
+    """Runs the command as `sprintnet` does, in a process of its own."""
 
     def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -67,17 +85,17 @@ def sprintnet(tmp_path: Path) -> Command:
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> "RunFolder":
     """A run over pictures with several labels, or none, by the commands of a user: trained, reported, exported thrice."""
+    from shapes import splits, write_table
     from sprintnet.runs.folder import RunFolder
 
     folder = tmp_path_factory.mktemp("labels")
-    table = write_table(folder, SPLITS)
+    table = write_table(folder, splits())
     settings = [*TINY[2:], "epochs=8", "precision=fp32", "label_smoothing=0.1", "tta=0.3"]
     for command in (
         ["train", "davidnet", "--data", str(table), "--name", "labels", *settings],
         ["export", "runs/train/labels", "--quantize", "fp16", "--quantize", "int8"],
     ):
-        called = [sys.executable, "-W", "error", "-m", "sprintnet", *command]
-        done = subprocess.run(called, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+        done = call(folder, *command)
         assert done.returncode == 0, done.stderr
     return RunFolder(folder / "runs" / "train" / "labels")
 
@@ -103,6 +121,8 @@ def kernels() -> None:
 
     Whether they can be made otherwise is for the tests to find.
     """
+    from sprintnet.runs.environment import cpu_flags
+
     if "avx512_bf16" not in cpu_flags():
         pytest.skip("the processor has no AVX512-BF16")
     if shutil.which("gcc") is None:
@@ -111,8 +131,28 @@ def kernels() -> None:
         pytest.skip("no gcc: apt-get install gcc libc6-dev")
 
 
+def pytest_configure() -> None:
+    """Gives decoded images of tests a cache of their own, with the cached built-in data sets in it; hypothesis no deadline."""
+    from hypothesis import settings
+
+    from sprintnet.runs.io import cache_folder
+
+    settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
+    settings.load_profile("no deadline")
+    if "PYTEST_XDIST_WORKER" in os.environ or "sprintnet-tests-" in os.environ.get("SPRINTNET_CACHE", ""):
+        return
+    cache = Path(tempfile.mkdtemp(prefix="sprintnet-tests-"))
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    for entry in cache_folder().iterdir() if cache_folder().is_dir() else ():
+        if entry.name != "decoded":
+            (cache / entry.name).symlink_to(entry.absolute())
+    os.environ["SPRINTNET_CACHE"] = str(cache)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips the tests that need the whole CIFAR-10 where it is not cached: tests download nothing."""
+    from sprintnet.runs.io import cache_folder
+
     if not (cache_folder() / "cifar10" / "test_batch.bin").exists():
         skip = pytest.mark.skip(reason="CIFAR-10 is not in the cache: sprintnet data fetch cifar10")
         for item in items:

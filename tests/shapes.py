@@ -1,6 +1,7 @@
 """Pictures with any number of labels: a red square, a green cross, a blue ring, a white bar, each there or not."""
 
 import csv
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,10 @@ def shapes(count: int, seed: int) -> ImageDataset:
     return ImageDataset(images, labels, CLASSES)
 
 
-SPLITS = {"train": shapes(300, 0), "val": shapes(100, 1), "test": shapes(100, 2)}
+@cache
+def splits() -> dict[str, ImageDataset]:
+    """Returns 300 training, 100 validation and 100 test images."""
+    return {"train": shapes(300, 0), "val": shapes(100, 1), "test": shapes(100, 2)}
 
 
 def write_table(folder: Path, splits: dict[str, ImageDataset]) -> Path:

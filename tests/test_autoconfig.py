@@ -149,9 +149,9 @@ def test_a_run_says_and_keeps_what_it_chose_and_resumes(tmp_path: Path, monkeypa
         pipeline.train(config, run)
     pipeline.train(config, run, resume=True)
     assert load_config(run.config) == config
-    kept = load_config(run.resolve)
+    kept = load_config(run.resolved)
     assert (kept.batch_size, kept.epochs, kept.auto) == (85, 2, ())
-    head = [line.removeprefix("# ") for line in run.resolve.read_text().splitlines() if line.startswith("#")]
+    head = [line.removeprefix("# ") for line in run.resolved.read_text().splitlines() if line.startswith("#")]
     assert head[0] == "batch_size=85 instead of 1000: 180 training images are fewer than 25,000, and would be few steps"
     assert all(f"auto: {line}" in run.log_text.read_text() for line in head)
     explicit = RunFolder(tmp_path / "explicit")  # what is kept is the run
@@ -162,7 +162,7 @@ def test_a_run_says_and_keeps_what_it_chose_and_resumes(tmp_path: Path, monkeypa
 def test_nothing_is_kept_where_nothing_was_chosen(tmp_path: Path, tiny: list[str]) -> None:
     run = RunFolder(tmp_path / "run")
     pipeline.train(load_config("davidnet", [*tiny, "auto="]), run)
-    assert not run.resolve.exists()
+    assert not run.resolved.exists()
 
 
 def test_summary_shows_the_network_as_fitted_to_the_data(sprintnet: Command) -> None:

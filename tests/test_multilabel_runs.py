@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, average_precision_score
 
 import sprintnet as package
 from conftest import TINY, Command
-from shapes import CLASSES, SPLITS
+from shapes import CLASSES, splits
 from sprintnet.cli.main import main
 from sprintnet.config import load_config
 from sprintnet.data.dataset import label_text
@@ -29,8 +29,6 @@ from sprintnet.evaluation.trained_model import load_run
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json, read_rows
 from sprintnet.training.lr_search import lr_find
 
-VAL = SPLITS["val"]
-
 
 @pytest.fixture
 def run(labelled: RunFolder) -> RunFolder:
@@ -42,7 +40,7 @@ def run(labelled: RunFolder) -> RunFolder:
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Test images as files, the first of them of no shape at all."""
     folder = tmp_path_factory.mktemp("images")
-    images = [np.full((32, 32, 3), 90, np.uint8), *VAL.images[:20]]
+    images = [np.full((32, 32, 3), 90, np.uint8), *splits()["val"].images[:20]]
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{number:02}.png")
     return [str(file) for file in sorted(folder.iterdir())]
@@ -51,7 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_accuracy_is_exact_match_in_the_table_and_in_the_figures(run: RunFolder) -> None:
     arrays, metrics = read_arrays(run.predictions), read_json(run.metrics)
     logits, labels = arrays["val_logits"], arrays["val_labels"]
-    np.testing.assert_array_equal(labels, VAL.labels)
+    np.testing.assert_array_equal(labels, splits()["val"].labels)
     assert metrics["val"]["accuracy"] == accuracy_score(labels, logits > 0)
     assert metrics["val"]["mean_average_precision"] == pytest.approx(average_precision_score(labels, logits))
     rows = read_rows(run.results)
@@ -74,13 +72,15 @@ def test_six_views_are_for_images_whose_whole_answer_is_unsure(run: RunFolder) -
     unsure = label_confidence(arrays["val_logits"]) <= 0.3
     assert 0 < unsure.mean() < 1
     assert tta["fraction"] == unsure.mean()
-    assert tta["accuracy"] == accuracy_score(VAL.labels, arrays["val_tta_logits"] > 0)
+    assert tta["accuracy"] == accuracy_score(splits()["val"].labels, arrays["val_tta_logits"] > 0)
 
 
 def test_rows_of_predictions_join_labels(run: RunFolder) -> None:
     logits = read_arrays(run.predictions)["val_logits"]
     rows = [row for row in read_rows(run.predictions_csv) if row["split"] == "val"]
-    for row, labels, answer, probabilities in zip(rows, VAL.labels, logits > 0, label_probabilities(logits), strict=True):
+    for row, labels, answer, probabilities in zip(
+        rows, splits()["val"].labels, logits > 0, label_probabilities(logits), strict=True
+    ):
         assert row["true"] == "|".join(np.array(CLASSES)[labels == 1])
         assert row["predicted"] == "|".join(np.array(CLASSES)[answer])
         assert [float(text) for text in row["probabilities"].split("|")] == pytest.approx(probabilities, abs=1e-6)
@@ -88,14 +88,14 @@ def test_rows_of_predictions_join_labels(run: RunFolder) -> None:
 
 def test_evidence_shows_each_label_and_the_surest_errors(run: RunFolder) -> None:
     kept = read_arrays(run.artifacts)
-    for name, part in (("train", SPLITS["train"]), ("val", VAL)):
+    for name, part in (("train", splits()["train"]), ("val", splits()["val"])):
         np.testing.assert_array_equal(kept[f"counts_{name}"], part.labels.sum(axis=0))
     for image, label in zip(kept["originals"], kept["original_labels"], strict=True):
-        same = (SPLITS["train"].images == image).all(axis=(1, 2, 3))
-        assert SPLITS["train"].labels[same][0, label] == 1
+        same = (splits()["train"].images == image).all(axis=(1, 2, 3))
+        assert splits()["train"].labels[same][0, label] == 1
     logits = read_arrays(run.predictions)["val_logits"]
     wrong = kept["error_index"]
-    assert set(wrong) == set(np.flatnonzero(((logits > 0) != VAL.labels).any(axis=1)))
+    assert set(wrong) == set(np.flatnonzero(((logits > 0) != splits()["val"].labels).any(axis=1)))
     assert (np.diff(label_confidence(logits)[wrong]) <= 0).all()
 
 
@@ -138,7 +138,7 @@ def test_the_report_opens_the_pictures_behind_an_error(run: RunFolder, browser: 
 def test_val_says_what_a_split_comes_to(run: RunFolder, capsys: pytest.CaptureFixture[str], tmp_path: Path, split: str) -> None:
     assert main(["val", str(run.path), "--split", split, "--output", str(tmp_path / "rows.csv")]) == 0
     printed, rows = capsys.readouterr().out, read_rows(tmp_path / "rows.csv")
-    assert [row["true"] for row in rows] == label_text(SPLITS[split].labels, CLASSES)
+    assert [row["true"] for row in rows] == label_text(splits()[split].labels, CLASSES)
     exact = np.mean([row["true"] == row["predicted"] for row in rows])
     assert f"exact match     {exact:8.2%}" in printed
     for text in ("mAP", "micro F1", "macro F1", "Hamming loss", "ROC AUC"):
@@ -148,8 +148,8 @@ def test_val_says_what_a_split_comes_to(run: RunFolder, capsys: pytest.CaptureFi
 
 def test_a_file_answers_as_the_network(run: RunFolder) -> None:
     trained, _ = load_run(run.path)
-    logits = trained.predict_logits(VAL.images)
-    answers = Predictor(run.export / "model.onnx")(VAL.images)
+    logits = trained.predict_logits(splits()["val"].images)
+    answers = Predictor(run.export / "model.onnx")(splits()["val"].images)
     np.testing.assert_allclose(answers.probabilities, label_probabilities(logits / trained.temperature), atol=1e-5)
     np.testing.assert_array_equal(answers.answered, logits > 0)
     np.testing.assert_allclose(answers.confidences, label_confidence(logits / trained.temperature), rtol=1e-3)
@@ -159,8 +159,8 @@ def test_a_file_answers_as_the_network(run: RunFolder) -> None:
     assert (files["model.onnx"]["agreement"], files["model.onnx"]["agreement_with_run"]) == (1, 1)
     assert files["model.onnx"]["accuracy"] == files["model.onnx"]["network_accuracy"] == exact
     for name in files:
-        found = Predictor(run.export / name)(VAL.images)
-        assert files[name]["accuracy"] == accuracy_score(VAL.labels, found.answered)
+        found = Predictor(run.export / name)(splits()["val"].images)
+        assert files[name]["accuracy"] == accuracy_score(splits()["val"].labels, found.answered)
 
 
 def test_a_file_says_what_it_is(run: RunFolder) -> None:
@@ -173,11 +173,11 @@ def test_a_file_says_what_it_is(run: RunFolder) -> None:
     assert "likelier than 0.5" in card and "normalisation; sigmoid" in card and precision in card
     opened, loaded = load_run(run.path)[0], package.load(run.export, precision="fp32")
     assert loaded.task.name == "multi-label"
-    np.testing.assert_array_equal(loaded.predict_logits(VAL.images), opened.predict_logits(VAL.images))
+    np.testing.assert_array_equal(loaded.predict_logits(splits()["val"].images), opened.predict_logits(splits()["val"].images))
 
 
 def test_answers_are_sets_of_labels(run: RunFolder) -> None:
-    answers = Predictor(run.export / "model.onnx")(VAL.images)
+    answers = Predictor(run.export / "model.onnx")(splits()["val"].images)
     for text, labels, best, row in zip(answers.labels, answers.label_sets, answers.top(4), answers.probabilities, strict=True):
         assert text == "|".join(name for name, probability in zip(CLASSES, row, strict=True) if probability > 0.5)
         assert labels == [(name, probability) for name, probability in best if probability > 0.5]
@@ -218,7 +218,7 @@ def test_predict_writes_all_labels(run: RunFolder, files: list[str], sprintnet: 
 
 def test_data_of_the_other_kind_is_refused(run: RunFolder) -> None:
     trained, _ = load_run(run.path)
-    single = replace(VAL, labels=VAL.labels.argmax(axis=1))
+    single = replace(splits()["val"], labels=splits()["val"].labels.argmax(axis=1))
     with pytest.raises(SettingsError, match="the data is single-label, the network multi-label"):
         trained.evaluate(single)
 
@@ -229,13 +229,13 @@ def test_the_learning_rate_finder_takes_labels_too(run: RunFolder, tmp_path: Pat
 
 
 def test_marks_in_an_archive_are_labels_too(tmp_path: Path, sprintnet: Command) -> None:
-    arrays = {f"{split}_{kind}": getattr(part, kind) for split, part in SPLITS.items() for kind in ("images", "labels")}
+    arrays = {f"{split}_{kind}": getattr(part, kind) for split, part in splits().items() for kind in ("images", "labels")}
     np.savez(tmp_path / "shapes.npz", classes=np.array(CLASSES), **arrays)
     done = sprintnet("train", "davidnet", "--data", "shapes.npz", "--name", "a", "--no-report", *TINY[2:])
     assert done.returncode == 0, done.stderr
     assert "exact match" in done.stdout and "mAP" in done.stdout
     run = RunFolder(tmp_path / "runs" / "train" / "a")
-    np.testing.assert_array_equal(read_arrays(run.predictions)["val_labels"], VAL.labels)
+    np.testing.assert_array_equal(read_arrays(run.predictions)["val_labels"], splits()["val"].labels)
     for names in (CLASSES[1:], ("a|b", *CLASSES[1:])):
         np.savez(tmp_path / "wrong.npz", classes=np.array(names), **arrays)
         wrong = sprintnet("train", "davidnet", "--data", "wrong.npz", *TINY[2:])
@@ -246,12 +246,12 @@ def test_marks_in_an_archive_are_labels_too(tmp_path: Path, sprintnet: Command) 
 def test_a_table_may_say_that_an_image_has_no_label(run: RunFolder) -> None:
     kept = read_rows(run.splits)
     none = [row for row in kept if row["label"] == "|"]
-    assert len(none) == sum((~part.labels.any(axis=1)).sum() for part in (SPLITS["train"], VAL, SPLITS["test"]))
+    assert len(none) == sum((~part.labels.any(axis=1)).sum() for part in (splits()["train"], splits()["val"], splits()["test"]))
     assert {row["label"] for row in kept} > {"bar", "bar|cross|ring|square"}
 
 
 def test_check_counts_images_not_labels(run: RunFolder, sprintnet: Command) -> None:
     said = sprintnet("check", str(run.path.parents[2] / "shapes.csv")).stdout
     assert "500 labelled pictures of 4 classes" in said
-    assert f"bar {SPLITS['train'].labels[:, 0].sum():13}" in said
+    assert f"bar {splits()['train'].labels[:, 0].sum():13}" in said
     assert "all           300        100        100" in said

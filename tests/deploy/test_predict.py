@@ -43,7 +43,7 @@ def test_the_answers_are_those_of_val(exported: dict[str, RunFolder], sprintnet:
     assert [row["answer"] for row in found] == [row["predicted"] for row in expected]
     trained, _ = load_run(run.path, ["precision=fp32"])
     assert trained.temperature is not None
-    calibrated = np.exp(log_probabilities(trained.answer(TEST.images) / trained.temperature)).max(axis=1)
+    calibrated = np.exp(log_probabilities(trained.predict_logits(TEST.images) / trained.temperature)).max(axis=1)
     for ours, confidence in zip(found, calibrated, strict=True):
         assert float(ours["confidence"]) == pytest.approx(confidence, abs=1e-5)
         assert float(ours["probability_1"]) >= float(ours["probability_2"]) >= float(ours["probability_3"])

@@ -157,7 +157,7 @@ def test_the_sweep_sees_images_of_the_size_that_training_begins_with(tmp_path: P
 def test_the_command_keeps_curves_and_a_picture(sprintnet: Command, tmp_path: Path) -> None:
     finished = sprintnet("lr-find", "davidnet", *SMALL, "--seeds", "2", "--rates", "40", "--lowest", "1e-4")
     assert finished.returncode == 0, finished.stderr
-    folder = tmp_path / "runs" / "lr" / "davidnet"
+    folder = tmp_path / "runs" / "lr_find" / "davidnet"
     sweeps = json.loads((folder / "lr_finder.json").read_text())["sweeps"]
     assert [found["seed"] for found in sweeps] == [0, 1]
     assert (folder / "plots" / "lr_finder.png").stat().st_size > 5000
