@@ -65,6 +65,8 @@ def predict(options: argparse.Namespace, words: list[str]) -> None:
 def serve(options: argparse.Namespace, words: list[str]) -> None:
     """Predictions over HTTP with an exported ONNX file, and shows a page to try it."""
     refuse(words)
+    if not 0 <= options.port < 2**16:
+        raise SettingsError(f"--port {options.port}: must be from 0 (any free port) to 65535, such as 8000")
     from sprintnet.deploy.serve.server import serve
 
     serve(Path(options.model), options.host, options.port, options.allow_host, options.allow_origin)
