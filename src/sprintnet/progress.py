@@ -1,47 +1,32 @@
-"""A progress bar on a terminal; nothing elsewhere."""
+"""Progress bars on a terminal and in a notebook; silent elsewhere."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
 
 def track(items: Iterable[Item], total: int, label: str, done: int = 0) -> Iterator[Item]:
-    """Passes items on; a terminal shows how many of `total` have gone by (`done` before these) and how long the rest takes."""
-    return _track(items, total, label, (MofNCompleteColumn(), TimeRemainingColumn()), lambda _: 1, done)
+    """Yields the items; shows how many of `total` are done, `done` of them before the first item, and the time left."""
+    yield from _progress_bar(items, desc=label, total=total, initial=done)
 
 
 def track_bytes(chunks: Iterable[bytes], total: int, label: str) -> Iterator[bytes]:
-    """Passes chunks on; a terminal shows how many of `total` bytes (0: unknown) have gone by, and how fast."""
-    return _track(chunks, total, label, (DownloadColumn(), TransferSpeedColumn()), len)
+    """Yields the chunks; shows how many of `total` bytes (0: unknown) have passed, and the rate."""
+    with _progress_bar(desc=label, total=total or None, unit="B", unit_scale=True) as bar:
+        for chunk in chunks:
+            yield chunk
+            bar.update(len(chunk))
 
 
-def _track(
-    items: Iterable[Item],
-    total: int,
-    label: str,
-    columns: tuple[ProgressColumn, ...],
-    size: Callable[[Item], int],
-    done: int = 0,
-) -> Iterator[Item]:
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield from items
-        return
-    with Progress(TextColumn(label), BarColumn(), *columns, console=console, transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task(label, total=total or None, completed=done)
-        for item in items:
-            yield item
-            progress.advance(task, size(item))
+def _progress_bar(*items: Iterable[Any], **options: Any) -> Any:
+    """Returns tqdm's widget in a notebook with ipywidgets, else its text bar, hidden unless stderr is a terminal."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    is_notebook = "IPKernelApp" in getattr(get_ipython(), "config", ())
+    if is_notebook and find_spec("ipywidgets"):  # without it, tqdm's widget warns
+        from tqdm.notebook import tqdm
+    else:
+        from tqdm import tqdm  # not above: slows down --help
+    return tqdm(*items, **options, leave=False, disable=False if is_notebook else None)

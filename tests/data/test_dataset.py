@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from sprintnet.data.dataset import ImageDataset, channel_statistics, class_weights, concatenate, digest
+from sprintnet.data.dataset import ImageDataset, channel_statistics, class_weights, concatenate, digest, first_of_each_class
 
 
 def dataset(counts: list[int], seed: int = 0, shape: tuple[int, int, int] = (4, 4, 3)) -> ImageDataset:
@@ -62,3 +62,10 @@ def test_the_digest_sees_pixels_labels_and_names() -> None:
     ]
     assert len({digest(part) for part in [one, *others]}) == 4
     assert digest(one) == digest(dataset([5, 5]))
+
+
+def test_the_first_image_of_each_class_that_has_any() -> None:
+    assert first_of_each_class(np.array([2, 0, 2, 0, 4])).tolist() == [1, 0, 4]
+    labels = np.array([[0, 0, 0], [1, 0, 1], [0, 0, 1]], np.uint8)
+    assert first_of_each_class(labels).tolist() == [1, 1]
+    assert first_of_each_class(np.array([], np.int64)).tolist() == []

@@ -24,11 +24,11 @@ def test_pictures_are_decoded_once_until_one_changes(folder: Path, cache: Path, 
     first = read(folder).images.images
     with monkeypatch.context() as patch:
         patch.setattr(load, "read_image", lambda *_: pytest.fail("decoded again"))
-        patch.setattr(load, "_header", lambda *_: pytest.fail("looked at again"))
+        patch.setattr(load, "_read_header", lambda *_: pytest.fail("looked at again"))
         np.testing.assert_array_equal(read(folder).images.images, first)
     write(folder / "train" / "cat" / "0.png", colour=99)
     assert read(folder).images.images[0, 0, 0, 0] == 99
-    assert len(list((cache / "pictures").glob("*/*/*/images"))) == 1  # what is no longer so is gone
+    assert len(list((cache / "decoded").glob("*/*/*/images"))) == 1  # what is no longer so is gone
 
 
 KILLED = """
@@ -36,7 +36,7 @@ import os, sys
 from sprintnet.data.custom import load
 from sprintnet.data.custom import decode_cache
 from sprintnet.data.settings import DataSettings
-decode_cache.PART = 4
+decode_cache.CHUNK_SIZE = 4
 done = []
 def fill_and_die(*arguments, real=load.read_image, **options):
     done.append(0)
@@ -56,7 +56,7 @@ def test_a_kill_while_decoding_costs_only_the_rest(folder: Path, monkeypatch: py
         [sys.executable, "-c", KILLED, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
     )
     assert killed.returncode == -9
-    monkeypatch.setattr("sprintnet.data.custom.decode_cache.PART", 4)
+    monkeypatch.setattr("sprintnet.data.custom.decode_cache.CHUNK_SIZE", 4)
     decoded = []
     real = load.read_image
     monkeypatch.setattr(load, "read_image", lambda *given: decoded.append(given) or real(*given))
@@ -65,7 +65,7 @@ def test_a_kill_while_decoding_costs_only_the_rest(folder: Path, monkeypatch: py
 
 
 def test_pixels_that_a_power_cut_lost_are_decoded_again(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sprintnet.data.custom.decode_cache.PART", 4)
+    monkeypatch.setattr("sprintnet.data.custom.decode_cache.CHUNK_SIZE", 4)
     subprocess.run([sys.executable, "-c", KILLED, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     (stored,) = cache.glob("decoded/*/*/*/images")
     assert any((stored.parent / "done").read_bytes())

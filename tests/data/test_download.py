@@ -48,7 +48,7 @@ def test_sources_are_tried_in_order_and_a_failure_moves_on(
     lines: list[str] = []
     assert cache.fetch("cifar10", str(tmp_path / "none"), lines.append) == files
     assert [server.requests for server in servers] == [1, 1, 1, 1, 1, 0]
-    assert [line.assign_splits(" ")[2] for line in lines if "failed" in line] == [
+    assert [line.partition(" ")[2] for line in lines if "failed" in line] == [
         "failed: none cannot be read as a folder or archive of the data set (No such file or directory)",
         "failed: HTTP Error 404: Not Found",
         "failed: timed out",

@@ -59,7 +59,7 @@ def read_grey(sample: ImageDataset) -> np.ndarray:
     ("arrays", "said"),
     [
         ({"pictures": np.zeros((2, 8, 8), np.uint8)}, "has the arrays pictures; name them images and labels"),
-        ({"images": np.zeros((2, 8, 8), np.uint8)}, "There is no entry named 'labels.npy'"),
+        ({"images": np.zeros((2, 8, 8), np.uint8)}, "There is no item named 'labels.npy'"),
         ({"images": np.zeros((2, 8, 8), np.float32), "labels": [0, 1]}, r"images: float32 of shape \(2, 8, 8\), not uint8"),
         ({"images": np.zeros((2, 8, 8, 5), np.uint8), "labels": [0, 1]}, r"not uint8 \(N, H, W\) or"),
         ({"images": np.zeros((2, 8, 8), np.uint8), "labels": [0]}, r"images \(2, 8, 8\), with \[1\] labels"),

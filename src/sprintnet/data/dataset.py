@@ -113,6 +113,16 @@ def class_counts(labels: Labels, classes: int) -> npt.NDArray[np.int64]:
     return np.asarray(counts, np.int64)
 
 
+def first_of_each_class(labels: Labels) -> Rows:
+    """Returns the index of the first image of each class that has images, in the order of the classes.
+
+    With multi-label data (N, K) an image may be the first of several classes.
+    """
+    if labels.ndim == 1:
+        return np.unique(labels, return_index=True)[1]
+    return labels[:, labels.any(axis=0)].argmax(axis=0)
+
+
 def class_weights(labels: Labels, classes: int) -> npt.NDArray[np.float32]:
     """Returns a weight a class (K,), inverse to its frequency and 1 on average over all labels; 0 for a class without any."""
     counts = np.bincount(labels, minlength=classes)
