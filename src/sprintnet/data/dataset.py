@@ -120,7 +120,7 @@ def first_of_each_class(labels: Labels) -> Rows:
     """
     if labels.ndim == 1:
         return np.unique(labels, return_index=True)[1]
-    return labels[:, labels.any(axis=0)].argmax(axis=0)
+    return np.asarray(labels[:, labels.any(axis=0)].argmax(axis=0))
 
 
 def class_weights(labels: Labels, classes: int) -> npt.NDArray[np.float32]:
