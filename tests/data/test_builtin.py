@@ -1,4 +1,4 @@
-"""The named sets: their descriptions, and each format from small files in the official layout; the real ones where cached."""
+"""The built-in datasets: their descriptions, each format from small files, and the real ones if cached."""
 
 import gzip
 import hashlib
@@ -13,7 +13,7 @@ import torch
 from scipy.io import savemat
 from sklearn.datasets import load_digits
 
-from small_sets import archive, ask, expect, folder_of, idx_of
+from small_sets import archive, expect, folder_of, idx_of, set_sources
 from sprintnet.cli import main as cli
 from sprintnet.config import load_config, recipes
 from sprintnet.data.builtin import cache, download
@@ -28,6 +28,7 @@ GENERATOR = np.random.default_rng(0)
 @pytest.mark.parametrize("name", BUILTIN_DATASETS)
 def test_a_description_is_complete(name: str, empty_cache: None) -> None:
     known = BUILTIN_DATASETS[name]
+    assert not [source.label for source in known.sources if "http://" in source.label]
     assert len(set(known.classes)) == len(known.classes) == (100 if name == "cifar100" else 10)
     assert len(known.sources) >= 2
     for file in known.files:
@@ -167,7 +168,7 @@ def test_digits_are_scikit_learns_and_split_as_they_always_were(empty_cache: Non
 
 
 def test_a_set_that_nobody_has_says_what_to_download(idx: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    ask(monkeypatch, "mnist", download.installed("images", "no_such_module", "data"))
+    set_sources(monkeypatch, "mnist", download.installed("images", "no_such_module", "data"))
     with pytest.raises(DataError) as caught:
         cache.fetch("mnist")
     assert str(caught.value).splitlines() == [
@@ -179,7 +180,7 @@ def test_a_set_that_nobody_has_says_what_to_download(idx: dict[str, np.ndarray],
 
 @pytest.mark.parametrize(("name", "shown"), [("cifar11", "cifar11"), ("", r"\(none\)"), (".", r"\.")])
 def test_an_unknown_set_is_refused_with_the_known_ones(name: str, shown: str) -> None:
-    with pytest.raises(SettingsError, match=f"data set {shown}: must be one of cifar10, cifar100, fashion-mnist, mnist"):
+    with pytest.raises(SettingsError, match=f"dataset {shown}: must be one of cifar10, cifar100, fashion-mnist, mnist"):
         cache.fetch(name)
 
 

@@ -52,10 +52,10 @@ def test_a_changed_byte_a_missing_member_and_a_foreign_pickle_are_refused(files:
     hostile["cifar-10-batches-py/data_batch_1"] = pickle.dumps(Hostile(tmp_path / "ran"))
     for members, message in (
         (changed, "test_batch.bin has MD5"),
-        (missing, "holds no data_batch_3.bin"),
+        (missing, "contains no data_batch_3.bin"),
         (short, "data_batch_4.bin has 12,287 bytes, not 12,292"),
         (hostile, "data_batch_1 has MD5"),
-        ({"other": b""}, "holds neither data_batch_1.bin"),
+        ({"other": b""}, "contains neither data_batch_1.bin"),
     ):
         with pytest.raises(DataError, match=message):
             cache.fetch("cifar10", str(archive(tmp_path / "a.tgz", members)))
@@ -142,8 +142,9 @@ def test_two_processes_at_once_fetch_once(files: dict[str, bytes], tmp_path: Pat
         from dataclasses import replace
         from sprintnet.data.builtin import cache
         from sprintnet.data.builtin import download
-        from sprintnet.data.builtin.cifar import BatchFile
+        from sprintnet.data.builtin.official_file import OfficialFile
         from sprintnet.data.builtin.registry import BUILTIN_DATASETS
+        download.ALLOWED_SCHEMES = ("http",)
         known = replace(BUILTIN_DATASETS["cifar10"], files={BUILTIN_DATASETS["cifar10"].files!r})
         BUILTIN_DATASETS["cifar10"] = replace(known, sources=(download.archive({server.url!r}),))
         assert len(cache.fetch("cifar10")) == 6

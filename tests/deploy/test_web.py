@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, expect
 
 from conftest import SAMPLE
 from deploy.visit import plain_server, visit
+from small_sets import program
 from sprintnet.cli.main import main
 from sprintnet.deploy.predictor import Predictor
 from sprintnet.deploy.serve import web
@@ -108,7 +109,9 @@ def test_a_page_is_replaced_by_the_next_one(model: Path, tmp_path: Path) -> None
 def test_without_npm_the_message_says_what_to_do(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPRINTNET_CACHE", str(tmp_path))
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(DataError, match=r"(?s)could not be obtained: npm is not installed\ninstall npm .* or put ort\.wasm"):
+    with pytest.raises(
+        DataError, match=r"could not be obtained:\n  npm pack .*: npm is not installed\ninstall npm .* or put ort\.wasm"
+    ):
         web.fetch_runtime()
     assert main(["export", str(model.parents[1]), "--web", str(tmp_path / "page")]) == 3
 
@@ -116,7 +119,8 @@ def test_without_npm_the_message_says_what_to_do(model: Path, tmp_path: Path, mo
 def test_a_package_that_is_not_the_expected_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPRINTNET_CACHE", str(tmp_path / "cache"))
     shutil.make_archive(str(tmp_path / "package"), "gztar", SAMPLE, "test")
-    monkeypatch.setattr(web, "npm_pack", lambda package, into: tmp_path / "package.tar.gz")
-    with pytest.raises(DataError, match=r"package\.tar\.gz is not the package that it should be"):
+    program(tmp_path / "bin", "npm", f"import shutil; shutil.copy({str(tmp_path / 'package.tar.gz')!r}, 'package.tgz')")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(DataError, match=r"npm pack .*: contains no ort\.wasm\.bundle\.min\.mjs"):
         web.fetch_runtime()
-    assert not (tmp_path / "cache").exists()
+    assert not list((tmp_path / "cache").rglob("*.mjs"))

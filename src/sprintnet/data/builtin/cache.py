@@ -1,92 +1,98 @@
-"""Named data sets go through the cache; nothing enters that unverified."""
+"""Cached downloads: files are fetched once, verified by SHA-256 and kept; built-in datasets are loaded from them."""
 
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sprintnet.data.builtin.download import local, opened
-from sprintnet.data.builtin.registry import BUILTIN_DATASETS, BuiltinDataset
+from sprintnet.data.builtin.download import Download, local, open_members
+from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.runs.io import cache_folder, write_atomic
 
-LOCK_SECONDS = 3600.0  # more than all sources together may take
+LOCK_SECONDS = 3600.0  # longer than all sources together may take
 
 Log = Callable[[str], None]
 
 
 def load(name: str, source: str = "", log: Log = print) -> tuple[ImageDataset, ImageDataset]:
-    """Returns (train, test) of a named data set, fetched on first use.
-
-    Raises SettingsError for an unknown name, DataError where it cannot be obtained, verified or read.
-    """
+    """Returns (train, test) of a built-in dataset; arguments and errors as in `fetch`."""
     files = fetch(name, source, log)
     return BUILTIN_DATASETS[name].decode(tuple(files.values()), BUILTIN_DATASETS[name].classes)
 
 
 def is_cached(name: str) -> bool:
-    """Returns whether the cache holds all files of a named data set; what is in them is verified when they are read."""
+    """Returns whether the cache has all files of a built-in dataset; their content is verified when they are read."""
     return all((cache_folder() / name / file.cached_name).is_file() for file in BUILTIN_DATASETS[name].files)
 
 
 def fetch(name: str, source: str = "", log: Log = print) -> dict[str, bytes]:
-    """Returns the verified files of a named data set from the cache, obtaining them first where they are missing.
+    """Returns the files (name -> content) of a built-in dataset.
 
-    `source`, a local folder or archive, is tried first, then what is known to have the data set. Two processes at once fetch
-    once. Raises SettingsError for an unknown name, DataError with the cause of each failure.
+    `source`, a local folder or archive, is tried before the known sources. Raises SettingsError for an unknown name.
     """
     if name not in BUILTIN_DATASETS:
-        raise SettingsError(f"data set {name or '(none)'}: must be one of {', '.join(BUILTIN_DATASETS)}")
-    named, folder = BUILTIN_DATASETS[name], cache_folder() / name
-    files = _read_cache(named, folder, log)  # files are only ever replaced whole: reading needs no lock, nor a writable folder
-    if len(files) == len(named.files):
+        raise SettingsError(f"dataset {name or '(none)'}: must be one of {', '.join(BUILTIN_DATASETS)}")
+    dataset = BUILTIN_DATASETS[name]
+    if source:
+        dataset = replace(dataset, sources=(local(source), *dataset.sources))
+    remedy = f"download {dataset.manual_download} by other means, then: sprintnet data fetch {name} --source PATH"
+    return fetch_files(dataset, cache_folder() / name, remedy, log)
+
+
+def fetch_files(download: Download, folder: Path, remedy: str, log: Log = print) -> dict[str, bytes]:
+    """Returns the verified files (name -> content) of a folder in the cache, which the first working source fills.
+
+    Of two processes at once, one fetches. Raises DataError with the failure of each source and the remedy.
+    """
+    files = _read_cache(download, folder, log)  # files are replaced atomically, so reading needs no lock
+    if len(files) == len(download.files):
         return files
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=LOCK_SECONDS):
-            files = _read_cache(named, folder, log)
-            if len(files) < len(named.files):
-                for left_by_a_kill in folder.glob(".fetch-*"):
-                    shutil.rmtree(left_by_a_kill)
-                files = _obtain(name, named, source, folder, log)
-                for file in named.files:
+            files = _read_cache(download, folder, log)
+            if len(files) < len(download.files):
+                for leftover in folder.glob(".fetch-*"):  # of a killed process
+                    shutil.rmtree(leftover)
+                files = _obtain(download, folder, remedy, log)
+                for file in download.files:
                     write_atomic(folder / file.cached_name, file.pack(files[file.name]))
-                log(f"{named.title}: verified by MD5 and SHA-256, kept in {folder}")
+                log(f"{download.title}: verified by SHA-256, cached in {folder}")
             return files
     except Timeout:
         raise DataError(f"{folder}: another process has been fetching for {LOCK_SECONDS:g} s; end it and try again") from None
     except OSError as error:
-        room = -(-3 * sum(file.size for file in named.files) // 10**8) * 100
-        raise DataError(f"{folder}: cannot be used ({error}); set SPRINTNET_CACHE to a folder with {room} MB free") from None
+        megabytes = -(-3 * sum(file.size for file in download.files) // 10**8) * 100
+        raise DataError(
+            f"{folder}: cannot be used ({error}); set SPRINTNET_CACHE to a folder with {megabytes} MB free"
+        ) from None
 
 
-def _read_cache(named: BuiltinDataset, folder: Path, log: Log) -> dict[str, bytes]:
+def _read_cache(download: Download, folder: Path, log: Log) -> dict[str, bytes]:
     files = {}
-    for file in named.files:
+    for file in download.files:
         if (folder / file.cached_name).is_file():
             try:
                 files[file.name] = file.unpack((folder / file.cached_name).read_bytes())
             except DataError as error:
-                log(f"{named.title}: the cached copy is damaged and will be replaced: {error}")
+                log(f"{download.title}: the cached copy is damaged and will be replaced: {error}")
     return files
 
 
-def _obtain(name: str, named: BuiltinDataset, source: str, folder: Path, log: Log) -> dict[str, bytes]:
+def _obtain(download: Download, folder: Path, remedy: str, log: Log) -> dict[str, bytes]:
     causes = []
-    for place in (*([local(source)] if source else []), *named.sources):
-        log(f"{named.title}: trying {place.label}")
+    for source in download.sources:
+        log(f"{download.title}: trying {source.label}")
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as work:
             try:
-                with opened(place.obtain(Path(work))) as members:
-                    return named.rebuild(named.files, members)
+                with open_members(source.obtain(Path(work), download.files)) as members:
+                    return download.rebuild(download.files, members)
             except DataError as error:
-                causes.append(f"{place.label}: {error}")
-                log(f"{named.title}: failed: {error}")
-    raise DataError(
-        f"{named.title} could not be obtained:\n  "
-        + "\n  ".join(causes)
-        + f"\ndownload {named.manual_download} by other means, then: sprintnet data fetch {name} --source PATH"
-    )
+                causes.append(f"  {source.label}: {error}")
+                log(f"{download.title}: failed: {error}")
+    raise DataError("\n".join([f"{download.title} could not be obtained:", *causes, remedy]))

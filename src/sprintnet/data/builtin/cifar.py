@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: the official files with their digests, and the layouts they can be rebuilt from, byte for byte.
+"""CIFAR-10 and CIFAR-100: official files and digests, and the layouts from which those files can be rebuilt exactly.
 
 A. Krizhevsky, Learning multiple layers of features from tiny images, 2009: https://www.cs.toronto.edu/~kriz/cifar.html.
 """
@@ -7,7 +7,6 @@ import io
 import json
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -19,59 +18,34 @@ from sprintnet.errors import DataError
 PIXELS = 32 * 32
 
 
-@dataclass(frozen=True)
-class BatchFile(OfficialFile):
-    """An official file of the binary version, with the MD5 of the same batch's Python (pickle) version."""
-
-    pickle_md5: str = ""
-
-    @property
-    def stem(self) -> str:
-        """The name without .bin: the Python version's."""
-        return self.name.removesuffix(".bin")
-
-
-# The MD5s are the official ones; each SHA-256 was computed from bytes that had passed its MD5.
+# The MD5s are the official ones; each SHA-256 was computed from content with that MD5.
 CIFAR10_FILES = tuple(
-    BatchFile(f"{stem}.bin", 10_000 * (1 + 3 * PIXELS), md5, sha256, pickle_md5=pickle_md5)
-    for stem, md5, sha256, pickle_md5 in (
-        (
-            "data_batch_1", "5dd7e06a14cb22eb9f671a540d1b7c25",
-            "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5", "c99cafc152244af753f735de768cd75f",
-        ),
-        (
-            "data_batch_2", "5ea93a67294ea407fff1d09f752e9692",
-            "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed", "d4bba439e000b95fd0a9bffe97cbabec",
-        ),
-        (
-            "data_batch_3", "942cd6a4bcdd0dd3c604fbe906cb4421",
-            "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67", "54ebc095f3ab1f0389bbae665268c751",
-        ),
-        (
-            "data_batch_4", "ae636b3ba5c66a11e91e8cb52e771fcb",
-            "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48", "634d18415352ddfa80567beed471001a",
-        ),
-        (
-            "data_batch_5", "53f37980c15c3d472c316c40844f3f0d",
-            "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add", "482c414d41f54cd18b22e5b47cb7c3cb",
-        ),
-        (
-            "test_batch", "803d5f7f4d78ea53de84dbe85f74fb6d",
-            "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b", "40351d587109b95175f43aff81a1287e",
-        ),
+    OfficialFile(f"{stem}.bin", 10_000 * (1 + 3 * PIXELS), sha256, md5, pickle_md5)
+    for stem, sha256, md5, pickle_md5 in (
+        ("data_batch_1", "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+         "5dd7e06a14cb22eb9f671a540d1b7c25", "c99cafc152244af753f735de768cd75f"),
+        ("data_batch_2", "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+         "5ea93a67294ea407fff1d09f752e9692", "d4bba439e000b95fd0a9bffe97cbabec"),
+        ("data_batch_3", "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+         "942cd6a4bcdd0dd3c604fbe906cb4421", "54ebc095f3ab1f0389bbae665268c751"),
+        ("data_batch_4", "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+         "ae636b3ba5c66a11e91e8cb52e771fcb", "634d18415352ddfa80567beed471001a"),
+        ("data_batch_5", "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+         "53f37980c15c3d472c316c40844f3f0d", "482c414d41f54cd18b22e5b47cb7c3cb"),
+        ("test_batch", "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+         "803d5f7f4d78ea53de84dbe85f74fb6d", "40351d587109b95175f43aff81a1287e"),
     )
 )  # fmt: skip
 
-# As published by others, who agree with the digests above where they state CIFAR-10's; the pickles' are the official ones.
-CIFAR100_FILES = (
-    BatchFile(
-        "train.bin", 50_000 * (2 + 3 * PIXELS), "6172c7755cfe09b2fe270c85cebc1b15",
-        "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29", pickle_md5="16019d7e3df5f24257cddd939b257f8d",
-    ),
-    BatchFile(
-        "test.bin", 10_000 * (2 + 3 * PIXELS), "4499cfba6c016c1be1438163640a0898",
-        "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a", pickle_md5="f0ef6b0ae62326f3e7ffdfab6717acfc",
-    ),
+# Digests of the binary version by third parties who agree with the official ones on CIFAR-10; the pickle MD5s are official.
+CIFAR100_FILES = tuple(
+    OfficialFile(f"{stem}.bin", count * (2 + 3 * PIXELS), sha256, md5, pickle_md5)
+    for stem, count, sha256, md5, pickle_md5 in (
+        ("train", 50_000, "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
+         "6172c7755cfe09b2fe270c85cebc1b15", "16019d7e3df5f24257cddd939b257f8d"),
+        ("test", 10_000, "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
+         "4499cfba6c016c1be1438163640a0898", "f0ef6b0ae62326f3e7ffdfab6717acfc"),
+    )
 )  # fmt: skip
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -88,22 +62,22 @@ CIFAR100_CLASSES = (
 )  # fmt: skip
 
 
-def rebuild(files: Sequence[BatchFile], members: Members) -> dict[str, bytes]:
-    """Returns the binary files (name -> verified bytes) from a folder or archive in any of the three layouts.
+def rebuild(files: Sequence[OfficialFile], members: Members) -> dict[str, bytes]:
+    """Returns the binary files (name -> verified content) from a folder or archive in any of the three layouts.
 
-    Raises DataError where a member is missing or a digest differs.
+    Raises DataError if a member is missing or a digest differs.
     """
-    for suffix, layout in ((".bin", _from_binary), ("", _from_python), (".png", _from_sheets)):
-        if files[0].stem + suffix in members:
-            return {file.name: file.verify(content) for file, content in zip(files, layout(files, members), strict=True)}
-    stem = files[0].stem
-    raise DataError(f"holds neither {stem}.bin (binary), nor {stem} (Python), nor {stem}.png (PNG sheets)")
+    stem = _stem(files[0])
+    for suffix, read in ((".bin", _read_binary), ("", _read_pickles), (".png", _read_png_sheets)):
+        if stem + suffix in members:
+            return {file.name: file.verify(content) for file, content in zip(files, read(files, members), strict=True)}
+    raise DataError(f"contains neither {stem}.bin (binary), nor {stem} (Python), nor {stem}.png (PNG sheets)")
 
 
 def decode(contents: Sequence[bytes], classes: tuple[str, ...]) -> tuple[ImageDataset, ImageDataset]:
-    """Returns (train, test), 32 x 32 RGB pixels, from the contents of the binary files, the last of which is the test set's.
+    """Returns (train, test), 32x32 RGB, from the contents of the binary files; the last file is the test set.
 
-    A record of CIFAR-100 has two labels, of which the second is the class.
+    Of the two labels of a CIFAR-100 record, the second is the class.
     """
     labels = 2 if len(classes) == 100 else 1
     records = [np.frombuffer(content, np.uint8).reshape(-1, labels + 3 * PIXELS) for content in contents]
@@ -113,46 +87,49 @@ def decode(contents: Sequence[bytes], classes: tuple[str, ...]) -> tuple[ImageDa
 def _dataset(batches: list[np.ndarray], labels: int, classes: tuple[str, ...]) -> ImageDataset:
     images = np.empty((sum(map(len, batches)), 32, 32, 3), np.uint8)
     start = 0
-    for batch in batches:  # after the labels, a record is 1,024 red, green and blue values
-        planes = batch[:, labels:].reshape(-1, 3, 32, 32)
-        images[start : start + len(batch)] = planes.transpose(0, 2, 3, 1)
+    for batch in batches:  # a record: its labels, then 1,024 red, green and blue values
+        images[start : start + len(batch)] = batch[:, labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         start += len(batch)
     return ImageDataset(images, np.concatenate([batch[:, labels - 1] for batch in batches]).astype(np.int64), classes)
 
 
-def _from_binary(files: Sequence[BatchFile], members: Members) -> list[bytes]:
+def _stem(file: OfficialFile) -> str:
+    return file.name.removesuffix(".bin")
+
+
+def _read_binary(files: Sequence[OfficialFile], members: Members) -> list[bytes]:
     return [file.find(members) for file in files]
 
 
-def _from_python(files: Sequence[BatchFile], members: Members) -> list[bytes]:
+def _read_pickles(files: Sequence[OfficialFile], members: Members) -> list[bytes]:
     contents = []
     for file in files:
-        content = _required(members, file.stem)
-        check_md5(file.stem, content, file.pickle_md5)  # a pickle can run code: none is opened unless it is the official one
+        content = _required(members, _stem(file))
+        check_md5(_stem(file), content, file.pickle_md5)  # a pickle can run code: only the official one is opened
         batch = pickle.loads(content, encoding="bytes")  # noqa: S301
         labels = [batch[key] for key in (b"labels", b"coarse_labels", b"fine_labels") if key in batch]
         contents.append(_records(labels, batch[b"data"]))
     return contents
 
 
-def _from_sheets(files: Sequence[BatchFile], members: Members) -> list[bytes]:
-    """The npm package's layout: an image a row of 1,024 RGB pixels; the labels, spelled so, in two JSON lists."""
+def _read_png_sheets(files: Sequence[OfficialFile], members: Members) -> list[bytes]:
+    """The npm package's layout: one image per row of 1,024 RGB pixels; labels in two JSON lists (spelled "lables")."""
     contents = []
-    train, test = (json.loads(_required(members, f"{part}_lables.json")) for part in ("train", "test"))
+    train, test = (json.loads(_required(members, f"{split}_lables.json")) for split in ("train", "test"))
     for file in files:
         labels = test if file is files[-1] else train
-        with Image.open(io.BytesIO(_required(members, f"{file.stem}.png"))) as sheet:
+        with Image.open(io.BytesIO(_required(members, f"{_stem(file)}.png"))) as sheet:
             pixels = np.asarray(sheet.convert("RGB"))
         contents.append(_records([labels[: len(pixels)]], pixels.transpose(0, 2, 1).reshape(len(pixels), -1)))
         del labels[: len(pixels)]
     return contents
 
 
-def _records(labels: Sequence[Sequence[int]], planes: np.ndarray) -> bytes:
-    return np.concatenate([np.array(labels, np.uint8).T, planes], axis=1).tobytes()
+def _records(labels: Sequence[Sequence[int]], pixels: np.ndarray) -> bytes:
+    return np.concatenate([np.array(labels, np.uint8).T, pixels], axis=1).tobytes()
 
 
 def _required(members: Members, name: str) -> bytes:
     if name not in members:
-        raise DataError(f"holds no {name}")
+        raise DataError(f"contains no {name}")
     return members[name]()

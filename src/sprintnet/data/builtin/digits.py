@@ -1,4 +1,4 @@
-"""Digits: the 1,797 little pictures that scikit-learn ships, the test part of the UCI repository's optdigits.
+"""Digits: the 1,797 images in scikit-learn, which are the test part of the UCI repository's optdigits.
 
 E. Alpaydin and C. Kaynak, Cascading classifiers, Kybernetika 34, 1998; https://doi.org/10.24432/C50P49.
 """
@@ -11,27 +11,26 @@ from sprintnet.data.builtin.official_file import OfficialFile
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.splits import stratified_sample
 
-TEST_SHARE = 0.2
-"""Of each class: there is no official split of these pictures."""
-TEST_SEED = 0
+TEST_FRACTION, TEST_SEED = 0.2, 0
+"""The split: there is no official one."""
 
-# Of the file in scikit-learn; others state the same for the repository's optdigits.tes.
-FILES = (
+# Digests of the file in scikit-learn; others publish the same for the UCI repository's optdigits.tes.
+DIGITS_FILES = (
     OfficialFile(
-        "digits.csv", 264_712, "a0339c30a8a5312a1b6f9e5c719dcce5",
-        "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8", aliases=("optdigits.tes",), gzipped=True,
+        "digits.csv", 264_712, "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8",
+        "a0339c30a8a5312a1b6f9e5c719dcce5", aliases=("optdigits.tes",), is_gzipped=True,
     ),
 )  # fmt: skip
 
 
 def decode(contents: Sequence[bytes], classes: tuple[str, ...]) -> tuple[ImageDataset, ImageDataset]:
-    """Returns (train, test), 8 x 8 grey pixels; test is a fifth of each class, always the same images.
+    """Returns (train, test), 8x8 grey; test is a fifth of each class, always the same images.
 
-    A line of the file is 64 pixels of 0 to 16, row by row, and the digit.
+    A line of the file is 64 pixels of 0 to 16 in row-major order, and the digit.
     """
     (content,) = contents
     lines = np.loadtxt(content.decode("ascii").splitlines(), np.uint16, delimiter=",")
     images = ((lines[:, :64] * 255 + 8) // 16).astype(np.uint8).reshape(-1, 8, 8, 1)
-    whole = ImageDataset(images, lines[:, 64].astype(np.int64), classes)
-    test = stratified_sample(whole.labels, TEST_SHARE, seed=TEST_SEED)
-    return whole.take(np.flatnonzero(~test)), whole.take(np.flatnonzero(test))
+    dataset = ImageDataset(images, lines[:, 64].astype(np.int64), classes)
+    test = stratified_sample(dataset.labels, TEST_FRACTION, seed=TEST_SEED)
+    return dataset.take(np.flatnonzero(~test)), dataset.take(np.flatnonzero(test))

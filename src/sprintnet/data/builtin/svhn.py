@@ -1,4 +1,4 @@
-"""SVHN, cropped house numbers: two MATLAB files.
+"""SVHN (cropped digits of house numbers): two MATLAB files.
 
 Y. Netzer et al., Reading digits in natural images with unsupervised feature learning, 2011.
 """
@@ -11,28 +11,22 @@ import numpy as np
 from sprintnet.data.builtin.official_file import OfficialFile
 from sprintnet.data.dataset import ImageDataset
 
-# As torchvision has them: the MD5s in its data set, each SHA-256 in its prototype of a new one.
-FILES = (
-    OfficialFile(
-        "train_32x32.mat", 182_040_794, "e26dedcc434d2e4c54c9b2d4a06d8373",
-        "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
-    ),
-    OfficialFile(
-        "test_32x32.mat", 64_275_384, "eb5a983be6a315427106f1b164d9cef3",
-        "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
-    ),
+# As in torchvision.
+SVHN_FILES = (
+    OfficialFile("train_32x32.mat", 182_040_794, "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
+                 "e26dedcc434d2e4c54c9b2d4a06d8373"),
+    OfficialFile("test_32x32.mat", 64_275_384, "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
+                 "eb5a983be6a315427106f1b164d9cef3"),
 )  # fmt: skip
 
 
 def decode(contents: Sequence[bytes], classes: tuple[str, ...]) -> tuple[ImageDataset, ImageDataset]:
-    """Returns (train, test), 32 x 32 RGB pixels, from the contents of the two files; needs SciPy."""
-    train, test = (_dataset(content, classes) for content in contents)
-    return train, test
-
-
-def _dataset(content: bytes, classes: tuple[str, ...]) -> ImageDataset:
+    """Returns (train, test), 32x32 RGB, from the contents of the two files; needs SciPy."""
     from scipy.io import loadmat  # not above: an extra, and slow to load
 
-    arrays = loadmat(io.BytesIO(content), variable_names=("X", "y"))  # type: ignore[arg-type]  # any open file will do
-    images = np.ascontiguousarray(arrays["X"].transpose(3, 0, 1, 2))
-    return ImageDataset(images, arrays["y"][:, 0].astype(np.int64) % 10, classes)  # in the file, 10 is the digit 0
+    datasets = []
+    for content in contents:
+        arrays = loadmat(io.BytesIO(content), variable_names=("X", "y"))  # type: ignore[arg-type]  # any binary stream works
+        images = np.ascontiguousarray(arrays["X"].transpose(3, 0, 1, 2))
+        datasets.append(ImageDataset(images, arrays["y"][:, 0].astype(np.int64) % 10, classes))  # 10 is the digit 0
+    return datasets[0], datasets[1]

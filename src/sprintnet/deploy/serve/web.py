@@ -1,27 +1,30 @@
 """A folder that any web server can offer: the page, the model and ONNX Runtime for browsers."""
 
-import hashlib
 import json
 import shutil
-import tarfile
-import tempfile
-import zlib
 from pathlib import Path
 from typing import Any
 
-from sprintnet.data.builtin.download import npm_pack
+from sprintnet.data.builtin.cache import fetch_files
+from sprintnet.data.builtin.download import Download, npm
+from sprintnet.data.builtin.official_file import OfficialFile
 from sprintnet.deploy.predictor import Predictor
 from sprintnet.deploy.serve.site import BACKEND, PAGE, SHARED, describe, find_samples
-from sprintnet.errors import DataError, SettingsError
-from sprintnet.runs.io import cache_folder, write_atomic
+from sprintnet.errors import SettingsError
+from sprintnet.runs.io import cache_folder
 
-VERSION = "1.30.0"
-NPM_PACKAGE = f"onnxruntime-web@{VERSION}"
-RUNTIME = {
-    "ort.wasm.bundle.min.mjs": "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90",
-    "ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
-}
-"""The files of the package that the page loads, with their SHA-256."""
+RUNTIME_VERSION = "1.30.0"
+RUNTIME = Download(
+    title="ONNX Runtime Web",
+    files=(
+        OfficialFile("ort.wasm.bundle.min.mjs", 73_054, "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90"),
+        OfficialFile(
+            "ort-wasm-simd-threaded.wasm", 14_239_897, "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2"
+        ),
+    ),
+    sources=(npm(f"onnxruntime-web@{RUNTIME_VERSION}"),),
+)
+"""The files that the page loads."""
 NOTICE = "NOTICE.txt"
 """The runtime's licence, which goes along with its copies."""
 METADATA = "metadata.json"
@@ -44,25 +47,14 @@ def _earlier_page(folder: Path) -> dict[str, Any]:
 
 
 def fetch_runtime() -> dict[str, bytes]:
-    """Returns the verified files of ONNX Runtime for browsers, from the cache or, once, from the npm registry.
+    """Returns the verified files of ONNX Runtime Web from the cache, which the npm registry fills on first use.
 
-    Raises DataError where they cannot be obtained or are not the expected ones.
+    Raises DataError if they cannot be obtained.
     """
-    folder = cache_folder() / NPM_PACKAGE.replace("@", "-")
-    try:
-        files = {name: (folder / name).read_bytes() for name in RUNTIME if (folder / name).is_file()}
-        if {name: _digest(content) for name, content in files.items()} != RUNTIME:
-            with tempfile.TemporaryDirectory() as work:
-                files = _unpack(npm_pack(NPM_PACKAGE, Path(work)))
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, content in files.items():
-                write_atomic(folder / name, content)
-    except DataError as error:
-        raise DataError(
-            f"{NPM_PACKAGE}, which the page runs on, could not be obtained: {error}\n"
-            f"install npm (Node.js) and repeat the command with a network, or put {' and '.join(RUNTIME)} into {folder}"
-        ) from None
-    return files
+    folder = cache_folder() / f"onnxruntime-web-{RUNTIME_VERSION}"
+    names = " and ".join(file.name for file in RUNTIME.files)
+    remedy = f"install npm (Node.js) and repeat the command with a network, or put {names} into {folder}"
+    return fetch_files(RUNTIME, folder, remedy)
 
 
 def write_web(model: Path, destination: Path, runtime: dict[str, bytes]) -> None:
@@ -79,25 +71,3 @@ def write_web(model: Path, destination: Path, runtime: dict[str, bytes]) -> None
     for name, content in runtime.items():
         (destination / name).write_bytes(content)
     (destination / METADATA).write_text(json.dumps(description, indent=2) + "\n", "utf-8")
-
-
-def _unpack(archive: Path) -> dict[str, bytes]:
-    """Returns the files that the page loads from the package; raises DataError where they are not the expected ones."""
-    files = {}
-    try:
-        with tarfile.open(archive) as package:
-            for name in RUNTIME:
-                stream = package.extractfile(f"package/dist/{name}")
-                if stream is None:
-                    raise KeyError(name)
-                files[name] = stream.read()
-    except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as error:
-        raise DataError(f"{archive.name} is not the package that it should be ({error})") from None
-    for name, content in files.items():
-        if _digest(content) != RUNTIME[name]:
-            raise DataError(f"{name}: SHA-256 {_digest(content)} instead of {RUNTIME[name]}")
-    return files
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
