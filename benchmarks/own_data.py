@@ -28,10 +28,11 @@ from sprintnet.config import load_config
 from sprintnet.data.builtin.cache import load
 from sprintnet.data.custom.load import load_custom
 from sprintnet.data.dataset import ImageDataset, digest
+from sprintnet.data.load import load_splits
 from sprintnet.data.settings import DataSettings
 from sprintnet.runs.io import append_row
 from sprintnet.runtime import Runtime
-from sprintnet.training.setup import build_step, load_splits, whiten
+from sprintnet.training.setup import build_step, whiten
 
 RESULTS = Path(__file__).parent / "results" / "own_data.jsonl"
 SMALL = 60_000

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sprintnet.config import Config, load_config, recipes
+    from sprintnet.data.load import load_splits
     from sprintnet.deploy.export.export import export
     from sprintnet.deploy.predictor import Predictor
     from sprintnet.evaluation.explain import explain_files, explain_wrong
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from sprintnet.reporting.html.report import write_report
     from sprintnet.runs.folder import RunFolder
     from sprintnet.training.lr_search import lr_find
-    from sprintnet.training.setup import load_splits
     from sprintnet.training.train import train
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Settings that a recipe leaves to the data: its values are meant for CIFAR-10, and fitted to other images here."""
+"""Settings that a recipe leaves to the data (`auto`): their values suit CIFAR-10 and are adapted to other datasets."""
 
 import math
 from collections.abc import Iterator
@@ -7,76 +7,84 @@ from typing import Any
 
 from sprintnet.config import Config
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
+from sprintnet.data.dataset import ImageDataset
 from sprintnet.models.settings import ModelSettings
 from sprintnet.runs.folder import dotted
 
 REFERENCE_SIDE = 32
-"""Pixels that recipes are meant for."""
+"""Image side, in pixels, that recipes are made for."""
 SMALL_DATASET = 25_000
-"""Training images below which training is fitted to their number; CIFAR-10 has more with any part held out."""
+"""Training images below which batch size and epochs are adapted; CIFAR-10 has more even with a hold-out."""
 MANY_CLASSES = 20
-"""Classes above which a network is wider."""
+"""Classes above which the network is wider."""
 WIDTH_FACTOR = 1.5
-MAX_PADDING = 32
-"""Pixels that augment.crop_padding may have."""
+MAX_CROP_PADDING = 32
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What settings are fitted to: the number of training images, of classes, pixels of an image's shorter side."""
+    """What settings are adapted to: number of training images and classes, (height, width, channels)."""
 
     images: int
     classes: int
-    side: int
-    start: ModelSettings | None = None
-    """The network that training starts from, if `init` names one."""
+    image_shape: tuple[int, int, int]
+    pretrained: ModelSettings | None = None
+    """The network that training starts from, if any."""
+
+    @classmethod
+    def of(cls, images: ImageDataset, pretrained: ModelSettings | None = None) -> "DatasetFacts":
+        """Returns the facts of a training set."""
+        return cls(len(images), len(images.classes), images.image_shape, pretrained)
 
 
 def resolve(config: Config, facts: DatasetFacts) -> tuple[Config, tuple[str, ...]]:
-    """Returns the settings fitted to the data, where `config.auto` lists them, and a line for each that says what and why.
+    """Returns the settings with every `auto` replaced by a value for this dataset, and a line of reason for each change.
 
-    Fitting again changes nothing. A batch never counts more images than there are, so that rates in proportion to it fit.
+    The batch size is never larger than the training set. Resolving again changes nothing.
     """
     given = dotted(asdict(config))
     changes: dict[str, Any] = {}
-    lines = []
+    reasons = []
     for key, value, reason in _proposals(config, facts):
         if key in config.auto and value != given[key]:
             changes[key] = value
-            lines.append(f"{key}={value:g} instead of {given[key]:g}: {reason}")
+            reasons.append(f"{key}={value:g} instead of {given[key]:g}: {reason}")
     if "augment.flip" in config.auto and config.augment.flip and config.data.name not in BUILTIN_DATASETS:
-        lines.append(f"augment.flip={config.augment.flip:g} stays: name augment.flip=0 if mirror images mean something else")
+        reasons.append(
+            f"augment.flip={config.augment.flip:g} is kept: set augment.flip=0 if a mirrored image means something else"
+        )
     if facts.images < changes.get("batch_size", config.batch_size):
         changes["batch_size"] = facts.images
-        lines.append(f"batch_size={facts.images} instead of {config.batch_size}: there are no more training images")
-    return config.changed({**changes, "auto": ()}), tuple(lines)
+        reasons.append(f"batch_size={facts.images} instead of {config.batch_size}: there are no more training images")
+    return config.changed({**changes, "auto": ()}), tuple(reasons)
 
 
 def _proposals(config: Config, facts: DatasetFacts) -> Iterator[tuple[str, Any, str]]:
-    """Yields (setting, value, reason) for all that may be fitted."""
+    """Yields (setting, value, reason) for each setting that may be `auto`."""
+    side = min(facts.image_shape[:2])
     if facts.images < SMALL_DATASET:
-        # a quarter of the images: half the batch, twice the epochs; as many steps, in half the time
+        # a quarter of the images: half the batch size, twice the epochs; as many steps, in half the time
         share = math.sqrt(facts.images / SMALL_DATASET)
         few = f"{facts.images:,} training images are fewer than {SMALL_DATASET:,}"
-        yield "batch_size", min(facts.images, round(config.batch_size * share)), f"{few}, and would be few steps"
+        yield "batch_size", min(facts.images, round(config.batch_size * share)), f"{few}, which would be few steps"
         yield "epochs", round(config.epochs / share), few
     width = config.model.width
-    if facts.start:
-        as_there = f"as in the network that init_from={config.init_from} names"
-        width = facts.start.width
-        yield "model.width", width, as_there
-        yield "model.stride", facts.start.stride, as_there
+    if facts.pretrained:
+        reason = f"as in init_from={config.init_from}"
+        width = facts.pretrained.width
+        yield "model.width", width, reason
+        yield "model.stride", facts.pretrained.stride, reason
     else:
         if facts.classes > MANY_CLASSES:
             width = round(WIDTH_FACTOR * width)
             yield "model.width", width, f"{facts.classes} classes are more than {MANY_CLASSES}"
         if config.model.name == "sprintnet":
-            stride = max(1, math.floor(facts.side / REFERENCE_SIDE + 0.5))
-            yield "model.stride", stride, f"{facts.side} pixels then cost about what {REFERENCE_SIDE} do"
+            stride = max(1, math.floor(side / REFERENCE_SIDE + 0.5))
+            yield "model.stride", stride, f"{side} pixels then cost about as much as {REFERENCE_SIDE}"
     if "model.width" in config.auto:
         yield "optim.head_lr", config.optim.head_lr * width / config.model.width, "in proportion to the width"
-    for name, most in (("crop_padding", MAX_PADDING), ("cutout", facts.side)):
-        pixels = min(most, round(getattr(config.augment, name) * facts.side / REFERENCE_SIDE))
-        yield f"augment.{name}", pixels, f"in proportion to the {facts.side} pixels of a side"
+    for name, largest in (("crop_padding", MAX_CROP_PADDING), ("cutout", side)):
+        pixels = min(largest, round(getattr(config.augment, name) * side / REFERENCE_SIDE))
+        yield f"augment.{name}", pixels, f"in proportion to the image side of {side} pixels"
     if config.data.name in BUILTIN_DATASETS and not BUILTIN_DATASETS[config.data.name].flip_invariant:
-        yield "augment.flip", 0.0, "the mirror image of one of its pictures is none"
+        yield "augment.flip", 0.0, "a mirrored image has another meaning"

@@ -18,9 +18,6 @@ from sprintnet.models.settings import ModelSettings
 from sprintnet.runs.folder import dotted
 from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
 
-PEAKS = ("optim.max_lr", "muon.max_lr")
-"""Rates that may be `auto`."""
-RATES = (*PEAKS, "optim.head_lr")
 Adaptable = Literal[
     "epochs",
     "batch_size",
@@ -31,7 +28,8 @@ Adaptable = Literal[
     "augment.cutout",
     "augment.flip",
 ]
-"""Settings that may be `auto`: fitted to the data."""
+"""Settings that may be `auto`."""
+LEARNING_RATES = ("optim.max_lr", "optim.head_lr", "muon.max_lr")
 
 
 @dataclass(frozen=True)
@@ -73,12 +71,11 @@ class Config:
     freeze_backbone: bool = False
     """Train the head alone, over the features of the network that init names."""
     auto: tuple[Adaptable, ...] = ()
-    """Settings whose values are meant for CIFAR-10 and fitted to other data: few images, other sizes, many classes, digits.
-    Training says what it chose. Naming one (model.width=96) takes it out, `model.width=auto` puts it in, `auto=` empties it."""
+    """Settings that are adapted to the dataset: their values here suit CIFAR-10. `model.width=auto` adds one, `model.width=96`
+    removes it, `auto=` removes all. Training says what it chose."""
     lr_find: bool = False
-    """Begin with the learning-rate finder and train at the peak that it suggests; `optim.max_lr=auto` says the same.
-
-    The rates of several optimizers keep their proportions."""
+    """Run the learning-rate finder first and train with the peak that it recommends, instead of the recipe's. The learning
+    rates of several optimizers keep their proportions."""
     data: DataSettings = field(default_factory=DataSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -96,16 +93,30 @@ class Config:
         """The momentum of the convolution filters."""
         return self.muon.momentum if self.muon.max_lr else self.optim.momentum
 
-    def with_peak(self, rate: float) -> "Config":
-        """Returns these settings with another peak rate; the rates of all parameters keep their proportions."""
-        ratio = rate / self.peak_lr
+    def with_peak(self, lr: float) -> "Config":
+        """Returns these settings with a peak that lr_find has found; all learning rates keep their proportions."""
+        ratio = lr / self.peak_lr
         optim = replace(self.optim, max_lr=self.optim.max_lr * ratio, head_lr=self.optim.head_lr * ratio)
-        return replace(self, optim=optim, muon=replace(self.muon, max_lr=self.muon.max_lr * ratio))
+        return replace(self, lr_find=False, optim=optim, muon=replace(self.muon, max_lr=self.muon.max_lr * ratio))
 
     def changed(self, values: Mapping[str, Any]) -> "Config":
         """Returns these settings with others under dotted keys, such as `{"model.width": 96}`; their rules are not checked."""
         changed: Config = _build(Config, {**dotted(asdict(self)), **values})
         return changed
+
+    def mistakes(self) -> list[str]:
+        """Returns a message for each broken rule between settings."""
+        found = []
+        for section in fields(self):
+            part = getattr(self, section.name)
+            for name, rule in part.mistakes() if hasattr(part, "mistakes") else ():
+                shown = ",".join(f"{number:g}" for number in getattr(part, name))
+                found.append(f"{section.name}.{name}={shown}: {rule}")
+        if self.freeze_backbone and not self.init_from:
+            found.append("freeze_backbone=true: trains the head of a trained network only; name one: init_from=runs/train/NAME")
+        if self.class_weights == "balanced" and self.sampling == "balanced":
+            found.append("class_weights=balanced: with sampling=balanced rare classes would count twice; leave one out")
+        return found
 
     def to_toml(self) -> str:
         """Returns the resolved settings as TOML, which `load_config` reads back to an equal Config."""
@@ -127,59 +138,41 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises SettingsError with every mistake of recipe and overrides in one message.
     """
-    hints = dict(_leaves(Config))
-    values: dict[str, Any] = {}
-    mistakes: list[str] = []
+    hints, values, mistakes = dict(_leaves(Config)), {}, []
     try:
-        items = [(key, value, False) for key, value in dotted(_read_recipe(recipe)).items()]
+        given = dotted(_read_recipe(recipe))
     except SettingsError as error:
-        items, mistakes = [], [str(error)]
+        given, mistakes = {}, [str(error)]
     typed = [_split_override(override) for override in overrides]
-    items += [(key, value, True) for key, value in typed]
-    named = [f"{key}={value}" for key, value in typed if key in RATES and value != "auto"]
-    if named and any((key in PEAKS and value == "auto") or (key, value) == ("lr_find", "true") for key, value in typed):
-        mistakes.append(f"{named[0]}: beside a rate that is to be found; a rate that is named stands, so leave one of them out")
-    elif named:
-        items.append(("lr_find", False, False))
-    automatic = [key for key, value, _ in items if key in get_args(Adaptable) and value == "auto"]
-    fixed = {key for key, value in typed if value != "auto"}
-    for key, value, is_text in items:
-        shown = f"{key}={value}"
-        if key in automatic and value == "auto":
-            continue
-        if key in PEAKS and value == "auto":
-            key, value, is_text = "lr_find", True, False
-        if value is None:
-            mistakes.append(
-                f"{key}: not understood; an override is written key=value or --key value, such as epochs=3, after the recipe"
-            )
-        elif key not in hints:
-            nearest = _did_you_mean(key, hints) or "; `sprintnet train --help` lists them all"
-            mistakes.append(f"{shown}: there is no such setting{nearest}")
-        else:
+    for is_text, items in ((False, given.items()), (True, typed)):
+        for key, value in items:
+            if key in get_args(Adaptable) and value == "auto":
+                continue
             try:
-                values[key] = _convert(hints[key], _parse(hints[key], value) if is_text else value)
+                values[key] = _read_setting(hints, key, value, is_text)
             except ValueError as broken_rule:
-                mistakes.append(f"{shown}: {broken_rule}")
-    values["auto"] = tuple(key for key in dict.fromkeys((*values.get("auto", ()), *automatic)) if key not in fixed)
+                mistakes.append(f"{key}: {broken_rule}" if value is None else f"{key}={value}: {broken_rule}")
+    automatic = {*values.get("auto", ()), *(key for key, value in given.items() if value == "auto")}
+    for key, value in typed:
+        (automatic.add if value == "auto" else automatic.discard)(key)
+    values["auto"] = tuple(key for key in get_args(Adaptable) if key in automatic)
     config: Config = _build(Config, values)
-    for section in fields(config):
-        part = getattr(config, section.name)
-        for name, rule in part.mistakes() if hasattr(part, "mistakes") else ():
-            shown = ",".join(f"{number:g}" for number in getattr(part, name))
-            mistakes.append(f"{section.name}.{name}={shown}: {rule}")
-    if config.freeze_backbone and not config.init_from:
-        mistakes.append(
-            "freeze_backbone=true: trains the head of a network that is there already; name it: init_from=runs/train/NAME"
-        )
-    if config.class_weights == "balanced" and config.sampling == "balanced":
-        mistakes.append(
-            "class_weights=balanced: beside sampling=balanced it would make up for rare classes twice; leave one out"
-        )
+    mistakes += config.mistakes()
+    if config.lr_find and (named := [f"{key}={value}" for key, value in typed if key in LEARNING_RATES]):
+        mistakes.append(f"{named[0]}: lr_find=true would replace it; leave one of them out (lr_find=false)")
     if mistakes:
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise SettingsError(f"{count} in the settings; nothing was started:\n  " + "\n  ".join(mistakes))
     return config
+
+
+def require_same_settings(file: Path, config: Config) -> None:
+    """Raises SettingsError where a folder's config.toml, if it is there, has other settings."""
+    if file.exists() and (changed := differences(load_config(file), config)):
+        raise SettingsError(
+            f"{file.parent}: was started with other settings:\n  " + "\n  ".join(changed) + "\n"
+            "resume with these settings, or start another run without --resume"
+        )
 
 
 def differences(old: Config, new: Config) -> list[str]:
@@ -243,6 +236,15 @@ def _parse(hint: Any, text: str) -> Any:
     except (tomllib.TOMLDecodeError, RecursionError):
         return text
     return tree["value"] if len(tree) == 1 else text
+
+
+def _read_setting(hints: Mapping[str, Any], key: str, value: Any, is_text: bool) -> Any:
+    """Returns the value of a setting in its type; raises ValueError with the rule that is broken."""
+    if value is None:
+        raise ValueError("not understood; an override is written key=value or --key value, such as epochs=3, after the recipe")
+    if key not in hints:
+        raise ValueError(f"there is no such setting{_did_you_mean(key, hints) or '; `sprintnet train --help all` lists them'}")
+    return _convert(hints[key], _parse(hints[key], value) if is_text else value)
 
 
 def _convert(hint: Any, value: Any) -> Any:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +19,8 @@ from sprintnet.runs.environment import cpu_flags
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 NEVER_TRIM = -1  # a threshold, at most 2 GiB, would still hand back parts of a larger heap
 GROW_BY = 2**28
+
+Module = TypeVar("Module", bound=nn.Module)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -37,7 +39,7 @@ class Runtime:
         """Returns the context in which the network's forward pass runs: reduced precision over fp32 weights, or nothing."""
         return torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32")
 
-    def place(self, model: nn.Module) -> nn.Module:
+    def place(self, model: Module) -> Module:
         """Returns the network on the device, in channels_last."""
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

@@ -14,8 +14,8 @@ from PIL import Image
 from small_folders import read, write
 from sprintnet.config import load_config
 from sprintnet.data.custom import load
+from sprintnet.data.load import load_splits
 from sprintnet.errors import SprintNetError
-from sprintnet.training.setup import load_splits
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -128,15 +128,15 @@ def test_one_decodes_what_the_cache_lacks_and_all_read_what_it_has(open_to_all: 
         for index in range(10):
             write(open_to_all / name / f"{index}.png", colour=index)
     config, cache = load_config("davidnet", [f"data.name={open_to_all}"]), open_to_all.parent / "cache"
-    assert sum(map(len, load_splits(config, test=True).values())) == 20
+    assert sum(map(len, load_splits(config.data, test=True).values())) == 20
     places = [cache, *cache.rglob("*")]
     for place in places:
         place.chmod(0o555 if place.is_dir() else 0o444)
     try:
-        assert sum(map(len, load_splits(config, test=True).values())) == 20
+        assert sum(map(len, load_splits(config.data, test=True).values())) == 20
         write(open_to_all / "cat" / "new.png")
         with pytest.raises(SprintNetError, match=r"cannot be written \(Permission denied\); .*SPRINTNET_CACHE"):
-            load_splits(config)
+            load_splits(config.data)
     finally:
         for place in places:
             place.chmod(0o755 if place.is_dir() else 0o644)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sprintnet.data.dataset import ImageDataset, channel_statistics
-from sprintnet.data.loader import Loader, Normalisation, _epoch_seed
+from sprintnet.data.loader import Loader, _epoch_seed
+from sprintnet.data.preprocessing import Normalisation
 from sprintnet.data.settings import AugmentSettings
 
 CPU = torch.device("cpu")

@@ -17,12 +17,12 @@ from sprintnet.config import load_config
 from sprintnet.data.custom.load import load_custom
 from sprintnet.data.custom.split import assign_splits
 from sprintnet.data.dataset import digest
+from sprintnet.data.load import load_splits
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import connected_groups, read_splits, stratified_k_fold, stratified_sample, write_splits
 from sprintnet.data.validate import check
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.runs.folder import read_rows
-from sprintnet.training.setup import load_splits
 
 
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=5), st.floats(0, 0.5), st.integers(0, 9))
@@ -171,10 +171,10 @@ def test_duplicates_are_drawn_together_or_reported_or_dropped(tmp_path: Path) ->
 def test_splits_are_written_down_and_read_again(tmp_path: Path) -> None:
     config = load_config("davidnet", [f"data.name={SAMPLE / 'train'}"])
     kept = tmp_path / "splits.csv"
-    first = load_splits(config, kept=kept, test=True)
+    first = load_splits(config.data, kept=kept, test=True)
     rows = read_rows(kept)
     assert [row["split"] for row in rows].count("test") == 40
-    assert "test" not in load_splits(config, kept=kept)
+    assert "test" not in load_splits(config.data, kept=kept)
     other = load_config("davidnet", [f"data.name={SAMPLE / 'train'}", "data.test=0.5"])
     again = load_splits(other, kept=kept, test=True)  # what is written down counts, not what would be drawn now
     assert digest(*first.values()) == digest(*again.values())
@@ -224,10 +224,10 @@ def test_what_is_doubtful_about_splits_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [("path", "file"), (",train", ",valid"), (",train", ",")])
 def test_splits_that_were_written_in_are_a_message(tmp_path: Path, change: tuple[str, str]) -> None:
     config, kept = load_config("davidnet", [f"data.name={SAMPLE}"]), tmp_path / "splits.csv"
-    load_splits(config, kept=kept)
+    load_splits(config.data, kept=kept)
     kept.write_text(kept.read_text().replace(*change, 1))
     with pytest.raises(DataError, match=r"splits.csv, row 1: .*; path and split are needed, the split one of train, val, test"):
-        load_splits(config, kept=kept)
+        load_splits(config.data, kept=kept)
 
 
 def test_a_share_of_no_image_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import sprintnet as package
 from conftest import SAMPLE, TINY, Command
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.load import load_splits
 from sprintnet.deploy.export.export import export
 from sprintnet.deploy.export.graph import build_graph
 from sprintnet.deploy.export.parity import check_parity
@@ -27,7 +28,6 @@ from sprintnet.evaluation.gradcam import class_maps
 from sprintnet.evaluation.metrics import log_probabilities
 from sprintnet.evaluation.trained_model import load_run
 from sprintnet.runs.folder import RunFolder, read_json
-from sprintnet.training.setup import load_splits
 
 SPLITS = load_splits(load_config("davidnet", TINY))
 TRAIN, JUDGED = SPLITS["train"], SPLITS["val"]
@@ -44,12 +44,12 @@ def copied(run: RunFolder, into: Path) -> RunFolder:
 def test_a_file_answers_as_the_network(exported: dict[str, RunFolder], network: str) -> None:
     run = exported[network]
     trained, _ = load_run(run.path, FP32)
-    assert trained.temperature is not None
+    assert trained.preprocessing.temperature is not None
     logits = trained.predict_logits(JUDGED.images)
     answers = Predictor(run.export / "model.onnx")(JUDGED.images)
     assert answers.classes == JUDGED.classes
     np.testing.assert_allclose(answers.logits, logits, atol=1e-4)
-    probabilities = np.exp(log_probabilities(logits / (trained.temperature or 1)))
+    probabilities = np.exp(log_probabilities(logits / (trained.preprocessing.temperature or 1)))
     np.testing.assert_allclose(answers.probabilities, probabilities, atol=1e-5)
     row = read_json(run.export / "parity.json")["files"]["model.onnx"]
     assert (row["images"], row["agreement"]) == (100, 1)
@@ -66,7 +66,10 @@ def test_its_maps_are_grad_cams(exported: dict[str, RunFolder], network: str) ->
     assert maps is not None
     assert maps.shape[:2] == (4, 10)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
-    mean, std = (torch.tensor(values)[:, None, None] for values in (trained.normalisation.mean, trained.normalisation.std))
+    mean, std = (
+        torch.tensor(values)[:, None, None]
+        for values in (trained.preprocessing.normalisation.mean, trained.preprocessing.normalisation.std)
+    )
     trained.model.eval()
     for k in range(10):
         fine = F.interpolate(torch.from_numpy(maps[:, k : k + 1]), size=(32, 32), mode="bilinear", align_corners=False)[:, 0]

@@ -18,13 +18,13 @@ from onnx import TensorProto, helper
 
 from conftest import SAMPLE, TINY, Command
 from sprintnet.config import load_config
+from sprintnet.data.load import load_splits
 from sprintnet.deploy.predict_files import find_files
 from sprintnet.deploy.predictor import Predictor, in_batches
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.evaluation.metrics import log_probabilities
 from sprintnet.evaluation.trained_model import load_run
 from sprintnet.runs.folder import RunFolder
-from sprintnet.training.setup import load_splits
 
 TEST = load_splits(load_config("davidnet", TINY), test=True)["test"]
 
@@ -42,8 +42,8 @@ def test_the_answers_are_those_of_val(exported: dict[str, RunFolder], sprintnet:
     assert [row["file"] for row in found] == [row["file"] for row in expected]
     assert [row["answer"] for row in found] == [row["predicted"] for row in expected]
     trained, _ = load_run(run.path, ["precision=fp32"])
-    assert trained.temperature is not None
-    calibrated = np.exp(log_probabilities(trained.predict_logits(TEST.images) / trained.temperature)).max(axis=1)
+    assert trained.preprocessing.temperature is not None
+    calibrated = np.exp(log_probabilities(trained.predict_logits(TEST.images) / trained.preprocessing.temperature)).max(axis=1)
     for ours, confidence in zip(found, calibrated, strict=True):
         assert float(ours["confidence"]) == pytest.approx(confidence, abs=1e-5)
         assert float(ours["probability_1"]) >= float(ours["probability_2"]) >= float(ours["probability_3"])

@@ -7,17 +7,17 @@ import pytest
 
 from conftest import SAMPLE, Command
 from sprintnet.config import load_config
+from sprintnet.data.load import load_splits
 from sprintnet.experiments import benchmark
 from sprintnet.models.factory import build_model
 from sprintnet.runs.environment import cpu_flags
-from sprintnet.training.setup import load_splits
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_arithmetic_is_counted_layer_by_layer(precision: str) -> None:
     small = [f"data.name={SAMPLE}", "model.width=4", "batch_size=20", "threads=1", f"precision={precision}"]
     config = load_config("davidnet", small)
-    found = benchmark.measure_phases(config, load_splits(config)["train"])
+    found = benchmark.measure_phases(config, load_splits(config.data)["train"])
     macs, side = 0, 32
     for name, parameter in build_model(config.model, 10, (32, 32, 3)).named_parameters():
         if parameter.ndim == 4:
@@ -38,7 +38,7 @@ def test_every_scheduled_resolution_is_timed() -> None:
     small = [f"data.name={SAMPLE}", "model.width=4", "batch_size=20", "threads=1"]
     resolution = ["schedule.resolution=0.5,0.75,1", "schedule.resolution_milestones=0,0.3,0.6"]
     config = load_config("sprint94", [*small, *resolution])
-    rates = benchmark.measure_phases(config, load_splits(config)["train"])
+    rates = benchmark.measure_phases(config, load_splits(config.data)["train"])
     assert set(rates["step_images_per_second"]) == {"0.5", "0.75", "1.0"}
 
 
@@ -67,7 +67,7 @@ def test_the_command_prints_a_table_and_appends_a_row(sprintnet: Command, tmp_pa
 
 def test_few_images_are_shown_again_and_again(tmp_path: Path) -> None:
     config = load_config("davidnet", [f"data.name={SAMPLE}", "model.width=4", "threads=1"])  # one batch holds them all
-    assert benchmark.measure_phases(config, load_splits(config)["train"])["n"] == benchmark.REPEATS
+    assert benchmark.measure_phases(config, load_splits(config.data)["train"])["n"] == benchmark.REPEATS
 
 
 def test_a_training_that_diverges_keeps_its_exit_code_and_the_phases(

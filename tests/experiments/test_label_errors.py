@@ -23,6 +23,7 @@ from conftest import Command
 from sprintnet.cli.main import main
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset, concatenate, digest
+from sprintnet.data.load import load_splits
 from sprintnet.data.splits import connected_groups, stratified_k_fold
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.evaluation.metrics import log_probabilities
@@ -31,7 +32,6 @@ from sprintnet.experiments.label_errors import judge, label_errors
 from sprintnet.reporting.html.report import write_report
 from sprintnet.runs.folder import RunFolder, open_run, read_arrays, read_json, read_rows
 from sprintnet.training import train as pipeline
-from sprintnet.training.setup import load_splits
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
 COLOURS = {HOSTILE: (200, 60, 60), "green": (60, 200, 60), "sea": (60, 60, 200)}
@@ -136,7 +136,7 @@ def test_a_group_is_judged_by_networks_that_saw_none_of_it(data: Path, tmp_path:
     (tmp_path / "table.csv").write_text("\n".join(rows))
     config = load_config("davidnet", [*LEARNED, "epochs=1", f"data.name={tmp_path / 'table.csv'}"])
     run = RunFolder(tmp_path / "run")
-    splits = load_splits(config)
+    splits = load_splits(config.data)
     label_errors(config, splits, run, folds=2)
     images = concatenate(splits["train"], splits["val"])
     groups = images.groups or ()

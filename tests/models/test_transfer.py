@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from conftest import SAMPLE
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.load import load_splits
 from sprintnet.errors import SettingsError
 from sprintnet.runs.folder import RunFolder, read_arrays, read_rows
 from sprintnet.runtime import start
 from sprintnet.training import train as pipeline
 from sprintnet.training.lr_search import lr_find
-from sprintnet.training.setup import build_step, load_splits, whiten
+from sprintnet.training.setup import build_step, whiten
 
 CLASSES = sorted(folder.name for folder in (SAMPLE / "train").iterdir() if folder.is_dir())
 WORDS = {
@@ -87,7 +88,7 @@ def test_the_same_classes_keep_their_head(origin: tuple[str, RunFolder], place: 
     recipe, run = origin
     config = load_config(recipe, [*WORDS[recipe], f"data.name={place / 'first'}", f"init_from={run.path}"])
     said: list[str] = []
-    step, loader = build_step(config, load_splits(config)["train"], start("cpu", "fp32", 1, 5), said.append)
+    step, loader = build_step(config, load_splits(config.data)["train"], start("cpu", "fp32", 1, 5), said.append)
     whiten(step.model, loader, config)
     assert said == [f"init: the network of {run.path}, its head too"]
     expected = load_file(run.weights)

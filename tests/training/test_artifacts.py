@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sprintnet.config import load_config
+from sprintnet.data.load import load_splits
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json
 from sprintnet.training.schedule import learning_rates
-from sprintnet.training.setup import load_splits
 from sprintnet.training.train import train
 
 STILL = ["augment.crop_padding=0", "augment.flip=0", "augment.affine=0", "augment.cutout=0"]
@@ -19,7 +19,7 @@ def test_evidence_is_of_the_runs_own_data(tmp_path: Path, tiny: list[str], overr
     config = load_config("davidnet", [*tiny, "data.val=0.2", *overrides])
     run = RunFolder(tmp_path / "run")
     train(config, run)
-    kept, splits = read_arrays(run.artifacts), load_splits(config)
+    kept, splits = read_arrays(run.artifacts), load_splits(config.data)
     assert tuple(kept["classes"]) == splits["train"].classes
     for name, part in splits.items():
         assert kept[f"counts_{name}"].tolist() == np.bincount(part.labels, minlength=10).tolist()

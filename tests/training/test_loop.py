@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from sprintnet.data.dataset import ImageDataset
-from sprintnet.data.loader import Batch, Loader, Normalisation
+from sprintnet.data.loader import Batch, Loader
+from sprintnet.data.preprocessing import Normalisation
 from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import DivergedError, Interrupted
 from sprintnet.evaluation.task import SINGLE_LABEL

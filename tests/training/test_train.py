@@ -20,6 +20,7 @@ from conftest import SAMPLE, Command
 from sprintnet.config import load_config
 from sprintnet.data.custom.load import load_custom
 from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.load import load_splits
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import fit_temperature
@@ -29,7 +30,7 @@ from sprintnet.kernels.build import load_library
 from sprintnet.runs.folder import RunFolder, read_rows
 from sprintnet.runtime import start
 from sprintnet.training import train as pipeline
-from sprintnet.training.setup import build_step, load_splits
+from sprintnet.training.setup import build_step
 from sprintnet.training.train import train
 
 # dropout draws from the global generator, bf16 rounds: both must survive a resume
@@ -94,7 +95,7 @@ def test_predictions_have_a_row_an_image(finished: RunFolder) -> None:
 
 def test_a_finished_run_opens_again_with_the_same_answers(finished: RunFolder) -> None:
     trained, config = load_run(finished.path)
-    splits = load_splits(config)
+    splits = load_splits(config.data)
     logits, _, figures = trained.evaluate(splits["val"])
     assert np.array_equal(logits, np.load(finished.predictions)["val_logits"])
     kept = json.loads(finished.metrics.read_text())["val"]
@@ -129,7 +130,7 @@ def test_a_hold_out_of_no_image_is_refused(tiny: list[str]) -> None:
 
 def test_a_batch_of_one_image_is_refused(tiny: list[str]) -> None:
     config = load_config("davidnet", [*tiny, "batch_size=2"])
-    three = load_splits(config)["train"].take(np.arange(3))
+    three = load_splits(config.data)["train"].take(np.arange(3))
     with pytest.raises(SettingsError, match=r"batch_size=2: leaves one of the 3 training images alone.*use 3"):
         build_step(config, three, start("cpu", "fp32", 1, 0))
 
@@ -150,7 +151,7 @@ def test_every_precision_learns_the_sample(tmp_path: Path, tiny: list[str], prec
     metrics = train(load_config("davidnet", overrides), RunFolder(tmp_path / "run"))
     assert metrics["skipped_steps"] <= 3
     trained, config = load_run(tmp_path / "run")
-    assert trained.evaluate(load_splits(config)["train"])[2]["accuracy"] > 0.5
+    assert trained.evaluate(load_splits(config.data)["train"])[2]["accuracy"] > 0.5
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -172,7 +173,7 @@ def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(
     assert not np.array_equal(arrays["val_tta_logits"], arrays["val_logits"])
     assert bool(fewer) == (precision == "bf16")
     trained, _ = load_run(tmp_path / "whole")
-    assert trained.evaluate(load_splits(config)["train"])[2]["accuracy"] > 0.7
+    assert trained.evaluate(load_splits(config.data)["train"])[2]["accuracy"] > 0.7
     (tmp_path / "stopped").mkdir()
     run, _ = interrupted_run(tmp_path / "stopped", config)
     assert train(config, run, resume=True)["val"]["cross_entropy"] == metrics["val"]["cross_entropy"]
@@ -235,7 +236,7 @@ def test_resuming_a_finished_run_returns_its_metrics(tiny: list[str], finished: 
 def test_public_names_train_and_load(tmp_path: Path, tiny: list[str]) -> None:
     metrics = sprintnet.train(sprintnet.load_config("davidnet", tiny), sprintnet.RunFolder(f"{tmp_path}/mine"))
     trained, config = sprintnet.load_run(f"{tmp_path}/mine")
-    figures = trained.evaluate(sprintnet.load_splits(config)["val"])[2]
+    figures = trained.evaluate(sprintnet.load_splits(config.data)["val"])[2]
     assert figures == {key: metrics["val"][key] for key in figures}
 
 

@@ -23,23 +23,23 @@ def val(options: argparse.Namespace, words: list[str]) -> None:
     run = open_run(options.folder)
 
     from sprintnet.data.builtin.registry import BUILTIN_DATASETS
+    from sprintnet.data.load import load_splits, require_same_splits
     from sprintnet.evaluation.trained_model import load_run
     from sprintnet.reporting.text.evaluation import evaluation_lines
-    from sprintnet.training.setup import load_splits, require_same_splits
 
     trained, config = load_run(options.folder, overrides)
-    splits = load_splits(config, kept=run.splits if run.splits.exists() else None, test=options.split == "test")
+    splits = load_splits(config.data, run=run if run.splits.exists() else None, test=options.split == "test")
     options.split = options.split or evaluation_split(splits)
     if options.split not in splits:
         remedy = "one that is trained with data.val=0.1 holds a part out" if options.split == "val" else "choose one of them"
         raise SettingsError(f"--split {options.split}: this run has {', '.join(splits)}; {remedy}")
     if options.split != "test" or config.data.name not in BUILTIN_DATASETS:
         require_same_splits(splits, run, f"--split {options.split}")
-    found, figures = trained.evaluate_with_tta(splits[options.split], config.tta)
+    found, metrics = trained.evaluate(splits[options.split], config.tta)
     if options.split == "test":
-        log_test_access(run, "val --split test", figures)
-    print(f"{options.folder}: {options.split}, {figures['images']:,} images")
-    print(*evaluation_lines(figures), sep="\n")
+        log_test_access(run, "val --split test", metrics)
+    print(f"{options.folder}: {options.split}, {metrics['images']:,} images")
+    print(*evaluation_lines(metrics), sep="\n")
     if options.output:
         write_rows(
             Path(options.output),
@@ -68,17 +68,17 @@ def explain(options: argparse.Namespace, words: list[str]) -> None:
 
     trained, _ = load_run(options.folder)
     if files:
-        figures = explain_files(run, trained, files, options.about, options.layer)
+        metrics = explain_files(run, trained, files, options.about, options.layer)
     else:
-        figures = explain_wrong(run, trained, wrong, options.about, options.layer)
-    if not figures:
+        metrics = explain_wrong(run, trained, wrong, options.about, options.layer)
+    if not metrics:
         raise SettingsError(f"{run.path}: no wrong answer is there to explain; name image files")
-    print(*faithfulness_lines(figures), sep="\n")
+    print(*faithfulness_lines(metrics), sep="\n")
     print(f"picture: {draw_one(run, 'grad_cam_files' if files else 'grad_cam')}")
 
 
 def report(options: argparse.Namespace, words: list[str]) -> None:
-    """Draws a finished run's figures and writes its page, report.html; of several runs: one page, side by side."""
+    """Draws a finished run's metrics and writes its page, report.html; of several runs: one page, side by side."""
     refuse(words)
     check_folder_of(options.output)
     from sprintnet.runs.folder import open_run

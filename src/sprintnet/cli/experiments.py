@@ -58,13 +58,13 @@ def benchmark(options: argparse.Namespace, words: list[str]) -> None:
 
     config = load_available_config(recipe, overrides)
 
+    from sprintnet.data.load import load_splits
     from sprintnet.experiments.benchmark import measure_phases, measure_training
     from sprintnet.reporting.figures.curves import accuracy_over_time
     from sprintnet.reporting.figures.style import save
     from sprintnet.reporting.text.benchmark import phase_lines, training_lines
-    from sprintnet.training.setup import load_splits
 
-    phases = measure_phases(config, load_splits(config)["train"])
+    phases = measure_phases(config, load_splits(config.data)["train"])
     print(*phase_lines(phases), sep="\n")
     row = {"recipe": recipe, "overrides": overrides, "phases": phases}
     append_row(Path(options.output), row)
@@ -85,12 +85,12 @@ def label_errors(options: argparse.Namespace, words: list[str]) -> None:
     run = open_run(options.folder)
 
     from sprintnet.config import load_config
+    from sprintnet.data.load import load_splits, require_same_splits
     from sprintnet.experiments.label_errors import label_errors
     from sprintnet.reporting.html.report import write_report
-    from sprintnet.training.setup import load_splits, require_same_splits
 
     config = load_config(run.config)
-    splits = load_splits(config, kept=run.splits if run.splits.exists() else None)
+    splits = load_splits(config.data, run=run if run.splits.exists() else None)
     require_same_splits(splits, run, options.folder)
     found = label_errors(config, splits, run, options.folds, options.resume)
     table = run.label_errors.with_suffix(".csv")

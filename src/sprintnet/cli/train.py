@@ -10,6 +10,7 @@ from sprintnet.cli.args import load_available_config, recipe_and_overrides, refu
 from sprintnet.errors import SettingsError
 
 if TYPE_CHECKING:
+    from sprintnet.evaluation.trained_model import TrainedModel
     from sprintnet.runs.folder import RunFolder
 
 
@@ -34,11 +35,12 @@ def train(options: argparse.Namespace, words: list[str]) -> None:
             from sprintnet.reporting.tensorboard import Events
 
             events = stack.enter_context(Events(run))
-        metrics = pipeline.train(config, run, resume=options.resume, watch=events.row if events else lambda row: None)
-        for line in result_lines(metrics, str(run.path)):
+        on_epoch = events.row if events else lambda row: None
+        result = pipeline.train(config, run, resume=options.resume, on_epoch=on_epoch)
+        for line in result_lines(result.metrics, str(run.path)):
             run.log(line)
         if not options.no_report:
-            _explain_and_report(run)
+            _explain_and_report(run, result.model)
         if events:
             events.figures()
 
@@ -49,15 +51,17 @@ def summary(options: argparse.Namespace, words: list[str]) -> None:
 
     config = load_available_config(recipe, overrides)
 
+    from sprintnet.autoconfig import resolve
     from sprintnet.models.factory import build_model
     from sprintnet.models.summary import layer_table
+    from sprintnet.models.transfer import load_pretrained
     from sprintnet.training.schedule import learning_rates
-    from sprintnet.training.setup import dataset_outline, resolve_auto
+    from sprintnet.training.setup import dataset_facts
 
-    classes, image_shape, images = dataset_outline(config)
-    config, reasons = resolve_auto(config, classes, image_shape, images)
+    facts = dataset_facts(config, load_pretrained(config.init_from))
+    config, reasons = resolve(config, facts)
     print(*(f"auto: {reason}" for reason in reasons), sep="\n", end="\n" if reasons else "")
-    print(layer_table(build_model(config.model, len(classes), image_shape), image_shape))
+    print(layer_table(build_model(config.model, facts.classes, facts.image_shape), facts.image_shape))
     print("| Epoch | LR       | Momentum |\n-------------------------------")
     for epoch, lr in enumerate(learning_rates(config.schedule, config.epochs, config.peak_lr), 1):
         print(f"| {epoch:5d} | {lr:.6f} | {config.filter_momentum:.6f} |")
@@ -92,13 +96,12 @@ def recipes(options: argparse.Namespace, words: list[str]) -> None:
         print(f"{name}\n  " + head.replace("\n", "\n  "))
 
 
-def _explain_and_report(run: "RunFolder") -> None:
+def _explain_and_report(run: "RunFolder", model: "TrainedModel") -> None:
     """Maps of the surest wrong answers, all figures and the page of a finished run."""
     from sprintnet.evaluation.explain import explain_wrong
-    from sprintnet.evaluation.trained_model import load_run
     from sprintnet.reporting.html.report import write_report
 
-    explain_wrong(run, load_run(run.path)[0])
+    explain_wrong(run, model)
     run.log(f"report: {write_report(run)}")
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,18 +11,11 @@ from torch import Tensor
 
 from sprintnet.data.augment import augment, sample_params
 from sprintnet.data.dataset import ImageDataset, Labels, advise_access, release_pages
+from sprintnet.data.preprocessing import Normalisation
 from sprintnet.data.settings import AugmentSettings
 
 Batch = tuple[Tensor, Tensor]
 """Normalised images (B, C, H, W) in channels_last, labels (B,), or (B, K) of 0 and 1."""
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Mean and standard deviation of each channel, on pixel values scaled to 0..1."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 class Loader:

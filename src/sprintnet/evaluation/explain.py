@@ -45,8 +45,10 @@ def explain_files(
     Pictures of another size are brought to the network's as its training images were. Raises DataError for a file that is no
     image.
     """
-    height, width, channels = trained.image_shape
-    images = [read_image(Path(file), channels=channels, size=(height, width), policy=trained.resize) for file in files]
+    height, width, channels = trained.preprocessing.image_shape
+    images = [
+        read_image(Path(file), channels=channels, size=(height, width), policy=trained.preprocessing.resize) for file in files
+    ]
     return explain(run.file_explanations, trained, np.stack(images), None, about, layer, files)
 
 
@@ -99,7 +101,7 @@ def explain(
 
 def _normalised(trained: TrainedModel, images: Images) -> Tensor:
     dataset = ImageDataset(images, np.zeros(len(images), np.int64), trained.classes)
-    return Loader(dataset, trained.normalisation, BATCH, trained.context.device).first(len(images))
+    return Loader(dataset, trained.preprocessing.normalisation, BATCH, trained.runtime.device).first(len(images))
 
 
 def _layers(trained: TrainedModel, layer: str, one_image: Tensor) -> dict[str, Sequence[str]]:

@@ -1,119 +1,122 @@
-"""A trained network with what is needed to feed it, and the ways to open one from its files."""
+"""TrainedModel: a network with its preprocessing, on a device; opened from a run folder, an export or a weights file."""
 
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
 
-from sprintnet import runtime
+from sprintnet import runtime as runtimes
 from sprintnet.config import Config, load_config
 from sprintnet.data.dataset import ImageDataset, Images
-from sprintnet.data.loader import Batch, Loader, Normalisation
+from sprintnet.data.loader import Batch, Loader
+from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import coverage_table
 from sprintnet.evaluation.metrics import Floats, Ints
 from sprintnet.evaluation.predict import predict, predict_tta
-from sprintnet.evaluation.task import SINGLE_LABEL, TASKS, Task, task_of
+from sprintnet.evaluation.task import TASKS, Task, task_of
 from sprintnet.models.factory import load_model, weights_file
 from sprintnet.progress import track
-from sprintnet.runs.folder import RunFolder, open_run, require_consistent
+from sprintnet.runs.folder import open_run
 from sprintnet.runtime import Runtime
 
 EVALUATION_BATCH = 500
 
 
+class Evaluation(NamedTuple):
+    """Arrays (logits, labels and, with TTA, tta_logits) and metrics of a dataset."""
+
+    arrays: dict[str, Any]
+    metrics: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained network on its device, with what is needed to feed it."""
+    """A trained network on its device, with its preprocessing."""
 
     model: nn.Module
-    classes: tuple[str, ...]
-    normalisation: Normalisation
-    context: Runtime
-    temperature: float | None
-    """What logits are divided by for calibrated probabilities; None where no held-out images were there to fit it."""
-    image_shape: tuple[int, int, int]
-    """Height, width, channels."""
-    task: Task
-    resize: str = "stretch"
-    """How pictures of another shape are brought to it (images.RESIZE_POLICIES)."""
-    mirrors: bool = True
-    """Whether mirror images count among six views: not where training had none."""
+    preprocessing: Preprocessing
+    runtime: Runtime
 
-    def evaluate(self, dataset: ImageDataset) -> tuple[Floats, Ints, dict[str, Any]]:
-        """Returns logits (N, K), labels and the figures of a data set; raises SettingsError if its classes are others."""
+    @property
+    def task(self) -> Task:
+        """The task that the network was trained for."""
+        return TASKS[self.preprocessing.task]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the logits."""
+        return self.preprocessing.classes
+
+    def predict(self, dataset: ImageDataset) -> tuple[Floats, Ints]:
+        """Returns logits (N, K) and labels of a dataset; raises SettingsError for another task or other classes."""
         if task_of(dataset) is not self.task:
-            raise SettingsError(f"the data is {task_of(dataset).name}, the network {self.task.name}; give it data of its kind")
+            raise SettingsError(f"the data is {task_of(dataset).name}, the model {self.task.name}; use data of the same kind")
         if dataset.classes != self.classes:
-            raise SettingsError(
-                f"the data has the classes {', '.join(dataset.classes)}; the network: {', '.join(self.classes)}"
-            )
-        logits, labels = predict(self.model, self._batches(dataset, "evaluating"), self.context)
-        return logits, labels, self.task.summarise(logits, labels, dataset.classes)
+            theirs, ours = (", ".join(classes) for classes in (dataset.classes, self.classes))
+            raise SettingsError(f"the data has the classes {theirs}; the model: {ours}; use data with the model's classes")
+        return predict(self.model, self._batches(dataset, "evaluating"), self.runtime)
 
-    def evaluate_with_tta(self, dataset: ImageDataset, tta: float) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns arrays (logits, labels, with `tta` tta_logits) and all figures: also of six views, calibration, coverage."""
+    def evaluate(self, dataset: ImageDataset, tta: float = 0.0) -> Evaluation:
+        """Returns arrays and metrics of a dataset, calibration and coverage included.
+
+        Images with a confidence of `tta` or less are predicted again with test-time augmentation.
+        """
         started = time.monotonic()
-        logits, labels, figures = self.evaluate(dataset)
+        logits, labels = self.predict(dataset)
+        metrics = self.task.summarise(logits, labels, dataset.classes)
         confidence = self.task.confidence(logits)
         arrays = {"logits": logits, "labels": labels}
         if tta:
-            batches = self._batches(dataset, "six views")
-            again = predict_tta(self.model, batches, self.context, logits, confidence, tta, mirror=self.mirrors)
-            arrays["tta_logits"] = again
-            figures["tta"] = {
-                "accuracy": self.task.accuracy(again, labels),
-                "cross_entropy": self.task.cross_entropy(again, labels, 0.0),
-                "fraction": float((again != logits).any(axis=1).mean()),
-                "seconds": time.monotonic() - started,  # from the first answers on, as the records count it
+            batches, flip = self._batches(dataset, "TTA"), self.preprocessing.flip_tta
+            tta_logits = predict_tta(self.model, batches, self.runtime, logits, confidence, tta, mirror=flip)
+            arrays["tta_logits"] = tta_logits
+            metrics["tta"] = {
+                "accuracy": self.task.accuracy(tta_logits, labels),
+                "cross_entropy": self.task.cross_entropy(tta_logits, labels, 0.0),
+                "fraction": float((tta_logits != logits).any(axis=1).mean()),
+                "seconds": time.monotonic() - started,  # includes the first pass, as published records count it
             }
-        figures["calibration"] = self.task.calibration(logits, labels, 1.0)
-        if self.temperature is not None:
-            figures["calibration_at_temperature"] = self.task.calibration(logits, labels, self.temperature)
-        figures["coverage"] = coverage_table(confidence, self.task.correct_mask(logits, labels))
-        return arrays, figures
+        metrics["calibration"] = self.task.calibration(logits, labels, 1.0)
+        if (temperature := self.preprocessing.temperature) is not None:
+            metrics["calibration_at_temperature"] = self.task.calibration(logits, labels, temperature)
+        metrics["coverage"] = coverage_table(confidence, self.task.correct_mask(logits, labels))
+        return Evaluation(arrays, metrics)
 
-    def predict_logits(self, images: Images, label: str = "answering") -> Floats:
-        """Returns logits (N, K) of uint8 images (N, H, W, C); raises SettingsError for any of another size or type."""
-        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
-            wanted = f"uint8 (N, {', '.join(map(str, self.image_shape))})"
-            raise SettingsError(f"images: {images.dtype} of shape {images.shape}; the network takes {wanted}")
-        unknown = ImageDataset(images, np.zeros(len(images), np.int64), self.classes)
-        return predict(self.model, self._batches(unknown, label), self.context)[0]
+    def predict_logits(self, images: Images, label: str = "predicting") -> Floats:
+        """Returns logits (N, K) of uint8 images (N, H, W, C) of the network's size; raises SettingsError for others."""
+        if images.dtype != np.uint8 or images.shape[1:] != self.preprocessing.image_shape:
+            wanted = f"uint8 (N, {', '.join(map(str, self.preprocessing.image_shape))})"
+            raise SettingsError(
+                f"images: {images.dtype} of shape {images.shape}; the model takes {wanted}; resize or convert them"
+            )
+        unlabelled = ImageDataset(images, np.zeros(len(images), np.int64), self.classes)
+        return predict(self.model, self._batches(unlabelled, label), self.runtime)[0]
 
     def _batches(self, dataset: ImageDataset, label: str) -> Iterable[Batch]:
-        loader = Loader(dataset, self.normalisation, EVALUATION_BATCH, self.context.device)
+        loader = Loader(dataset, self.preprocessing.normalisation, EVALUATION_BATCH, self.runtime.device)
         return track(loader.sequential(), len(loader), label)
 
 
 def load(path: str | Path, device: str = "auto", precision: str = "auto") -> TrainedModel:
-    """Returns the trained network of a weights file, or of a folder that holds one (a run's, an export's).
-
-    Raises SettingsError where there is none or it is damaged.
-    """
-    return _open(weights_file(Path(path)), runtime.start(device, precision, 0, None))
+    """Returns the model of a weights file, or of a run or export folder; raises SettingsError where there is none."""
+    return _open(weights_file(Path(path)), runtimes.start(device, precision, 0, None))
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedModel, Config]:
-    """Returns the trained network of a run folder and the run's settings, with overrides such as `device=cpu` applied.
+    """Returns the model of a run folder and the run's settings, with overrides such as `device=cpu` applied.
 
     Raises SettingsError where files are missing or damaged.
     """
     run = open_run(path)
     config = load_config(run.config, overrides)
-    return _open(run.weights, runtime.start(config.device, config.precision, config.threads, config.seed)), config
+    return _open(run.weights, runtimes.start(config.device, config.precision, config.threads, config.seed)), config
 
 
-def _open(weights: Path, context: Runtime) -> TrainedModel:
-    model, facts = load_model(weights)
-    with require_consistent(RunFolder(weights.parent)):
-        normalisation = Normalisation(tuple(facts["mean"]), tuple(facts["std"]))
-        classes, shape, temperature = tuple(facts["classes"]), tuple(facts["image_shape"]), facts["temperature"]
-        task = TASKS[facts.get("task", SINGLE_LABEL.name)]  # weights of earlier versions do not say
-        resize = facts.get("resize", "stretch")  # runs from before other policies have none
-        mirrors = facts.get("mirrors", True)  # nor a note on flips, which they had
-    return TrainedModel(context.place(model), classes, normalisation, context, temperature, shape, task, resize, mirrors)
+def _open(weights: Path, runtime: Runtime) -> TrainedModel:
+    saved = load_model(weights)
+    return TrainedModel(runtime.place(saved.network), saved.preprocessing, runtime)

@@ -16,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sprintnet import runtime
+from sprintnet.autoconfig import DatasetFacts, resolve
 from sprintnet.config import Config
 from sprintnet.data.augment import resize
 from sprintnet.data.dataset import ImageDataset
@@ -23,11 +24,12 @@ from sprintnet.data.loader import Loader
 from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import SprintNetError
 from sprintnet.evaluation.predict import predict
+from sprintnet.models.transfer import load_pretrained
 from sprintnet.reporting.text.training_table import COLUMNS
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_json, read_rows
 from sprintnet.runtime import DTYPES, Runtime
 from sprintnet.training.optim import set_learning_rates
-from sprintnet.training.setup import build_step, resolve_auto
+from sprintnet.training.setup import build_step
 
 WARM_UP, REPEATS = 2, 5
 CEILING_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
@@ -41,10 +43,11 @@ def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
     `gflop_per_image` and `gflops` (forward and backward as computed: in bf16 on a CPU large layers take fewer products than
     convolutions do, see models/convolution.py; multiplications and additions both count), `ceiling_gflops` of matrix products.
     """
-    config, _ = resolve_auto(config, images.classes, images.image_shape, len(images))
+    pretrained = load_pretrained(config.init_from)
+    config, _ = resolve(config, DatasetFacts.of(images, pretrained.saved.settings if pretrained else None))
     context = runtime.start(config.device, config.precision, config.threads, config.seed)
     some = images.take(np.arange(min(len(images), (WARM_UP + REPEATS) * config.batch_size)))
-    step, loader = build_step(config, some, context)
+    step, loader = build_step(config, some, context, pretrained)
     set_learning_rates(step.optimizer, 1e-6, 0)  # most of training has no gradient for a whitening layer
     step.model.train()
     batches = list(itertools.islice(loader.endless(0, config.augment), WARM_UP + REPEATS))

@@ -15,7 +15,7 @@ from sprintnet.errors import DataError, SettingsError
 from sprintnet.evaluation.metrics import Floats, log_probabilities, top_k_accuracy
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json
 from sprintnet.runs.io import write_arrays, write_rows
-from sprintnet.training import train as pipeline
+from sprintnet.training.train import train
 
 FOLDS = "label-errors"
 """The folder of the folds' runs, in the run folder."""
@@ -90,7 +90,7 @@ def _out_of_fold(config: Config, images: ImageDataset, run: RunFolder, folds: in
         splits = {"train": images.take(np.flatnonzero(fold_of != number - 1)), "val": images.take(asked)}
         fold = RunFolder(place / f"fold-{number}")
         _refuse_other_images(fold, splits, folds)
-        metrics = pipeline.train(config, fold, resume=fold.config.exists(), splits=splits)
+        metrics = train(config, fold, resume=fold.config.exists(), splits=splits).metrics
         predictions = read_arrays(fold.predictions)
         logits[asked] = predictions.get("val_tta_logits", predictions["val_logits"])
         agreed = metrics["val"]["accuracy"]

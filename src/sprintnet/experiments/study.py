@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from sprintnet.config import Config, differences, load_config
+from sprintnet.config import Config, differences, load_config, require_same_settings
 from sprintnet.errors import SettingsError
 from sprintnet.runs.environment import environment_record
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_json
 from sprintnet.runs.io import write_atomic, write_json
-from sprintnet.training import train as pipeline
+from sprintnet.training.train import train
 
 CONFIDENCE = 0.95
 POWER = 0.8
 MAX_RUNS = 1_000_000
 
-SHARED_BY_ALL_RUNS = ("commit", "data_sha256", "precision")
+SHARED_BY_ALL_RUNS = ("code_sha256", "data_sha256", "precision")
 """What the runs of one mean must share, besides their settings."""
 
 FIGURES = {
@@ -128,16 +128,12 @@ def run_study(config: Config, folder: RunFolder, seeds: int) -> Iterator[dict[st
     study.json in the folder has the summary of all its finished runs. Raises SettingsError where the folder's study has other
     settings, or its runs come from other code, data or precision.
     """
-    if folder.config.exists() and (changed := differences(load_config(folder.config), config)):
-        raise SettingsError(
-            f"--resume: the settings of {folder.path} were others:\n  " + "\n  ".join(changed) + "\n"
-            "resume with the settings of that study, or start another without --resume"
-        )
+    require_same_settings(folder.config, config)
     for seed in range(config.seed, config.seed + seeds):
         run = RunFolder(folder.path / f"seed-{seed}")
         if not run.metrics.exists():
-            _refuse_other_code(folder.path)
-        metrics = pipeline.train(replace(config, seed=seed), run, resume=run.config.exists())
+            _require_same_code(folder.path)
+        metrics = train(replace(config, seed=seed), run, resume=run.config.exists()).metrics
         write_atomic(folder.config, config.to_toml())  # once a run has shown that the settings are sound
         finished = _finished_runs(folder.path)
         if len(finished) > 1:
@@ -177,15 +173,16 @@ def read_runs(path: str | Path) -> list[dict[str, Any]]:
     return runs
 
 
-def _refuse_other_code(folder: Path) -> None:
-    """Raises SettingsError where the folder's finished runs come from another commit than the code that would train now."""
-    commit = environment_record()["commit"]
+def _require_same_code(folder: Path) -> None:
+    """Raises SettingsError where a folder's finished runs come from other code than would train now."""
+    now = environment_record()
     for file in folder.glob("*/metrics.json"):
-        theirs = read_json(RunFolder(file.parent).environment)["commit"]
-        if theirs != commit:
+        then = read_json(RunFolder(file.parent).environment)
+        if then["code_sha256"] != now["code_sha256"]:
             raise SettingsError(
-                f"{file.parent}: was trained by commit {theirs}, now it is {commit}; a mean over both says nothing; "
-                "go back to that commit, or start another study with --name"
+                f"{file.parent}: was trained by other code (commit {then['commit']}, now {now['commit']}; sprintnet "
+                f"{then['versions']['sprintnet']}, now {now['versions']['sprintnet']}); runs of both cannot be averaged: "
+                "go back to that code, or start another study with --name"
             )
 
 

@@ -1,6 +1,7 @@
 """Networks by name, and their weights on disk."""
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import SettingsError
 from sprintnet.models.base import Network
 from sprintnet.models.davidnet import DavidNet
 from sprintnet.models.settings import ModelSettings
 from sprintnet.models.sprintnet import SprintNet
+from sprintnet.runs.io import write_atomic
 
 WEIGHT_FILES = ("weights.safetensors", "model.safetensors")
 """A run's and an export's."""
@@ -59,28 +62,38 @@ def weights_file(path: Path) -> Path:
     return found[0]
 
 
-def weights_to_bytes(model: nn.Module, facts: dict[str, Any]) -> bytes:
-    """Returns the weights as a safetensors file whose metadata holds each fact as JSON."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    return safetensors.torch.save(tensors, {key: json.dumps(value) for key, value in facts.items()})
+@dataclass(frozen=True)
+class SavedModel:
+    """What a weights file holds."""
+
+    network: nn.Module
+    settings: ModelSettings
+    preprocessing: Preprocessing
 
 
-def load_model(path: Path) -> tuple[Network, dict[str, Any]]:
-    """Returns the network of a weights file, built from the file's own facts, and these facts.
+def save_model(path: Path, saved: SavedModel, **metadata: Any) -> None:
+    """Writes a safetensors file whose metadata holds settings, preprocessing and more as JSON."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in saved.network.state_dict().items()}
+    metadata |= {"model": asdict(saved.settings), **saved.preprocessing.to_metadata()}
+    write_atomic(path, safetensors.torch.save(tensors, {key: json.dumps(value) for key, value in metadata.items()}))
 
-    Raises SettingsError for a file that is damaged or holds no such facts.
+
+def load_model(path: Path) -> SavedModel:
+    """Returns the network of a weights file, rebuilt from the file's metadata, with its settings and preprocessing.
+
+    Raises SettingsError for a file that is damaged or lacks the metadata.
     """
     try:
         with safetensors.safe_open(path, "pt") as file:
-            facts = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
             tensors: dict[str, torch.Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        model = build_model(ModelSettings(**facts["model"]), len(facts["classes"]), tuple(facts["image_shape"]))
-        model.load_state_dict(tensors)
+        settings, preprocessing = ModelSettings(**metadata["model"]), Preprocessing.from_metadata(metadata)
+        network = build_model(settings, len(preprocessing.classes), preprocessing.image_shape)
+        network.load_state_dict(tensors)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise SettingsError(
-            f"{path}: not the weights of a network of ours ({str(error).splitlines()[0]}); train again"
-        ) from None
-    return model, facts
+        cause = str(error).splitlines()[0]
+        raise SettingsError(f"{path}: not a weights file of SprintNet ({cause}); train again") from None
+    return SavedModel(network, settings, preprocessing)
 
 
 def _smallest_side(settings: ModelSettings) -> int:

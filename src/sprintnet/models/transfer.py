@@ -1,4 +1,4 @@
-"""Training that starts from a network which was trained before: its weights and its normalisation, with a head of its own."""
+"""Transfer learning: training that starts from the weights of an earlier model, with a new head where the classes differ."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,58 +7,51 @@ from pathlib import Path
 
 from sprintnet.errors import SettingsError
 from sprintnet.models.base import Network
-from sprintnet.models.factory import load_model, weights_file
+from sprintnet.models.factory import SavedModel, load_model, weights_file
 from sprintnet.models.settings import ModelSettings
-from sprintnet.runs.folder import RunFolder, require_consistent
 
 MAX_LISTED_CLASSES = 10
-"""Classes that a line may name."""
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A trained network with what its weights hang on."""
+    """The model that training starts from; `path` as the user gave it, `sha256` of its weights file."""
 
     path: str
-    network: Network
-    settings: ModelSettings
-    classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    saved: SavedModel
+    sha256: str
 
-    def transfer_to(self, model: Network, settings: ModelSettings, classes: Sequence[str], channels: int) -> str:
-        """Copies the weights into a fresh network of the same form, the head's only for the same classes; returns a line on it.
+    def copy_to(self, network: Network, settings: ModelSettings, classes: Sequence[str], channels: int) -> str:
+        """Copies the weights into a new network, the head only for the same classes; returns a line for the log.
 
-        The images may have another size. Raises SettingsError for a network of another form or images of other channels.
+        The image size may differ. Raises SettingsError for another architecture or number of channels.
         """
-        wanted, there = asdict(settings), asdict(replace(self.settings, dropout=settings.dropout))
-        if others := [f"model.{name}={value}" for name, value in there.items() if value != wanted[name]]:
-            raise SettingsError(f"init_from={self.path}: its network is another; train the same one: {' '.join(others)}")
-        if channels != self.image_shape[2]:
+        wanted, given = asdict(settings), asdict(replace(self.saved.settings, dropout=settings.dropout))
+        if different := [f"model.{name}={value}" for name, value in given.items() if value != wanted[name]]:
+            raise SettingsError(f"init_from={self.path}: has another architecture; use its settings: {' '.join(different)}")
+        preprocessing = self.saved.preprocessing
+        if channels != preprocessing.image_shape[2]:
             raise SettingsError(
-                f"init_from={self.path}: its network takes images of {self.image_shape[2]} channels, these have {channels}; "
-                "set data.channels, or start from another run"
+                f"init_from={self.path}: takes images of {preprocessing.image_shape[2]} channels, the data has {channels}; "
+                "set data.channels, or start from another model"
             )
-        keeps_head = tuple(classes) == self.classes
-        kept = {key: value for key, value in self.network.state_dict().items() if keeps_head or not key.startswith("linear.")}
-        model.load_state_dict(kept, strict=keeps_head)
-        new_head = f"with a new head: {_listed(classes)} instead of {_listed(self.classes)}"
-        return f"init: the network of {self.path}, {'its head too' if keeps_head else new_head}"
+        keeps_head = tuple(classes) == preprocessing.classes
+        state = self.saved.network.state_dict()
+        kept = {key: value for key, value in state.items() if keeps_head or not key.startswith("linear.")}
+        network.load_state_dict(kept, strict=keeps_head)
+        new_head = f"a new head: {_listed(classes)} instead of {_listed(preprocessing.classes)}"
+        return f"init_from: weights of {self.path}, {'head included' if keeps_head else new_head}"
 
 
-def load_pretrained(path: str) -> Pretrained:
-    """Returns the network of a run's folder, an export's, or a weights file; raises SettingsError where there is none."""
+def load_pretrained(path: str) -> Pretrained | None:
+    """Returns the model of a run folder, an export folder or a weights file; None for an empty path.
+
+    Raises SettingsError where there is none.
+    """
+    if not path:
+        return None
     file = weights_file(Path(path).expanduser())
-    network, facts = load_model(file)
-    with require_consistent(RunFolder(file.parent)):
-        classes, shape, mean, std = (tuple(facts[key]) for key in ("classes", "image_shape", "mean", "std"))
-    return Pretrained(path, network, ModelSettings(**facts["model"]), classes, shape, mean, std)
-
-
-def pretrained_digest(path: str) -> str | None:
-    """Returns the SHA-256 of the weights that training starts from, None for an empty path: fresh weights."""
-    return hashlib.sha256(weights_file(Path(path).expanduser()).read_bytes()).hexdigest() if path else None
+    return Pretrained(path, load_model(file), hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 def _listed(classes: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """The machine and the code that a run comes from, as a reader needs them to judge or repeat it."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -19,6 +20,7 @@ def environment_record(**more: Any) -> dict[str, Any]:
             versions[package] = "not installed"
     return {
         "commit": _commit(),
+        "code_sha256": _code_sha256(),
         "command": ["sprintnet", *sys.argv[1:]],
         "versions": {"python": platform.python_version(), **versions},
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -59,3 +61,12 @@ def _commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _code_sha256() -> str:
+    """Returns the digest of the package's files: installed copies have no commit, and a commit may have uncommitted changes."""
+    package = Path(__file__).parents[1]
+    sha256 = hashlib.sha256()
+    for file in sorted(file for file in package.rglob("*") if file.suffix in {".py", ".c", ".h", ".toml"}):
+        sha256.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())
+    return sha256.hexdigest()

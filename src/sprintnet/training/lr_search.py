@@ -1,23 +1,28 @@
-"""Which peak learning rate suits a recipe: the finder on its data and a fresh network, for show or for training."""
+"""Which peak learning rate suits a recipe: the finder's sweep on its data and a new network."""
 
 import itertools
 from dataclasses import asdict
 from typing import Any
 
 from sprintnet import runtime
-from sprintnet.config import Config, differences, load_config
+from sprintnet.autoconfig import DatasetFacts, resolve
+from sprintnet.config import Config, require_same_settings
 from sprintnet.data.augment import resize
+from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.load import load_splits
 from sprintnet.data.splits import Splits
-from sprintnet.errors import SettingsError
+from sprintnet.models.transfer import Pretrained, load_pretrained
 from sprintnet.progress import track
 from sprintnet.runs.folder import RunFolder, read_json, require_consistent
 from sprintnet.runs.io import write_atomic, write_json
 from sprintnet.training.lr_finder import sweep
 from sprintnet.training.schedule import resolution_at
-from sprintnet.training.setup import build_step, load_splits, resolve_auto, whiten
+from sprintnet.training.setup import build_step, whiten
 
 RECOMMENDED = "steepest"
 """The suggestion that training takes; sprint94's valley lies far below its peak (LOG.md)."""
+Found = dict[str, Any]
+"""seed, rates, losses, smoothed, suggestions."""
 
 
 def lr_find(
@@ -28,46 +33,55 @@ def lr_find(
     highest: float = 10.0,
     rates: int = 100,
     splits: Splits | None = None,
-) -> list[dict[str, Any]]:
-    """Returns, for each seed, the loss over rising peak rates of the fresh network, a batch a rate, and the rates suggested.
+) -> list[Found]:
+    """Returns, for each seed, the loss over rising peak learning rates, a batch each, and the suggested rates.
 
-    The rate is the one that the training table shows; with several optimizers all keep their proportion to it. The curves are
-    kept in the folder's lr_finder.json. `splits` take the place of the data that the settings name. Raises SettingsError where
-    a curve suggests nothing or the folder holds a run of other settings, DataError.
+    The learning rate is the one in the training table; several optimizers keep their proportions. The curves are kept in the
+    folder's lr_finder.json. `splits` replace the data that the settings name. Raises SettingsError where a curve suggests
+    nothing or the folder holds a run of other settings, DataError.
     """
-    if folder.config.exists() and (changed := differences(load_config(folder.config), config)):
-        raise SettingsError(f"{folder.path}: holds a run of other settings ({', '.join(changed)}); choose another folder")
+    require_same_settings(folder.config, config)
     folder.path.mkdir(parents=True, exist_ok=True)
     if not folder.config.exists():
-        folder.splits.unlink(missing_ok=True)  # of a sweep that came to nothing, perhaps with other settings
-    images, given = (splits or load_splits(config, kept=folder.splits))["train"], config
-    config, _ = resolve_auto(given, images.classes, images.image_shape, len(images))
+        folder.splits.unlink(missing_ok=True)  # left by a sweep that failed, perhaps with other settings
+    images = (splits or load_splits(config.data, run=folder))["train"]
+    pretrained = load_pretrained(config.init_from)
+    resolved, _ = resolve(config, DatasetFacts.of(images, pretrained.saved.settings if pretrained else None))
+    found = _sweep_seeds(resolved, images, pretrained, folder, seeds, (lowest, highest, rates))
+    write_atomic(folder.config, config.to_toml())
+    return found
+
+
+def find_peak_lr(config: Config, run: RunFolder, images: ImageDataset, pretrained: Pretrained | None) -> float:
+    """Returns the recommended peak for resolved settings; a resumed run reads the curve in its lr_finder.json.
+
+    Raises SettingsError where that is gone.
+    """
+    if not (run.lr_finder.exists() or run.checkpoint.exists()):
+        _sweep_seeds(config, images, pretrained, run)
+    found = read_json(run.lr_finder)
+    with require_consistent(run):
+        return float(found["sweeps"][0]["suggestions"][RECOMMENDED])
+
+
+def _sweep_seeds(
+    config: Config,
+    images: ImageDataset,
+    pretrained: Pretrained | None,
+    folder: RunFolder,
+    seeds: int = 1,
+    limits: tuple[float, float, int] = (1e-7, 10.0, 100),
+) -> list[Found]:
+    lowest, highest, rates = limits
     resolution = resolution_at(config.schedule, config.epochs, 0)
     found = []
     for seed in range(config.seed, config.seed + seeds):
         context = runtime.start(config.device, config.precision, config.threads, seed)
-        step, loader = build_step(config, images, context)
+        step, loader = build_step(config, images, context, pretrained)
         whiten(step.model, loader, config)
         batches = track(itertools.islice(loader.endless(seed, config.augment), rates), rates, f"seed {seed}")
         as_trained = ((resize(images, resolution), labels) for images, labels in batches)  # as training begins
         curve = sweep(step, as_trained, config.peak_lr, lowest, highest, rates)
         found.append({"seed": seed, **asdict(curve), "suggestions": curve.suggestions()})
-    write_atomic(folder.config, given.to_toml())
     write_json(folder.lr_finder, {"sweeps": found})
     return found
-
-
-def find_peak_lr(config: Config, run: RunFolder, splits: Splits | None = None) -> float | None:
-    """Returns the peak that the finder suggests, where the settings ask for it, and else None.
-
-    The curve is kept in the run's lr_finder.json; a resumed run reads it there. Raises SettingsError where it is gone.
-    """
-    if not config.lr_find:
-        return None
-    if not (run.lr_finder.exists() or run.checkpoint.exists()):
-        lr_find(config, run, splits=splits)
-    found = read_json(run.lr_finder)
-    with require_consistent(run):
-        rate = float(found["sweeps"][0]["suggestions"][RECOMMENDED])
-    run.log(f"learning-rate finder: a peak of {rate:.3g} ({RECOMMENDED}); the recipe's is {config.peak_lr:g}")
-    return rate

@@ -16,6 +16,7 @@ from PIL import Image
 
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset, Images, digest
+from sprintnet.data.load import load_splits
 from sprintnet.data.splits import Splits
 from sprintnet.deploy.export.card import model_card
 from sprintnet.deploy.export.graph import Answering, add_metadata, build_graph
@@ -38,7 +39,6 @@ from sprintnet.runs.folder import (
 )
 from sprintnet.runs.io import write_atomic, write_json
 from sprintnet.runtime import multiplies_bf16
-from sprintnet.training.setup import load_splits
 
 EXACT = "model.onnx"
 SAMPLES = 8
@@ -71,7 +71,7 @@ def export(
         raise SettingsError(f"--outputs {','.join(outputs)}: must name probabilities, and may name logits, maps, each once")
     run = open_run(path)
     trained, config = load_run(path, ["device=cpu", "precision=fp32", "threads=0"])
-    splits = load_splits(config, kept=run.splits if run.splits.exists() else None)
+    splits = load_splits(config.data, run=run if run.splits.exists() else None)
     record = read_json(run.environment)
     with require_consistent(run):
         if digest(*splits.values()) != record["data_sha256"]:
@@ -149,11 +149,11 @@ def _facts(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str
     split = evaluation_split(metrics)
     figures = {key: metrics[split][key] for key in FIGURES if key in metrics[split]}
     preprocessing = {
-        "image_shape": trained.image_shape,
-        "resize": RESIZE[trained.resize],
-        "mean": trained.normalisation.mean,
-        "std": trained.normalisation.std,
-        "temperature": trained.temperature,
+        "image_shape": trained.preprocessing.image_shape,
+        "resize": RESIZE[trained.preprocessing.resize],
+        "mean": trained.preprocessing.normalisation.mean,
+        "std": trained.preprocessing.normalisation.std,
+        "temperature": trained.preprocessing.temperature,
     }
     return {
         "made_by": f"sprintnet {version('sprintnet')}",

@@ -29,8 +29,11 @@ class Answering(nn.Module):
         super().__init__()
         self.network = trained.model
         self.outputs, self.activate = outputs, trained.task.activate
-        self.temperature = trained.temperature or 1.0
-        mean, std = (torch.tensor(values)[:, None, None] for values in (trained.normalisation.mean, trained.normalisation.std))
+        self.temperature = trained.preprocessing.temperature or 1.0
+        mean, std = (
+            torch.tensor(values)[:, None, None]
+            for values in (trained.preprocessing.normalisation.mean, trained.preprocessing.normalisation.std)
+        )
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("offset", -mean / std)
 
@@ -50,7 +53,7 @@ class Answering(nn.Module):
 def build_graph(trained: TrainedModel, outputs: Sequence[str]) -> onnx.ModelProto:
     """Returns the network (in fp32, on the CPU) as a checked ONNX model: images uint8 (N, H, W, C) of any size -> outputs."""
     answering = Answering(trained, outputs).eval()
-    height, width, channels = trained.image_shape
+    height, width, channels = trained.preprocessing.image_shape
     with _quiet():
         program = torch.onnx.export(
             answering,
@@ -66,7 +69,7 @@ def build_graph(trained: TrainedModel, outputs: Sequence[str]) -> onnx.ModelProt
     assert program is not None
     model = program.model_proto
     _fold_norms(model.graph)
-    resize_first(model.graph, trained.image_shape, trained.resize)
+    resize_first(model.graph, trained.preprocessing.image_shape, trained.preprocessing.resize)
     _forget_sources(model)
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -41,7 +41,7 @@ def parity(trained: TrainedModel, answers: Predictions, logits: Floats, labels: 
     the file and network_accuracy.
     """
     task = trained.task
-    expected = task.activate(torch.from_numpy(logits).double() / (trained.temperature or 1.0)).numpy()
+    expected = task.activate(torch.from_numpy(logits).double() / (trained.preprocessing.temperature or 1.0)).numpy()
     truth, same = task.membership(labels, len(trained.classes)), answers.answered == answered(trained, logits)
     return {
         "images": len(labels),

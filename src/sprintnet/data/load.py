@@ -1,0 +1,77 @@
+"""The splits of a dataset, built-in or custom, as settings name it; torch is not needed."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from sprintnet.data.builtin import cache
+from sprintnet.data.builtin.registry import BUILTIN_DATASETS
+from sprintnet.data.custom.load import load_custom
+from sprintnet.data.custom.split import assign_splits
+from sprintnet.data.dataset import digest
+from sprintnet.data.settings import DataSettings
+from sprintnet.data.splits import Splits, drop_duplicates, read_splits, stratified_sample, write_splits
+from sprintnet.errors import SettingsError
+from sprintnet.runs.folder import RunFolder, read_json
+from sprintnet.runs.io import write_json
+
+Log = Callable[[str], None]
+
+
+def load_splits(settings: DataSettings, log: Log = print, run: RunFolder | None = None, test: bool = False) -> Splits:
+    """Returns train, val (where a part is held out) and test.
+
+    A custom dataset comes without its test set unless `test` asks for it, so that nothing looks at it by accident. The splits
+    are read from the run's splits.csv where it exists (custom datasets), and are written there otherwise. Raises DataError
+    where the data cannot be obtained, SettingsError for an empty hold-out.
+    """
+    is_builtin = settings.name in BUILTIN_DATASETS
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        log(f"data: {text}")
+
+    if is_builtin:
+        splits = _split_builtin(settings, log, note)
+    else:
+        custom = load_custom(settings)
+        if run and run.splits.exists():
+            splits = read_splits(run.splits, custom.images)
+        else:
+            for text in custom.notes:
+                note(text)
+            splits = assign_splits(custom, settings, note)
+    if run and not run.splits.exists():
+        hidden = {"test_sha256": digest(splits["test"])} if not is_builtin and "test" in splits else {}
+        write_json(run.data, {"notes": notes, **hidden})
+        write_splits(run.splits, splits)
+    if not (is_builtin or test):
+        splits.pop("test", None)
+    return splits
+
+
+def require_same_splits(splits: Splits, run: RunFolder, argument: str) -> None:
+    """Raises SettingsError, naming the argument, where these are not the splits of the run."""
+    hidden = read_json(run.data).get("test_sha256") if run.data.exists() else None  # of a test set that training did not load
+    seen = [part for name, part in splits.items() if not hidden or name != "test"]
+    is_other_test = hidden and "test" in splits and digest(splits["test"]) != hidden
+    if is_other_test or digest(*seen) != read_json(run.environment)["data_sha256"]:
+        raise SettingsError(
+            f"{argument}: these are not the splits that {run.path} was trained on; restore the data, and drop overrides of data"
+        )
+
+
+def _split_builtin(settings: DataSettings, log: Log, note: Log) -> Splits:
+    train, test = cache.load(settings.name, settings.source, log)
+    if not settings.val:
+        splits = {"train": train, "test": test}
+    else:
+        held_out = stratified_sample(train.labels, settings.val)
+        if not held_out.any():
+            raise SettingsError(f"data.val={settings.val:g}: less than one image a class; use a larger share, or none (0)")
+        splits = {"train": train.take(np.flatnonzero(~held_out)), "val": train.take(np.flatnonzero(held_out)), "test": test}
+    if settings.dedupe:
+        splits, dropped = drop_duplicates(splits)
+        note(f"{sum(dropped.values()):,} duplicates left out (data.dedupe)")
+    return splits

@@ -1,0 +1,49 @@
+"""Preprocessing: all that a model needs besides its weights to answer as it did in training (no torch)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class Normalisation(NamedTuple):
+    """Mean and standard deviation of each channel, of pixel values scaled to 0..1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What travels with a model from training into weights, ONNX files and reports."""
+
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    """Height, width, channels."""
+    normalisation: Normalisation
+    resize: str
+    """How images of another size are resized: one of images.RESIZE_POLICIES."""
+    task: str
+    """single-label or multi-label."""
+    flip_tta: bool
+    """Whether test-time augmentation mirrors images: only where training did."""
+    temperature: float | None = None
+    """What logits are divided by for calibrated probabilities; None without held-out images to fit it on."""
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Returns the fields as JSON values."""
+        return {**vars(self), "normalisation": self.normalisation._asdict()}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> "Preprocessing":
+        """Returns what `to_metadata` wrote; other keys are ignored. Raises KeyError, TypeError or ValueError if damaged."""
+        height, width, channels = map(int, metadata["image_shape"])
+        temperature = metadata["temperature"]
+        return cls(
+            tuple(map(str, metadata["classes"])),
+            (height, width, channels),
+            Normalisation(*(tuple(map(float, metadata["normalisation"][name])) for name in Normalisation._fields)),
+            str(metadata["resize"]),
+            str(metadata["task"]),
+            bool(metadata["flip_tta"]),
+            None if temperature is None else float(temperature),
+        )
