@@ -16,14 +16,14 @@ from sprintnet.models.settings import ModelSettings
 from sprintnet.runs.folder import RunFolder, read_arrays
 from sprintnet.training import train as pipeline
 
-CIFAR10 = DatasetFacts(images=50_000, classes=10, side=32)
+CIFAR10 = DatasetFacts(50_000, 10, (32, 32, 3))
 
 
 @pytest.mark.parametrize("recipe", recipes())
 @pytest.mark.parametrize("val", [0.0, 0.1, 0.5])
 def test_for_cifar10_every_recipe_is_what_it_says(recipe: str, val: float) -> None:
     config = load_config(recipe)
-    fitted, lines = resolve(config, DatasetFacts(round((1 - val) * 50_000), 10, 32))
+    fitted, lines = resolve(config, DatasetFacts(round((1 - val) * 50_000), 10, (32, 32, 3)))
     assert (differences(fitted, config), lines) == ([f"auto: () -> {config.auto}"], ())
 
 
@@ -37,13 +37,13 @@ def resolved(recipe: str, facts: DatasetFacts, *overrides: str) -> dict[str, str
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        (DatasetFacts(6_250, 10, 32), {"epochs": "13 -> 26", "batch_size": "1000 -> 500"}),
-        (DatasetFacts(60_000, 21, 32), {"model.width": "64 -> 96", "optim.head_lr": "670.0 -> 1005.0"}),
-        (DatasetFacts(60_000, 20, 28), {}),
-        (DatasetFacts(60_000, 10, 64), {"model.stride": "1 -> 2", "augment.crop_padding": "2 -> 4"}),
-        (DatasetFacts(60_000, 10, 48), {"model.stride": "1 -> 2", "augment.crop_padding": "2 -> 3"}),
-        (DatasetFacts(60_000, 10, 47), {"augment.crop_padding": "2 -> 3"}),
-        (DatasetFacts(60_000, 10, 96), {"model.stride": "1 -> 3", "augment.crop_padding": "2 -> 6"}),
+        (DatasetFacts(6_250, 10, (32, 32, 3)), {"epochs": "13 -> 26", "batch_size": "1000 -> 500"}),
+        (DatasetFacts(60_000, 21, (32, 32, 3)), {"model.width": "64 -> 96", "optim.head_lr": "670.0 -> 1005.0"}),
+        (DatasetFacts(60_000, 20, (28, 28, 3)), {}),
+        (DatasetFacts(60_000, 10, (64, 64, 3)), {"model.stride": "1 -> 2", "augment.crop_padding": "2 -> 4"}),
+        (DatasetFacts(60_000, 10, (48, 48, 3)), {"model.stride": "1 -> 2", "augment.crop_padding": "2 -> 3"}),
+        (DatasetFacts(60_000, 10, (47, 47, 3)), {"augment.crop_padding": "2 -> 3"}),
+        (DatasetFacts(60_000, 10, (96, 96, 3)), {"model.stride": "1 -> 3", "augment.crop_padding": "2 -> 6"}),
     ],
 )
 def test_sprint94_is_fitted_to_few_images_many_classes_and_large_sides(facts: DatasetFacts, expected: dict[str, str]) -> None:
@@ -51,9 +51,9 @@ def test_sprint94_is_fitted_to_few_images_many_classes_and_large_sides(facts: Da
 
 
 def test_cutout_grows_with_the_side_and_stays_off_where_it_is_off() -> None:
-    assert resolved("sprint96", DatasetFacts(50_000, 10, 64))["augment.cutout"] == "12 -> 24"
-    assert "augment.cutout" not in resolved("sprint94", DatasetFacts(50_000, 10, 64))
-    assert resolved("davidnet", DatasetFacts(50_000, 10, 16)) == {
+    assert resolved("sprint96", DatasetFacts(50_000, 10, (64, 64, 3)))["augment.cutout"] == "12 -> 24"
+    assert "augment.cutout" not in resolved("sprint94", DatasetFacts(50_000, 10, (64, 64, 3)))
+    assert resolved("davidnet", DatasetFacts(50_000, 10, (16, 16, 3))) == {
         "augment.crop_padding": "2 -> 1",
         "augment.cutout": "8 -> 4",
     }
@@ -64,18 +64,23 @@ def test_digits_are_not_mirrored(name: str, flip: float) -> None:
     config, lines = resolve(load_config("sprint94", [f"data.name={name}"]), CIFAR10)
     assert config.augment.flip == flip
     assert [line for line in lines if "flip" in line] == ([] if flip else [
-        "augment.flip=0 instead of 0.5: the mirror image of one of its pictures is none"
+        "augment.flip=0 instead of 0.5: a mirrored image has another meaning"
     ])  # fmt: skip
 
 
 def test_own_data_keep_the_flip_and_are_told_so() -> None:
     config, lines = resolve(load_config("sprint94", ["data.name=photos"]), CIFAR10)
     assert config.augment.flip == 0.5
-    assert lines == ("augment.flip=0.5 stays: name augment.flip=0 if mirror images mean something else",)
+    assert lines == ("augment.flip=0.5 is kept: set augment.flip=0 if a mirrored image means something else",)
     assert not resolve(load_config("sprint94", ["data.name=photos", "augment.flip=0.5"]), CIFAR10)[1]
 
 
-ANY = st.builds(DatasetFacts, st.integers(2, 200_000), st.integers(2, 2_000), st.integers(9, 300))
+ANY = st.builds(
+    DatasetFacts,
+    st.integers(2, 200_000),
+    st.integers(2, 2_000),
+    st.tuples(st.integers(9, 300), st.integers(9, 300), st.just(3)),
+)
 
 
 @given(st.sampled_from(list(recipes())), ANY, st.sampled_from(["photos", "mnist"]))
@@ -85,10 +90,10 @@ def test_what_is_fitted_keeps_the_rules_and_fits_once(recipe: str, facts: Datase
     assert resolve(once, facts) == (once, ())
     assert once.batch_size <= max(2, facts.images)
     assert load_config_of(once) == once  # every value is one that a user could give
-    changed = {line.split("=")[0] for line in lines if "stays" not in line}
+    changed = {line.split("=")[0] for line in lines if "is kept" not in line}
     assert changed == {line.split(":")[0] for line in differences(config, once)} - {"auto"}
     if once.model.stride > 1:
-        build_model(ModelSettings("sprintnet", 4, stride=once.model.stride), 2, (facts.side, facts.side, 1))
+        build_model(ModelSettings("sprintnet", 4, stride=once.model.stride), 2, facts.image_shape)
 
 
 def load_config_of(config: Config) -> Config:
@@ -103,13 +108,13 @@ def load_config_of(config: Config) -> Config:
 @given(st.integers(2, 24_999))
 def test_few_images_make_as_many_steps_as_25_000(images: int) -> None:
     config = load_config("sprint94")
-    fitted, _ = resolve(config, DatasetFacts(images, 10, 32))
+    fitted, _ = resolve(config, DatasetFacts(images, 10, (32, 32, 3)))
     steps = fitted.epochs * images / fitted.batch_size
     assert steps >= 0.9 * config.epochs * 25_000 / config.batch_size
     assert fitted.epochs * images <= config.epochs * 25_000  # and in no more time
 
 
-BUILTIN_DATASETS = {
+NAMED_VALUES = {
     "epochs": 7, "batch_size": 40, "model.width": 24, "model.stride": 1, "optim.head_lr": 5.0,
     "augment.crop_padding": 1, "augment.cutout": 3, "augment.flip": 0.25,
 }  # fmt: skip
@@ -117,15 +122,15 @@ BUILTIN_DATASETS = {
 
 @given(st.sampled_from(list(recipes())), ANY, st.sets(st.sampled_from(get_args(Adaptable))))
 def test_what_the_user_names_is_never_changed(recipe: str, facts: DatasetFacts, names: set[str]) -> None:
-    config = load_config(recipe, ["data.name=mnist", *(f"{name}={BUILTIN_DATASETS[name]}" for name in names)])
-    fitted, lines = resolve(config, DatasetFacts(max(facts.images, 40), facts.classes, facts.side))
+    config = load_config(recipe, ["data.name=mnist", *(f"{name}={NAMED_VALUES[name]}" for name in names)])
+    fitted, lines = resolve(config, DatasetFacts(max(facts.images, 40), facts.classes, min(facts.image_shape[:2])))
     assert not {line.split(":")[0] for line in differences(config, fitted)} & names
     assert not {line.split("=")[0] for line in lines} & names
 
 
 def test_a_batch_of_all_images_has_the_rates_of_its_size() -> None:
     config = load_config("sprint94", ["batch_size=1000", "epochs=3"])
-    fitted, lines = resolve(config, DatasetFacts(200, 10, 32))
+    fitted, lines = resolve(config, DatasetFacts(200, 10, (32, 32, 3)))
     assert (fitted.batch_size, fitted.peak_lr) == (200, config.peak_lr)  # Muon's rate does not hang on it
     assert fitted.optim.scaled_to(fitted.batch_size).max_lr == pytest.approx(53 / 5)
     assert lines[-1] == "batch_size=200 instead of 1000: there are no more training images"
@@ -133,7 +138,7 @@ def test_a_batch_of_all_images_has_the_rates_of_its_size() -> None:
 
 def test_a_network_that_is_there_keeps_its_form() -> None:
     start = ModelSettings("sprintnet", width=32, stride=2)
-    found = resolved("sprint94", DatasetFacts(50_000, 100, 32, start), "init_from=runs/train/mine")
+    found = resolved("sprint94", DatasetFacts(50_000, 100, (32, 32, 3), start), "init_from=runs/train/mine")
     assert found == {"model.width": "64 -> 32", "model.stride": "1 -> 2", "optim.head_lr": "670.0 -> 335.0"}
 
 
@@ -152,17 +157,17 @@ def test_a_run_says_and_keeps_what_it_chose_and_resumes(tmp_path: Path, monkeypa
     kept = load_config(run.resolved)
     assert (kept.batch_size, kept.epochs, kept.auto) == (85, 2, ())
     head = [line.removeprefix("# ") for line in run.resolved.read_text().splitlines() if line.startswith("#")]
-    assert head[0] == "batch_size=85 instead of 1000: 180 training images are fewer than 25,000, and would be few steps"
+    assert head[0] == "batch_size=85 instead of 1000: 180 training images are fewer than 25,000, which would be few steps"
     assert all(f"auto: {line}" in run.log_text.read_text() for line in head)
     explicit = RunFolder(tmp_path / "explicit")  # what is kept is the run
     pipeline.train(kept, explicit)
     assert np.array_equal(read_arrays(explicit.predictions)["val_logits"], read_arrays(run.predictions)["val_logits"])
 
 
-def test_nothing_is_kept_where_nothing_was_chosen(tmp_path: Path, tiny: list[str]) -> None:
-    run = RunFolder(tmp_path / "run")
-    pipeline.train(load_config("davidnet", [*tiny, "auto="]), run)
-    assert not run.resolved.exists()
+def test_resolved_settings_are_recorded_even_where_nothing_changed(tmp_path: Path, tiny: list[str]) -> None:
+    run, config = RunFolder(tmp_path / "run"), load_config("davidnet", [*tiny, "auto="])
+    pipeline.train(config, run)
+    assert load_config(run.resolved) == config
 
 
 def test_summary_shows_the_network_as_fitted_to_the_data(sprintnet: Command) -> None:

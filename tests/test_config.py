@@ -84,7 +84,7 @@ def test_every_mistake_is_in_one_message() -> None:
         ("epochs=true", "whole number"),
         ("optim.max_lr=nan", "must be a finite number"),
         ("lr=1", "did you mean optim.max_lr?"),
-        ("xyzzy=1", "`sprintnet train --help` lists them all"),
+        ("xyzzy=1", "`sprintnet train --help all` lists them"),
         ("optim.max_lr=0", "above 0"),
         ("optim.momentum=1", "below 1"),
         ("schedule.knots=0,5,3", "start at 0 and rise"),
@@ -145,11 +145,11 @@ def test_a_setting_that_is_named_is_not_fitted_to_the_data(tmp_path: Path) -> No
     shipped = load_config("davidnet").auto
     assert "model.width" in shipped
     named = load_config("davidnet", ["model.width=96", "epochs=auto", "batch_size=auto"])
-    assert named.auto == (*(key for key in shipped if key != "model.width"), "batch_size")
+    assert set(named.auto) == {*shipped, "batch_size"} - {"model.width"}
     assert (named.model.width, named.batch_size) == (96, 512)
     (tmp_path / "run.toml").write_text(named.to_toml())
     assert load_config(tmp_path / "run.toml") == named
-    assert load_config(tmp_path / "run.toml", ["batch-size=64"]).auto == named.auto[:-1]
+    assert load_config(tmp_path / "run.toml", ["batch-size=64"]).auto == tuple(key for key in named.auto if key != "batch_size")
     assert load_config("davidnet", ["auto=epochs, augment.crop-padding"]).auto == ("epochs", "augment.crop_padding")
 
 
@@ -166,9 +166,12 @@ def test_a_recipe_of_ones_own_may_leave_a_setting_to_the_data(tmp_path: Path) ->
         (["auto=seed"], "auto=seed: must be one of epochs, batch_size, model.width"),
         (
             ["freeze_backbone=true"],
-            "freeze_backbone=true: trains the head of a network that is there already; name it: init_from=runs/train/NAME",
+            "freeze_backbone=true: trains the head of a trained network only; name one: init_from=runs/train/NAME",
         ),
-        (["class_weights=balanced", "sampling=balanced"], "class_weights=balanced: beside sampling=balanced it would make up"),
+        (
+            ["class_weights=balanced", "sampling=balanced"],
+            "class_weights=balanced: with sampling=balanced rare classes would count twice",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(overrides: list[str], rule: str) -> None:

@@ -220,7 +220,7 @@ def test_data_of_the_other_kind_is_refused(run: RunFolder) -> None:
     trained, _ = load_run(run.path)
     single = replace(splits()["val"], labels=splits()["val"].labels.argmax(axis=1))
     with pytest.raises(SettingsError, match="the data is single-label, the network multi-label"):
-        trained.evaluate(single)
+        trained.predict(single)
 
 
 def test_the_learning_rate_finder_takes_labels_too(run: RunFolder, tmp_path: Path) -> None:

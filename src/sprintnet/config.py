@@ -220,7 +220,7 @@ def _split_override(override: str) -> tuple[str, str | None]:
 def _did_you_mean(key: str, known: Mapping[str, Any]) -> str:
     leaf = key.rpartition(".")[2]
     leaves = {name: name.rpartition(".")[2] for name in known}
-    same_leaf = [name for name, other in leaves.items() if leaf in (other, *other.split("_"))]  # max_lr and lr: optim.max_lr
+    same_leaf = [name for name, other in leaves.items() if leaf in (other, other.split("_")[-1])]  # max_lr and lr: optim.max_lr
     nearest = same_leaf or difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {nearest[0]}?" if nearest else ""
 

@@ -20,7 +20,7 @@ from sprintnet.data.builtin import cache, download
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.runs.io import cache_folder
-from sprintnet.training.setup import dataset_outline
+from sprintnet.training.setup import dataset_facts
 
 GENERATOR = np.random.default_rng(0)
 
@@ -39,7 +39,8 @@ def test_a_description_is_complete(name: str, empty_cache: None) -> None:
         ]  # fmt: skip
     for recipe in recipes():
         config = load_config(recipe, [f"data.name={name}"])
-        assert dataset_outline(config) == (known.classes, known.image_shape, known.images[0])
+        facts = dataset_facts(config, None)
+        assert (facts.images, facts.classes, facts.image_shape) == (known.images[0], len(known.classes), known.image_shape)
     assert not cache_folder().exists()  # nothing was fetched for that
 
 

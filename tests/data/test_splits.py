@@ -22,7 +22,7 @@ from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import connected_groups, read_splits, stratified_k_fold, stratified_sample, write_splits
 from sprintnet.data.validate import check
 from sprintnet.errors import DataError, SettingsError
-from sprintnet.runs.folder import read_rows
+from sprintnet.runs.folder import RunFolder, read_rows
 
 
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=5), st.floats(0, 0.5), st.integers(0, 9))
@@ -101,7 +101,7 @@ def test_groups_are_drawn_whole_written_down_and_read_again(tmp_path: Path) -> N
     rows = [f"{file},{file.parent.name},{f'owner {index // 4}' if index % 20 else ''}" for index, file in enumerate(files)]
     (tmp_path / "table.csv").write_text("\n".join(["path,label,group", *rows]))
     found = load_splits(
-        load_config("davidnet", [f"data.name={tmp_path / 'table.csv'}"]), kept=tmp_path / "splits.csv", test=True
+        load_config("davidnet", [f"data.name={tmp_path / 'table.csv'}"]).data, run=RunFolder(tmp_path), test=True
     )
     owners = {name: set(part.groups or ()) - {""} for name, part in found.items()}
     assert all(owners.values())
@@ -171,12 +171,14 @@ def test_duplicates_are_drawn_together_or_reported_or_dropped(tmp_path: Path) ->
 def test_splits_are_written_down_and_read_again(tmp_path: Path) -> None:
     config = load_config("davidnet", [f"data.name={SAMPLE / 'train'}"])
     kept = tmp_path / "splits.csv"
-    first = load_splits(config.data, kept=kept, test=True)
+    first = load_splits(config.data, run=RunFolder(kept.parent), test=True)
     rows = read_rows(kept)
     assert [row["split"] for row in rows].count("test") == 40
-    assert "test" not in load_splits(config.data, kept=kept)
+    assert "test" not in load_splits(config.data, run=RunFolder(kept.parent))
     other = load_config("davidnet", [f"data.name={SAMPLE / 'train'}", "data.test=0.5"])
-    again = load_splits(other, kept=kept, test=True)  # what is written down counts, not what would be drawn now
+    again = load_splits(
+        other, run=RunFolder(kept.parent), test=True
+    )  # what is written down counts, not what would be drawn now
     assert digest(*first.values()) == digest(*again.values())
     by_table = load_splits(load_config("davidnet", [f"data.name={kept}"]), test=True)
     assert digest(*by_table.values()) == digest(*first.values())
@@ -224,10 +226,10 @@ def test_what_is_doubtful_about_splits_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [("path", "file"), (",train", ",valid"), (",train", ",")])
 def test_splits_that_were_written_in_are_a_message(tmp_path: Path, change: tuple[str, str]) -> None:
     config, kept = load_config("davidnet", [f"data.name={SAMPLE}"]), tmp_path / "splits.csv"
-    load_splits(config.data, kept=kept)
+    load_splits(config.data, run=RunFolder(kept.parent))
     kept.write_text(kept.read_text().replace(*change, 1))
     with pytest.raises(DataError, match=r"splits.csv, row 1: .*; path and split are needed, the split one of train, val, test"):
-        load_splits(config.data, kept=kept)
+        load_splits(config.data, run=RunFolder(kept.parent))
 
 
 def test_a_share_of_no_image_is_refused(tmp_path: Path) -> None:

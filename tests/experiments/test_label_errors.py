@@ -102,7 +102,7 @@ def test_the_labels_that_are_wrong_are_found_and_no_others(run: RunFolder, data:
     assert quality == sorted(quality)
     for row, value in zip(rows, quality, strict=True):
         assert np.log(float(row["given_probability"]) / float(row["suggested_probability"])) == pytest.approx(value, abs=0.01)
-    splits = load_splits(load_config(run.config), kept=run.splits)
+    splits = load_splits(load_config(run.config).data, run=run)
     kept = read_arrays(run.label_errors)
     for row, image in zip(rows, kept["images"], strict=True):
         part, index = splits[row["split"]], int(row["index"])
@@ -114,7 +114,7 @@ def test_the_labels_that_are_wrong_are_found_and_no_others(run: RunFolder, data:
 
 
 def test_each_image_is_judged_by_a_network_that_was_trained_without_it(run: RunFolder) -> None:
-    splits = load_splits(load_config(run.config), kept=run.splits)
+    splits = load_splits(load_config(run.config).data, run=run)
     images = concatenate(splits["train"], splits["val"])
     fold_of = stratified_k_fold(images.labels, 3)
     rows = read_rows(run.label_errors.with_suffix(".csv"))
@@ -123,7 +123,7 @@ def test_each_image_is_judged_by_a_network_that_was_trained_without_it(run: RunF
         parts = images.take(np.flatnonzero(fold_of != number)), images.take(asked := np.flatnonzero(fold_of == number))
         assert json.loads(fold.environment.read_text())["data_sha256"] == digest(*parts)
         assert main(["val", str(fold.path), "--split", "val"]) == 0  # a run like any other
-        answers = np.exp(log_probabilities(load_run(fold.path)[0].evaluate(parts[1])[0]))
+        answers = np.exp(log_probabilities(load_run(fold.path)[0].predict(parts[1])[0]))
         assert images.files is not None
         for row in rows:
             if (place := images.files.index(row["file"])) in asked:

@@ -103,7 +103,7 @@ def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tm
     resumed = sprintnet(*words, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "runs/study/davidnet: 2 runs; mean, standard deviation, 95 % interval" in resumed.stdout
-    assert "seed-0: finished already" in resumed.stdout
+    assert "seed-0: already finished" in resumed.stdout
     assert sprintnet(*words, "optim.max_lr=0.01", "--name", "slow").returncode == 0
     compared = sprintnet("compare", "runs/study/davidnet", "runs/study/slow")
     assert compared.returncode == 0, compared.stderr
@@ -124,8 +124,8 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(tmp_path: Path, t
     pipeline.train(load_config("davidnet", [*tiny, "epochs=1", "seed=3"]), RunFolder(tmp_path / "same" / "three"))
     (tmp_path / "one").rename(tmp_path / "same" / "one")
     assert len(read_runs(tmp_path / "same")) == 2
-    (tmp_path / "same" / "one" / "environment.json").write_text(json.dumps({**environment, "commit": "another"}))
-    with pytest.raises(SettingsError, match="in commit; a mean over both"):
+    (tmp_path / "same" / "one" / "environment.json").write_text(json.dumps({**environment, "code_sha256": "another"}))
+    with pytest.raises(SettingsError, match="in code_sha256; a mean over both"):
         read_runs(tmp_path / "same")
 
 
@@ -133,8 +133,8 @@ def test_a_study_is_not_gone_on_with_by_other_code(tmp_path: Path, tiny: list[st
     config, study = load_config("davidnet", [*tiny, "epochs=1"]), RunFolder(tmp_path / "study")
     list(run_study(config, study, 1))
     first = RunFolder(study.path / "seed-0")
-    first.environment.write_text(json.dumps({**json.loads(first.environment.read_text()), "commit": "another"}))
-    with pytest.raises(SettingsError, match="seed-0: was trained by commit another, now it is"):
+    first.environment.write_text(json.dumps({**json.loads(first.environment.read_text()), "code_sha256": "another"}))
+    with pytest.raises(SettingsError, match="seed-0: was trained by other code"):
         list(run_study(config, study, 2))
     assert not (study.path / "seed-1").exists()
 

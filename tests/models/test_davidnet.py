@@ -1,14 +1,18 @@
 """DavidNet against the article: its layer table to the line, and what the table cannot show."""
 
+import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 import torchinfo
+from safetensors.torch import load_file
 
+from sprintnet.data.preprocessing import Normalisation, Preprocessing
 from sprintnet.errors import SettingsError
 from sprintnet.models.davidnet import DavidNet, WyBlock
-from sprintnet.models.factory import build_model, load_model, weights_to_bytes
+from sprintnet.models.factory import SavedModel, build_model, load_model, save_model
 from sprintnet.models.settings import ModelSettings
 from sprintnet.models.summary import layer_table
 
@@ -99,32 +103,48 @@ def test_dropout_acts_in_training_alone() -> None:
     assert not torch.equal(model(images), model(images))
 
 
-FACTS = {"model": {"name": "davidnet", "width": 4, "dropout": 0.0}, "classes": ["a", "b", "c"], "image_shape": [32, 32, 3]}
+PREPROCESSING = Preprocessing(
+    ("a", "b", "c"), (32, 32, 3), Normalisation((0.1, 0.2, 0.3), (1.0, 2.0, 3.0)), "crop", "multi-label", False, 1.5
+)
 
 
-def test_a_weights_file_alone_rebuilds_its_network(tmp_path: Path) -> None:
-    model = build_model(ModelSettings(width=4), 3, (32, 32, 3)).to(memory_format=torch.channels_last)
-    (tmp_path / "w.safetensors").write_bytes(weights_to_bytes(model, {**FACTS, "mean": [0.1, 0.2]}))
-    again, facts = load_model(tmp_path / "w.safetensors")
-    assert facts == {**FACTS, "mean": [0.1, 0.2]}
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+@pytest.fixture
+def saved() -> SavedModel:
+    network = build_model(ModelSettings(width=4), 3, (32, 32, 3)).to(memory_format=torch.channels_last)
+    return SavedModel(network, ModelSettings(width=4), PREPROCESSING)
 
 
-def test_damaged_or_foreign_weights_are_named(tmp_path: Path) -> None:
-    model = build_model(ModelSettings(width=4), 3, (32, 32, 3))
-    content = weights_to_bytes(model, FACTS)
+def test_a_weights_file_alone_rebuilds_its_network(tmp_path: Path, saved: SavedModel) -> None:
+    save_model(tmp_path / "w.safetensors", saved, commit="abc")
+    loaded = load_model(tmp_path / "w.safetensors")
+    assert (loaded.settings, loaded.preprocessing) == (saved.settings, PREPROCESSING)
+    tensors = zip(saved.network.state_dict().values(), loaded.network.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in tensors)
+
+
+def test_damaged_or_foreign_weights_are_named(tmp_path: Path, saved: SavedModel) -> None:
+    save_model(tmp_path / "good", saved)
+    tensors = load_file(tmp_path / "good")
+    metadata = {key: json.dumps(value) for key, value in {"model": {"width": 4}, **PREPROCESSING.to_metadata()}.items()}
+    assert load_model(tmp_path / "good")
+
+    def with_metadata(**changes: object) -> bytes:
+        return safetensors.torch.save(tensors, {**metadata, **{key: json.dumps(value) for key, value in changes.items()}})
+
     damaged = {
-        "cut short": content[:1000],
+        "cut short": (tmp_path / "good").read_bytes()[:1000],
         "empty": b"",
         "text": b"hello world, this is no weights file",
-        "no facts": weights_to_bytes(model, {}),
-        "facts of another width": weights_to_bytes(model, {**FACTS, "model": {"width": 8}}),
-        "facts of another network": weights_to_bytes(model, {**FACTS, "model": {"name": "other"}}),
-        "facts of another kind": weights_to_bytes(model, {**FACTS, "model": 3}),
+        "no metadata": safetensors.torch.save(tensors),
+        "another width": with_metadata(model={"width": 8}),
+        "another network": with_metadata(model={"name": "other"}),
+        "settings of another type": with_metadata(model=3),
+        "shape of another type": with_metadata(image_shape="large"),
+        "normalisation of another type": with_metadata(normalisation=[1, 2]),
     }
-    for name, bytes_ in damaged.items():
-        (tmp_path / name).write_bytes(bytes_)
-        with pytest.raises(SettingsError, match="not the weights of a network of ours"):
+    for name, content in damaged.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SettingsError, match="not a weights file of SprintNet"):
             load_model(tmp_path / name)
-    with pytest.raises(SettingsError, match="not the weights of a network of ours"):
+    with pytest.raises(SettingsError, match="not a weights file of SprintNet"):
         load_model(tmp_path / "none")

@@ -15,6 +15,7 @@ from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.load import load_splits
 from sprintnet.errors import SettingsError
+from sprintnet.models.transfer import load_pretrained
 from sprintnet.runs.folder import RunFolder, read_arrays, read_rows
 from sprintnet.runtime import start
 from sprintnet.training import train as pipeline
@@ -77,8 +78,8 @@ def test_what_is_frozen_is_the_origins_to_the_bit(origin: tuple[str, RunFolder],
     for weights in (run.weights, frozen.weights):
         with safe_open(weights, "pt") as file:
             facts.append(file.metadata())
-    assert (facts[0]["mean"], facts[0]["std"]) == (facts[1]["mean"], facts[1]["std"])  # not those of the other classes
-    line = f"init: the network of {run.path}, with a new head: {', '.join(CLASSES[5:])} instead of {', '.join(CLASSES[:5])}"
+    assert facts[0]["normalisation"] == facts[1]["normalisation"]  # not those of the other classes
+    line = f"init_from: weights of {run.path}, a new head: {', '.join(CLASSES[5:])} instead of {', '.join(CLASSES[:5])}"
     assert line in frozen.log_text.read_text()
     losses = [float(row["train_loss"]) for row in read_rows(frozen.results)]
     assert losses[1] < losses[0]
@@ -88,9 +89,11 @@ def test_the_same_classes_keep_their_head(origin: tuple[str, RunFolder], place: 
     recipe, run = origin
     config = load_config(recipe, [*WORDS[recipe], f"data.name={place / 'first'}", f"init_from={run.path}"])
     said: list[str] = []
-    step, loader = build_step(config, load_splits(config.data)["train"], start("cpu", "fp32", 1, 5), said.append)
+    step, loader = build_step(
+        config, load_splits(config.data)["train"], start("cpu", "fp32", 1, 5), load_pretrained(config.init_from), said.append
+    )
     whiten(step.model, loader, config)
-    assert said == [f"init: the network of {run.path}, its head too"]
+    assert said == [f"init_from: weights of {run.path}, head included"]
     expected = load_file(run.weights)
     assert all(torch.equal(value, expected[name]) for name, value in step.model.state_dict().items())
 
@@ -130,7 +133,7 @@ def test_a_resumed_transfer_wants_the_run_that_it_began_from(place: Path, monkey
         train(place, "cut", "davidnet", "second", "epochs=2", f"init_from={begun}")
     shutil.copy(train(place, "other", "davidnet", "first", "epochs=1").weights, begun / "model.safetensors")
     cut = RunFolder(place / "cut")
-    with pytest.raises(SettingsError, match=r"began with init_sha256 .*; restore the run that init names"):
+    with pytest.raises(SettingsError, match=r"began with init_sha256 .*; restore the weights that init_from names"):
         pipeline.train(load_config(cut.config), cut, resume=True)
 
 
@@ -151,7 +154,7 @@ def test_images_may_have_another_size(origin: tuple[str, RunFolder]) -> None:
     generator = np.random.default_rng(0)
     images = ImageDataset(generator.integers(0, 256, (30, 48, 40, 3), np.uint8), np.arange(30) % 3, ("a", "b", "c"))
     config = load_config(recipe, [*WORDS[recipe], f"init_from={run.path}"])
-    step, loader = build_step(config, images, start("cpu", "fp32", 1, 0))
+    step, loader = build_step(config, images, start("cpu", "fp32", 1, 0), load_pretrained(config.init_from))
     for batch in loader.epoch(0, 0, config.augment):
         step(*batch)
     assert step.is_sound()
@@ -160,15 +163,15 @@ def test_images_may_have_another_size(origin: tuple[str, RunFolder]) -> None:
 @pytest.mark.parametrize(
     ("recipe", "words", "rule"),
     [
-        ("davidnet", ["model.width=9"], r"init_from=.*: its network is another; train the same one: model.width=8"),
-        ("sprint94", [], r"init_from=.*: its network is another; train the same one: model.name=davidnet"),
+        ("davidnet", ["model.width=9"], r"init_from=.*: has another architecture; use its settings: model.width=8"),
+        ("sprint94", [], r"init_from=.*: has another architecture; use its settings: model.name=davidnet"),
         (
             "davidnet",
             ["init_from=nowhere"],
             r"nowhere: holds neither weights.safetensors nor model.safetensors",
         ),
         ("davidnet", ["init_from=."], r"\.: holds neither weights.safetensors nor model.safetensors"),
-        ("davidnet", ["init_from=x"], r"x: not the weights of a network of ours"),
+        ("davidnet", ["init_from=x"], r"x: not a weights file of SprintNet"),
     ],
 )
 def test_what_cannot_be_started_from_is_refused_and_leaves_no_run(
@@ -187,5 +190,5 @@ def test_images_of_other_channels_are_refused(place: Path) -> None:
     run = train(place, "origin-davidnet", "davidnet", "first", "epochs=12")
     grey = ImageDataset(np.zeros((30, 32, 32, 1), np.uint8), np.arange(30) % 3, ("a", "b", "c"))
     config = load_config("davidnet", [*WORDS["davidnet"], f"init_from={run.path}"])
-    with pytest.raises(SettingsError, match=r"its network takes images of 3 channels, these have 1; set data.channels"):
-        build_step(config, grey, start("cpu", "fp32", 1, 0))
+    with pytest.raises(SettingsError, match=r"takes images of 3 channels, the data has 1; set data.channels"):
+        build_step(config, grey, start("cpu", "fp32", 1, 0), load_pretrained(config.init_from))

@@ -168,7 +168,7 @@ def test_the_command_keeps_curves_and_a_picture(sprintnet: Command, tmp_path: Pa
 @pytest.mark.parametrize("recipe", ["davidnet", "sprint94"])
 def test_auto_trains_at_the_suggestion_and_keeps_it_over_a_resume(recipe: str, tmp_path: Path, tiny: list[str]) -> None:
     small = [*(setting for setting in tiny if "max_lr" not in setting), "model.width=8"]
-    config = load_config(recipe, [*small, "optim.max_lr=auto"])
+    config = load_config(recipe, [*small, "lr_find=true"])
     run = RunFolder(tmp_path / "run")
     train(config, run)
     taken = read_json(run.lr_finder)["sweeps"][0]["suggestions"][RECOMMENDED]
@@ -192,19 +192,11 @@ def test_auto_trains_at_the_suggestion_and_keeps_it_over_a_resume(recipe: str, t
         train(config, run, resume=True)
 
 
-def test_a_rate_that_is_named_is_not_overridden(tmp_path: Path) -> None:
-    automatic = load_config("davidnet", ["optim.max_lr=auto"])
-    assert automatic.lr_find
-    assert not load_config("davidnet", ["optim.max_lr=0.3"]).lr_find
-    (tmp_path / "auto.toml").write_text(automatic.to_toml())
-    assert load_config(tmp_path / "auto.toml") == automatic
-    named = load_config(tmp_path / "auto.toml", ["optim.max_lr=0.3"])
-    assert (named.lr_find, named.peak_lr) == (False, 0.3)
-
-
-@pytest.mark.parametrize("named", ["optim.max_lr=0.3", "muon.max_lr=0.2", "optim.head_lr=500"])
-@pytest.mark.parametrize("automatic", ["optim.max_lr=auto", "muon.max_lr=auto", "lr_find=true"])
-def test_a_named_rate_beside_one_to_be_found_is_refused(named: str, automatic: str) -> None:
-    for overrides in ([named, automatic], [automatic, named]):
-        with pytest.raises(SettingsError, match=rf"{named}: beside a rate that is to be found"):
-            load_config("sprint94", overrides)
+def test_a_learning_rate_is_not_given_where_one_is_to_be_found(tmp_path: Path) -> None:
+    finding = load_config("davidnet", ["lr_find=true"])
+    (tmp_path / "found.toml").write_text(finding.to_toml())
+    assert load_config(tmp_path / "found.toml") == finding
+    for rate in ("optim.max_lr=0.3", "optim.head_lr=0.3", "muon.max_lr=0.3"):
+        with pytest.raises(SettingsError, match=rf"{rate}: lr_find=true would replace it; leave one of them out"):
+            load_config(tmp_path / "found.toml", [rate])
+    assert load_config(tmp_path / "found.toml", ["optim.max_lr=0.3", "lr_find=false"]).optim.max_lr == 0.3

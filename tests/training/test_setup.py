@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from conftest import SAMPLE
+from sprintnet.autoconfig import DatasetFacts
 from sprintnet.config import load_config, recipes
-from sprintnet.data.builtin.cifar import CIFAR10_CLASSES as CLASSES
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.evaluation.predict import predict, predict_tta
 from sprintnet.runtime import start
 from sprintnet.training.optim import set_learning_rates
-from sprintnet.training.setup import build_step, dataset_outline, whiten
+from sprintnet.training.setup import build_step, dataset_facts, whiten
 
 
 def coloured(side: int, channels: int, classes: int) -> ImageDataset:
@@ -44,5 +44,5 @@ def test_every_recipe_learns_any_images(recipe: str, side: int, channels: int, c
 
 def test_the_outline_is_that_of_the_training_images() -> None:
     own = load_config("davidnet", [f"data.name={SAMPLE}", "data.val=0.5"])
-    assert dataset_outline(own) == (CLASSES, (32, 32, 3), 100)
-    assert dataset_outline(load_config("davidnet")) == (CLASSES, (32, 32, 3), 50_000)
+    assert dataset_facts(own, None) == DatasetFacts(100, 10, (32, 32, 3))
+    assert dataset_facts(load_config("davidnet"), None) == DatasetFacts(50_000, 10, (32, 32, 3))

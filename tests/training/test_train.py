@@ -96,11 +96,12 @@ def test_predictions_have_a_row_an_image(finished: RunFolder) -> None:
 def test_a_finished_run_opens_again_with_the_same_answers(finished: RunFolder) -> None:
     trained, config = load_run(finished.path)
     splits = load_splits(config.data)
-    logits, _, figures = trained.evaluate(splits["val"])
+    arrays, figures = trained.evaluate(splits["val"])
+    logits = arrays["logits"]
     assert np.array_equal(logits, np.load(finished.predictions)["val_logits"])
     kept = json.loads(finished.metrics.read_text())["val"]
     assert figures == {key: kept[key] for key in figures}
-    assert trained.evaluate(splits["train"])[2]["images"] == 180
+    assert trained.evaluate(splits["train"]).metrics["images"] == 180
 
 
 def test_a_run_opens_without_its_data_and_refuses_data_of_other_classes(finished: RunFolder, tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_a_run_opens_without_its_data_and_refuses_data_of_other_classes(finished
     assert config.data.name == str(tmp_path / "gone")
     test = load_custom(DataSettings(str(SAMPLE))).images
     with pytest.raises(SettingsError, match=r"the data has the classes truck, .*; the network: airplane, "):
-        trained.evaluate(ImageDataset(test.images, test.labels, test.classes[::-1]))
+        trained.predict(ImageDataset(test.images, test.labels, test.classes[::-1]))
 
 
 def test_validation_images_are_not_trained_on_and_test_images_choose_nothing(tiny: list[str]) -> None:
@@ -151,7 +152,7 @@ def test_every_precision_learns_the_sample(tmp_path: Path, tiny: list[str], prec
     metrics = train(load_config("davidnet", overrides), RunFolder(tmp_path / "run"))
     assert metrics["skipped_steps"] <= 3
     trained, config = load_run(tmp_path / "run")
-    assert trained.evaluate(load_splits(config.data)["train"])[2]["accuracy"] > 0.5
+    assert trained.evaluate(load_splits(config.data)["train"]).metrics["accuracy"] > 0.5
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -173,7 +174,7 @@ def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(
     assert not np.array_equal(arrays["val_tta_logits"], arrays["val_logits"])
     assert bool(fewer) == (precision == "bf16")
     trained, _ = load_run(tmp_path / "whole")
-    assert trained.evaluate(load_splits(config.data)["train"])[2]["accuracy"] > 0.7
+    assert trained.evaluate(load_splits(config.data)["train"]).metrics["accuracy"] > 0.7
     (tmp_path / "stopped").mkdir()
     run, _ = interrupted_run(tmp_path / "stopped", config)
     assert train(config, run, resume=True)["val"]["cross_entropy"] == metrics["val"]["cross_entropy"]
@@ -236,7 +237,7 @@ def test_resuming_a_finished_run_returns_its_metrics(tiny: list[str], finished: 
 def test_public_names_train_and_load(tmp_path: Path, tiny: list[str]) -> None:
     metrics = sprintnet.train(sprintnet.load_config("davidnet", tiny), sprintnet.RunFolder(f"{tmp_path}/mine"))
     trained, config = sprintnet.load_run(f"{tmp_path}/mine")
-    figures = trained.evaluate(sprintnet.load_splits(config.data)["val"])[2]
+    figures = trained.evaluate(load_splits(config.data)["val"]).metrics
     assert figures == {key: metrics["val"][key] for key in figures}
 
 
