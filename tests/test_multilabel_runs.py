@@ -150,7 +150,9 @@ def test_a_file_answers_as_the_network(run: RunFolder) -> None:
     trained, _ = load_run(run.path)
     logits = trained.predict_logits(splits()["val"].images)
     answers = Predictor(run.export / "model.onnx")(splits()["val"].images)
-    np.testing.assert_allclose(answers.probabilities, label_probabilities(logits / trained.preprocessing.temperature), atol=1e-5)
+    np.testing.assert_allclose(
+        answers.probabilities, label_probabilities(logits / trained.preprocessing.temperature), atol=1e-5
+    )
     np.testing.assert_array_equal(answers.answered, logits > 0)
     np.testing.assert_allclose(answers.confidences, label_confidence(logits / trained.preprocessing.temperature), rtol=1e-3)
     assert (answers.probabilities.sum(axis=1) > 1.2).any()  # no softmax
