@@ -123,7 +123,7 @@ NAMED_VALUES = {
 @given(st.sampled_from(list(recipes())), ANY, st.sets(st.sampled_from(get_args(Adaptable))))
 def test_what_the_user_names_is_never_changed(recipe: str, facts: DatasetFacts, names: set[str]) -> None:
     config = load_config(recipe, ["data.name=mnist", *(f"{name}={NAMED_VALUES[name]}" for name in names)])
-    fitted, lines = resolve(config, DatasetFacts(max(facts.images, 40), facts.classes, min(facts.image_shape[:2])))
+    fitted, lines = resolve(config, DatasetFacts(max(facts.images, 40), facts.classes, facts.image_shape))
     assert not {line.split(":")[0] for line in differences(config, fitted)} & names
     assert not {line.split("=")[0] for line in lines} & names
 

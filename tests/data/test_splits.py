@@ -106,7 +106,7 @@ def test_groups_are_drawn_whole_written_down_and_read_again(tmp_path: Path) -> N
     owners = {name: set(part.groups or ()) - {""} for name, part in found.items()}
     assert all(owners.values())
     assert not (owners["train"] & owners["test"] or owners["train"] & owners["val"] or owners["val"] & owners["test"])
-    table = load_splits(load_config("davidnet", [f"data.name={tmp_path / 'splits.csv'}"]), test=True)
+    table = load_splits(load_config("davidnet", [f"data.name={tmp_path / 'splits.csv'}"]).data, test=True)
     assert [part.groups for part in table.values()] == [part.groups for part in found.values()]
 
 
@@ -176,11 +176,9 @@ def test_splits_are_written_down_and_read_again(tmp_path: Path) -> None:
     assert [row["split"] for row in rows].count("test") == 40
     assert "test" not in load_splits(config.data, run=RunFolder(kept.parent))
     other = load_config("davidnet", [f"data.name={SAMPLE / 'train'}", "data.test=0.5"])
-    again = load_splits(
-        other, run=RunFolder(kept.parent), test=True
-    )  # what is written down counts, not what would be drawn now
+    again = load_splits(other.data, run=RunFolder(kept.parent), test=True)  # the written splits count, not a new draw
     assert digest(*first.values()) == digest(*again.values())
-    by_table = load_splits(load_config("davidnet", [f"data.name={kept}"]), test=True)
+    by_table = load_splits(load_config("davidnet", [f"data.name={kept}"]).data, test=True)
     assert digest(*by_table.values()) == digest(*first.values())
 
 
