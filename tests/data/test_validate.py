@@ -74,7 +74,7 @@ def test_the_test_set_is_read_by_val_alone_and_each_reading_is_noted(sprintnet: 
         assert "top-1 accuracy" in sprintnet("val", str(run), "--split", "test").stdout
     with (run / "test_access.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert [(row["by"], row["images"]) for row in rows] == [("val --split test", "100")] * 2
+    assert [(row["command"], row["images"]) for row in rows] == [("val --split test", "100")] * 2
     assert "x: val, 20 images" in sprintnet("val", str(run)).stdout
     assert len((run / "test_access.csv").read_text().splitlines()) == 3
     first, second, *_ = sorted((folder / "test" / "cat").iterdir())

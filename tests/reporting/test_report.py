@@ -197,9 +197,9 @@ def test_an_unreadable_file_is_one_message_with_its_remedy(
         (copy / name).unlink()
     else:
         (copy / name).write_bytes(damage)
-    with pytest.raises(SettingsError, match=r"(missing|damaged|do not fit together).*repeat the run") as caught:
+    with pytest.raises(SettingsError, match=r"(missing|damaged|inconsistent files).*repeat the run") as caught:
         write_report(open_run(copy))
-    assert name in str(caught.value) or "do not fit together" in str(caught.value)
+    assert name in str(caught.value) or "inconsistent files" in str(caught.value)
 
 
 @pytest.mark.parametrize("verb", ["report", "compare", "explain"])
@@ -225,7 +225,7 @@ def test_an_older_table_of_layers_is_one_message_too(run: RunFolder, tmp_path: P
     network = read_json(copy.network)
     del network["skips"]
     write_json(copy.network, network)
-    with pytest.raises(SettingsError, match=r"do not fit together.*skips"):
+    with pytest.raises(SettingsError, match=r"inconsistent files.*skips"):
         write_report(copy)
 
 

@@ -56,7 +56,7 @@ def test_a_name_is_one_folder_under_runs(tmp_path: Path, name: str) -> None:
 
 
 def test_an_unfinished_run_is_named_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="there is no such run folder"):
+    with pytest.raises(SettingsError, match="no such run folder"):
         open_run(tmp_path / "none")
     (tmp_path / "config.toml").touch()
     with pytest.raises(SettingsError, match=r"weights.safetensors missing; .*--resume"):

@@ -1,4 +1,4 @@
-"""The machine and the code that a run comes from, as a reader needs them to judge or repeat it."""
+"""The record of the machine and the code that a run comes from."""
 
 import hashlib
 import importlib.metadata
@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+PACKAGE = Path(__file__).parents[1]
+
 
 def environment_record(**more: Any) -> dict[str, Any]:
-    """Returns what a reader needs to judge or repeat a run on this machine, with `more` added; `command` is as it was typed."""
+    """Returns commit, command, versions, system and processor, with `more` added."""
     versions = {}
     for package in ("sprintnet", "torch", "numpy", "safetensors"):
         try:
@@ -49,15 +51,14 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """Returns the commit of the source tree that runs, with `+` where the package has changes; None outside of git."""
-    here = Path(__file__)
+    """Returns the commit of the source tree, with `+` where the package has uncommitted changes; None outside of git."""
 
     def git(*arguments: str) -> str:
-        result = subprocess.run(["git", *arguments], cwd=here.parent, capture_output=True, text=True, timeout=10, check=True)
+        result = subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, timeout=10, check=True)
         return result.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", here.name)  # an installed copy may lie inside somebody else's repository
+        git("ls-files", "--error-unmatch", "__init__.py")  # an installed copy may lie inside somebody else's repository
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None
@@ -65,8 +66,7 @@ def _commit() -> str | None:
 
 def _code_sha256() -> str:
     """Returns the digest of the package's files: installed copies have no commit, and a commit may have uncommitted changes."""
-    package = Path(__file__).parents[1]
     sha256 = hashlib.sha256()
-    for file in sorted(file for file in package.rglob("*") if file.suffix in {".py", ".c", ".h", ".toml"}):
-        sha256.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())
+    for file in sorted(file for file in PACKAGE.rglob("*") if file.suffix in {".py", ".c", ".h", ".toml"}):
+        sha256.update(str(file.relative_to(PACKAGE)).encode() + b"\0" + file.read_bytes())
     return sha256.hexdigest()

@@ -1,4 +1,4 @@
-"""The run folder: the only contract between making and showing. Paths, reading what is in it."""
+"""The run folder: the only contract between training and reporting. Its files, and functions that read them."""
 
 import csv
 import datetime
@@ -19,6 +19,17 @@ from sprintnet.runs.io import write_rows
 TRAIN_FOLDER = Path("runs") / "train"
 STUDY_FOLDER = Path("runs") / "study"
 LR_FOLDER = Path("runs") / "lr_find"
+SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
+
+
+class _File:
+    """A path in a run folder."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, run: "RunFolder", owner: type) -> Path:
+        return run.path / self.name
 
 
 @dataclass(frozen=True)
@@ -27,128 +38,33 @@ class RunFolder:
 
     path: Path
 
+    config = _File("config.toml")  # the settings as requested; training them again repeats the run
+    resolved = _File("resolved.toml")  # the same with `auto` and `lr_find` resolved; its comments give the reasons
+    environment = _File("environment.json")  # commit, versions, hardware, threads, precision, digest of the data
+    results = _File("results.csv")  # a row an epoch
+    metrics = _File("metrics.json")  # the final metrics; the run is finished once it is there
+    predictions = _File("predictions.npz")  # logits and labels of the evaluated images
+    predictions_csv = _File("predictions.csv")  # a row for each of them
+    splits = _File("splits.csv")  # the split of every image
+    data = _File("data.json")  # what was chosen about the data, and what was left out
+    test_access = _File("test_access.csv")  # when the test set was evaluated, and by which command
+    lr_finder = _File("lr_finder.json")  # the curves of the learning-rate finder and its suggestions
+    artifacts = _File("artifacts.npz")  # images and curves that figures need and no other file holds
+    network = _File("network.json")  # the layers with their shapes and parameters
+    explanations = _File("explanations.npz")  # Grad-CAM maps of prediction errors
+    file_explanations = _File("file_explanations.npz")  # Grad-CAM maps of image files
+    label_errors = _File("label_errors.npz")  # the likeliest label errors with their images; all of them in a CSV beside it
+    plots = _File("plots")  # the folder of figures
+    tensorboard = _File("tensorboard")  # the folder of TensorBoard's event files
+    report = _File("report.html")
+    export = _File("export")  # the folder of files to ship
+    weights = _File("weights.safetensors")
+    checkpoint = _File("checkpoint.safetensors")  # the complete state of an unfinished run
+    log_text = _File("log.txt")  # what was printed
+    lock = _File(".lock")  # held by the process that trains here
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
-
-    @property
-    def config(self) -> Path:
-        """The resolved settings (TOML)."""
-        return self.path / "config.toml"
-
-    @property
-    def resolved(self) -> Path:
-        """The settings as fitted to the data, where that changed any; its head says what and why (TOML)."""
-        return self.path / "resolved.toml"
-
-    @property
-    def environment(self) -> Path:
-        """Commit, versions, hardware, threads, precision, digest of the data (JSON)."""
-        return self.path / "environment.json"
-
-    @property
-    def results(self) -> Path:
-        """One row an epoch (CSV)."""
-        return self.path / "results.csv"
-
-    @property
-    def metrics(self) -> Path:
-        """The final figures (JSON); its presence says that the run is finished."""
-        return self.path / "metrics.json"
-
-    @property
-    def predictions(self) -> Path:
-        """Logits and labels of the evaluated images (NumPy archive)."""
-        return self.path / "predictions.npz"
-
-    @property
-    def predictions_csv(self) -> Path:
-        """One row an evaluated image: true and predicted class, confidence, margin, loss (CSV)."""
-        return self.path / "predictions.csv"
-
-    @property
-    def splits(self) -> Path:
-        """Which image was for training, for validation, for testing (CSV)."""
-        return self.path / "splits.csv"
-
-    @property
-    def data(self) -> Path:
-        """What was chosen about the data, and what was left out (JSON)."""
-        return self.path / "data.json"
-
-    @property
-    def test_access(self) -> Path:
-        """When the test set was looked at, and what was seen (CSV)."""
-        return self.path / "test_access.csv"
-
-    @property
-    def lr_finder(self) -> Path:
-        """The curves of the learning-rate finder and what they suggest (JSON)."""
-        return self.path / "lr_finder.json"
-
-    @property
-    def artifacts(self) -> Path:
-        """Pictures and curves that figures need and no other file holds (NumPy archive)."""
-        return self.path / "artifacts.npz"
-
-    @property
-    def network(self) -> Path:
-        """The layers with their shapes and parameters (JSON)."""
-        return self.path / "network.json"
-
-    @property
-    def explanations(self) -> Path:
-        """Grad-CAM maps and the images under them (NumPy archive)."""
-        return self.path / "explanations.npz"
-
-    @property
-    def file_explanations(self) -> Path:
-        """The same over image files that a user named (NumPy archive)."""
-        return self.path / "file_explanations.npz"
-
-    @property
-    def label_errors(self) -> Path:
-        """The likeliest label errors with their pictures (NumPy archive); all of them, a row each, in a CSV file beside it."""
-        return self.path / "label_errors.npz"
-
-    @property
-    def plots(self) -> Path:
-        """The folder of figures."""
-        return self.path / "plots"
-
-    @property
-    def tensorboard(self) -> Path:
-        """The folder of TensorBoard's event files."""
-        return self.path / "tensorboard"
-
-    @property
-    def report(self) -> Path:
-        """The page that shows all of it (HTML)."""
-        return self.path / "report.html"
-
-    @property
-    def export(self) -> Path:
-        """The folder of files to ship."""
-        return self.path / "export"
-
-    @property
-    def weights(self) -> Path:
-        """The trained weights, with readable JSON metadata (safetensors)."""
-        return self.path / "weights.safetensors"
-
-    @property
-    def checkpoint(self) -> Path:
-        """The complete state of an unfinished run (safetensors)."""
-        return self.path / "checkpoint.safetensors"
-
-    @property
-    def log_text(self) -> Path:
-        """What was printed."""
-        return self.path / "log.txt"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the process that trains here."""
-        return self.path / ".lock"
 
     def log(self, line: str) -> None:
         """Prints a line and appends it to log.txt."""
@@ -158,13 +74,13 @@ class RunFolder:
 
 
 def new_run(name: str, *, exact: bool, resume: bool, parent: Path = TRAIN_FOLDER) -> RunFolder:
-    """Returns the folder for a run called `name`, which is not made yet; one in which no run has begun counts as free.
+    """Returns the folder for a run called `name`, not created yet; a folder in which no run has started counts as free.
 
-    A fresh run takes `name`, or `name-2`, `name-3`, ... where that exists; resuming takes the newest of them. With `exact`
-    (the user chose the name) nothing is counted on: a fresh run refuses a folder that exists.
+    A new run takes `name`, or `name-2`, `name-3`, ... where that is taken; resuming takes the newest of them. With `exact` (the
+    user chose the name) no number is added: a new run refuses a folder that is taken.
     """
     if Path(name).name != name or name in ("", ".", "..") or set(name) & set("\\\0"):
-        raise SettingsError(f"--name {name!r}: must be one folder name; the run is kept under {parent}")
+        raise SettingsError(f"--name {name!r}: must be a single folder name; the run is kept under {parent}")
     taken = [RunFolder(parent / name)]
     while not exact and _has_started(numbered := RunFolder(parent / f"{name}-{len(taken) + 1}")):
         taken.append(numbered)
@@ -176,20 +92,19 @@ def new_run(name: str, *, exact: bool, resume: bool, parent: Path = TRAIN_FOLDER
 
 
 def _has_started(run: RunFolder) -> bool:
-    """Returns whether a run, or the first of a study, has settings there."""
+    """Returns whether a run, or the first run of a study, has settings there."""
     return run.config.exists() or any(run.path.glob("seed-*/config.toml"))
 
 
 def open_run(path: str | Path) -> RunFolder:
-    """Returns the folder of a finished run; raises SettingsError naming what is missing and how to make it."""
+    """Returns the folder of a finished run; raises SettingsError that names what is missing and the remedy."""
     run = RunFolder(Path(path))
     if not run.path.is_dir():
-        raise SettingsError(f"{path}: there is no such run folder; `sprintnet train` makes them under {TRAIN_FOLDER}")
-    missing = [file.name for file in (run.config, run.weights) if not file.is_file()]
-    if missing:
+        raise SettingsError(f"{path}: no such run folder; `sprintnet train` creates them under {TRAIN_FOLDER}")
+    if missing := [file.name for file in (run.config, run.weights) if not file.is_file()]:
         raise SettingsError(
             f"{path}: {' and '.join(missing)} missing; the run is unfinished or damaged: "
-            "continue it with the command that made it and --resume"
+            "continue it with its command and --resume"
         )
     return run
 
@@ -214,18 +129,27 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def log_test_access(run: RunFolder, by: str, figures: Mapping[str, Any]) -> None:
-    """Adds a row to the run's test_access.csv: when, by which command, how many images, how many of them right."""
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Returns what `write_rows` wrote, as text; raises SettingsError for a missing or damaged file."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8"), newline=""), strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise _unreadable(path, error) from None
+    if not rows or any(None in row or None in row.values() for row in rows):
+        raise _unreadable(path, ValueError("incomplete rows"))
+    return rows
+
+
+def log_test_access(run: RunFolder, command: str, metrics: Mapping[str, Any]) -> None:
+    """Adds a row to the run's test_access.csv: time, command, number of images, accuracy."""
     rows: list[Mapping[str, Any]] = [*read_rows(run.test_access)] if run.test_access.exists() else []
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    write_rows(run.test_access, [*rows, {"time": now, "by": by, "images": figures["images"], "accuracy": figures["accuracy"]}])
-
-
-SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
+    row = {"time": now, "command": command, "images": metrics["images"], "accuracy": metrics["accuracy"]}
+    write_rows(run.test_access, [*rows, row])
 
 
 def evaluation_split(by_split: Mapping[str, Any]) -> str:
-    """Returns by which split a run is judged: test, or val where its own test set is not to be looked at."""
+    """Returns the split whose metrics are a run's headline: test, or val where the test set is left untouched."""
     return "test" if "test" in by_split else "val"
 
 
@@ -237,30 +161,17 @@ def dotted(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Returns what `write_rows` wrote, as text; raises SettingsError for a missing or damaged file."""
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8"), newline=""), strict=True))
-    except (OSError, ValueError, csv.Error) as error:
-        raise _unreadable(path, error) from None
-    if not rows or any(None in row or None in row.values() for row in rows):
-        raise _unreadable(path, ValueError("not whole rows"))
-    return rows
-
-
 @contextmanager
 def require_consistent(run: RunFolder) -> Iterator[None]:
-    """Raises SettingsError where the block finds that the run's files, readable as they are, lack what they should hold."""
+    """Raises SettingsError where the block finds that the run's files, though readable, lack what they should hold."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise SettingsError(
-            f"{run.path}: its files do not fit together ({error!r}); repeat the run: {rerun_command(run)}"
-        ) from None
+        raise SettingsError(f"{run.path}: inconsistent files ({error!r}); repeat the run: {rerun_command(run)}") from None
 
 
 def rerun_command(run: RunFolder) -> str:
-    """Returns the command that repeats a run, for a shell."""
+    """Returns the command that repeats a run, quoted for a shell."""
     return shlex.join(["sprintnet", "train", str(run.config)])
 
 
@@ -272,7 +183,7 @@ def _unreadable(path: Path, error: Exception) -> SettingsError:
     elif path == run.label_errors:
         remedy = shlex.join(["sprintnet", "label-errors", str(run.path), "--resume"])
     elif path == run.lr_finder:
-        remedy = f"find it again: {shlex.join(['sprintnet', 'lr-find', str(run.config)])}, or begin another run"
+        remedy = f"find it again: {shlex.join(['sprintnet', 'lr-find', str(run.config)])}, or start another run"
     elif run.checkpoint.exists():
         remedy = "the run is unfinished: remove the file and repeat the run's command with --resume"
     else:

@@ -1,4 +1,4 @@
-"""Files that a crash leaves whole, old or new: text, JSON, rows, arrays; and where the cache is."""
+"""Atomic file writes (text, JSON, CSV, NumPy archives), and the location of the cache."""
 
 import csv
 import datetime
@@ -13,16 +13,16 @@ from sprintnet.runs.environment import environment_record
 
 
 def cache_folder() -> Path:
-    """Returns where data sets and kernels are kept: $SPRINTNET_CACHE, else sprintnet under $XDG_CACHE_HOME or ~/.cache."""
+    """Returns the cache of datasets and kernels: $SPRINTNET_CACHE, else sprintnet under $XDG_CACHE_HOME or ~/.cache."""
     if chosen := os.environ.get("SPRINTNET_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sprintnet"
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replaces a file so that a crash at any moment leaves the old content or the new, never a part."""
+    """Replaces a file atomically: a crash at any moment leaves the old content or the new."""
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.tmp")  # one name, so that a kill leaves no heap of them
+    temporary = path.with_name(f".{path.name}.tmp")  # one name: killed processes leave no pile of files
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -40,7 +40,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:
-    """Replaces a file by a compressed NumPy archive."""
+    """Writes a compressed NumPy archive."""
     import numpy as np
 
     archive = io.BytesIO()
@@ -49,12 +49,12 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replaces a file by readable JSON."""
+    """Writes readable JSON."""
     write_atomic(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
-    """Replaces a CSV file by rows; the columns, if not given, are the first row's keys."""
+    """Writes a CSV file; the columns, if not given, are the first row's keys."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=columns or list(rows[0] if rows else ()), lineterminator="\n")
     writer.writeheader()
@@ -63,7 +63,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Appends a row to a file of JSON lines, with date, commit, versions and processor where the row does not have its own."""
+    """Appends a row to a file of JSON lines, with date, commit, versions and processor unless the row has its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     here = environment_record()
     today = datetime.datetime.now(datetime.UTC).date().isoformat()

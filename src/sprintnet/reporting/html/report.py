@@ -50,7 +50,7 @@ SECTIONS = {
 def write_report(run: RunFolder, page: Path | None = None) -> Path:
     """Draws a finished run's figures and writes its page (default: the folder's report.html); returns the page's place.
 
-    Raises SettingsError for files that are missing, damaged or do not fit together.
+    Raises SettingsError for files that are missing, damaged or inconsistent files.
     """
     with require_consistent(run):
         contents = _contents(run)  # first, since a damaged file should not cost the drawing

@@ -1,0 +1,165 @@
+"""Statistics over runs: the summary of a study, and whether two studies differ by more than their spread."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from sprintnet.config import differences, load_config
+from sprintnet.errors import SettingsError
+from sprintnet.runs.folder import RunFolder, evaluation_split, read_json
+
+CONFIDENCE_LEVEL = 0.95
+POWER = 0.8
+MAX_RUNS = 1_000_000
+
+SHARED_BY_ALL_RUNS = ("code_sha256", "data_sha256", "precision")
+"""What runs must have in common to be averaged, besides their settings."""
+
+COMPARED_METRICS = {
+    "accuracy": ("evaluated", "accuracy"),
+    "TTA accuracy": ("evaluated", "tta", "accuracy"),
+    "mAP": ("evaluated", "mean_average_precision"),
+    "cross-entropy": ("evaluated", "cross_entropy"),
+    "ECE": ("evaluated", "calibration", "ece"),
+    "ECE at temperature": ("evaluated", "calibration_at_temperature", "ece"),
+    "temperature": ("temperature",),
+    "training seconds": ("train_seconds",),
+}
+"""Label -> keys in metrics.json; `evaluated` is the evaluation split."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and standard deviation of n values, and Student's 95% confidence interval of the mean."""
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How b differs from a: Welch's test of the means, Hedges' g, and the runs a side for a power of 80%."""
+
+    a: Summary
+    b: Summary
+    difference: float
+    low: float
+    high: float
+    p: float
+    effect: float
+    runs_needed: int | None
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Returns the summary of one or more values; a single one has no spread (NaN)."""
+    n, mean = len(values), float(np.mean(values))
+    if n == 1:
+        return Summary(1, mean, math.nan, math.nan, math.nan)
+    sd = float(np.std(values, ddof=1))
+    margin = float(stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
+    return Summary(n, mean, sd, mean - margin, mean + margin)
+
+
+def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
+    """Returns how b differs from a, each of two or more values.
+
+    Welch 1947; Hedges 1981. `runs_needed` is None where a million runs would not be enough.
+    """
+    first, second = summarise(a), summarise(b)
+    difference = second.mean - first.mean
+    if first.sd == second.sd == 0:  # nothing varies: any difference is certain
+        certain = 1.0 if difference == 0 else 0.0
+        effect = math.copysign(math.inf, difference) if difference else 0.0
+        return Comparison(first, second, difference, difference, difference, certain, effect, 2 if difference else None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # one side may not vary at all, which SciPy remarks on
+        test = stats.ttest_ind(b, a, equal_var=False)
+    interval = test.confidence_interval(CONFIDENCE_LEVEL)
+    degrees = first.n + second.n - 2
+    pooled = math.sqrt(((first.n - 1) * first.sd**2 + (second.n - 1) * second.sd**2) / degrees)
+    return Comparison(
+        first,
+        second,
+        difference,
+        float(interval.low),
+        float(interval.high),
+        float(test.pvalue),
+        difference / pooled * (1 - 3 / (4 * degrees - 1)),
+        runs_needed(difference, first.sd, second.sd),
+    )
+
+
+def runs_needed(difference: float, sd_a: float, sd_b: float) -> int | None:
+    """Returns the runs a side that Welch's test at 5% needs to detect this difference with a power of 80%."""
+
+    def power(n: int) -> float:
+        error = math.sqrt((sd_a**2 + sd_b**2) / n)
+        degrees = (n - 1) * (sd_a**2 + sd_b**2) ** 2 / (sd_a**4 + sd_b**4)
+        limit = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, degrees)
+        distance = abs(difference) / error
+        return float(stats.nct.sf(limit, degrees, distance) + stats.nct.cdf(-limit, degrees, distance))
+
+    if difference == 0 or power(MAX_RUNS) < POWER:
+        return None
+    low, high = 1, 2
+    while power(high) < POWER:
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
+    return high
+
+
+def metric_values(runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Returns the compared metrics of runs: label -> one value a run; a metric that any run lacks is left out."""
+    found = {}
+    for label, path in COMPARED_METRICS.items():
+        values = []
+        for metrics in runs:
+            value: Any = metrics
+            for key in path:
+                value = value.get(evaluation_split(metrics) if key == "evaluated" else key) if value else None
+            values.append(value)
+        if None not in values:
+            found[label] = values
+    return found
+
+
+def read_runs(path: str | Path) -> list[dict[str, Any]]:
+    """Returns the metrics of the finished runs in a study's folder, or in any folder of run folders.
+
+    Raises SettingsError for fewer than two, or for runs that differ in more than their seed.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise SettingsError(f"{path}: no such folder; `sprintnet study RECIPE --seeds 10` makes one under runs/study")
+    runs = finished_runs(folder)
+    if len(runs) < 2:
+        raise SettingsError(
+            f"{path}: {len(runs)} finished runs; a standard deviation needs two or more: sprintnet study RECIPE --seeds 10 --resume"
+        )
+    return runs
+
+
+def finished_runs(folder: Path) -> list[dict[str, Any]]:
+    """Returns the metrics of the finished runs in a folder; raises SettingsError where they cannot be averaged."""
+    runs = [RunFolder(file.parent) for file in sorted(folder.glob("*/metrics.json"))]
+    for run in runs[1:]:
+        first, other = (read_json(each.environment) for each in (runs[0], run))
+        changed = [key for key in SHARED_BY_ALL_RUNS if first[key] != other[key]]
+        settings = [replace(load_config(each.config), seed=0) for each in (runs[0], run)]
+        if changed or differences(*settings):
+            what = ", ".join([*changed, *differences(*settings)])
+            raise SettingsError(
+                f"{run.path}: differs from {runs[0].path} in {what}; they cannot be averaged; move one of them away"
+            )
+    return [read_json(run.metrics) for run in runs]
