@@ -12,7 +12,8 @@ from pathlib import Path
 
 from document import write_between
 from sprintnet.config import load_config
-from sprintnet.experiments.study import figures, read_runs, run_study, summarise
+from sprintnet.experiments.compare import metric_values, read_runs, summarise
+from sprintnet.experiments.study import run_study
 from sprintnet.runs.folder import STUDY_FOLDER, RunFolder
 from sprintnet.runs.io import append_row
 
@@ -31,7 +32,7 @@ def main() -> None:
         folder = RunFolder(STUDY_FOLDER / f"smoothing-{alpha:g}")
         for _ in run_study(replace(recipe, label_smoothing=alpha), folder, SEEDS):
             pass
-        found = figures(read_runs(folder.path))
+        found = metric_values(read_runs(folder.path))
         summaries[alpha] = {label: summarise(found[label]) for label in COLUMNS}
     row = {f"{alpha:g}": {label: asdict(summary) for label, summary in found.items()} for alpha, found in summaries.items()}
     append_row(ROOT / "benchmarks" / "results" / "label_smoothing.jsonl", {"settings": SETTINGS, "by_smoothing": row})

@@ -15,7 +15,8 @@ from scipy import stats
 from conftest import Command
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
-from sprintnet.experiments.study import compare, figures, read_runs, run_study, runs_needed, summarise
+from sprintnet.experiments.compare import compare, metric_values, read_runs, runs_needed, summarise
+from sprintnet.experiments.study import run_study
 from sprintnet.runs.folder import RunFolder
 from sprintnet.training import train as pipeline
 
@@ -68,9 +69,9 @@ def test_sets_without_spread_or_difference() -> None:
 def test_a_figure_that_a_run_lacks_is_left_out_for_all() -> None:
     plain = {"test": {"accuracy": 0.5, "cross_entropy": 1.0}, "train_seconds": 2.0}
     views = {**plain, "test": {**plain["test"], "tta": {"accuracy": 0.6}}}
-    assert "accuracy, six views" in figures([views, views])
-    assert figures([plain, views])["accuracy"] == [0.5, 0.5]
-    assert "accuracy, six views" not in figures([plain, views])
+    assert "TTA accuracy" in metric_values([views, views])
+    assert metric_values([plain, views])["accuracy"] == [0.5, 0.5]
+    assert "TTA accuracy" not in metric_values([plain, views])
 
 
 def test_a_study_is_ordinary_runs_and_goes_on_where_it_stopped(tmp_path: Path, tiny: list[str]) -> None:
@@ -118,14 +119,14 @@ def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tm
 def test_runs_that_differ_in_more_than_their_seed_have_no_mean(tmp_path: Path, tiny: list[str]) -> None:
     for name, overrides in {"one": ["seed=1"], "two": ["seed=2", "optim.max_lr=0.2"]}.items():
         pipeline.train(load_config("davidnet", [*tiny, "epochs=1", *overrides]), RunFolder(tmp_path / name))
-    with pytest.raises(SettingsError, match=r"two: differs from .*one in optim.max_lr: 0.1 -> 0.2; a mean over both"):
+    with pytest.raises(SettingsError, match=r"two: differs from .*one in optim.max_lr: 0.1 -> 0.2; they cannot be averaged"):
         read_runs(tmp_path)
     environment = json.loads((tmp_path / "one" / "environment.json").read_text())
     pipeline.train(load_config("davidnet", [*tiny, "epochs=1", "seed=3"]), RunFolder(tmp_path / "same" / "three"))
     (tmp_path / "one").rename(tmp_path / "same" / "one")
     assert len(read_runs(tmp_path / "same")) == 2
     (tmp_path / "same" / "one" / "environment.json").write_text(json.dumps({**environment, "code_sha256": "another"}))
-    with pytest.raises(SettingsError, match="in code_sha256; a mean over both"):
+    with pytest.raises(SettingsError, match="in code_sha256; they cannot be averaged"):
         read_runs(tmp_path / "same")
 
 
@@ -149,9 +150,9 @@ def test_a_study_that_cannot_start_leaves_its_name_free(tmp_path: Path, tiny: li
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["study", "smoke", "--seeds", "1"], "--seeds 1: a spread needs two or more"),
-        (["compare", "nowhere", "."], "nowhere: there is no such folder"),
-        (["compare", ".", "."], "0 finished runs; a spread needs two or more"),
+        (["study", "smoke", "--seeds", "1"], "--seeds 1: a standard deviation needs two or more"),
+        (["compare", "nowhere", "."], "nowhere: no such folder"),
+        (["compare", ".", "."], "0 finished runs; a standard deviation needs two or more"),
         (["study", "smoke", "epocs=1"], "epocs=1: there is no such setting"),
     ],
 )

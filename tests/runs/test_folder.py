@@ -51,7 +51,7 @@ def test_a_chosen_name_is_never_changed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["..", "a/b", "", ".", "/tmp/x", "a\\b", "\0"])
 def test_a_name_is_one_folder_under_runs(tmp_path: Path, name: str) -> None:
-    with pytest.raises(SettingsError, match="one folder name"):
+    with pytest.raises(SettingsError, match="a single folder name"):
         new_run(name, exact=True, resume=False, parent=tmp_path)
 
 

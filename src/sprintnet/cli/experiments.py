@@ -16,35 +16,36 @@ def study(options: argparse.Namespace, words: list[str]) -> None:
     """Trains a recipe under several seeds and states mean, spread and interval."""
     recipe, overrides = recipe_and_overrides(words)
     if options.seeds < 2:
-        raise SettingsError(f"--seeds {options.seeds}: a spread needs two or more")
+        raise SettingsError(f"--seeds {options.seeds}: a standard deviation needs two or more")
     from sprintnet.runs.folder import STUDY_FOLDER, new_run
 
     config = load_available_config(recipe, overrides)
     name = options.name or Path(recipe).stem
     folder = new_run(name, exact=bool(options.name), resume=options.resume, parent=STUDY_FOLDER)
 
-    from sprintnet.experiments.study import figures, run_study, summarise
+    from sprintnet.experiments.compare import metric_values, summarise
+    from sprintnet.experiments.study import run_study
     from sprintnet.reporting.text.statistics import run_line, summary_line
 
     runs = []
     for metrics in run_study(config, folder, options.seeds):
         runs.append(metrics)
-        print(f"{len(runs)} of {options.seeds}: {run_line(figures(runs))}", flush=True)
+        print(f"{len(runs)} of {options.seeds}: {run_line(metric_values(runs))}", flush=True)
     print(f"\n{folder.path}: {len(runs)} runs; mean, standard deviation, 95 % interval of the mean")
-    for label, values in figures(runs).items():
+    for label, values in metric_values(runs).items():
         print(summary_line(label, summarise(values)))
 
 
 def compare(options: argparse.Namespace, words: list[str]) -> None:
     """Says whether two studies differ by more than their spread."""
     refuse(words)
-    from sprintnet.experiments.study import compare, figures, read_runs
+    from sprintnet.experiments.compare import compare, metric_values, read_runs
     from sprintnet.reporting.text.statistics import comparison_lines
 
     runs = {path: read_runs(path) for path in (options.a, options.b)}
     for side, path in (("A", options.a), ("B", options.b)):
         print(f"{side}: {path}, {len(runs[path])} runs")
-    a, b = figures(runs[options.a]), figures(runs[options.b])
+    a, b = metric_values(runs[options.a]), metric_values(runs[options.b])
     print(*comparison_lines({label: compare(a[label], b[label]) for label in a if label in b}), sep="\n")
 
 

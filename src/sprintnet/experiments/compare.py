@@ -141,11 +141,12 @@ def read_runs(path: str | Path) -> list[dict[str, Any]]:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise SettingsError(f"{path}: no such folder; `sprintnet study RECIPE --seeds 10` makes one under runs/study")
+        raise SettingsError(f"{path}: no such folder; `sprintnet study RECIPE` makes one under runs/study")
     runs = finished_runs(folder)
     if len(runs) < 2:
         raise SettingsError(
-            f"{path}: {len(runs)} finished runs; a standard deviation needs two or more: sprintnet study RECIPE --seeds 10 --resume"
+            f"{path}: {len(runs)} finished runs; a standard deviation needs two or more: "
+            "sprintnet study RECIPE --seeds 10 --resume"
         )
     return runs
 
