@@ -8,7 +8,7 @@ import pytest
 from sprintnet.config import load_config
 from sprintnet.data.load import load_splits
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json
-from sprintnet.training.schedule import learning_rates
+from sprintnet.training.schedule import Schedule
 from sprintnet.training.train import train
 
 STILL = ["augment.crop_padding=0", "augment.flip=0", "augment.affine=0", "augment.cutout=0"]
@@ -36,8 +36,9 @@ def test_evidence_is_of_the_runs_own_data(tmp_path: Path, tiny: list[str], overr
     assert (np.diff(confidence[wrong]) <= 1e-6).all()
     assert np.array_equal(kept["error_images"], splits["val"].images[wrong])
     assert np.array_equal(kept["error_labels"], splits["val"].labels[wrong])
+    schedule = Schedule(config.schedule, config.epochs)
     at_starts = np.interp(range(config.epochs), kept["schedule_epoch"], kept["schedule_lr"])
-    assert at_starts == pytest.approx(learning_rates(config.schedule, config.epochs, config.peak_lr))
+    assert at_starts == pytest.approx([config.peak_lr * schedule.lr_factor(epoch) for epoch in range(config.epochs)])
     network = read_json(run.network)
     assert sum(layer["parameters"] for layer in network["layers"]) == network["parameters"]
     assert network["layers"][-1]["shape"] == [10]

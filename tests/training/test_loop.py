@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import nn
 
+from sprintnet.config import Config
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.loader import Batch, Loader
 from sprintnet.data.preprocessing import Normalisation
-from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import DivergedError, Interrupted
 from sprintnet.evaluation.task import SINGLE_LABEL
 from sprintnet.runs.folder import RunFolder
 from sprintnet.runtime import Runtime
-from sprintnet.training.loop import Plan, fit
+from sprintnet.training.loop import fit
 from sprintnet.training.optim import build_optimizer
 from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
 from sprintnet.training.step import Step
@@ -58,14 +58,15 @@ def step(precision: str = "fp32") -> Step:
     )
 
 
-def plan(epochs: int = 3, interval: str = "epoch", checkpoint_seconds: float = 60) -> Plan:
+def settings_for(epochs: int = 3, interval: str = "epoch", checkpoint_seconds: float = 60) -> Config:
     schedule = ScheduleSettings(knots=(0, 1, 3), factors=(0.5, 1, 0), interval=interval)  # type: ignore[arg-type]
-    return Plan(epochs, 0.1, schedule, AugmentSettings(), 0, checkpoint_seconds)
+    optim = OptimSettings(max_lr=0.1)
+    return Config(epochs=epochs, checkpoint_seconds=checkpoint_seconds, schedule=schedule, optim=optim)
 
 
 def test_a_row_an_epoch_with_the_figures_of_that_epoch(tmp_path: Path) -> None:
     trained = step()
-    rows = list(fit(plan(), trained, loader(), loader(20), RunFolder(tmp_path), track))
+    rows = list(fit(settings_for(), trained, loader(), loader(20), RunFolder(tmp_path), track))
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["lr"] for row in rows] == pytest.approx([0.05, 0.1, 0.05])
     assert rows[-1]["val_accuracy"] == 1
@@ -76,16 +77,16 @@ def test_a_row_an_epoch_with_the_figures_of_that_epoch(tmp_path: Path) -> None:
 def test_a_rate_a_step_moves_at_every_step(tmp_path: Path) -> None:
     trained, seen = step(), []
     trained.optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(optimizer.param_groups[0]["lr"]))
-    list(fit(plan(interval="step"), trained, loader(), loader(), RunFolder(tmp_path), track))
+    list(fit(settings_for(interval="step"), trained, loader(), loader(), RunFolder(tmp_path), track))
     up = [0.05 + 0.05 * index / 5 for index in range(5)]
     down = [0.1 - 0.1 * index / 10 for index in range(10)]
     assert seen == pytest.approx(up + down)
 
 
 def test_a_finished_training_yields_its_rows_again(tmp_path: Path) -> None:
-    rows = list(fit(plan(), step(), loader(), loader(), RunFolder(tmp_path), track))
+    rows = list(fit(settings_for(), step(), loader(), loader(), RunFolder(tmp_path), track))
     again = step()
-    assert list(fit(plan(), again, loader(), loader(), RunFolder(tmp_path), track)) == rows
+    assert list(fit(settings_for(), again, loader(), loader(), RunFolder(tmp_path), track)) == rows
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -103,7 +104,7 @@ def test_a_lost_network_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_pat
                 spoiled.fill_(math.nan)
 
     with pytest.raises(DivergedError, match=r"training diverged in epoch 2, by step 5: .* lower optim.max_lr"):
-        for row in fit(plan(), trained, loader(), loader(), run, spoil):
+        for row in fit(settings_for(), trained, loader(), loader(), run, spoil):
             rows.append(row)
             good = [tensor.detach().clone() for tensor in trained.model.state_dict().values()]
             if when == "between epochs":
@@ -111,7 +112,7 @@ def test_a_lost_network_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_pat
                     trained.model[1].weight.fill_(math.nan)
     assert len(rows) == 1
     restored = step(precision)
-    following = fit(plan(), restored, loader(), loader(), run, track)
+    following = fit(settings_for(), restored, loader(), loader(), run, track)
     assert next(following) == rows[0]
     assert all(torch.equal(a, b) for a, b in zip(good, restored.model.state_dict().values(), strict=True))
     assert [row["epoch"] for row in following] == [2, 3]
@@ -120,7 +121,7 @@ def test_a_lost_network_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_pat
 def test_a_skipped_first_step_is_no_divergence(tmp_path: Path) -> None:
     trained = step("fp16")
     trained.scaler.load_state_dict({**trained.scaler.state_dict(), "scale": 2.0**30})
-    rows = list(fit(plan(checkpoint_seconds=0), trained, loader(), loader(), RunFolder(tmp_path), track))
+    rows = list(fit(settings_for(checkpoint_seconds=0), trained, loader(), loader(), RunFolder(tmp_path), track))
     assert rows[0]["skipped_steps"] > 0
     assert len(rows) == 3
 
@@ -128,7 +129,7 @@ def test_a_skipped_first_step_is_no_divergence(tmp_path: Path) -> None:
 def test_an_epoch_of_skipped_steps_alone_has_no_figures(tmp_path: Path) -> None:
     trained = step("fp16")
     trained.scaler.load_state_dict({**trained.scaler.state_dict(), "scale": 2.0**60})
-    row = next(fit(plan(), trained, loader(), loader(), RunFolder(tmp_path), track))
+    row = next(fit(settings_for(), trained, loader(), loader(), RunFolder(tmp_path), track))
     assert row["skipped_steps"] == 5
     assert math.isnan(row["train_loss"])
 
@@ -148,7 +149,7 @@ def test_whatever_step_it_is_killed_after_it_ends_in_the_same_bits(tmp_path: Pat
             yield item
 
     killing.left = batch  # type: ignore[attr-defined]
-    always = plan(checkpoint_seconds=0)
+    always = settings_for(checkpoint_seconds=0)
     undisturbed = step(precision)
     expected = list(fit(always, undisturbed, loader(), loader(), folder(tmp_path / "a"), track))
     run = folder(tmp_path / "b")
@@ -178,7 +179,7 @@ def test_a_signal_in_training_or_evaluation_saves_first(tmp_path: Path, number: 
     run = folder(tmp_path / "b")
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match="the state is saved") as caught:
-        list(fit(plan(), step(), loader(), loader(), run, signalling))
+        list(fit(settings_for(), step(), loader(), loader(), run, signalling))
     assert caught.value.exit_code == 128 + number
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     seen: list[str] = []
@@ -188,9 +189,9 @@ def test_a_signal_in_training_or_evaluation_saves_first(tmp_path: Path, number: 
         return batches
 
     resumed = step()
-    list(fit(plan(), resumed, loader(), loader(), run, watching))
+    list(fit(settings_for(), resumed, loader(), loader(), run, watching))
     undisturbed = step()
-    list(fit(plan(), undisturbed, loader(), loader(), folder(tmp_path / "a"), track))
+    list(fit(settings_for(), undisturbed, loader(), loader(), folder(tmp_path / "a"), track))
     assert torch.equal(resumed.model[1].weight, undisturbed.model[1].weight)
     first = {"epoch 2/3": "epoch 2/3: 4", "epoch 2/3, evaluating": "epoch 2/3: 5", "epoch 3/3, evaluating": "epoch 3/3: 5"}
     assert seen[0] == first[moment]
@@ -202,7 +203,7 @@ def test_the_network_sees_each_resolution_in_its_part_of_training(tmp_path: Path
     seen: list[int] = []
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[-1]) if module.training else None)
     schedule = ScheduleSettings(resolution=(0.5, 1), resolution_milestones=(0, 0.3))
-    list(fit(replace(plan(epochs=2), schedule=schedule), trained, loader(), loader(), folder(tmp_path / "a"), track))
+    list(fit(replace(settings_for(epochs=2), schedule=schedule), trained, loader(), loader(), folder(tmp_path / "a"), track))
     assert seen == [4] * 3 + [8] * 7
 
 
@@ -210,6 +211,6 @@ def test_threads_are_looked_after_at_every_step(tmp_path: Path, monkeypatch: pyt
     calls: list[bool] = []
     monkeypatch.setattr(Threads, "adapt", lambda _: (calls.append(True), len(calls) in (3, 5))[1])
     run = folder(tmp_path / "a")
-    list(fit(plan(), step(), loader(), loader(), run, track))
+    list(fit(settings_for(), step(), loader(), loader(), run, track))
     assert len(calls) == 15
-    assert run.log_text.read_text().count("another process takes a core") == 1
+    assert run.log_text.read_text().count("other processes keep cores busy") == 1

@@ -55,7 +55,7 @@ def summary(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.models.factory import build_model
     from sprintnet.models.summary import layer_table
     from sprintnet.models.transfer import load_pretrained
-    from sprintnet.training.schedule import learning_rates
+    from sprintnet.training.schedule import Schedule
     from sprintnet.training.setup import dataset_facts
 
     facts = dataset_facts(config, load_pretrained(config.init_from))
@@ -63,8 +63,10 @@ def summary(options: argparse.Namespace, words: list[str]) -> None:
     print(*(f"auto: {reason}" for reason in reasons), sep="\n", end="\n" if reasons else "")
     print(layer_table(build_model(config.model, facts.classes, facts.image_shape), facts.image_shape))
     print("| Epoch | LR       | Momentum |\n-------------------------------")
-    for epoch, lr in enumerate(learning_rates(config.schedule, config.epochs, config.peak_lr), 1):
-        print(f"| {epoch:5d} | {lr:.6f} | {config.filter_momentum:.6f} |")
+    schedule = Schedule(config.schedule, config.epochs)
+    for epoch in range(config.epochs):
+        lr = config.peak_lr * schedule.lr_factor(epoch)
+        print(f"| {epoch + 1:5d} | {lr:.6f} | {config.filter_momentum:.6f} |")
 
 
 def lr_find(options: argparse.Namespace, words: list[str]) -> None:

@@ -19,7 +19,7 @@ from sprintnet.evaluation.trained_model import TrainedModel
 from sprintnet.models.summary import layer_table
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays
 from sprintnet.runs.io import write_arrays, write_json
-from sprintnet.training.schedule import factor_at
+from sprintnet.training.schedule import Schedule
 
 EXAMPLES, VARIANTS = 10, 3
 """Images shown beside their augmented variants, and the number of variants."""
@@ -41,6 +41,7 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
     task, classes = trained.task, len(train.classes)
     shown, originals = _one_a_class(task, train)
     errors = _most_confident_errors(task, read_arrays(run.predictions)[f"{split}_logits"], evaluated.labels)
+    schedule = Schedule(config.schedule, config.epochs)
     positions = np.linspace(0, config.epochs, SCHEDULE_POINTS, endpoint=False)
     write_arrays(
         run.artifacts,
@@ -53,7 +54,7 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
         error_images=evaluated.take(errors).images,
         error_labels=evaluated.labels[errors],
         schedule_epoch=positions,
-        schedule_lr=[config.peak_lr * factor_at(config.schedule, config.epochs, position) for position in positions],
+        schedule_lr=[config.peak_lr * schedule.lr_factor(position) for position in positions],
         schedule_momentum=np.full(len(positions), config.filter_momentum),
     )
     write_json(run.network, asdict(layer_table(trained.model, train.image_shape)))

@@ -1,4 +1,4 @@
-"""fit: epochs, rates, checkpoints; yields one row an epoch."""
+"""The training loop: `fit` yields a row an epoch and keeps checkpoints."""
 
 import math
 import time
@@ -8,52 +8,27 @@ from typing import Any
 
 import numpy as np
 
+from sprintnet.config import Config
 from sprintnet.data.augment import resize
 from sprintnet.data.loader import Batch, Loader
-from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import DivergedError
 from sprintnet.evaluation.predict import predict
 from sprintnet.runs.folder import RunFolder
 from sprintnet.training.checkpoint import State, load_checkpoint, random_state, save_checkpoint, set_random_state
 from sprintnet.training.optim import set_learning_rates
-from sprintnet.training.schedule import factor_at, resolution_at, whitening_factor_at
-from sprintnet.training.settings import ScheduleSettings
+from sprintnet.training.schedule import Schedule
 from sprintnet.training.signals import Signals
 from sprintnet.training.step import Step, Totals
 from sprintnet.training.threads import Threads
 
 Row = dict[str, Any]
 Track = Callable[[Iterable[Batch], int, str, int], Iterable[Batch]]
-"""Passes batches on and shows how many of how many have gone by, under a label, counting from a number already done."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long to train, at which rates, in which order, and how often to save."""
-
-    epochs: int
-    max_lr: float
-    schedule: ScheduleSettings
-    augment: AugmentSettings
-    seed: int
-    checkpoint_seconds: float
-
-    def factor(self, position: float) -> float:
-        """Returns the factor of the peak rates at a position in epochs."""
-        return factor_at(self.schedule, self.epochs, position)
-
-    def whitening_factor(self, position: float) -> float:
-        """Returns the factor of a whitening layer's peak rate at a position in epochs."""
-        return whitening_factor_at(self.schedule, self.epochs, position)
-
-    def resolution(self, position: float) -> float:
-        """Returns the side of the training images, as a share of their own, at a position in epochs."""
-        return resolution_at(self.schedule, self.epochs, position)
+"""Passes batches on and shows progress: (batches, total, label, number already done)."""
 
 
 @dataclass
 class Progress:
-    """How far a run has come: the next batch to train on, the seconds of this epoch so far, the rows of finished epochs."""
+    """The next batch to train on, the seconds of this epoch so far, the rows of finished epochs."""
 
     epoch: int = 0
     batch: int = 0
@@ -61,14 +36,15 @@ class Progress:
     rows: list[Row] = field(default_factory=list)
 
 
-def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, track: Track) -> Iterator[Row]:
+def fit(config: Config, step: Step, train: Loader, val: Loader, run: RunFolder, track: Track) -> Iterator[Row]:
     """Trains `step.model` and yields a row after each epoch, the rows of an interrupted run first.
 
-    A checkpoint in the run folder is continued from its very batch; a row is in the checkpoint before it is yielded.
-    A row: epoch, lr (at its start), train_loss and val_loss (both with label smoothing; class weights count in the former
-    alone), train_accuracy and val_accuracy (0..1), train_seconds, val_seconds, skipped_steps. Raises DivergedError when the
-    loss is no longer finite, and Interrupted on SIGINT or SIGTERM once the state is saved.
+    A checkpoint in the run folder is continued from its exact batch; a row is in the checkpoint before it is yielded.
+    A row: epoch, lr (at its start), train_loss and val_loss (both with label smoothing; class weights in train_loss only),
+    train_accuracy and val_accuracy (0..1), train_seconds, val_seconds, skipped_steps. Raises DivergedError when the loss is no
+    longer finite, and Interrupted on SIGINT or SIGTERM once the state is saved.
     """
+    schedule = Schedule(config.schedule, config.epochs)
     progress = _restore(step, run) if run.checkpoint.exists() else Progress()
     yield from progress.rows
 
@@ -79,35 +55,35 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
     was_crowded = False
     step.model.train()
     with Signals(run.path) as signals, Threads(step.runtime) as threads:
-        while progress.epoch < plan.epochs:
-            label = f"epoch {progress.epoch + 1}/{plan.epochs}"
+        while progress.epoch < config.epochs:
+            label = f"epoch {progress.epoch + 1}/{config.epochs}"
             saved = time.monotonic()
             started = saved - progress.seconds
-            batches = train.epoch(plan.seed, progress.epoch, plan.augment, progress.batch)
+            batches = train.epoch(config.seed, progress.epoch, config.augment, progress.batch)
             for images, labels in track(batches, len(train), label, progress.batch):
                 position = progress.epoch + progress.batch / len(train)
-                set_learning_rates(step.optimizer, plan.factor(position), plan.whitening_factor(position))
-                step(resize(images, plan.resolution(position)), labels)
+                set_learning_rates(step.optimizer, schedule.lr_factor(position), schedule.whitening_factor(position))
+                step(resize(images, schedule.resolution(position)), labels)
                 if threads.adapt() and not was_crowded:
                     was_crowded = True
-                    run.log("another process takes a core: fewer threads, and other roundings, while it does")
+                    run.log("other processes keep cores busy: training with fewer threads meanwhile (rounding may differ)")
                 progress.batch += 1
                 progress.seconds = time.monotonic() - started
-                if signals.received or time.monotonic() - saved >= plan.checkpoint_seconds:
+                if signals.received or time.monotonic() - saved >= config.checkpoint_seconds:
                     save()
                     signals.raise_if_received()
                     saved = time.monotonic()
-                    started = saved - progress.seconds  # the clock stands while a checkpoint is written
+                    started = saved - progress.seconds  # the clock excludes writing the checkpoint
             totals = _read_sound(step, progress)
             trained = time.monotonic()
             progress.seconds = trained - started
             val_batches = signals.guard(track(val.sequential(), len(val), f"{label}, evaluating", 0), save)
             logits, truths = predict(step.model, val_batches, step.runtime)
             if not np.isfinite(logits).all():
-                raise _diverged(progress, "the network's answers are no longer finite")
+                raise _diverged(progress, "predictions are no longer finite")
             row = {
                 "epoch": progress.epoch + 1,
-                "lr": plan.max_lr * plan.factor(progress.epoch),
+                "lr": config.peak_lr * schedule.lr_factor(progress.epoch),
                 "train_loss": totals.loss / totals.images if totals.images else math.nan,
                 "train_accuracy": totals.correct / totals.images if totals.images else math.nan,
                 "val_loss": step.task.cross_entropy(logits, truths, step.label_smoothing),
@@ -124,7 +100,7 @@ def fit(plan: Plan, step: Step, train: Loader, val: Loader, run: RunFolder, trac
 
 
 def _read_sound(step: Step, progress: Progress) -> Totals:
-    """Returns the totals of the epoch so far; raises DivergedError where loss, weights or loss scale are lost."""
+    """Returns the totals of the epoch so far; raises DivergedError where loss, weights or loss scale are not finite."""
     totals = step.read()
     if not math.isfinite(totals.loss):
         raise _diverged(progress, f"the loss is {totals.loss}")
@@ -135,8 +111,8 @@ def _read_sound(step: Step, progress: Progress) -> Totals:
 
 def _diverged(progress: Progress, cause: str) -> DivergedError:
     return DivergedError(
-        f"training diverged in epoch {progress.epoch + 1}, by step {progress.batch}: {cause}; "
-        "checkpoints from before are kept; start again with a lower optim.max_lr, or with precision=fp32"
+        f"training diverged in epoch {progress.epoch + 1}, by step {progress.batch}: {cause}; earlier checkpoints are kept; "
+        "start again with a lower optim.max_lr, or with precision=fp32"
     )
 
 

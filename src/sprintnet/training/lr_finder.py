@@ -1,4 +1,4 @@
-"""The learning-rate finder: a sweep of rising rates on a copy of the network, and the rates that its curve suggests.
+"""The learning-rate finder: a sweep of rising learning rates on a copy of the network, and what its curve suggests.
 
 Smith 2015, arXiv:1506.01186; the smoothed curve as in https://sgugger.github.io/how-do-you-find-a-good-learning-rate.html.
 """
@@ -18,38 +18,39 @@ from sprintnet.training.step import Step
 
 BETA = 0.98
 DIVERGED = 4.0
-"""The sweep ends once the smoothed loss is this many times its minimum."""
+"""The sweep ends once the smoothed loss exceeds its minimum by this factor."""
 MIN_RATES = 10
-"""Rates without which a curve suggests nothing."""
+"""Learning rates that a curve needs for suggestions."""
 SKIP_FRACTION = 10
-"""One rate in so many, from the lowest on, is left out of suggestions: the running mean has too few losses there."""
+"""The first 1/SKIP_FRACTION of the curve is ignored: its running mean has too few losses."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The loss before the step at each rate, as it was and smoothed; a rate is what the training table shows as its peak."""
+    """The loss before the step at each learning rate, raw and smoothed; learning rates as the training table shows them."""
 
     rates: list[float]
     losses: list[float]
     smoothed: list[float]
 
     def suggestions(self) -> dict[str, float]:
-        """Returns rates by name: `steepest` (slope of loss over log rate), `minimum` / 10, `valley` (mid of the longest fall).
+        """Returns `steepest` (slope over the logarithm), `minimum` (a tenth of it), `valley` (middle of the longest fall).
 
-        The valley is fastai's (https://docs.fast.ai/callback.schedule.html). None looks at the first tenth of the curve, nor
-        beyond its minimum. Raises SettingsError for a curve of fewer than ten rates, or that falls by no more than its noise.
+        The valley is after fastai (https://docs.fast.ai/callback.schedule.html), but not the same. The first tenth of the curve
+        and what follows its minimum are ignored. Raises SettingsError for too few learning rates, or a fall within noise.
         """
         if len(self.rates) < MIN_RATES:
             raise SettingsError(
-                f"the loss diverged after {len(self.rates)} rates, from {self.rates[0]:g} on; begin the sweep at a lower rate"
+                f"the loss diverged after {len(self.rates)} learning rates, from {self.rates[0]:g}; "
+                "start the sweep at a lower one"
             )
         skipped = len(self.rates) // SKIP_FRACTION
         smoothed, minimum = np.array(self.smoothed), int(np.argmin(self.smoothed))
         fall, noise = smoothed[skipped] - smoothed[minimum], float(np.median(np.abs(np.diff(self.losses))))
         if minimum <= skipped + 1 or fall <= noise:
             raise SettingsError(
-                f"the loss falls by {max(fall, 0):.3g}, no more than it varies from batch to batch ({noise:.3g}): its curve "
-                "suggests no rate; sweep to a higher rate, in more steps, or with larger batches"
+                f"the loss falls by {max(fall, 0):.3g}, which is within its noise ({noise:.3g}): the curve suggests no "
+                "learning rate; sweep to a higher one, in more steps, or with larger batches"
             )
         falling = smoothed[skipped : minimum + 1]
         slope = np.gradient(falling, np.log(self.rates[skipped : minimum + 1]))
@@ -62,10 +63,10 @@ class Sweep:
 
 
 def sweep(step: Step, batches: Iterable[Batch], peak_lr: float, lowest: float, highest: float, rates: int) -> Sweep:
-    """Returns the losses while the rates of all parameters rise geometrically from `lowest` to `highest`, a batch each.
+    """Returns the losses while all learning rates rise geometrically from `lowest` to `highest`, a batch each.
 
-    Every group keeps its share of the peak rate, as in training. Works on a copy: the model, the optimizer and PyTorch's
-    generators are as before afterwards. Ends early where the loss is no longer finite or has grown to four times its minimum.
+    Every parameter group keeps its proportion, as in training. Works on a copy: model, optimizer and PyTorch's generators are
+    left unchanged. Ends early where the loss is no longer finite or exceeds four times its minimum.
     """
     trial, state = copy.deepcopy(step), random_state(step.runtime.device)
     trial.model.train()
@@ -81,7 +82,7 @@ def sweep(step: Step, batches: Iterable[Batch], peak_lr: float, lowest: float, h
             if not math.isfinite(loss):
                 break
             average = BETA * average + (1 - BETA) * loss
-            smoothed = average / (1 - BETA**number)  # without the zero that the average began with
+            smoothed = average / (1 - BETA**number)  # bias correction
             for values, value in ((found.rates, rate), (found.losses, loss), (found.smoothed, smoothed)):
                 values.append(value)
             if smoothed > DIVERGED * min(found.smoothed):

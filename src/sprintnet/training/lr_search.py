@@ -16,7 +16,7 @@ from sprintnet.progress import track
 from sprintnet.runs.folder import RunFolder, read_json, require_consistent
 from sprintnet.runs.io import write_atomic, write_json
 from sprintnet.training.lr_finder import sweep
-from sprintnet.training.schedule import resolution_at
+from sprintnet.training.schedule import Schedule
 from sprintnet.training.setup import build_step, whiten
 
 RECOMMENDED = "steepest"
@@ -73,7 +73,7 @@ def _sweep_seeds(
     limits: tuple[float, float, int] = (1e-7, 10.0, 100),
 ) -> list[Found]:
     lowest, highest, rates = limits
-    resolution = resolution_at(config.schedule, config.epochs, 0)
+    resolution = Schedule(config.schedule, config.epochs).resolution(0)
     found = []
     for seed in range(config.seed, config.seed + seeds):
         context = runtime.start(config.device, config.precision, config.threads, seed)

@@ -28,7 +28,7 @@ from sprintnet.runs.folder import RunFolder, log_test_access, read_json
 from sprintnet.runs.io import write_arrays, write_atomic, write_json, write_rows
 from sprintnet.runtime import Runtime
 from sprintnet.training.artifacts import write_artifacts
-from sprintnet.training.loop import Plan, Row, fit
+from sprintnet.training.loop import Row, fit
 from sprintnet.training.lr_search import RECOMMENDED, find_peak_lr
 from sprintnet.training.setup import build_step, whiten
 
@@ -92,14 +92,13 @@ def _train(requested: Config, run: RunFolder, on_epoch: Callable[[Row], object],
     write_atomic(run.config, requested.to_toml())
 
     whitening_seconds = whiten(step.model, loader, config)
-    plan = Plan(config.epochs, config.peak_lr, config.schedule, config.augment, config.seed, config.checkpoint_seconds)
     val_loader = Loader(splits["val" if "val" in splits else "test"], loader.normalisation, EVALUATION_BATCH, runtime.device)
     sizes = {name: len(part) for name, part in splits.items()}
     run.log(training_header(str(run.path), config, runtime.describe(), sizes, multi_label=images.multi_label))
     if runtime.device.type == "cpu" and runtime.precision == "bf16" and (reason := build.unavailable_reason()):
         run.log(f"compiled kernels are unavailable: {reason}")
     rows = []
-    for row in fit(plan, step, loader, val_loader, run, track):
+    for row in fit(config, step, loader, val_loader, run, track):
         rows.append(row)
         write_rows(run.results, rows)
         run.log(table_row(row))
