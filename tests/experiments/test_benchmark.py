@@ -21,8 +21,8 @@ def test_arithmetic_is_counted_layer_by_layer(precision: str) -> None:
     macs, side = 0, 32
     for name, parameter in build_model(config.model, 10, (32, 32, 3)).named_parameters():
         if parameter.ndim == 4:
-            side = 32 if "build_step" in name or name == "block1.conv.conv.weight" else side
-            macs += parameter.numel() * side * side * (2 if "build_step" in name else 3)  # no gradient for the images
+            side = 32 if "prepare" in name or name == "block1.conv.conv.weight" else side
+            macs += parameter.numel() * side * side * (2 if "prepare" in name else 3)  # no gradient for the images
             side = side // 2 if name in POOLED else side
     macs += 3 * 10 * 32
     assert found["gflop_per_image"] == pytest.approx(2 * macs / 1e9, rel=1e-6)

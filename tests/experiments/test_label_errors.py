@@ -28,7 +28,7 @@ from sprintnet.data.splits import connected_groups, stratified_k_fold
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.evaluation.metrics import log_probabilities
 from sprintnet.evaluation.trained_model import load_run
-from sprintnet.experiments.label_errors import judge, label_errors
+from sprintnet.experiments.label_errors import label_errors, rank_errors
 from sprintnet.reporting.html.report import write_report
 from sprintnet.runs.folder import RunFolder, open_run, read_arrays, read_json, read_rows
 from sprintnet.training import train as pipeline
@@ -67,11 +67,11 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def test_flipped_labels_under_sure_answers_are_found_and_no_others() -> None:
     labels = np.repeat(np.arange(3), 20)
     logits = np.where(labels[:, None] == np.arange(4), 6.0, 0.0)  # of four classes, one has no image
-    assert judge(logits, labels).ranked.tolist() == []
+    assert rank_errors(logits, labels).ranked.tolist() == []
     given = labels.copy()
     given[[5, 33]] = [2, 0]
     logits[33, 0] = -1  # the less probable label comes first
-    assert judge(logits, given).ranked.tolist() == [33, 5]
+    assert rank_errors(logits, given).ranked.tolist() == [33, 5]
 
 
 @given(st.integers(2, 5), st.integers(5, 60), st.integers(0, 1000))
@@ -80,7 +80,7 @@ def test_the_doubted_are_the_first_in_order_of_the_odds_against_them(classes: in
     generator = np.random.default_rng(seed)
     labels = np.r_[np.arange(classes), generator.integers(0, classes, count)]
     logits = generator.normal(0, 2, (len(labels), classes))
-    found = judge(logits, labels)
+    found = rank_errors(logits, labels)
     assert found.probabilities.sum(axis=1) == pytest.approx(1)
     given = found.probabilities[np.arange(len(labels)), labels]
     margin = get_label_quality_scores(labels, found.probabilities, method="normalized_margin") * 2 - 1  # p - best other p
@@ -161,7 +161,7 @@ def test_a_killed_search_goes_on_and_finds_the_same(run: RunFolder, tmp_path: Pa
     assert not copy.label_errors.exists()
     written = first.weights.stat().st_mtime_ns
     resumed = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=True)
-    assert "fold 3 of 3: the network agrees with" in resumed.stdout
+    assert "fold 3 of 3: agrees with" in resumed.stdout
     assert f"3 of 60 labels are likely wrong, the worst first: {copy.path / 'label_errors.csv'}" in resumed.stdout
     assert first.weights.stat().st_mtime_ns == written
     found = [each.label_errors.with_suffix(".csv").read_text() for each in (run, copy)]
@@ -211,8 +211,8 @@ def test_a_damaged_file_is_one_message_with_its_remedy(run: RunFolder, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--folds", "3"], "label-errors: holds folds already; go on with them by --resume"),
-        (["--folds", "4", "--resume"], "--folds 4: .*fold-1 has other images; resume with as many folds"),
+        (["--folds", "3"], "label-errors: already holds folds; continue them with --resume"),
+        (["--folds", "4", "--resume"], "--folds 4: .*fold-1 has other images; resume with the number of folds"),
         (["--folds", "1", "--resume"], "--folds 1: must be from 2 to the number of images, 60"),
         (["--folds", "61", "--resume"], "--folds 61: must be from 2 to the number of images, 60"),
         (["epochs=3"], "not understood: epochs=3"),
@@ -231,7 +231,7 @@ def test_other_images_than_the_runs_are_not_judged(run: RunFolder, data: Path, t
     (copy / "config.toml").write_text(run.config.read_text().replace(str(data), str(tmp_path / "moved")))
     done = sprintnet("label-errors", str(copy), "--folds", "3", "--resume")
     assert done.returncode == 2
-    assert "not the splits that the run was trained on" in done.stderr
+    assert "these are not the splits that" in done.stderr
 
 
 def test_a_duplicate_is_judged_with_its_double_and_lone_or_many_labels_not_at_all(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_duplicate_is_judged_with_its_double_and_lone_or_many_labels_not_at_al
     assert all(fold_of[index] == fold_of[index + 30] for index in range(10))
 
     lone = ImageDataset(pixels[:5], np.array([0, 0, 1, 1, 2]), ("a", "b", "lone"))
-    with pytest.raises(DataError, match="one image alone in lone: nothing is left to judge its label by"):
+    with pytest.raises(DataError, match="only one image of lone: no other image to judge its label by"):
         label_errors(config, {"train": lone}, RunFolder(tmp_path / "lone"), 2)
     bound = ImageDataset(pixels, np.arange(40) % 2, ("a", "bound"), groups=["", "one"] * 20)
     with pytest.raises(DataError, match="all images of bound belong together"):

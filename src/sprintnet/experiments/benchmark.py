@@ -1,4 +1,4 @@
-"""How fast a recipe is on this machine: each phase of a step, arithmetic against the ceiling, memory, a whole training."""
+"""The speed of a recipe on this machine: phases of a step, arithmetic against the ceiling, memory, a whole training."""
 
 import itertools
 import signal
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sprintnet import runtime
+from sprintnet import runtime as runtimes
 from sprintnet.autoconfig import DatasetFacts, resolve
 from sprintnet.config import Config
 from sprintnet.data.augment import resize
@@ -33,27 +33,28 @@ from sprintnet.training.setup import build_step
 
 WARM_UP, REPEATS = 2, 5
 CEILING_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
-UNVARIED = AugmentSettings(crop_padding=0, flip=0, affine=0, cutout=0)
+"""Sides of the matrices whose product gives the ceiling."""
+NO_AUGMENTATION = AugmentSettings(crop_padding=0, flip=0, affine=0, cutout=0)
 
 
 def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
-    """Returns medians of a training step's phases at full resolution, and of whole steps at each resolution.
+    """Returns medians of the phases of a training step at full resolution, and of whole steps at each resolution.
 
-    `images_per_second` by phase (evaluate: forward alone; None: below the noise), `step_images_per_second` by resolution,
-    `gflop_per_image` and `gflops` (forward and backward as computed: in bf16 on a CPU large layers take fewer products than
-    convolutions do, see models/convolution.py; multiplications and additions both count), `ceiling_gflops` of matrix products.
+    `images_per_second` by phase (evaluate: forward only; None: below the noise), `step_images_per_second` by resolution,
+    `gflop_per_image` and `gflops` (forward and backward as computed: Winograd convolutions do fewer multiplications; each
+    multiplication and addition counts), `ceiling_gflops` of matrix products.
     """
     pretrained = load_pretrained(config.init_from)
     config, _ = resolve(config, DatasetFacts.of(images, pretrained.saved.settings if pretrained else None))
-    context = runtime.start(config.device, config.precision, config.threads, config.seed)
+    runtime = runtimes.start(config.device, config.precision, config.threads, config.seed)
     some = images.take(np.arange(min(len(images), (WARM_UP + REPEATS) * config.batch_size)))
-    step, loader = build_step(config, some, context, pretrained)
-    set_learning_rates(step.optimizer, 1e-6, 0)  # most of training has no gradient for a whitening layer
+    step, loader = build_step(config, some, runtime, pretrained)
+    set_learning_rates(step.optimizer, 1e-6, 0)  # the whitening bias is frozen during most of training
     step.model.train()
     batches = list(itertools.islice(loader.endless(0, config.augment), WARM_UP + REPEATS))
     seconds: dict[str, list[float]] = {"forward": [], "backward": [], "update": []}
     for number, (inputs, labels) in enumerate(batches):
-        clock = _Clock(context)
+        clock = _Clock(runtime)
         loss, logits = step.forward(inputs, labels)
         forward = clock.lap()
         step.backward(loss)
@@ -62,37 +63,37 @@ def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
         if number >= WARM_UP:
             for phase, lap in (("forward", forward), ("backward", backward), ("update", clock.lap())):
                 seconds[phase].append(lap / len(labels))
-    seconds["load"] = _loading(loader, UNVARIED, context)
-    augmented = statistics.median(_loading(loader, config.augment, context))
+    seconds["load"] = _loading(loader, NO_AUGMENTATION, runtime)
+    augmented = statistics.median(_loading(loader, config.augment, runtime))
     medians = {phase: statistics.median(times) for phase, times in seconds.items() if times}
     medians["augment"] = max(augmented - medians["load"], 0)
     inputs, labels = batches[0]
-    medians["evaluate"] = _median(lambda: predict(step.model, [(inputs, labels)], context), context) / len(labels)
-    whole = {}
+    medians["evaluate"] = _median(lambda: predict(step.model, [(inputs, labels)], runtime), runtime) / len(labels)
+    steps = {}
     for resolution in dict.fromkeys((*config.schedule.resolution, 1.0)):
-        scaled = resize(inputs, resolution)
-        whole[resolution] = len(labels) / _median(partial(step, scaled, labels), context)
+        resized = resize(inputs, resolution)
+        steps[str(resolution)] = len(labels) / _median(partial(step, resized, labels), runtime)
     with FlopCounterMode(display=False) as counter:
         step.backward(step.forward(inputs, labels)[0])
     gflop = counter.get_total_flops() / len(labels) / 1e9
     return {
-        **context.describe(),
+        **runtime.describe(),
         "batch_size": config.batch_size,
         "images_per_second": {phase: 1 / value if value else None for phase, value in medians.items()},
-        "step_images_per_second": {str(resolution): rate for resolution, rate in whole.items()},
+        "step_images_per_second": steps,
         "gflop_per_image": gflop,
         "gflops": gflop / (medians["forward"] + medians["backward"]),
-        "ceiling_gflops": ceiling(context),
+        "ceiling_gflops": ceiling(runtime),
         "n": REPEATS,
     }
 
 
-def ceiling(context: Runtime) -> float:
-    """Returns the GFLOP/s of this machine's matrix products in the run's precision: the best of several sizes and repeats."""
+def ceiling(runtime: Runtime) -> float:
+    """Returns the GFLOP/s of matrix products in the run's precision: the best of several sizes and repeats."""
     best = 0.0
-    for side in CEILING_SIDES[context.device.type]:
-        matrix = torch.randn(side, side, device=context.device).to(DTYPES[context.precision])
-        clock = _Clock(context)
+    for side in CEILING_SIDES[runtime.device.type]:
+        matrix = torch.randn(side, side, device=runtime.device).to(DTYPES[runtime.precision])
+        clock = _Clock(runtime)
         for _ in range(4 * REPEATS):
             torch.mm(matrix, matrix)
             best = max(best, 2 * side**3 / clock.lap() / 1e9)
@@ -102,18 +103,17 @@ def ceiling(context: Runtime) -> float:
 def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dict[str, Any]:
     """Trains in a process of its own, `sprintnet train *words` into `run`, and returns its times and its peak memory.
 
-    `command_seconds`: from the start of the command to its end; `start_seconds`: until training begins; `train_seconds`:
-    whitening, order, augmentation, forward, backward, update; `seconds_to_target`: of these, without whitening, until the first
-    epoch whose accuracy without six views reaches the target, or else, where the six views of the end reach it, all of them and
-    the views' (None: neither does); `accuracy`, and `tta_accuracy` with the six views' `tta_seconds`; `peak_gib`.
+    `command_seconds`: the whole command; `start_seconds`: until training begins; `train_seconds`: whitening, order,
+    augmentation, forward, backward, update; `seconds_to_target`: of these, without whitening, until the first epoch whose
+    accuracy reaches the target, or else train_seconds and the seconds of TTA where TTA reaches it (None: neither does);
+    `accuracy`, `tta_accuracy`, `tta_seconds`, `peak_gib`.
     """
     started = time.monotonic()
     command = [sys.executable, "-u", "-m", "sprintnet", "train", *words, "--name", run.path.name, "--no-report"]
     start_seconds = None
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
+            for line in process.stdout or ():
                 print(line, end="", flush=True)
                 if line.rstrip() == COLUMNS:
                     start_seconds = time.monotonic() - started
@@ -121,20 +121,20 @@ def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dic
         if process.returncode:
             raise _failure(process.returncode, errors.read().strip().removeprefix("sprintnet: "))
     metrics = read_json(run.metrics)
-    judged = metrics[evaluation_split(metrics)]
-    tta = judged.get("tta", {})
-    reached = seconds_to(target, read_rows(run.results))
-    if reached is None and tta.get("accuracy", 0) >= target:
-        reached = metrics["train_seconds"] + tta["seconds"]
+    evaluated = metrics[evaluation_split(metrics)]
+    tta = evaluated.get("tta", {})
+    seconds = seconds_to(target, read_rows(run.results))
+    if seconds is None and tta.get("accuracy", 0) >= target:
+        seconds = metrics["train_seconds"] + tta["seconds"]
     return {
         "command_seconds": time.monotonic() - started,
         "start_seconds": start_seconds,
         "train_seconds": metrics["train_seconds"],
-        "accuracy": judged["accuracy"],
+        "accuracy": evaluated["accuracy"],
         "tta_accuracy": tta.get("accuracy"),
         "tta_seconds": tta.get("seconds"),
         "target": target,
-        "seconds_to_target": reached,
+        "seconds_to_target": seconds,
         "peak_gib": metrics["peak_gib"],
     }
 
@@ -161,32 +161,33 @@ def _failure(code: int, message: str) -> SprintNetError:
 class _Clock:
     """A stopwatch that waits for the device."""
 
-    def __init__(self, context: Runtime):
-        self._is_cuda = context.device.type == "cuda"
-        self.lap()
+    def __init__(self, runtime: Runtime):
+        self._is_cuda = runtime.device.type == "cuda"
+        self._last = self._now()
 
     def lap(self) -> float:
         """Returns the seconds since the last lap."""
+        before, self._last = self._last, self._now()
+        return self._last - before
+
+    def _now(self) -> float:
         if self._is_cuda:
             torch.cuda.synchronize()
-        now = time.perf_counter()
-        seconds = now - getattr(self, "_last", now)
-        self._last = now
-        return seconds
+        return time.perf_counter()
 
 
-def _median(action: Callable[[], Any], context: Runtime) -> float:
-    """Returns the median seconds of an action, warm."""
-    clock, laps = _Clock(context), []
+def _median(action: Callable[[], Any], runtime: Runtime) -> float:
+    """Returns the median seconds of an action after warm-up."""
+    clock, laps = _Clock(runtime), []
     for _ in range(WARM_UP + REPEATS):
         action()
         laps.append(clock.lap())
     return statistics.median(laps[WARM_UP:])
 
 
-def _loading(loader: Loader, settings: AugmentSettings, context: Runtime) -> list[float]:
-    """Returns the seconds an image that it takes to make each batch, warm."""
-    clock, laps = _Clock(context), []
+def _loading(loader: Loader, settings: AugmentSettings, runtime: Runtime) -> list[float]:
+    """Returns the seconds an image of making each batch, after warm-up."""
+    clock, laps = _Clock(runtime), []
     for _, labels in itertools.islice(loader.endless(0, settings), WARM_UP + REPEATS):
         laps.append(clock.lap() / len(labels))
     return laps[WARM_UP:]

@@ -1,4 +1,4 @@
-"""Likely label errors: networks trained without an image doubt its label."""
+"""Likely label errors: labels that networks trained without the image disagree with."""
 
 import json
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from sprintnet.training.train import train
 FOLDS = "label-errors"
 """The folder of the folds' runs, in the run folder."""
 MAX_IMAGES = 300
-"""Pictures that are kept for the report, the likeliest errors first."""
+"""Images that are kept for the report, the likeliest errors first."""
 
 
 @dataclass(frozen=True)
 class LabelErrors:
-    """Out-of-fold probabilities (N, K), the quality (N,) of each label, and the likely wrong ones (M,), the worst first."""
+    """Out-of-fold probabilities (N, K), the quality (N,) of each label, and the likely errors (M,), worst first."""
 
     probabilities: Floats
     quality: Floats
@@ -35,15 +35,15 @@ class LabelErrors:
 def label_errors(config: Config, splits: Splits, run: RunFolder, folds: int = 5, resume: bool = False) -> LabelErrors:
     """Returns the likely label errors among the images of `train` and, where one was held out, `val`.
 
-    Each fold is an ordinary run of these settings in the run folder's label-errors (`fold-1`, ...), judged on the images that
-    it has not seen; with `resume` finished ones are read, a cut one goes on. label_errors.csv has a row an error,
-    label_errors.npz images (n, H, W, C) and rows of the first, with facts about all, as JSON. Raises SettingsError for folds of
+    Each fold is a run of these settings in the run folder's label-errors (`fold-1`, ...), evaluated on its held-out images;
+    with `resume` finished folds are read and an interrupted one continues. Writes label_errors.csv (a row an error) and
+    label_errors.npz (images (n, H, W, C) and rows of the first, with the totals, as JSON). Raises SettingsError for folds of
     other images or settings, DataError for a class of a single image, and what training raises.
     """
     parts: Splits = {name: splits[name] for name in ("train", "val") if name in splits}
     images = concatenate(*parts.values())
-    logits = _out_of_fold(config, images, run, folds, resume)
-    found = judge(logits, images.labels)
+    logits = _out_of_fold_logits(config, images, run, folds, resume)
+    found = rank_errors(logits, images.labels)
     rows = _rows(found, images, parts)
     write_rows(run.label_errors.with_suffix(".csv"), rows)
     facts = {
@@ -57,14 +57,14 @@ def label_errors(config: Config, splits: Splits, run: RunFolder, folds: int = 5,
     return found
 
 
-def judge(logits: Floats, labels: Labels) -> LabelErrors:
-    """Returns which labels (N,) out-of-fold logits (N, K) doubt: as many as confident learning counts, the worst first.
+def rank_errors(logits: Floats, labels: Labels) -> LabelErrors:
+    """Returns which labels (N,) out-of-fold logits (N, K) contradict: as many as confident learning counts, worst first.
 
-    A label's quality is its margin: its logit less the largest other, below 0 where another class is likelier. Northcutt et al.
-    2021 (the count), Pleiss et al. 2020 (the margin).
+    A label's quality is its margin: its logit minus the largest other, negative where another class is likelier. Northcutt et
+    al. 2021 (the count), Pleiss et al. 2020 (the margin).
     """
-    # the probability of the given class finds more labels moved to any class, the difference of probabilities more of those
-    # moved to a similar one; this margin comes close to the better of them in either case
+    # self-confidence finds more labels moved to any class, the normalised margin more of those moved to a similar class; the
+    # margin of logits comes close to the better of them in either case
     probabilities = np.exp(log_probabilities(logits))
     others = logits.astype(np.float64)
     others[np.arange(len(labels)), labels] = -np.inf
@@ -73,38 +73,39 @@ def judge(logits: Floats, labels: Labels) -> LabelErrors:
     return LabelErrors(probabilities, quality, worst[quality[worst] < 0])
 
 
-def _out_of_fold(config: Config, images: ImageDataset, run: RunFolder, folds: int, resume: bool) -> Floats:
-    """Returns logits (N, K) of each image by a network that was trained without its fold."""
-    fold_of = _deal(images, folds)
+def _out_of_fold_logits(config: Config, images: ImageDataset, run: RunFolder, folds: int, resume: bool) -> Floats:
+    """Returns logits (N, K) of each image from the network that was trained without its fold."""
+    fold_of = _assign_folds(images, folds)
     if config.init_from:
-        print(
-            f"init_from={config.init_from}: if that network has seen these images, it has learned their wrong labels too",
-            flush=True,
-        )
-    place = run.path / FOLDS
-    if place.exists() and not resume:
-        raise SettingsError(f"{place}: holds folds already; go on with them by --resume, or remove it to begin again")
+        print(f"init_from={config.init_from}: a network that has seen these images has learned their label errors", flush=True)
+    folder = run.path / FOLDS
+    if folder.exists() and not resume:
+        raise SettingsError(f"{folder}: already holds folds; continue them with --resume, or remove the folder to start again")
     logits = np.empty((len(images), len(images.classes)), np.float32)
     for number in range(1, folds + 1):
-        asked = np.flatnonzero(fold_of == number - 1)
-        splits = {"train": images.take(np.flatnonzero(fold_of != number - 1)), "val": images.take(asked)}
-        fold = RunFolder(place / f"fold-{number}")
-        _refuse_other_images(fold, splits, folds)
+        held_out = np.flatnonzero(fold_of == number - 1)
+        splits = {"train": images.take(np.flatnonzero(fold_of != number - 1)), "val": images.take(held_out)}
+        fold = RunFolder(folder / f"fold-{number}")
+        if fold.environment.exists() and read_json(fold.environment)["data_sha256"] != digest(*splits.values()):
+            raise SettingsError(
+                f"--folds {folds}: {fold.path} has other images; resume with the number of folds that it was started with, or "
+                f"remove {folder} to start again"
+            )
         metrics = train(config, fold, resume=fold.config.exists(), splits=splits).metrics
         predictions = read_arrays(fold.predictions)
-        logits[asked] = predictions.get("val_tta_logits", predictions["val_logits"])
-        agreed = metrics["val"]["accuracy"]
-        print(f"fold {number} of {folds}: the network agrees with {agreed:.2%} of {len(asked):,} labels", flush=True)
+        logits[held_out] = predictions.get("val_tta_logits", predictions["val_logits"])
+        agreement = metrics["val"]["accuracy"]
+        print(f"fold {number} of {folds}: agrees with {agreement:.2%} of {len(held_out):,} labels", flush=True)
     return logits
 
 
-def _deal(images: ImageDataset, folds: int) -> Rows:
-    """Returns the fold (N,) of each image; groups and duplicates stay together: a wrong label once learned seems right."""
+def _assign_folds(images: ImageDataset, folds: int) -> Rows:
+    """Returns the fold (N,) of each image. Groups and duplicates stay together: a network must not have seen the label."""
     if images.multi_label:
-        raise DataError("label-errors: the images have several labels each; likely errors are sought where each has one")
+        raise DataError("label-errors: the images have several labels each; only single-label datasets are supported")
     counts = np.bincount(images.labels, minlength=len(images.classes))
-    if lone := [images.classes[label] for label in np.flatnonzero(counts == 1)]:
-        raise DataError(f"one image alone in {', '.join(lone)}: nothing is left to judge its label by; add images of the class")
+    if single := [images.classes[label] for label in np.flatnonzero(counts == 1)]:
+        raise DataError(f"only one image of {', '.join(single)}: no other image to judge its label by; add images of the class")
     if not 2 <= folds <= len(images):
         raise SettingsError(f"--folds {folds}: must be from 2 to the number of images, {len(images):,}")
     pairs = [(pair.first, pair.second) for pair in duplicates_within(images)]
@@ -114,21 +115,12 @@ def _deal(images: ImageDataset, folds: int) -> Rows:
     together = [name for label, name in enumerate(images.classes) if len(np.unique(fold_of[images.labels == label])) == 1]
     if together:
         cause = f"all images of {', '.join(together)} belong together (a group, or duplicates)"
-        raise DataError(f"{cause}: no network that has learned the class could judge them; add others")
+        raise DataError(f"{cause}: no network that has learned the class could judge them; add other images")
     return fold_of
 
 
-def _refuse_other_images(fold: RunFolder, splits: Splits, folds: int) -> None:
-    """Raises SettingsError where a fold was begun with other images: another number of folds deals them out otherwise."""
-    if fold.environment.exists() and read_json(fold.environment)["data_sha256"] != digest(*splits.values()):
-        raise SettingsError(
-            f"--folds {folds}: {fold.path} has other images; resume with as many folds as it was begun with, or remove "
-            f"{fold.path.parent} to begin again"
-        )
-
-
 def _rows(found: LabelErrors, images: ImageDataset, parts: Splits) -> list[dict[str, Any]]:
-    """Returns a row a likely error: rank, split, index there, file if known, classes, their probabilities, quality."""
+    """Returns a row for each likely error: rank, split, index in it, file if known, classes, probabilities, quality."""
     places = [(name, index) for name, part in parts.items() for index in range(len(part))]
     suggested = found.probabilities.argmax(axis=1)
     return [
