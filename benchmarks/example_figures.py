@@ -1,4 +1,4 @@
-"""Copies some figures of a run into docs/report, where the README shows them: lines as SVG, pictures as small JPEGs.
+"""Copies some figures of a run into docs/report, where the README shows them: curves as SVG, images as small JPEGs.
 
 python benchmarks/example_figures.py runs/train/sprint94
 """
@@ -9,22 +9,22 @@ from pathlib import Path
 
 from PIL import Image
 
-from sprintnet.reporting.figures.style import OF_IMAGES, raster
+from sprintnet.reporting.html.page import IMAGE_FIGURES
 from sprintnet.runs.folder import RunFolder
 
 PLACE = Path(__file__).parents[1] / "docs" / "report"
-SHOWN = ("results", "confusion_matrix_normalized", "reliability", "network", "wrong", "grad_cam")
+SHOWN = ("results", "confusion_matrix_normalized", "reliability", "network", "errors", "grad_cam")
 WIDTH = 900
 
 
 def main() -> None:
-    """Copies each figure, for light pages and for dark ones."""
+    """Copies each figure, in both themes."""
     plots = RunFolder(Path(sys.argv[1])).plots
     PLACE.mkdir(parents=True, exist_ok=True)
     for figure in SHOWN:
         for name in (figure, f"{figure}-dark"):
-            if figure in OF_IMAGES:
-                image = Image.open(raster(plots / name)).convert("RGB")
+            if figure in IMAGE_FIGURES:
+                image = Image.open(plots / f"{name}.png").convert("RGB")
                 image.thumbnail((WIDTH, 10 * WIDTH))
                 image.save(PLACE / f"{name}.jpg", quality=85)
             else:

@@ -52,7 +52,7 @@ print(sprintnet.layer_table(sprintnet.build_model(config.model, classes, shape),
 finder = sprintnet.RunFolder(f"runs/lr/{recipe}-notebook")
 for found in sprintnet.lr_find(config, finder):
     print({name: f"{rate:.3g}" for name, rate in found["suggestions"].items()}, f"recipe: {config.peak_lr:g}")
-Image(sprintnet.draw_one(finder, "lr_finder"))
+Image(sprintnet.save_figure(finder, "lr_finder"))
 
 # %% [markdown]
 # ## Training
@@ -65,30 +65,30 @@ split = "test" if "test" in metrics else "val"  # of your own pictures the test 
 print(f"{split} accuracy {metrics[split]['accuracy']:.2%} after {metrics['train_seconds']:.0f} s of training")
 
 # %%
-Image(sprintnet.draw_one(run, "results"))
+Image(sprintnet.save_figure(run, "results"))
 
 # %% [markdown]
 # ## Augmented images
 # What the network saw instead of the originals.
 
 # %%
-Image(sprintnet.draw_one(run, "train_batch0"))
+Image(sprintnet.save_figure(run, "train_batch0"))
 
 # %% [markdown]
 # ## Errors
 
 # %%
-Image(sprintnet.draw_one(run, "confusion_matrix"))
+Image(sprintnet.save_figure(run, "confusion_matrix"))
 
 # %%
-Image(sprintnet.draw_one(run, "wrong"))
+Image(sprintnet.save_figure(run, "errors"))
 
 # %% [markdown]
 # ## Calibration
 # Label smoothing leaves the network less sure than it is right; the temperature, fitted on the held-out images, mends that.
 
 # %%
-Image(sprintnet.draw_one(run, "reliability"))
+Image(sprintnet.save_figure(run, "reliability"))
 
 # %% [markdown]
 # ## Grad-CAM
@@ -96,9 +96,9 @@ Image(sprintnet.draw_one(run, "reliability"))
 
 # %%
 trained, _ = sprintnet.load_run(run.path)
-for name, figures in sprintnet.explain_wrong(run, trained, 8).items():
+for name, figures in sprintnet.explain_wrong(run, trained, 8).faithfulness.items():
     print(f"{name:10} deletion {figures['deletion']:.1%}, insertion {figures['insertion']:.1%}")
-Image(sprintnet.draw_one(run, "grad_cam"))
+Image(sprintnet.save_figure(run, "grad_cam"))
 
 # %% [markdown]
 # ## One page of it all

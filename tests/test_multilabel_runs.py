@@ -56,7 +56,7 @@ def test_accuracy_is_exact_match_in_the_table_and_in_the_figures(run: RunFolder)
     assert float(rows[-1]["val_accuracy"]) == metrics["val"]["accuracy"]
     assert float(rows[0]["train_loss"]) > float(rows[-1]["train_loss"])
     assert metrics["val"]["mean_average_precision"] > 0.7  # 0.45 by chance
-    assert "exact match: share of images right in every label" in run.log_text.read_text()
+    assert "exact match: share of images with every label right" in run.log_text.read_text()
 
 
 def test_the_temperature_is_fitted_on_held_out_images_by_their_cross_entropy(run: RunFolder) -> None:
@@ -100,12 +100,12 @@ def test_evidence_shows_each_label_and_the_surest_errors(run: RunFolder) -> None
 
 
 def test_maps_are_of_the_false_label_where_there_is_one(run: RunFolder) -> None:
-    answers = json.loads(str(read_arrays(run.explanations)["facts"]))["answers"]
+    answers = json.loads(str(read_arrays(run.explanations)["facts"]))["predictions"]
     kinds = set()
     for answer in answers:
         true, said = (set(filter(None, answer[key].split("|"))) for key in ("true", "predicted"))
         assert true != said
-        assert not said - true or answer["asked"] in said - true
+        assert not said - true or answer["target"] in said - true
         kinds.add(bool(said - true))
     assert kinds == {True, False}
 
@@ -126,7 +126,7 @@ def test_the_report_opens_the_pictures_behind_an_error(run: RunFolder, browser: 
     cells[worst].locator("td button").last.click()
     assert page.locator("#errors .gallery figure:visible").count() == false[worst] > 0
     for caption in page.locator("#errors .gallery figure:visible figcaption").all_inner_texts():
-        assert CLASSES[worst] in caption.split("said")[1] and CLASSES[worst] not in caption.split("said")[0]
+        assert CLASSES[worst] in caption.split("→")[1] and CLASSES[worst] not in caption.split("→")[0]
     assert page.locator("#classes thead th").all_inner_texts()[-2:] == ["AP", "ROC AUC"]
     assert page.locator("img[alt*=onfusion]").count() == 0
     assert not (run.plots / "confusion_matrix.png").exists() and (run.plots / "reliability.png").exists()
@@ -140,7 +140,7 @@ def test_val_says_what_a_split_comes_to(run: RunFolder, capsys: pytest.CaptureFi
     printed, rows = capsys.readouterr().out, read_rows(tmp_path / "rows.csv")
     assert [row["true"] for row in rows] == label_text(splits()[split].labels, CLASSES)
     exact = np.mean([row["true"] == row["predicted"] for row in rows])
-    assert f"exact match     {exact:8.2%}" in printed
+    assert f"exact match     {exact:.2%} (95% CI " in printed
     for text in ("mAP", "micro F1", "macro F1", "Hamming loss", "ROC AUC"):
         assert text in printed
     assert "confus" not in printed
@@ -171,7 +171,7 @@ def test_a_file_says_what_it_is(run: RunFolder) -> None:
     val = read_json(run.metrics)["val"]
     assert predictor.facts["metrics"]["mean_average_precision"] == val["mean_average_precision"]
     card, precision = (run.export / "README.md").read_text(), f"mAP {val['mean_average_precision']:.2%}"
-    assert f"It answers {val['accuracy']:.2%} of 100 validation images right in every label" in card
+    assert f"Exact match on 100 validation images: {val['accuracy']:.2%} (95% CI" in card
     assert "likelier than 0.5" in card and "normalisation; sigmoid" in card and precision in card
     opened, loaded = load_run(run.path)[0], package.load(run.export, precision="fp32")
     assert loaded.task.name == "multi-label"
@@ -254,6 +254,6 @@ def test_a_table_may_say_that_an_image_has_no_label(run: RunFolder) -> None:
 
 def test_check_counts_images_not_labels(run: RunFolder, sprintnet: Command) -> None:
     said = sprintnet("check", str(run.path.parents[2] / "shapes.csv")).stdout
-    assert "500 labelled pictures of 4 classes" in said
+    assert "500 labelled images of 4 classes" in said
     assert f"bar {splits()['train'].labels[:, 0].sum():13}" in said
     assert "all           300        100        100" in said

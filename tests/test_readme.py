@@ -26,9 +26,9 @@ def test_the_commands_for_own_data_run(tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)
-    assert "nothing is wrong" in said[0]
+    assert "no problems found" in said[0]
     assert "report: runs/train/mine/report.html" in said[1]
-    assert re.search(r"test, 100 images\ntop-1 accuracy", said[2])
+    assert re.search(r"test, 100 images\naccuracy", said[2])
     assert "180 train, 20 val" in said[1]
     assert "180 train, 20 val" in said[3]
     assert (tmp_path / "runs" / "train" / "mine" / "test_access.csv").read_text().count("\n") == 2

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sprintnet.evaluation.trained_model import TrainedModel, load, load_run
     from sprintnet.models.factory import build_model
     from sprintnet.models.summary import layer_table
-    from sprintnet.reporting.figures.run_figures import draw_one
+    from sprintnet.reporting.figures.run_figures import save_figure
     from sprintnet.reporting.html.report import write_report
     from sprintnet.runs.folder import RunFolder
     from sprintnet.training.lr_search import lr_find
@@ -29,7 +29,7 @@ _HOMES = {
     "RunFolder": "sprintnet.runs.folder",
     "TrainedModel": "sprintnet.evaluation.trained_model",
     "build_model": "sprintnet.models.factory",
-    "draw_one": "sprintnet.reporting.figures.run_figures",
+    "save_figure": "sprintnet.reporting.figures.run_figures",
     "explain_files": "sprintnet.evaluation.explain",
     "explain_wrong": "sprintnet.evaluation.explain",
     "export": "sprintnet.deploy.export.export",
@@ -49,7 +49,6 @@ __all__ = [
     "RunFolder",
     "TrainedModel",
     "build_model",
-    "draw_one",
     "explain_files",
     "explain_wrong",
     "export",
@@ -60,6 +59,7 @@ __all__ = [
     "load_splits",
     "lr_find",
     "recipes",
+    "save_figure",
     "train",
     "write_report",
 ]

@@ -100,15 +100,15 @@ def test_train_then_val_then_resume(sprintnet: Command, tmp_path: Path, tiny: li
     run = Path("runs/train/davidnet")
     lines = trained.stdout.splitlines()
     assert sum(bool(re.match(r"\|     [12] \| 0\.\d{6} \| \d\dm \d\ds \|", line)) for line in lines) == 2
-    assert lines[-2].endswith(f"kept in {run}")
+    assert lines[-2].endswith(f"run folder: {run}")
     assert lines[-1] == f"report: {run / 'report.html'}"
     assert (tmp_path / run / "log.txt").read_text() == trained.stdout
     assert trained.stderr == ""
 
     evaluated = sprintnet("val", str(run))
-    accuracy = re.search(r"top-1 accuracy\s+(\S+)%", evaluated.stdout)
+    accuracy = re.search(r"^accuracy\s+(\S+)%", evaluated.stdout, re.MULTILINE)
     assert accuracy is not None
-    assert f"val: {accuracy[1]}% of 100 images right" in trained.stdout
+    assert f"val accuracy {accuracy[1]}% (95% CI " in trained.stdout
     assert "airplane" in evaluated.stdout
     resumed = sprintnet("train", "davidnet", *tiny, "--resume")
     assert resumed.returncode == 0

@@ -1,4 +1,4 @@
-"""predict: all images in order, the network left as it was."""
+"""predict: all images in order, the network's mode restored."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_a_failure_leaves_the_mode_too() -> None:
     assert model.training
 
 
-def tta_line(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def tta_mean(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     padded = nn.functional.pad(images, (1, 1, 1, 1), mode="reflect")
     views = [images, padded[:, :, 0:8, 0:8], padded[:, :, 2:10, 2:10]]
     with torch.no_grad():
@@ -39,7 +39,7 @@ def tta_line(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("confidence", [0.0, 0.3, 0.5, 1.0])
-def test_the_unsure_are_asked_again_with_the_published_weights(confidence: float) -> None:
+def test_images_below_the_confidence_get_the_mean_over_the_views_with_the_published_weights(confidence: float) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))
     images, labels = torch.randn(25, 3, 8, 8), torch.zeros(25)
@@ -50,10 +50,10 @@ def test_the_unsure_are_asked_again_with_the_published_weights(confidence: float
     assert {0.0: 0, 1.0: 25}.get(confidence, is_unsure.sum()) == is_unsure.sum()
     assert confidence in (0, 1) or 0 < is_unsure.sum() < 25
     np.testing.assert_array_equal(again[~is_unsure], first[~is_unsure])
-    np.testing.assert_allclose(again[is_unsure], tta_line(model, images).numpy()[is_unsure], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(again[is_unsure], tta_mean(model, images).numpy()[is_unsure], rtol=1e-4, atol=1e-5)
 
 
-def test_without_mirror_images_three_views_are_asked() -> None:
+def test_without_flips_there_are_three_views() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))
     images = torch.randn(25, 3, 8, 8)
@@ -66,11 +66,11 @@ def test_without_mirror_images_three_views_are_asked() -> None:
     np.testing.assert_allclose(again, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_reduced_precision_asks_again_too_and_answers_in_fp32() -> None:
+def test_tta_in_reduced_precision_returns_fp32() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))
     images, bf16 = torch.randn(25, 3, 8, 8), Runtime(torch.device("cpu"), "bf16", 1)
     first, _ = predict(model, [(images, torch.zeros(25))], bf16)
     again = predict_tta(model, [(images, torch.zeros(25))], bf16, first, confidences(first), 1)
     assert again.dtype == np.float32
-    np.testing.assert_allclose(again, tta_line(model, images).numpy(), atol=0.03)
+    np.testing.assert_allclose(again, tta_mean(model, images).numpy(), atol=0.03)

@@ -174,14 +174,14 @@ def test_the_report_shows_them_sorts_them_and_runs_nothing_in_their_names(run: R
     section = page.locator("#labels")
     assert "3 labels are likely wrong" in section.inner_text()
     assert page.locator("nav a[href='#labels']").count() == 1
-    assert section.locator("output").inner_text() == "3 of 3 pictures"
+    assert section.locator("output").inner_text() == "3 of 3 images"
     sizes = page.eval_on_selector_all("#labels img", "all => all.map(one => one.naturalWidth)")
     assert sizes == [32, 32, 32]
     rows = read_rows(run.label_errors.with_suffix(".csv"))
     captions = section.locator("figcaption").all_inner_texts()
     assert [caption.splitlines()[0] for caption in captions] == [row["given"] for row in rows]
     assert [caption.split("→ ")[1].split(",")[0] for caption in captions] == [row["suggested"] for row in rows]
-    for key, sign in (("confidence", -1), ("quality", 1), ("given", 1), ("suggested", 1), ("index", 1)):
+    for key, sign in (("suggested_probability", -1), ("quality", 1), ("index", 1)):
         section.locator("select").select_option(key)
         values = page.eval_on_selector_all("#labels figure", f"all => all.map(one => {sign} * one.dataset.{key})")
         assert values == sorted(values)

@@ -1,4 +1,4 @@
-"""Figures over time: what is drawn is what was given, and files are what their names say."""
+"""Figures of curves draw the data they are given; saved files are what their names say."""
 
 from functools import partial
 from pathlib import Path
@@ -23,11 +23,11 @@ def test_each_run_is_a_line_of_cumulative_time() -> None:
     assert short.get_xdata() == pytest.approx([0.5, 1, 1.5])
     assert short.get_ydata() == pytest.approx([60, 80, 90])
     assert (long.get_label(), list(target.get_ydata())) == ("long", [94, 94])
-    assert axes.get_xlabel() == "minutes of training"
+    assert axes.get_xlabel() == "training time (minutes)"
 
 
 def test_a_short_run_is_drawn_in_seconds() -> None:
-    assert accuracy_over_time({"short": ROWS}, None).axes[0].get_xlabel() == "seconds of training"
+    assert accuracy_over_time({"short": ROWS}, None).axes[0].get_xlabel() == "training time (seconds)"
 
 
 def test_training_and_validation_are_two_lines_of_loss_and_of_accuracy() -> None:
@@ -40,7 +40,7 @@ def test_training_and_validation_are_two_lines_of_loss_and_of_accuracy() -> None
 def test_each_curve_of_the_schedule_has_its_panel() -> None:
     rate, momentum = schedule_curves([0, 1, 2], {"learning rate": [0.1, 0.4, 0.0], "momentum": [0.9, 0.9, 0.9]}).axes
     assert list(rate.get_lines()[0].get_ydata()) == [0.1, 0.4, 0.0]
-    assert momentum.get_title() == "Momentum"
+    assert momentum.get_title(loc="left") == "Momentum"
 
 
 def test_suggestions_lie_on_the_curve_of_the_first_seed() -> None:
@@ -53,14 +53,14 @@ def test_suggestions_lie_on_the_curve_of_the_first_seed() -> None:
     assert valley.get_label() == "valley: 0.01"
 
 
-def test_a_loss_that_only_rises_and_no_momentum_are_drawn_without_a_word() -> None:
+def test_a_loss_that_only_rises_and_a_momentum_of_zero_are_drawn() -> None:
     rising = {"seed": 0, "rates": [1e-3, 1e-2], "smoothed": [1.0, 2.0], "suggestions": {}}
     low, high = lr_sweeps([rising]).axes[0].get_ylim()
     assert low < 1.0 < high
     assert schedule_curves([0, 1], {"momentum": [0.0, 0.0]}).axes[0].get_ylim()[1] > 0
 
 
-def test_a_figure_is_kept_as_png_and_as_svg_for_light_and_dark_pages(tmp_path: Path) -> None:
+def test_a_figure_is_saved_as_png_and_svg_in_both_themes(tmp_path: Path) -> None:
     save(partial(accuracy_over_time, {"short": ROWS}, None), tmp_path / "new" / "plot")
     with Image.open(tmp_path / "new" / "plot.png") as image:
         assert image.format == "PNG"
@@ -74,7 +74,7 @@ def test_a_figure_is_kept_as_png_and_as_svg_for_light_and_dark_pages(tmp_path: P
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "new" / name).read_bytes()
 
 
-def test_what_six_views_reach_is_a_point_after_the_training(tmp_path: Path) -> None:
+def test_the_tta_accuracy_is_a_star_after_the_training() -> None:
     (axes,) = accuracy_over_time({"short": ROWS}, None, {"short": {"accuracy": 0.97, "seconds": 5.0}}).axes
     line, star = axes.lines
     assert star.get_xdata()[0] == line.get_xdata()[-1] + 5

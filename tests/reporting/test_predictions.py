@@ -1,4 +1,4 @@
-"""Figures of answers: numbers, intervals and names as given; hostile names inert; empty classes without a word."""
+"""Figures of predictions show numbers, intervals and names as given; hostile names are inert, empty classes left out."""
 
 import warnings
 
@@ -16,7 +16,7 @@ from sprintnet.reporting.figures.predictions import (
     coverage,
     reliability,
 )
-from sprintnet.reporting.text.task_scores import MULTI_LABEL
+from sprintnet.reporting.text.task_scores import MULTI_LABEL_SCORES
 
 CONFUSION = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
 CLASSES = ("cat", "dog", "ghost")
@@ -48,7 +48,7 @@ def test_a_class_without_images_has_no_scores() -> None:
 def test_scores_that_have_no_interval_stand_beside_those_that_have() -> None:
     labels = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]], np.uint8)
     table = summarise_labels(np.array([[2.0, -1, -1], [1, 1, -2], [1, 2, -1]]), labels, CLASSES)["classes"]
-    axes = class_scores(table, MULTI_LABEL.rankings).axes[0]
+    axes = class_scores(table, MULTI_LABEL_SCORES.by_class).axes[0]
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert names == ["precision", "recall", "F1", "AP", "ROC AUC"]
     points, lines = zip(*((bars.lines[0], bars.has_xerr) for bars in axes.containers), strict=True)
@@ -56,7 +56,7 @@ def test_scores_that_have_no_interval_stand_beside_those_that_have() -> None:
     assert list(points[3].get_xdata()) == [100 * table[name]["average_precision"] for name in ("cat", "dog")]
 
 
-def test_an_answer_of_no_label_is_drawn_as_that() -> None:
+def test_a_prediction_of_no_label_is_named() -> None:
     assert (class_label(""), class_label("cat|dog")) == ("no label", "cat|dog")
 
 
@@ -73,7 +73,7 @@ def test_reliability_is_drawn_from_the_bins() -> None:
     assert drawn == [entry["accuracy"] for entry in figures["reliability"] if entry["images"]]
 
 
-def test_coverage_is_drawn_in_per_cent() -> None:
+def test_coverage_is_drawn_in_percent() -> None:
     (line,) = coverage([{"coverage": 1.0, "accuracy": 0.9}, {"coverage": 0.5, "accuracy": 0.99}]).axes[0].get_lines()
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([100, 50], [90, 99])
 

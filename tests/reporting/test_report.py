@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing loads from elsewhere, cells and gallery answer, hostile names stay inert."""
+"""The report in a real browser: nothing loads from elsewhere, table and gallery work, hostile names are inert."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.explain import explain, explain_wrong
 from sprintnet.evaluation.trained_model import load_run
-from sprintnet.reporting.figures.run_figures import draw_one
+from sprintnet.reporting.figures.run_figures import figure
 from sprintnet.reporting.html.report import write_report
 from sprintnet.runs.folder import RunFolder, open_run, read_arrays, read_json, read_rows
 from sprintnet.runs.io import write_arrays, write_json, write_rows
@@ -73,12 +72,12 @@ def test_the_headline_is_what_the_metrics_say(run: RunFolder, page: Page) -> Non
     assert page.locator("#labels, [href='#labels']").count() == 0  # no label errors were sought
 
 
-def test_a_cell_opens_the_pictures_behind_it(run: RunFolder, page: Page) -> None:
+def test_a_cell_shows_its_images(run: RunFolder, page: Page) -> None:
     cell = page.locator(".confusion button").first
     count = int(cell.inner_text())
     wrong = int(page.locator("#errors output").inner_text().split()[2])
     assert wrong == sum(row["true"] != row["predicted"] for row in read_rows(run.predictions_csv) if row["split"] == "val")
-    assert f"show {count} pictures" in str(cell.get_attribute("aria-label"))
+    assert f"show {count} images" in str(cell.get_attribute("aria-label"))
     cell.focus()
     page.keyboard.press("Enter")
     assert page.locator("#errors .gallery figure:visible").count() == count < wrong
@@ -90,12 +89,12 @@ def test_a_cell_opens_the_pictures_behind_it(run: RunFolder, page: Page) -> None
     assert page.evaluate("document.activeElement.className") == "gallery"
 
 
-def test_the_gallery_begins_with_the_surest(page: Page) -> None:
+def test_the_gallery_begins_with_the_most_confident(page: Page) -> None:
     sure = page.eval_on_selector_all("#errors .gallery figure", "all => all.map(one => +one.dataset.confidence)")
     assert sure == sorted(sure, reverse=True)
 
 
-def test_more_pictures_come_on_demand_and_sorting_keeps_them_all(page: Page) -> None:
+def test_more_images_are_shown_on_demand_and_sorting_keeps_them_all(page: Page) -> None:
     wrong = page.locator("#errors .gallery figure").count()
     assert wrong > 48
     page.locator("#errors .more").click()
@@ -129,7 +128,7 @@ def test_a_script_that_slipped_in_would_not_run(run: RunFolder, browser: Browser
     page.close()
 
 
-def test_the_page_stays_small_with_many_and_large_pictures(run: RunFolder, tmp_path: Path) -> None:
+def test_the_page_stays_small_with_many_large_images(run: RunFolder, tmp_path: Path) -> None:
     copy = RunFolder(tmp_path / "copy")
     shutil.copytree(run.path, copy.path)
     artifacts = read_arrays(copy.artifacts)
@@ -139,17 +138,17 @@ def test_the_page_stays_small_with_many_and_large_pictures(run: RunFolder, tmp_p
     write_rows(copy.predictions_csv, [{**wrong, "index": index} for index in range(1000)])
     write_arrays(copy.artifacts, **{**artifacts, "error_images": noise, "error_index": np.arange(1000)})
     trained, _ = load_run(copy.path)
-    explain(copy.explanations, trained, noise[:64, :32, :32], None)
+    explain(trained, noise[:64, :32, :32]).save(copy.explanations)
     write_report(copy)
     assert copy.report.stat().st_size < 5_000_000
     page = copy.report.read_text("utf-8")
-    assert "surest of" in page
-    # a cell promises the pictures that are there, not those that found no room
-    assert f"show {page.count('<figcaption><b>')} pictures" in page
+    assert " most confident of " in page
+    # a cell counts the images on the page, not those left out
+    assert f"show {page.count('<figcaption><b>')} images" in page
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light"), (390, "dark")])
-def test_nothing_sticks_out_and_every_figure_is_drawn(page: Page, width: int, scheme: str) -> None:
+def test_nothing_overflows_and_every_figure_is_drawn(page: Page, width: int, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -162,16 +161,14 @@ def test_nothing_sticks_out_and_every_figure_is_drawn(page: Page, width: int, sc
     )
 
 
-def test_drawing_loads_no_torch_and_takes_seconds(run: RunFolder) -> None:
+def test_drawing_loads_no_torch(run: RunFolder) -> None:
     run.report.unlink()
     script = (
         f"import sys; from sprintnet.cli.main import main\nprint(main(['report', {str(run.path)!r}]), 'torch' in sys.modules)"
     )
-    started = time.monotonic()
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert finished.stdout.splitlines()[-1] == "0 False"
     assert run.report.is_file()
-    assert time.monotonic() - started < 60  # 20 s are asked for on an idle machine
 
 
 def test_several_runs_stand_side_by_side(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
@@ -219,7 +216,7 @@ def test_a_readable_file_of_something_else_is_one_message(
         assert "copy" in capsys.readouterr().err
 
 
-def test_an_older_table_of_layers_is_one_message_too(run: RunFolder, tmp_path: Path) -> None:
+def test_a_table_of_layers_without_skips_is_one_message(run: RunFolder, tmp_path: Path) -> None:
     copy = RunFolder(tmp_path / "copy")
     shutil.copytree(run.path, copy.path)
     network = read_json(copy.network)
@@ -229,7 +226,7 @@ def test_an_older_table_of_layers_is_one_message_too(run: RunFolder, tmp_path: P
         write_report(copy)
 
 
-def test_the_page_goes_where_it_is_asked_to(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
+def test_the_page_is_written_to_output(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
     before = run.report.read_bytes()
     done = sprintnet("report", str(run.path), "--output", "page.html")
     assert done.returncode == 0, done.stderr
@@ -237,7 +234,7 @@ def test_the_page_goes_where_it_is_asked_to(run: RunFolder, sprintnet: Command, 
     assert run.report.read_bytes() == before
 
 
-def test_damaged_maps_are_made_again_by_explain_not_by_training(run: RunFolder, tmp_path: Path) -> None:
+def test_damaged_maps_are_remade_by_explain_not_by_training(run: RunFolder, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run.path, copy)
     (copy / "explanations.npz").write_bytes(b"broken")
@@ -246,8 +243,8 @@ def test_damaged_maps_are_made_again_by_explain_not_by_training(run: RunFolder, 
 
 
 def test_a_figure_without_its_files_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="figure results:"):
-        draw_one(RunFolder(tmp_path), "results")
+    with pytest.raises(SettingsError, match=r"figure results: not available for .*; available: none"):
+        figure(RunFolder(tmp_path), "results")
 
 
 def test_image_files_are_explained_and_others_refused(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
@@ -255,50 +252,57 @@ def test_image_files_are_explained_and_others_refused(run: RunFolder, sprintnet:
     Image.new("RGB", (16, 16)).save(tmp_path / "small.png")
     (tmp_path / "no.png").write_bytes(b"text")
     before = run.explanations.read_bytes()
-    done = sprintnet("explain", str(run.path), "--about", "dog", "dog.png")
+    done = sprintnet("explain", str(run.path), "--target-class", "dog", "dog.png")
     assert done.returncode == 0, done.stderr
     assert (run.plots / "grad_cam_files.png").is_file()
     facts = json.loads(str(read_arrays(run.file_explanations)["facts"]))
-    assert [answer["asked"] for answer in facts["answers"]] == ["dog"]
+    assert [row["target"] for row in facts["predictions"]] == ["dog"]
     assert run.explanations.read_bytes() == before
-    assert sprintnet("explain", str(run.path), "small.png").returncode == 0  # brought to the network's size
+    assert sprintnet("explain", str(run.path), "small.png").returncode == 0  # resized
     for name, message in (("no.png", "no.png"), ("absent.png", "absent.png")):
         done = sprintnet("explain", str(run.path), name)
         assert done.returncode != 0
         assert re.search(message, done.stderr), done.stderr
         assert "Traceback" not in done.stderr
-    for arguments in (["dog.png", "--about", "true"], ["dog.png", "--wrong", "3"], ["--wrong", "0"], ["--layer", "linear"]):
+    for arguments in (
+        ["dog.png", "--target-class", "true"],
+        ["dog.png", "--wrong", "3"],
+        ["--wrong", "0"],
+        ["--layer", "linear"],
+    ):
         done = sprintnet("explain", str(run.path), *arguments)
         assert done.returncode == 2, done.stderr
 
 
-def test_maps_of_a_named_class_are_kept_with_what_was_asked(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
+def test_maps_of_a_named_class(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
     copy = RunFolder(tmp_path / "copy")
     shutil.copytree(run.path, copy.path)
-    done = sprintnet("explain", str(copy.path), "--wrong", "10", "--about", "dog", "--layer", "block1")
+    done = sprintnet("explain", str(copy.path), "--wrong", "10", "--target-class", "dog", "--layer", "block1")
     assert done.returncode == 0, done.stderr
     kept = read_arrays(copy.explanations)
     assert kept["map block1"].shape == (10, 32, 32)
     assert 0 <= kept["map block1"].min() <= kept["map block1"].max() <= 1
-    assert {answer["asked"] for answer in json.loads(str(kept["facts"]))["answers"]} == {"dog"}
+    assert {row["target"] for row in json.loads(str(kept["facts"]))["predictions"]} == {"dog"}
     write_report(copy)
-    assert "what speaks for the dog class" in copy.report.read_text("utf-8")
-    wrong = sprintnet("explain", str(copy.path), "--about", "unicorn")
+    assert "for the dog class" in copy.report.read_text("utf-8")
+    wrong = sprintnet("explain", str(copy.path), "--target-class", "unicorn")
     assert "unicorn" in wrong.stderr
 
 
-def test_val_says_what_the_run_says_and_writes_a_row_an_image(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
+def test_val_prints_the_metrics_and_writes_all_rows(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
     done = sprintnet("val", str(run.path), "--output", "rows.csv")
     assert done.returncode == 0, done.stderr
     test = read_json(run.metrics)["val"]
+    low, high = (100 * end for end in test["accuracy_interval"])
     for text in (
-        f"{test['accuracy']:.2%}",
+        f"accuracy        {test['accuracy']:.2%} (95% CI {low:.2f} to {high:.2f})",
         f"{test['tta']['accuracy']:.2%}",
-        "calibration at its temperature",
+        "at the fitted temperature",
         "most confused",
     ):
         assert text in done.stdout
     assert "\x1b" not in done.stdout
+    assert done.stdout.count("confusion matrix") == 1
     assert re.search(r"^two lines \$\\frac\{\$ +10 ", done.stdout, re.MULTILINE)
     rows = read_rows(tmp_path / "rows.csv")
     assert all(Path(row["file"]).is_file() for row in rows if "byte" not in row["true"])
@@ -307,7 +311,7 @@ def test_val_says_what_the_run_says_and_writes_a_row_an_image(run: RunFolder, sp
 
 
 @pytest.mark.parametrize("split", ["val", "train"])
-def test_images_that_a_run_has_learned_never_count_as_held_out(run: RunFolder, sprintnet: Command, split: str) -> None:
+def test_images_that_a_run_was_trained_on_never_count_as_held_out(run: RunFolder, sprintnet: Command, split: str) -> None:
     done = sprintnet("val", str(run.path), "--split", split, f"data.name={SAMPLE}")
     assert done.returncode != 0
     assert "but no longer in the data; restore" in done.stderr

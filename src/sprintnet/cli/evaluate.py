@@ -61,20 +61,21 @@ def explain(options: argparse.Namespace, words: list[str]) -> None:
 
     run = open_run(options.folder)
 
-    from sprintnet.evaluation.explain import explain_files, explain_wrong
+    from sprintnet.evaluation.explain import Explanation, explain_files, explain_wrong
     from sprintnet.evaluation.trained_model import load_run
-    from sprintnet.reporting.figures.run_figures import draw_one
+    from sprintnet.reporting.figures.run_figures import save_figure
     from sprintnet.reporting.text.evaluation import faithfulness_lines
 
     trained, _ = load_run(options.folder)
+    explanation: Explanation | None
     if files:
-        metrics = explain_files(run, trained, files, options.about, options.layer)
+        explanation = explain_files(run, trained, files, options.target_class, options.layer)
     else:
-        metrics = explain_wrong(run, trained, wrong, options.about, options.layer)
-    if not metrics:
-        raise SettingsError(f"{run.path}: no wrong answer is there to explain; name image files")
-    print(*faithfulness_lines(metrics), sep="\n")
-    print(f"picture: {draw_one(run, 'grad_cam_files' if files else 'grad_cam')}")
+        explanation = explain_wrong(run, trained, wrong, options.target_class, options.layer)
+    if not explanation:
+        raise SettingsError(f"{run.path}: there are no wrong predictions to explain; name image files")
+    print(*faithfulness_lines(explanation.faithfulness), sep="\n")
+    print(f"figure: {save_figure(run, 'grad_cam_files' if files else 'grad_cam')}")
 
 
 def report(options: argparse.Namespace, words: list[str]) -> None:

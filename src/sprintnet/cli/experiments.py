@@ -25,15 +25,14 @@ def study(options: argparse.Namespace, words: list[str]) -> None:
 
     from sprintnet.experiments.compare import metric_values, summarise
     from sprintnet.experiments.study import run_study
-    from sprintnet.reporting.text.statistics import run_line, summary_line
+    from sprintnet.reporting.text.statistics import run_line, summary_lines
 
     runs = []
     for metrics in run_study(config, folder, options.seeds):
         runs.append(metrics)
         print(f"{len(runs)} of {options.seeds}: {run_line(metric_values(runs))}", flush=True)
-    print(f"\n{folder.path}: {len(runs)} runs; mean, standard deviation, 95 % interval of the mean")
-    for label, values in metric_values(runs).items():
-        print(summary_line(label, summarise(values)))
+    print(f"\n{folder.path}: {len(runs)} runs")
+    print(*summary_lines({label: summarise(values) for label, values in metric_values(runs).items()}), sep="\n")
 
 
 def compare(options: argparse.Namespace, words: list[str]) -> None:

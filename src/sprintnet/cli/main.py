@@ -96,10 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     verb = add("compare", experiments.compare, "sprintnet compare A B")
     verb.add_argument("a", metavar="A", help="a folder of runs, such as runs/study/sprint94")
     verb.add_argument("b", metavar="B", help="another one")
-    verb = add("explain", evaluate.explain, "sprintnet explain RUN [IMAGE...] [--wrong N] [--about CLASS] [--layer NAME]")
+    verb = add(
+        "explain", evaluate.explain, "sprintnet explain RUN [IMAGE...] [--wrong N] [--target-class CLASS] [--layer NAME]"
+    )
     verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/sprint94")
     verb.add_argument("--wrong", type=int, help="without files: how many of the surest wrong answers (default: 16)")
-    verb.add_argument("--about", default="predicted", help="predicted (default), true, or the name of a class")
+    verb.add_argument("--target-class", default="predicted", help="the class of the maps: predicted (default), true or a name")
     verb.add_argument(
         "--layer", default="", help="one layer by its name (default: the last feature layer, and the mean of all)"
     )

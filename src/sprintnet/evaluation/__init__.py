@@ -1,1 +1,1 @@
-"""Evaluation: logits for a split, and the figures that follow from them."""
+"""Evaluation: predictions of a trained model, the metrics that follow from them, and explanations."""

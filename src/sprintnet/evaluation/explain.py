@@ -1,13 +1,16 @@
-"""Why a trained network answers as it does: Grad-CAM maps of chosen images, how faithful they are, kept for drawing."""
+"""Explanations of predictions: class activation maps of images, with scores of their faithfulness."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sprintnet.data.dataset import ImageDataset, Images, Labels, label_text
@@ -20,150 +23,143 @@ from sprintnet.evaluation.trained_model import TrainedModel
 from sprintnet.runs.folder import RunFolder, read_arrays
 from sprintnet.runs.io import write_arrays
 
-BATCH = 100
 RANDOM_MAPS = 8
 PREDICTED, TRUE = "predicted", "true"
 
-Faithfulness = dict[str, dict[str, float]]
-"""Deletion and insertion of each kind of map, by its label; empty where there was nothing to explain."""
+
+@dataclass(frozen=True)
+class Explanation:
+    """Class activation maps of images (N, H, W, C), the predictions, and scores of the maps."""
+
+    images: Images
+    maps: dict[str, npt.NDArray[np.float16]]
+    """(N, H, W) in 0..1, by the name of the layer."""
+    predictions: list[dict[str, Any]]
+    """For each image: predicted, confidence, true (None where unknown), target (the class of its maps), file or None."""
+    faithfulness: dict[str, dict[str, float]]
+    """Deletion and insertion, mean probabilities of the target class, by the names of `maps`; also of random maps."""
+    target_class: str
+    """As requested: predicted, true or a class."""
+
+    def save(self, path: Path) -> None:
+        """Writes an archive that the figure `grad_cam` is drawn from (images, facts as JSON, `map NAME`)."""
+        facts = {key: getattr(self, key) for key in ("target_class", "predictions", "faithfulness")}
+        arrays: dict[str, Any] = {f"map {name}": values for name, values in self.maps.items()}
+        write_arrays(path, images=self.images, facts=np.array(json.dumps(facts)), **arrays)
 
 
 def explain_wrong(
-    run: RunFolder, trained: TrainedModel, count: int = 16, about: str = PREDICTED, layer: str = ""
-) -> Faithfulness:
-    """Explains the run's `count` surest wrong answers and keeps their maps in the run's explanations.npz; see `explain`."""
+    run: RunFolder, trained: TrainedModel, count: int = 16, target_class: str = PREDICTED, layer: str = ""
+) -> Explanation | None:
+    """Returns the explanation of the run's `count` most confident wrong predictions, None without any; see `explain`.
+
+    It is saved as the run's explanations.npz.
+    """
     artifacts = read_arrays(run.artifacts)
     images, labels = artifacts["error_images"][:count], artifacts["error_labels"][:count]
-    return explain(run.explanations, trained, images, labels, about, layer) if len(images) else {}
+    if not len(images):
+        return None
+    explanation = explain(trained, images, labels, target_class, layer)
+    explanation.save(run.explanations)
+    return explanation
 
 
 def explain_files(
-    run: RunFolder, trained: TrainedModel, files: Sequence[str], about: str = PREDICTED, layer: str = ""
-) -> Faithfulness:
-    """Explains image files and keeps their maps in the run's file_explanations.npz; see `explain`.
+    run: RunFolder, trained: TrainedModel, files: Sequence[str], target_class: str = PREDICTED, layer: str = ""
+) -> Explanation:
+    """Returns the explanation of image files, resized as the training images were; see `explain`.
 
-    Pictures of another size are brought to the network's as its training images were. Raises DataError for a file that is no
-    image.
+    It is saved as the run's file_explanations.npz. Raises DataError for a file that is not an image.
     """
     height, width, channels = trained.preprocessing.image_shape
-    images = [
-        read_image(Path(file), channels=channels, size=(height, width), policy=trained.preprocessing.resize) for file in files
-    ]
-    return explain(run.file_explanations, trained, np.stack(images), None, about, layer, files)
+    resize = trained.preprocessing.resize
+    images = [read_image(Path(file), channels=channels, size=(height, width), policy=resize) for file in files]
+    explanation = explain(trained, np.stack(images), None, target_class, layer, files)
+    explanation.save(run.file_explanations)
+    return explanation
 
 
 def explain(
-    place: Path,
     trained: TrainedModel,
     images: Images,
-    labels: Labels | None,
-    about: str = PREDICTED,
+    labels: Labels | None = None,
+    target_class: str = PREDICTED,
     layer: str = "",
     files: Sequence[str] | None = None,
-) -> Faithfulness:
-    """Returns, for each map, how faithful it is, and keeps images and maps in the archive `place` (images, facts, `map NAME`).
+) -> Explanation:
+    """Returns Grad-CAM maps of uint8 images (N, H, W, C) of the network's size, with their faithfulness.
 
-    Images are uint8 (N, H, W, C), of the size that the network was trained on; labels in the task's form, None where nobody
-    knows them. The maps, float16 (N, H, W) in 0..1, are of the named layer, or else of the network's last feature layer and of
-    the mean over all of them; `about` is `predicted` (of several labels the likeliest that is wrong, or else of all), `true`
-    (of several the likeliest) or a class. Figures by map: deletion and insertion (means of the class's probability, 0..1), and
-    the same of random maps. Raises SettingsError for an unknown class or layer.
+    The maps are of the named layer; by default of the last feature layer, and the mean over all feature layers.
+    `target_class` is `predicted` (multi-label: the most probable wrong label, or of all predicted ones), `true` (multi-label:
+    the most probable) or a class. Labels are in the task's form. All images form one batch: use at most a few hundred.
+    Raises SettingsError for an unknown class or layer.
     """
-    pixels = _normalised(trained, images)
+    dataset = ImageDataset(images, np.zeros(len(images), np.int64), trained.classes)
+    pixels = Loader(dataset, trained.preprocessing.normalisation, len(images), trained.runtime.device).first(len(images))
     layers = _layers(trained, layer, pixels[:1])
     with torch.no_grad():
-        logits = torch.cat([trained.model(part).float() for part in _split(pixels)])
-    classes = _classes(trained, logits, labels, about)
-    maps = {
-        name: torch.cat([class_maps(trained.model, part, chosen, members) for part, chosen in _split(pixels, classes)])
-        for name, members in layers.items()
-    }
-    figures = {name: _faithfulness(trained, pixels, classes, values) for name, values in maps.items()}
-    figures["random"] = _of_random_maps(trained, pixels, classes, next(iter(layers.values()))[0])
-    task, found = trained.task, logits.cpu().numpy()
+        logits = trained.model(pixels).float()
+    targets = _targets(trained, logits, labels, target_class)
+    maps = {name: class_maps(trained.model, pixels, targets, members) for name, members in layers.items()}
+    score = partial(faithfulness, trained.model, trained.task.activate, pixels, targets)
+    scores = {name: score(values) for name, values in maps.items()}
+    random = [score(noise) for noise in _random_maps(trained.model, pixels, next(iter(layers.values()))[0])]
+    scores["random"] = {name: sum(each[name] for each in random) / len(random) for name in random[0]}
     unknown: list[str | None] = [None] * len(images)
-    answers = [
-        {"predicted": predicted, "confidence": confidence, "true": true, "asked": trained.classes[chosen], "file": file}
-        for predicted, confidence, true, chosen, file in zip(
-            label_text(task.predictions(found), trained.classes),
-            task.confidence(found).tolist(),
-            unknown if labels is None else label_text(labels, trained.classes),
-            classes.tolist(),
-            files or unknown,
-            strict=True,
-        )
-    ]
-    facts = json.dumps({"about": about, "answers": answers, "faithfulness": figures})
-    arrays: dict[str, Any] = {f"map {name}": values.half().cpu().numpy() for name, values in maps.items()}
-    write_arrays(place, images=images, facts=np.array(facts), **arrays)
-    return figures
+    columns = {
+        "predicted": label_text(trained.task.predictions(logits.cpu().numpy()), trained.classes),
+        "confidence": trained.task.confidence(logits.cpu().numpy()).tolist(),
+        "true": unknown if labels is None else label_text(labels, trained.classes),
+        "target": [trained.classes[target] for target in targets.tolist()],
+        "file": files or unknown,
+    }
+    predictions = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    arrays = {name: values.half().cpu().numpy() for name, values in maps.items()}
+    return Explanation(images, arrays, predictions, scores, target_class)
 
 
-def _normalised(trained: TrainedModel, images: Images) -> Tensor:
-    dataset = ImageDataset(images, np.zeros(len(images), np.int64), trained.classes)
-    return Loader(dataset, trained.preprocessing.normalisation, BATCH, trained.runtime.device).first(len(images))
-
-
-def _layers(trained: TrainedModel, layer: str, one_image: Tensor) -> dict[str, Sequence[str]]:
-    """Returns, by label, the layers whose maps are averaged."""
+def _layers(trained: TrainedModel, layer: str, image: Tensor) -> dict[str, Sequence[str]]:
+    """Returns, by name, the layers whose maps are averaged."""
     known: Sequence[str] = trained.model.feature_layers  # type: ignore[assignment]
     trained.model.eval()
     if not layer:
-        return {known[-1]: [known[-1]], f"mean of {len(known)}": known}
+        return {known[-1]: [known[-1]], f"mean of {len(known)} layers": known}
     if layer in dict(trained.model.named_modules()):
         with recorded(trained.model, [layer]) as outputs, torch.no_grad():
-            trained.model(one_image)
+            trained.model(image)
         if layer in outputs and outputs[layer].ndim == 4:
             return {layer: [layer]}
-    raise SettingsError(f"--layer {layer}: this network has no map under that name; its feature layers are {', '.join(known)}")
+    raise SettingsError(f"--layer {layer}: not a layer with feature maps; the feature layers are {', '.join(known)}")
 
 
-def _classes(trained: TrainedModel, logits: Tensor, labels: Labels | None, about: str) -> Tensor:
-    """Returns the class (N,) asked about for each image."""
+def _targets(trained: TrainedModel, logits: Tensor, labels: Labels | None, target_class: str) -> Tensor:
+    """Returns the class (N,) that each image's maps are of."""
 
-    def members(labels: Labels | Ints) -> Tensor:
+    def membership(labels: Labels | Ints) -> Tensor:
         return torch.from_numpy(trained.task.membership(labels, len(trained.classes))).to(logits.device)
 
-    if about == PREDICTED:
-        said = members(trained.task.predictions(logits.cpu().numpy()))
-        return _likeliest(logits, said if labels is None else said & ~members(labels))
-    if about == TRUE:
+    if target_class == PREDICTED:
+        predicted = membership(trained.task.predictions(logits.cpu().numpy()))
+        return _most_probable(logits, predicted if labels is None else predicted & ~membership(labels))
+    if target_class == TRUE:
         if labels is None:
-            raise SettingsError("--about true: images from files have no true class; ask about predicted, or name a class")
-        return _likeliest(logits, members(labels))
-    if about not in trained.classes:
-        raise SettingsError(f"--about {about}: not predicted, true or one of {', '.join(trained.classes)}")
-    return torch.full((len(logits),), trained.classes.index(about), device=logits.device)
+            raise SettingsError("--target-class true: image files have no true class; use predicted, or name a class")
+        return _most_probable(logits, membership(labels))
+    if target_class not in trained.classes:
+        raise SettingsError(f"--target-class {target_class}: not predicted, true or one of {', '.join(trained.classes)}")
+    return torch.full((len(logits),), trained.classes.index(target_class), device=logits.device)
 
 
-def _likeliest(logits: Tensor, among: Tensor) -> Tensor:
-    """Returns the class (N,) of the largest logit among those marked (N, K), or of all where none is."""
+def _most_probable(logits: Tensor, among: Tensor) -> Tensor:
+    """Returns the class (N,) with the largest logit among those marked (N, K), or among all where none is."""
     return torch.where(among | ~among.any(1, keepdim=True), logits, -torch.inf).argmax(1)
 
 
-def _faithfulness(trained: TrainedModel, pixels: Tensor, classes: Tensor, maps: Tensor) -> dict[str, float]:
-    parts = [
-        (len(part), faithfulness(trained.model, trained.task.activate, part, *rest))
-        for part, *rest in _split(pixels, classes, maps)
-    ]
-    deletion, insertion = (sum(count * scores[i] for count, scores in parts) / len(pixels) for i in (0, 1))
-    return {"deletion": deletion, "insertion": insertion}
-
-
-def _of_random_maps(trained: TrainedModel, pixels: Tensor, classes: Tensor, layer: str) -> dict[str, float]:
-    """Returns the mean figures of maps of noise, as coarse as the layer's: that of single pixels would hide everything."""
-    with recorded(trained.model, [layer]) as outputs, torch.no_grad():
-        trained.model(pixels[:1])
+def _random_maps(model: nn.Module, pixels: Tensor, layer: str) -> Iterator[Tensor]:
+    """Yields random maps (N, H, W) as coarse as those of the layer; noise by pixel would hide every object at once."""
+    with recorded(model, [layer]) as outputs, torch.no_grad():
+        model(pixels[:1])
     generator = torch.Generator().manual_seed(0)
-    found = []
     for _ in range(RANDOM_MAPS):
         coarse = torch.rand(len(pixels), 1, *outputs[layer].shape[2:], generator=generator).to(pixels.device)
-        noise = F.interpolate(coarse, size=pixels.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-        found.append(_faithfulness(trained, pixels, classes, noise))
-    return {key: sum(scores[key] for scores in found) / RANDOM_MAPS for key in found[0]}
-
-
-def _split(*tensors: Tensor) -> Any:
-    """Returns batches: tensors, or tuples of them where several are given."""
-    parts = [tensor.split(BATCH) for tensor in tensors]  # type: ignore[no-untyped-call]
-    return parts[0] if len(parts) == 1 else zip(*parts, strict=True)
+        yield F.interpolate(coarse, size=pixels.shape[2:], mode="bilinear", align_corners=False)[:, 0]

@@ -1,6 +1,6 @@
-"""Figures of a split whose images have any number of labels, from its logits and labels (N, K) of 0 and 1, in NumPy.
+"""Multi-label metrics from logits and labels (N, K) of 0 and 1, in NumPy.
 
-An image is said to have a label where its probability is above 0.5, that is where its logit is positive, at any temperature.
+A label is predicted where its probability is above 0.5, that is where its logit is positive, at any temperature.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sprintnet.data.dataset import LABEL_SEPARATOR, label_text
-from sprintnet.evaluation.metrics import Floats, Ints, decimals, rows_of, score_table, wilson_interval
+from sprintnet.evaluation.metrics import Floats, Ints, accuracy_with_interval, decimals, score_table, to_rows
 
 THRESHOLD = 0.5
 
@@ -20,7 +20,7 @@ def label_probabilities(logits: Floats) -> Floats:
 
 
 def binary_cross_entropy(logits: Floats, labels: Ints, label_smoothing: float = 0.0) -> float:
-    """Returns the mean over images of the summed binary cross-entropy of their labels, in nats: the NLL of the whole answer.
+    """Returns the binary cross-entropy, in nats, summed over labels and averaged over images: the NLL of a label set.
 
     The targets are (1 - alpha) * label + alpha / 2.
     """
@@ -28,20 +28,20 @@ def binary_cross_entropy(logits: Floats, labels: Ints, label_smoothing: float = 
 
 
 def label_predictions(logits: Floats) -> Ints:
-    """Returns uint8 (N, K): 1 for each label that an image is said to have."""
+    """Returns uint8 (N, K): 1 for each predicted label."""
     return (logits > 0).astype(np.uint8)
 
 
 def label_confidence(logits: Floats) -> Floats:
-    """Returns the probability (N,) of each image's whole answer: the product of p, or 1 - p, over labels."""
+    """Returns the probability (N,) of each image's predicted label set: the product of p, or 1 - p, over labels."""
     return np.asarray(np.exp(-np.logaddexp(0, -np.abs(logits.astype(np.float64))).sum(axis=1)))
 
 
 def ranking_scores(logits: Floats, labels: Ints) -> tuple[float | None, float | None]:
     """Returns (average precision, area under the ROC curve) of one label, from its logits and labels (N,).
 
-    None where no image has the label; the area also where all have it. Average precision: the mean, over the images that have
-    the label, of the precision at their logit (not interpolated). Equal logits are one threshold.
+    Both are None where no image has the label, the area also where all have it. Average precision is not interpolated;
+    equal logits are one threshold.
     """
     order = np.argsort(-logits, kind="stable")
     last = np.flatnonzero(np.append(np.diff(logits[order]) != 0, True))
@@ -57,28 +57,25 @@ def ranking_scores(logits: Floats, labels: Ints) -> tuple[float | None, float | 
 
 
 def summarise_labels(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Returns the figures that metrics.json keeps of a split; shares are 0..1, intervals 95 %, None where nothing defines one.
+    """Returns the metrics of a split, as metrics.json has them; shares are 0..1, intervals 95%, undefined scores None.
 
-    accuracy: of images whose labels are all right and complete (exact match). mean_average_precision and macro_f1: means over
-    the labels that some image has; micro_f1: over all pairs; hamming_loss: wrong pairs.
+    `accuracy` is exact match: all labels of the image right. mean_average_precision and macro_f1 are means over the labels
+    that occur; micro_f1 and hamming_loss (share of wrong labels) are over all pairs of image and label.
     """
-    said = label_predictions(logits)
-    hits, support, predicted = (said & labels).sum(axis=0), labels.sum(axis=0), said.sum(axis=0)
-    exact = int((said == labels).all(axis=1).sum())
-    low, high = wilson_interval(np.asarray(exact), np.asarray(len(labels)))
-    table = score_table(hits, support, predicted, classes)
+    predicted = label_predictions(logits)
+    hits, support, predictions = (predicted & labels).sum(axis=0), labels.sum(axis=0), predicted.sum(axis=0)
+    table = score_table(hits, support, predictions, classes)
     for index, row in enumerate(table.values()):
         row["average_precision"], row["roc_auc"] = ranking_scores(logits[:, index], labels[:, index])
-        row["missed"], row["false"] = int(support[index] - hits[index]), int(predicted[index] - hits[index])
-    either = int(support.sum() + predicted.sum())
+        row["missed"], row["false"] = int(support[index] - hits[index]), int(predictions[index] - hits[index])
+    positives = int(support.sum() + predictions.sum())
     return {
         "images": len(labels),
-        "accuracy": exact / len(labels),
-        "accuracy_interval": [float(low), float(high)],
+        **accuracy_with_interval((predicted == labels).all(axis=1)),
         "mean_average_precision": _mean(row["average_precision"] for row in table.values()),
-        "micro_f1": 2 * int(hits.sum()) / either if either else None,
+        "micro_f1": 2 * int(hits.sum()) / positives if positives else None,
         "macro_f1": _mean(row["f1"] for row in table.values()),
-        "hamming_loss": float((said != labels).mean()),
+        "hamming_loss": float((predicted != labels).mean()),
         "cross_entropy": binary_cross_entropy(logits, labels),
         "classes": table,
     }
@@ -87,10 +84,10 @@ def summarise_labels(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> 
 def label_rows(
     logits: Floats, labels: Ints, classes: tuple[str, ...], files: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Returns a row an image: index, file if known, true and predicted labels, confidence, margin, loss in nats, probabilities.
+    """Returns a row for each image: index, file if known, true and predicted labels, confidence, margin, loss, probabilities.
 
-    Confidence is that of the whole answer, margin its lead over the second likeliest one, which differs in the least sure
-    label; probabilities stand in the order of the classes, with | between them.
+    The margin is the lead over the second most probable label set, which differs in the least certain label. Loss is in nats;
+    probabilities are in the order of the classes, separated by |.
     """
     confidence = label_confidence(logits)
     columns = {
@@ -101,11 +98,10 @@ def label_rows(
         "loss": decimals(_losses(logits, labels)),
         "probabilities": [LABEL_SEPARATOR.join(decimals(row)) for row in label_probabilities(logits)],
     }
-    return rows_of(columns, files)
+    return to_rows(columns, files)
 
 
 def _losses(logits: Floats, targets: Floats | Ints) -> Floats:
-    """Returns the loss (N,) of each image."""
     exact = logits.astype(np.float64)
     return np.asarray((np.logaddexp(0, exact) - targets * exact).sum(axis=1))
 

@@ -1,42 +1,39 @@
-"""One class an image, or any number of labels: all that differs between the two, chosen once. Networks are the same."""
+"""The task, single-label or multi-label: everything in which the two differ, as one value."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.evaluation import calibration, metrics, multilabel
-from sprintnet.evaluation.metrics import Floats, Ints
-
-Mask = npt.NDArray[np.bool_]
+from sprintnet.evaluation.metrics import Floats, Ints, Mask
 
 
 @dataclass(frozen=True)
 class Task:
-    """What logits (N, K) mean, and how they are trained and judged.
+    """The loss, predictions and metrics for logits (N, K).
 
-    Labels are (N,), or of a multi-label task (N, K) of 0 and 1; an answer has the form of labels. Tensors are for the device,
-    arrays for figures; `calibration` takes the temperature last, `loss` and `cross_entropy` the label smoothing.
+    Labels and predictions are (N,), or of a multi-label task (N, K) of 0 and 1. Functions of tensors run on the device, those
+    of arrays in NumPy. `loss` and `cross_entropy` take the label smoothing last, `calibration` the temperature.
     """
 
     name: str
     threshold: float | None
-    """Probability above which a label is answered; None: the likeliest class is."""
+    """Probability above which a label is predicted; None: the most probable class is."""
     activate: Callable[[Tensor], Tensor]
     loss: Callable[[Tensor, Tensor, float], Tensor]
     correct: Callable[[Tensor, Tensor], Tensor]
-    """(B,): whether the whole answer is right."""
+    """(B,): whether the class, or every label, is predicted correctly."""
     predictions: Callable[[Floats], Ints]
     confidence: Callable[[Floats], Floats]
-    """(N,): the probability of the whole answer."""
+    """(N,): the probability of the predicted class or label set."""
     membership: Callable[[Ints, int], Mask]
-    """(N, K): which of K classes each image has."""
+    """(N, K): which of K classes each image has, from its labels."""
     cross_entropy: Callable[[Floats, Ints, float], float]
     summarise: Callable[[Floats, Ints, tuple[str, ...]], dict[str, Any]]
     calibration: Callable[[Floats, Ints, float], dict[str, Any]]
@@ -44,12 +41,12 @@ class Task:
     prediction_rows: Callable[[Floats, Ints, tuple[str, ...], Sequence[str] | None], list[dict[str, Any]]]
 
     def correct_mask(self, logits: Floats, labels: Ints) -> Mask:
-        """Returns (N,): whether each image's whole answer is right."""
+        """Returns (N,): whether each image's class, or every label, is predicted correctly."""
         equal = self.predictions(logits) == labels
         return np.asarray(equal.reshape(len(labels), -1).all(axis=1))
 
     def accuracy(self, logits: Floats, labels: Ints) -> float:
-        """Returns the share of images, 0..1, whose whole answer is right; of multi-label tasks this is called exact match."""
+        """Returns the share of images predicted correctly, 0..1; of multi-label tasks this is exact match."""
         return float(self.correct_mask(logits, labels).mean())
 
 
@@ -59,8 +56,8 @@ def _smoothed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Te
 
 
 def _smoothed_binary_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    # alpha / 2 of each label goes to its other side, as between two classes; summed over labels, so that an image weighs as
-    # much as it does in the cross-entropy, which the recipes' rates are meant for
+    # each label is smoothed as two classes are; the sum over labels keeps the scale of the cross-entropy, to which the
+    # recipes' learning rates are tuned
     targets = (1 - label_smoothing) * labels + label_smoothing / 2
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(labels)
 
@@ -99,5 +96,5 @@ TASKS = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL)}
 
 
 def task_of(dataset: ImageDataset) -> Task:
-    """Returns the task that a data set's labels are for."""
+    """Returns the task of a dataset's labels."""
     return MULTI_LABEL if dataset.multi_label else SINGLE_LABEL

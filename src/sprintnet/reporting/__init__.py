@@ -1,1 +1,1 @@
-"""Reporting: what a run folder holds, shown; nothing here imports torch."""
+"""Text, figures and pages about runs; nothing here imports PyTorch."""

@@ -1,8 +1,7 @@
-"""A run's scalars and figures as TensorBoard's event files."""
+"""A run's metrics and figures as TensorBoard event files."""
 
 import shutil
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from sprintnet.runs.folder import RunFolder, read_rows
 
 
 class Events:
-    """Writes into a run's tensorboard folder; older events go with the first row, since a resumed run repeats its rows."""
+    """Writes event files into the run's tensorboard folder; older ones are deleted, since a resumed run repeats its rows."""
 
     def __init__(self, run: RunFolder):
         self.run = run
@@ -23,7 +22,7 @@ class Events:
     def __enter__(self) -> "Events":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self.writer:
             self.writer.close()
 
@@ -34,17 +33,17 @@ class Events:
             self.writer = SummaryWriter(str(self.run.tensorboard), write_to_disk=True)
         self.epochs = int(row["epoch"])
         self.writer.add_scalar("lr", float(row["lr"]), self.epochs)
-        for figure in ("loss", "accuracy"):
+        for metric in ("loss", "accuracy"):
             for part in ("train", "val"):
-                self.writer.add_scalar(f"{figure}/{part}", float(row[f"{part}_{figure}"]), self.epochs)
+                self.writer.add_scalar(f"{metric}/{part}", float(row[f"{part}_{metric}"]), self.epochs)
         self.writer.flush()
 
     def figures(self) -> None:
-        """Adds the rows of a run that was finished before, and every figure of its plots folder."""
+        """Adds the figures of the plots folder, and the rows of a run that had finished before."""
         if not self.writer:
             for row in read_rows(self.run.results):
                 self.row(row)
         assert self.writer
-        for path in sorted([*self.run.plots.glob("*.png"), *self.run.plots.glob("*.jpg")]):
-            with Image.open(path) as picture:
-                self.writer.add_image(path.stem, np.asarray(picture.convert("RGB")), self.epochs, dataformats="HWC")
+        for path in sorted(self.run.plots.glob("*.png")):
+            with Image.open(path) as image:
+                self.writer.add_image(path.stem, np.asarray(image.convert("RGB")), self.epochs, dataformats="HWC")

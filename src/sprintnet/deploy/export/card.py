@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sprintnet.reporting.text.names import plain
-from sprintnet.reporting.text.task_scores import kind_of, score_texts
+from sprintnet.reporting.text.task_scores import accuracy_with_interval, overall_scores, task_scores
 
 
 def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
@@ -14,8 +14,7 @@ def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
     preprocessing, metrics = json.loads(facts["preprocessing"]), json.loads(facts["metrics"])
     height, width, channels = preprocessing["image_shape"]
     data, accuracy = plain(facts["data"]), metrics["accuracy"]
-    low, high = metrics["accuracy_interval"]
-    right, others, threshold = kind_of(metrics).right, score_texts(metrics), facts.get("threshold")
+    scores, others, threshold = task_scores(metrics), overall_scores(metrics), facts.get("threshold")
     result = {
         "task": {"type": "image-classification"},
         "dataset": {"name": data, "type": data, "split": metrics["split"]},
@@ -37,9 +36,9 @@ def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
         "---",
         f"# An image classifier for {data}",
         "",
-        f"It answers {accuracy:.2%} of {metrics['images']:,} {metrics['split']} images {right} (95 % interval "
-        f"{low:.2%} to {high:.2%}).",
-        *(["Beside that: " + ", ".join(f"{name} {text}" for name, text in others.items()) + "."] if threshold else []),
+        f"{scores.accuracy.capitalize()} on {metrics['images']:,} {metrics['split']} images: {accuracy_with_interval(metrics)}"
+        + "".join(f", {name} {text}" for name, text in others.items())
+        + ".",
         f"Classes ({len(classes)}): {', '.join(f'`{plain(name)}`' for name in classes)}.",
         *([f"An image may have any number of them: its labels are those likelier than {threshold}."] if threshold else []),
         "",

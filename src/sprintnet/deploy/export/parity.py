@@ -10,8 +10,7 @@ import torch
 from sprintnet.data.dataset import Images, Labels
 from sprintnet.deploy.predictor import Predictions, Predictor
 from sprintnet.errors import ParityError
-from sprintnet.evaluation.metrics import Floats
-from sprintnet.evaluation.task import Mask
+from sprintnet.evaluation.metrics import Floats, Mask
 from sprintnet.evaluation.trained_model import TrainedModel
 from sprintnet.progress import track
 

@@ -1,72 +1,71 @@
-"""Figures of what changes over time: training curves, the schedule, the learning-rate finder, accuracy over seconds."""
+"""Figures of curves: training, the schedule, the learning-rate finder, accuracy over time."""
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from sprintnet.reporting.figures.predictions import class_label
-from sprintnet.reporting.figures.style import WIDE
+from sprintnet.reporting.figures.style import FULL_WIDTH, StyledFigure, styled
+
+MAX_MARKED_EPOCHS = 40
 
 
-def training_curves(rows: Sequence[Mapping[str, Any]], val_name: str) -> Figure:
-    """Returns loss and accuracy of training and validation by epoch (rows of results.csv); `val_name` says on which images."""
-    figure = Figure(figsize=WIDE)
-    loss, accuracy = figure.subplots(1, 2)
+@styled
+def training_curves(rows: Sequence[Mapping[str, Any]], val_name: str) -> StyledFigure:
+    """Returns loss and accuracy by epoch (rows of results.csv); `val_name` labels the curves of the evaluation images."""
+    figure = StyledFigure(figsize=FULL_WIDTH)
     epochs = [int(row["epoch"]) for row in rows]
-    for axes, figure_name, factor, unit in ((loss, "loss", 1, "loss"), (accuracy, "accuracy", 100, "accuracy, %")):
+    panels = (("loss", 1, "Loss"), ("accuracy", 100, "Accuracy (%)"))
+    for axes, (metric, factor, title) in zip(figure.subplots(1, 2), panels, strict=True):
         for part, label in (("train", "training, augmented"), ("val", val_name)):
-            values = [factor * float(row[f"{part}_{figure_name}"]) for row in rows]
-            axes.plot(epochs, values, marker="o" if len(epochs) < 40 else "", markersize=3, label=label)
-        axes.set(xlabel="epoch", title=unit.capitalize())
+            values = [factor * float(row[f"{part}_{metric}"]) for row in rows]
+            axes.plot(epochs, values, marker="o" if len(epochs) < MAX_MARKED_EPOCHS else "", markersize=3, label=label)
+        axes.set(xlabel="epoch", title=title)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    loss.legend()
+    figure.axes[0].legend()
     return figure
 
 
-def schedule_curves(positions: Sequence[float], curves: Mapping[str, Sequence[float]]) -> Figure:
-    """Returns one panel a curve (label -> values) over positions in epochs, such as learning rate and momentum."""
-    figure = Figure(figsize=WIDE)
+@styled
+def schedule_curves(epochs: Sequence[float], curves: Mapping[str, Sequence[float]]) -> StyledFigure:
+    """Returns a panel for each curve (label -> values) over epochs, such as learning rate and momentum."""
+    figure = StyledFigure(figsize=FULL_WIDTH)
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
     for axes, (label, values) in zip(panels, curves.items(), strict=True):
-        axes.plot(positions, values)
+        axes.plot(epochs, values)
         axes.set(xlabel="epoch", title=label.capitalize())
         axes.set_ylim(bottom=0, top=1.08 * max(values) or 1)
         axes.set_xlim(left=0)
     return figure
 
 
+@styled
 def accuracy_over_time(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
     target: float | None,
-    tta_line: Mapping[str, Mapping[str, float]] | None = None,
-) -> Figure:
-    """Returns validation accuracy against training time, a line a run (label -> rows of results.csv).
+    tta: Mapping[str, Mapping[str, float]] | None = None,
+) -> StyledFigure:
+    """Returns validation accuracy against training time, a line for each run (label -> rows of results.csv).
 
-    What all answers over six views came to (label -> accuracy, seconds) is a star at the end of its line.
+    TTA results (label -> accuracy, seconds) are stars at the ends of the lines.
     """
-    figure = Figure(figsize=(6.4, 3.6))
+    figure = StyledFigure(figsize=(6.4, 3.6))
     axes = figure.subplots()
     times = {label: list(accumulate(float(row["train_seconds"]) for row in rows)) for label, rows in runs.items()}
-    longest = max(map(max, times.values()))
-    unit, name = (60, "minutes") if longest >= 300 else (1, "seconds")
+    unit, name = (60, "minutes") if max(map(max, times.values())) >= 300 else (1, "seconds")
     for label, rows in runs.items():
         accuracies = [100 * float(row["val_accuracy"]) for row in rows]
-        axes.plot(
-            [seconds / unit for seconds in times[label]], accuracies, marker="o", markersize=3, label=class_label(label, 60)
-        )
-        if again := (tta_line or {}).get(label):
-            end = ((times[label][-1] + again["seconds"]) / unit, 100 * again["accuracy"])
+        seconds = np.array(times[label])
+        axes.plot(seconds / unit, accuracies, marker="o", markersize=3, label=class_label(label, 60))
+        if result := (tta or {}).get(label):
+            end = ((seconds[-1] + result["seconds"]) / unit, 100 * result["accuracy"])
             axes.plot(*end, marker="*", markersize=9, color=axes.lines[-1].get_color(), linestyle="none")
-            side = 1 if len(runs) > 1 and times[label][-1] < longest / 5 else -1  # where the label has room
-            axes.annotate(
-                "six views", end, (6 * side, 3), textcoords="offset points", ha="left" if side > 0 else "right", fontsize=7
-            )
+            axes.annotate("TTA", end, (-6, 3), textcoords="offset points", ha="right", fontsize=7)
     axes.set_xlim(left=0)
     title = "Accuracy over time" + (f": {class_label(next(iter(runs)), 60)}" if len(runs) == 1 else "")
-    axes.set(xlabel=f"{name} of training", ylabel="accuracy, %", title=title)
+    axes.set(xlabel=f"training time ({name})", ylabel="accuracy (%)", title=title)
     if target is not None:
         axes.axhline(100 * target, color="#777777", linewidth=0.8, linestyle="--")
         axes.annotate(f"{target:.0%}", (1, 100 * target), (3, 0), ("axes fraction", "data"), "offset points", va="center")
@@ -75,14 +74,15 @@ def accuracy_over_time(
     return figure
 
 
-def lr_sweeps(sweeps: Sequence[Mapping[str, Any]]) -> Figure:
-    """Returns loss over learning rate, a line a seed, with the suggested rates of the first (lr_finder.json's entries)."""
-    figure = Figure(figsize=(6.4, 3.6))
+@styled
+def lr_sweeps(sweeps: Sequence[Mapping[str, Any]]) -> StyledFigure:
+    """Returns loss over learning rate, a line for each seed, with the suggestions of the first (entries of lr_finder.json)."""
+    figure = StyledFigure(figsize=(6.4, 3.6))
     axes = figure.subplots()
     axes.set(xscale="log", xlabel="learning rate", ylabel="smoothed loss", title="Learning-rate finder")
-    for number, found in enumerate(sweeps):
-        label = f"seed {found['seed']}"
-        axes.plot(found["rates"], found["smoothed"], color="C0", alpha=1 if number == 0 else 0.35, label=label)
+    for number, sweep in enumerate(sweeps):
+        alpha = 1 if number == 0 else 0.35
+        axes.plot(sweep["rates"], sweep["smoothed"], color="C0", alpha=alpha, label=f"seed {sweep['seed']}")
     first = sweeps[0]
     lowest, highest = min(first["smoothed"]), first["smoothed"][0]
     height = (highest - lowest) or 1.0  # a loss that only rises

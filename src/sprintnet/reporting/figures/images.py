@@ -1,4 +1,4 @@
-"""Figures made of images: augmented beside originals, wrong answers, Grad-CAM maps."""
+"""Figures of images: augmentation, wrong predictions, Grad-CAM."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,77 +6,92 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sprintnet.reporting.figures.predictions import class_label
+from sprintnet.reporting.figures.style import StyledFigure, styled
 
-COLUMNS = 8
-INCHES = 0.98
-"""Side of one picture."""
-NARROW = 13
-"""Letters of a class above one picture."""
-SIDE = 96
-"""Most pixels of a side."""
+IMAGES_PER_ROW = 8
+IMAGE_INCHES = 0.98
+MAX_CAPTION_NAME = 13
+"""Characters of a class name in the caption of an image."""
+MAX_THUMBNAIL_SIDE = 96
 
 
-def augmented(originals: NDArray[np.uint8], variants: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> Figure:
-    """Returns a column an image (N, H, W, C) under its class: the original above its variants."""
-    rows = [originals, *variants]
+@styled
+def augmented(originals: NDArray[np.uint8], variants: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> StyledFigure:
+    """Returns a column for each image (N, H, W, C), headed by its class: the original above its variants."""
+    rows = {"original": originals} | {f"variant {number}": images for number, images in enumerate(variants, 1)}
     figure, axes = _grid(len(rows), len(originals))
-    for row, images in zip(axes, rows, strict=True):
+    for row, (label, images) in zip(axes, rows.items(), strict=True):
+        row[0].set_ylabel(label, fontsize=7)
         for cell, image in zip(row, images, strict=True):
             _show(cell, image)
     for cell, name in zip(axes[0], names, strict=True):
         cell.set_title(class_label(name), fontsize=7, loc="center", fontweight="normal")
-    for row, label in zip(axes, ["original", *(f"variant {number}" for number in range(1, len(rows)))], strict=True):
-        row[0].set_ylabel(label, fontsize=7)
     return figure
 
 
-def prediction_errors(images: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Returns wrongly answered images (N, H, W, C) over what they are and what was said (rows of predictions.csv)."""
-    figure, axes = _grid(-(-len(images) // COLUMNS), min(COLUMNS, len(images)), caption=0.42)
+@styled
+def prediction_errors(images: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> StyledFigure:
+    """Returns images (N, H, W, C) with their true class, predicted class and confidence (rows of predictions.csv)."""
+    figure, axes = _grid(-(-len(images) // IMAGES_PER_ROW), min(IMAGES_PER_ROW, len(images)), caption=0.3)
     for cell, image, row in zip(axes.flat, images, rows, strict=False):
         _show(cell, image)
-        said = f"{class_label(row['predicted'])}, {100 * float(row['confidence']):.0f} %"
-        cell.set_xlabel(f"{class_label(row['true'])}\nsaid {said}", fontsize=6)
+        cell.set_xlabel(_transition(row["true"], row["predicted"], float(row["confidence"])), fontsize=6)
     return figure
 
 
-def grad_cam(images: NDArray[np.uint8], maps: Mapping[str, NDArray[Any]], answers: Sequence[Mapping[str, Any]]) -> Figure:
-    """Returns images (N, H, W, C) under their answers; under each image every map (label -> (N, H, W) in 0..1) laid over it."""
-    columns, bands = min(COLUMNS, len(images)), -(-len(images) // COLUMNS)
+@styled
+def grad_cam(
+    images: NDArray[np.uint8], maps: Mapping[str, NDArray[Any]], predictions: Sequence[Mapping[str, Any]]
+) -> StyledFigure:
+    """Returns images (N, H, W, C) headed by their predictions, above overlays of each map (name -> (N, H, W) in 0..1).
+
+    `predictions` are those of `evaluation.explain.Explanation`.
+    """
+    columns, bands = min(IMAGES_PER_ROW, len(images)), -(-len(images) // IMAGES_PER_ROW)
     figure, axes = _grid(bands * (1 + len(maps)), columns, caption=0.14)
-    for index, (image, answer) in enumerate(zip(images, answers, strict=True)):
+    for index, (image, prediction) in enumerate(zip(images, predictions, strict=True)):
         band, column = divmod(index, columns)
         top = band * (1 + len(maps))
         _show(axes[top, column], image)
-        axes[top, column].set_title(_caption(answer), fontsize=6.5, loc="center", fontweight="normal")
+        axes[top, column].set_title(_map_caption(prediction), fontsize=6.5, loc="center", fontweight="normal")
         for row, values in enumerate(maps.values(), top + 1):
             _show(axes[row, column], image)
-            shown = thumbnail(values[index][..., None].astype(np.float32))[..., 0]
-            axes[row, column].imshow(shown, cmap="inferno", alpha=0.55, vmin=0, vmax=1, interpolation="bilinear")
+            overlay = thumbnail(values[index][..., None].astype(np.float32))[..., 0]
+            axes[row, column].imshow(overlay, cmap="inferno", alpha=0.55, vmin=0, vmax=1, interpolation="bilinear")
     for row, label in enumerate(["image", *maps] * bands):
         axes[row, 0].set_ylabel(label, fontsize=7)
     return figure
 
 
-def _caption(answer: Mapping[str, Any]) -> str:
-    said = f"{class_label(answer['predicted'], NARROW)} {answer['confidence']:.0%}"
-    if answer.get("file"):
-        said = f"{class_label(Path(answer['file']).name)}:\n{said}"
-    if answer["true"] not in (None, answer["predicted"]):
-        said = f"{class_label(answer['true'], NARROW)}, said:\n{said}"
-    return said if answer["asked"] == answer["predicted"] else f"{said}\nmap of {class_label(answer['asked'], NARROW)}"
+def thumbnail(image: NDArray[Any]) -> NDArray[Any]:
+    """Returns every n-th pixel of an image (H, W, C), at most MAX_THUMBNAIL_SIDE a side: an SVG keeps each pixel."""
+    step = -(-max(image.shape[:2]) // MAX_THUMBNAIL_SIDE)
+    return image[::step, ::step]
 
 
-def _grid(rows: int, columns: int, caption: float = 0.0) -> tuple[Figure, NDArray[Any]]:
-    figure = Figure(figsize=(INCHES * columns + 0.3, (INCHES + caption) * rows + 0.3))
+def _transition(true: str, predicted: str, confidence: float) -> str:
+    return f"{class_label(true, MAX_CAPTION_NAME)} →\n{class_label(predicted, MAX_CAPTION_NAME)} {confidence:.0%}"
+
+
+def _map_caption(prediction: Mapping[str, Any]) -> str:
+    predicted, confidence, target = (prediction[key] for key in ("predicted", "confidence", "target"))
+    if prediction["true"] in (None, predicted):
+        caption = f"{class_label(predicted, MAX_CAPTION_NAME)} {confidence:.0%}"
+    else:
+        caption = _transition(prediction["true"], predicted, confidence)
+    if prediction.get("file"):
+        caption = f"{class_label(Path(prediction['file']).name)}:\n{caption}"
+    return caption if target == predicted else f"{caption}\nmap of {class_label(target, MAX_CAPTION_NAME)}"
+
+
+def _grid(rows: int, columns: int, caption: float = 0.0) -> tuple[StyledFigure, NDArray[Any]]:
+    figure = StyledFigure(figsize=(IMAGE_INCHES * columns + 0.3, (IMAGE_INCHES + caption) * rows + 0.3))
     axes = figure.subplots(rows, columns, squeeze=False)
     for cell in axes.flat:
-        cell.set_xticks([])
-        cell.set_yticks([])
+        cell.set(xticks=[], yticks=[])
         cell.grid(visible=False)
         cell.spines[:].set_visible(False)
     return figure, axes
@@ -87,9 +102,3 @@ def _show(axes: Axes, image: NDArray[np.uint8]) -> None:
     if image.shape[2] <= 2:
         image = np.concatenate([np.repeat(image[..., :1], 3, axis=2), image[..., 1:]], axis=2)
     axes.imshow(thumbnail(image), interpolation="nearest")
-
-
-def thumbnail(image: NDArray[Any]) -> NDArray[Any]:
-    """Returns every n-th pixel of an image (H, W, C), so that no side has more than SIDE: an SVG keeps each pixel."""
-    step = -(-max(image.shape[:2]) // SIDE)
-    return image[::step, ::step]

@@ -1,36 +1,62 @@
-"""The one style of all figures: light and dark sheets, Okabe and Ito's colours, which colour-blind readers tell apart."""
+"""The style of all figures: a light and a dark theme, in Okabe and Ito's colours, which colour-blind readers can tell apart."""
 
+import functools
+import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from matplotlib import style
+from matplotlib.backend_bases import RendererBase
 from matplotlib.figure import Figure
 
-LIGHT = Path(__file__).with_name("light.mplstyle")
-DARK = Path(__file__).with_name("dark.mplstyle")
-WIDE = (7.2, 3.2)
-"""Inches of a figure as wide as a report's column."""
-OF_IMAGES = ("train_batch0", "wrong", "grad_cam", "grad_cam_files")
-"""Figures made of images: their pixels, not lines, take the room."""
+LIGHT, DARK = (Path(__file__).with_name(f"{name}.mplstyle") for name in ("light", "dark"))
+THEMES = {"light": [LIGHT], "dark": [LIGHT, DARK]}
+FULL_WIDTH = (7.2, 3.2)
+"""Inches of a figure as wide as the text of a report."""
 
 
-def save(draw: Callable[[], Figure], path: Path) -> Path:
-    """Draws NAME.png and NAME.svg for light pages, the same as NAME-dark for dark ones; `path` is their place without suffix.
+class StyledFigure(Figure):
+    """A Matplotlib figure that always renders in its theme, and that Jupyter shows inline without pyplot."""
 
-    Returns the place of the first.
+    theme = "light"
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draws the figure; Matplotlib reads some settings only now."""
+        with style.context(THEMES[self.theme]):
+            super().draw(renderer)
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        data = io.BytesIO()
+        self.savefig(data, format="png")
+        return data.getvalue(), {"width": round(96 * self.get_figwidth())}  # CSS pixels: sharp on a dense screen
+
+
+def styled(draw: Callable[..., StyledFigure]) -> Callable[..., StyledFigure]:
+    """Makes a function draw in the light theme, or that of the keyword `theme`."""
+
+    @functools.wraps(draw)
+    def drawn(*arguments: Any, theme: str = "light", **keywords: Any) -> StyledFigure:
+        with style.context(THEMES[theme]):
+            figure = draw(*arguments, **keywords)
+        figure.theme = theme
+        return figure
+
+    return drawn
+
+
+def save(draw: Callable[..., StyledFigure], path: Path) -> Path:
+    """Saves NAME.png and NAME.svg in the light theme, NAME-dark.* in the dark; returns the path of the first.
+
+    `path` has no suffix; `draw` is a `styled` function.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # scripts that the font lacks: the SVG, which pages show, has its text as text, for the reader's fonts
+    # the font lacks some scripts; the SVG, which pages show, keeps text as text, for the reader's fonts
     warnings.filterwarnings("ignore", "Glyph .* missing from")
-    for sheets, place in (([LIGHT], path), ([LIGHT, DARK], path.with_name(f"{path.name}-dark"))):
-        with style.context(sheets):
-            figure = draw()
-            figure.savefig(raster(place))
-            figure.savefig(place.with_name(f"{place.name}.svg"), metadata={"Date": None})  # the same figure, the same bytes
-    return raster(path)
-
-
-def raster(path: Path) -> Path:
-    """Returns where a figure's pixels lie: NAME.png, but train_batch0.jpg, as users of Ultralytics know it."""
-    return path.with_name(f"{path.name}.{'jpg' if path.name.startswith('train_batch') else 'png'}")
+    for theme, place in (("light", path), ("dark", path.with_name(f"{path.name}-dark"))):
+        figure = draw(theme=theme)
+        with style.context(THEMES[theme]):
+            figure.savefig(place.with_suffix(".png"))
+            figure.savefig(place.with_suffix(".svg"), metadata={"Date": None})  # reproducible bytes
+    return path.with_suffix(".png")

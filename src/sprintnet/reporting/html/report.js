@@ -1,29 +1,30 @@
 "use strict";
 const page = 48;
+const descending = ["confidence", "loss", "suggested_probability"];
 
-/* Numbers by size, text by alphabet with the numbers in it by size. */
+/* Compares numbers by value, text alphabetically with numbers in it by value. */
 const order = (a, b) => (Number.isNaN(a - b) ? a.localeCompare(b, "en", { numeric: true }) : a - b);
 
-/* One gallery: its order, how many of its pictures are shown, and the cells of its section's table that open some of them. */
+/* One gallery: its order, its number of visible images, and the table cells of its section that select images. */
 function browse(album) {
   const gallery = album.querySelector(".gallery");
   const all = album.querySelector(".all");
   const more = album.querySelector(".more");
-  const pictures = [...gallery.children];
+  const images = [...gallery.children];
   const cells = [...album.closest("section").querySelectorAll(".confusion button")];
   let limit = page;
   let selected = null;
 
-  const matches = (picture) => selected === null || picture.dataset.errors.split(", ").includes(selected.dataset.error);
+  const matches = (image) => selected === null || image.dataset.errors.split(", ").includes(selected.dataset.error);
 
   function update() {
     for (const cell of cells) cell.setAttribute("aria-pressed", cell === selected);
-    const found = pictures.filter(matches);
-    for (const picture of pictures) picture.hidden = true;
-    for (const picture of found.slice(0, limit)) picture.hidden = false;
+    const found = images.filter(matches);
+    for (const image of images) image.hidden = true;
+    for (const image of found.slice(0, limit)) image.hidden = false;
     all.hidden = selected === null;
     more.hidden = found.length <= limit;
-    album.querySelector("output").textContent = `${Math.min(limit, found.length)} of ${found.length} pictures`;
+    album.querySelector("output").textContent = `${Math.min(limit, found.length)} of ${found.length} images`;
   }
 
   function select(cell) {
@@ -33,9 +34,9 @@ function browse(album) {
   }
 
   function sort(key) {
-    const direction = key === "confidence" || key === "loss" ? -1 : 1;
-    pictures.sort((a, b) => direction * order(a.dataset[key], b.dataset[key]));
-    gallery.append(...pictures);
+    const direction = descending.includes(key) ? -1 : 1;
+    images.sort((a, b) => direction * order(a.dataset[key], b.dataset[key]));
+    gallery.append(...images);
     update();
   }
 
@@ -46,7 +47,7 @@ function browse(album) {
       gallery.focus({ preventScroll: true });
     });
   }
-  // both may hide themselves: the focus goes where the pictures are
+  // either button may hide itself: focus moves to the images
   all.addEventListener("click", () => {
     gallery.focus();
     select(null);

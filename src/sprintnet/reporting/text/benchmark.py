@@ -1,41 +1,45 @@
-"""What a benchmark measured, as lines of text."""
+"""The results of a benchmark, as lines for the terminal."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sprintnet.reporting.text.table import table_lines
+
+STEP_PHASES = ("load", "augment", "forward", "backward", "update")
+
 
 def phase_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a step's phases: microseconds an image, its share of a step, images/s; then arithmetic against the ceiling."""
+    """Yields the times of a training step by phase, throughput by resolution, and arithmetic against the machine's peak."""
     seconds = {phase: 1 / rate if rate else 0.0 for phase, rate in found["images_per_second"].items()}
-    phases = ("load", "augment", "forward", "backward", "update")
-    step = sum(seconds[phase] for phase in phases)
+    step = sum(seconds[phase] for phase in STEP_PHASES)
     device = found["gpu"] or found["device"]
-    yield f"{device}, {found['precision']}, {found['threads']} threads, batches of {found['batch_size']}"
-    yield f"{'phase':10}  {'us/image':>9}  {'of a step':>9}  {'images/s':>10}"
-    for phase in (*phases, "evaluate"):
-        share = f"{seconds[phase] / step:9.1%}" if phase in phases else f"{'':9}"
-        rate = f"{1 / seconds[phase]:10,.0f}" if seconds[phase] else "below the noise"
-        yield f"{phase:10}  {1e6 * seconds[phase]:9.1f}  {share}  {rate}"
+    yield f"{device}, {found['precision']}, {found['threads']} threads, batch size {found['batch_size']}"
+    rows = []
+    for phase in (*STEP_PHASES, "evaluate"):
+        share = f"{seconds[phase] / step:.1%}" if phase in STEP_PHASES else ""
+        rate = f"{1 / seconds[phase]:,.0f}" if seconds[phase] else "below noise"
+        rows.append([phase, f"{1e6 * seconds[phase]:.1f}", share, rate])
+    yield from table_lines(["phase", "us/image", "of step", "images/s"], rows)
     for resolution, rate in found["step_images_per_second"].items():
-        yield f"whole steps, images at {float(resolution):.0%} of their side: {rate:,.0f} images/s"
-    share = found["gflops"] / found["ceiling_gflops"]
+        yield f"training step at {float(resolution):.0%} resolution: {rate:,.0f} images/s"
     yield (
-        f"{found['gflop_per_image']:.3f} GFLOP an image as computed; forward and backward {found['gflops']:,.0f} GFLOP/s, "
-        f"{share:.0%} of the {found['ceiling_gflops']:,.0f} of matrix products here (medians of {found['n']})"
+        f"{found['gflop_per_image']:.3f} GFLOP/image; forward and backward {found['gflops']:,.0f} GFLOP/s, "
+        f"{found['gflops'] / found['ceiling_gflops']:.0%} of the {found['ceiling_gflops']:,.0f} GFLOP/s of matrix products "
+        f"(medians of {found['n']})"
     )
 
 
 def training_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a whole training's times and accuracy, and what each clock covers."""
-    yield f"{found['start_seconds']:8.1f} s  from the start of the command until training begins"
-    yield f"{found['train_seconds']:8.1f} s  training, all of each step, no evaluation: {found['accuracy']:.2%} right"
+    """Yields the times, accuracy and memory of a training, and what each time covers."""
+    times = {"start": (found["start_seconds"], "from the start of the command to the first training step")}
+    times["training"] = (found["train_seconds"], f"all training steps, no evaluation: accuracy {found['accuracy']:.2%}")
     if found["tta_accuracy"] is not None:
         both = found["train_seconds"] + found["tta_seconds"]
-        yield f"{both:8.1f} s  training and answering, six views for the unsure: {found['tta_accuracy']:.2%} right"
-    reached = found["seconds_to_target"]
-    yield (f"{reached:8.1f} s" if reached is not None else f"{'never':>10}") + (
-        f"  until {found['target']:.1%} are right: of training, or with all answers over six views at its end"
-    )
-    yield f"{found['command_seconds']:8.1f} s  the whole command: start, data, training, evaluations, saving; no report"
+        times["with TTA"] = (both, f"training and TTA evaluation: TTA accuracy {found['tta_accuracy']:.2%}")
+    target = f"training until the accuracy is {found['target']:.1%}; TTA at the end counts, with its time"
+    times["to target"] = (found["seconds_to_target"], target)
+    times["command"] = (found["command_seconds"], "the command: start, data, training, evaluation, saving; no report")
+    for name, (seconds, covers) in times.items():
+        yield f"{name:9}  {'not reached' if seconds is None else f'{seconds:.1f} s':>11}  {covers}"
     if found["peak_gib"] is not None:
-        yield f"{found['peak_gib']:8.2f} GiB  most memory held (of the GPU where one computes)"
+        yield f"{'memory':9}  {found['peak_gib']:7.2f} GiB  peak (of the GPU, if one is used)"

@@ -1,18 +1,22 @@
-"""The table of the named data sets as lines of text."""
+"""The built-in datasets, as lines for the terminal."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from sprintnet.reporting.text.table import table_lines
 
-def dataset_lines(named: Mapping[str, Any], cached: Collection[str]) -> Iterator[str]:
-    """Yields what is known of each data set: its size, whether the cache has it, and who else does."""
-    yield f"{'name':13}  {'train':>7}  {'test':>7}  {'size':>7}  {'classes':>7}  cached"
-    for name, known in named.items():
-        height, width, channels = known.image_shape
-        train, test = known.images
-        yield (
-            f"{name:13}  {train:7,}  {test:7,}  {f'{width}x{height}x{channels}':>7}  {len(known.classes):7}  "
-            f"{'yes' if name in cached else 'no'}"
-        )
-        yield f"  {known.note}"
-        yield from (f"  from {source.label}" for source in known.sources)
+
+def dataset_lines(builtin: Mapping[str, Any], cached: Collection[str]) -> Iterator[str]:
+    """Yields the size of each dataset and whether it is cached; below its row a note and its sources."""
+    rows = []
+    for name, dataset in builtin.items():
+        height, width, channels = dataset.image_shape
+        counts = [f"{count:,}" for count in dataset.images]
+        cell = "yes" if name in cached else "no"
+        rows.append([name, *counts, f"{width}x{height}x{channels}", str(len(dataset.classes)), cell])
+    header, *lines = table_lines(["name", "train", "test", "image size", "classes", "cached"], rows)
+    yield header
+    for line, dataset in zip(lines, builtin.values(), strict=True):
+        yield line
+        yield f"  {dataset.note}"
+        yield from (f"  from {source.label}" for source in dataset.sources)

@@ -1,59 +1,67 @@
-"""Figures of many runs as lines of text."""
+"""Statistics over several runs, as lines for the terminal."""
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-COMPARISON_WIDTHS = {
-    "": -20, "A mean (sd)": 18, "B mean (sd)": 18, "B - A": 8, "95 % interval": 20, "p": 6, "g": 6, "runs needed": 11
-}  # fmt: skip
-COMPARISON_FOOT = "Welch's test; g: Hedges' effect size; runs needed: a side, to find this difference in four studies of five"
-RULES = {
-    "steepest": "where the loss falls fastest; what optim.max_lr=auto takes",
-    "minimum": "a tenth of where the loss is least",
-    "valley": "the middle of its longest fall",
+from sprintnet.reporting.text.table import table_lines
+
+SUGGESTIONS = {
+    "steepest": "where the loss falls fastest; used by lr_find=true",
+    "minimum": "a tenth of the learning rate with the lowest loss",
+    "valley": "the middle of the longest fall of the loss",
 }
-"""What the learning-rate finder's suggestions are."""
+"""What each suggestion of the learning-rate finder is."""
 
 
-def run_line(figures: Mapping[str, Sequence[float]]) -> str:
-    """Returns the figures of the last run on one line."""
-    return ", ".join(f"{label} {_text(label, values[-1])}" for label, values in figures.items())
+def run_line(metrics: Mapping[str, Sequence[float]]) -> str:
+    """Returns the metrics of the last run on one line."""
+    return ", ".join(f"{label} {_text(label, values[-1])}" for label, values in metrics.items())
 
 
-def summary_line(label: str, summary: Any) -> str:
-    """Returns the mean, standard deviation and interval of a figure (a Summary)."""
-    mean, sd, low, high = (_text(label, value) for value in (summary.mean, summary.sd, summary.low, summary.high))
-    return f"  {label:20}  {mean:>8}  {sd:>8}  {low} to {high}"
+def summary_lines(summaries: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a table of summaries (`experiments.study.Summary`) by metric."""
+    yield from table_lines(
+        ["metric", "mean", "sd", "95% CI of the mean"],
+        [
+            [label, _text(label, summary.mean), _text(label, summary.sd), _interval(label, summary)]
+            for label, summary in summaries.items()
+        ],
+    )
 
 
 def comparison_lines(comparisons: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a table of figures (Comparisons by label), one a line."""
-    yield _columns(COMPARISON_WIDTHS)
+    """Yields a table of comparisons (`experiments.study.Comparison`) by metric."""
+    rows = []
     for label, found in comparisons.items():
-        a, b = (f"{_text(label, side.mean)} ({_text(label, side.sd)})" for side in (found.a, found.b))
-        interval = f"{_text(label, found.low)} to {_text(label, found.high)}"
+        sides = [f"{_text(label, side.mean)} ({_text(label, side.sd)})" for side in (found.a, found.b)]
         needed = f"{found.runs_needed:,}" if found.runs_needed else "-"
-        yield _columns([label, a, b, _text(label, found.difference), interval, f"{found.p:.4f}", f"{found.effect:.2f}", needed])
-    yield COMPARISON_FOOT
+        difference = [_text(label, found.difference), _interval(label, found)]
+        rows.append([label, *sides, *difference, f"{found.p:.4f}", f"{found.effect:.2f}", needed])
+    yield from table_lines(["metric", "A mean (sd)", "B mean (sd)", "B - A", "95% CI", "p", "g", "runs needed"], rows)
+    yield "p: Welch's t-test; g: Hedges' g (effect size); runs needed: on each side, for a power of 80% at the 5% level"
 
 
 def suggestion_lines(sweeps: Sequence[Mapping[str, Any]], peak_lr: float) -> Iterator[str]:
-    """Yields the rates that sweeps suggest (lr_finder.json's entries): by name, the median and, of several, the range."""
+    """Yields the learning rates that sweeps suggest (lr_finder.json's entries); the median and range of several seeds."""
     several = len(sweeps) > 1
-    yield f"{'suggestion':12}  {'median' if several else 'rate':>9}  the recipe's peak is {peak_lr:g}"
+    rows = []
     for name in sweeps[0]["suggestions"]:
-        rates = [found["suggestions"][name] for found in sweeps]
-        spread = f"{min(rates):.3g} to {max(rates):.3g} over {len(sweeps)} seeds: " if several else ""
-        yield f"{name:12}  {statistics.median(rates):9.3g}  {spread}{RULES[name]}"
+        rates = [sweep["suggestions"][name] for sweep in sweeps]
+        spread = [f"{min(rates):.3g} to {max(rates):.3g}"] if several else []
+        rows.append([name, f"{statistics.median(rates):.3g}", *spread])
+    headers = ["suggestion", "median", f"range over {len(sweeps)} seeds"] if several else ["suggestion", "learning rate"]
+    header, *lines = table_lines(headers, rows)
+    yield f"{header}  (the recipe's peak learning rate: {peak_lr:g})"
+    for line, name in zip(lines, sweeps[0]["suggestions"], strict=True):
+        yield f"{line}  {SUGGESTIONS[name]}"
 
 
-def _columns(cells: Iterable[str]) -> str:
-    widths = COMPARISON_WIDTHS.values()
-    return "  ".join(f"{cell:{'<' if width < 0 else '>'}{abs(width)}}" for cell, width in zip(cells, widths, strict=True))
+def _interval(label: str, found: Any) -> str:
+    return f"{_text(label, found.low)} to {_text(label, found.high)}"
 
 
 def _text(label: str, value: float) -> str:
-    if label.startswith(("accuracy", "mAP")):
+    if "accuracy" in label or label.startswith("mAP"):
         return f"{value:.2%}"
     return f"{value:.1f}" if "seconds" in label else f"{value:.4f}"

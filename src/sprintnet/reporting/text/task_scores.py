@@ -1,46 +1,62 @@
-"""Which figures there are of one class an image and of any number of labels, and what they are called; chosen once."""
+"""The scores of single-label and multi-label metrics (metrics.json) and their names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 CLASS_SCORES = {"precision": "precision", "recall": "recall", "f1": "F1"}
-"""Of every class (metrics.json), with an interval."""
+"""Scores of each class that have a confidence interval: key -> name."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """How the figures of a split (metrics.json) are named."""
+class TaskScores:
+    """The names of a task's scores."""
 
     accuracy: str
-    right: str
-    """What is said of an image that counts in it."""
-    scores: Mapping[str, str]
-    """Beside accuracy, all in %, of the whole split."""
-    rankings: Mapping[str, str]
-    """Beside CLASS_SCORES, of each class, without intervals."""
+    overall: Mapping[str, str]
+    """Shares of the split besides accuracy: key -> name."""
+    by_class: Mapping[str, str]
+    """Scores of each class besides CLASS_SCORES, without interval: key -> name."""
 
 
-SINGLE_LABEL = Kind("top-1 accuracy", "right", {"top5_accuracy": "top-5 accuracy"}, {})
-MULTI_LABEL = Kind(
+SINGLE_LABEL_SCORES = TaskScores("accuracy", {"top5_accuracy": "top-5 accuracy"}, {})
+MULTI_LABEL_SCORES = TaskScores(
     "exact match",
-    "right in every label",
-    {
-        "mean_average_precision": "mAP",
-        "micro_f1": "micro F1",
-        "macro_f1": "macro F1",
-        "hamming_loss": "Hamming loss",
-    },
+    {"mean_average_precision": "mAP", "micro_f1": "micro F1", "macro_f1": "macro F1", "hamming_loss": "Hamming loss"},
     {"average_precision": "AP", "roc_auc": "ROC AUC"},
 )
 
 
-def kind_of(figures: Mapping[str, Any]) -> Kind:
-    """Returns the kind of a split's figures."""
-    return MULTI_LABEL if "hamming_loss" in figures else SINGLE_LABEL
+def task_scores(metrics: Mapping[str, Any]) -> TaskScores:
+    """Returns the names of the scores in a split's metrics."""
+    return MULTI_LABEL_SCORES if "hamming_loss" in metrics else SINGLE_LABEL_SCORES
 
 
-def score_texts(figures: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the scores of a split beside its accuracy: name -> text."""
-    found = {name: figures[key] for key, name in kind_of(figures).scores.items()}
-    return {name: "undefined" if value is None else f"{value:.2%}" for name, value in found.items()}
+def overall_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the scores of a split besides its accuracy, as text by name."""
+    found = {name: metrics[key] for key, name in task_scores(metrics).overall.items() if key in metrics}
+    return {name: percent(value) for name, value in found.items()}
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """Returns a share, 0..1, in percent; `undefined` for None."""
+    return "undefined" if share is None else f"{share:.{digits}%}"
+
+
+def interval(bounds: tuple[float, float]) -> str:
+    """Returns the bounds, 0..1, of a 95% confidence interval in percent."""
+    low, high = bounds
+    return f"95% CI {100 * low:.2f} to {100 * high:.2f}"
+
+
+def accuracy_with_interval(metrics: Mapping[str, Any]) -> str:
+    """Returns the accuracy of a split in percent, with its confidence interval."""
+    return f"{metrics['accuracy']:.2%} ({interval(metrics['accuracy_interval'])})"
+
+
+def class_score(row: Mapping[str, Any], score: str) -> str:
+    """Returns a score of a class in percent, with the bounds of its confidence interval if it has one."""
+    if row[score] is None:
+        return "undefined" if f"{score}_interval" not in row else "not predicted" if row["support"] else "no images"
+    bounds = row.get(f"{score}_interval")
+    return f"{row[score]:.1%}" + (f" ({100 * bounds[0]:.1f}-{100 * bounds[1]:.1f})" if bounds else "")

@@ -1,4 +1,4 @@
-"""The article's training table, line by line."""
+"""The training table, in the form of the article's."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,15 @@ RULE = "-" * len(COLUMNS)
 
 
 def training_header(
-    place: str, settings: Any, machine: Mapping[str, Any], images: Mapping[str, int], *, multi_label: bool = False
+    run_folder: str, settings: Any, machine: Mapping[str, Any], images: Mapping[str, int], *, multi_label: bool = False
 ) -> str:
-    """Returns the lines above the table and its head, in the article's words.
+    """Returns the settings and the header of the table, in the article's words.
 
-    `place` is the run folder, `settings` a Config, `machine` the runtime's description, `images` the size of each split.
+    `settings` is a Config, `machine` the runtime's description, `images` the size of each split.
     """
     optim, schedule, model = settings.optim, settings.schedule, settings.model
     facts = {
-        "Run Folder": place,
+        "Run Folder": run_folder,
         "Using Device": f"{machine['gpu'] or machine['device']}, {machine['precision']}, {machine['threads']} threads",
         "Network": f"{model.name}, width {model.width}",
         "Data": f"{settings.data.name}: " + ", ".join(f"{count:,} {split}" for split, count in images.items()),
@@ -36,22 +36,22 @@ def training_header(
         "Val Columns": "held-out part of the training set" if "val" in images else "test set",
     }
     if multi_label:
-        facts["Accuracy Columns"] = "exact match: share of images right in every label"
+        facts["Accuracy Columns"] = "exact match: share of images with every label right"
     return "\n".join([*(f"{name}: {value}" for name, value in facts.items()), RULE, COLUMNS, RULE])
 
 
 def table_cells(row: Mapping[str, Any]) -> list[str]:
-    """Returns the cells of one epoch (a row of results.csv, numbers or text); Time covers training and evaluation."""
+    """Returns the cells of an epoch (a row of results.csv, numbers or text); Time covers training and evaluation."""
     minutes, seconds = divmod(round(float(row["train_seconds"]) + float(row["val_seconds"])), 60)
     losses = {part: f"{float(row[f'{part}_loss']):.6f}" for part in ("train", "val")}
     accuracies = {part: f"{float(row[f'{part}_accuracy']):.2%}" for part in ("train", "val")}
     time = f"{minutes:02d}m {seconds:02d}s"
-    training = [losses["train"], accuracies["train"], losses["val"], accuracies["val"]]
-    return [str(int(row["epoch"])), f"{float(row['lr']):.6f}", time, *training]
+    results = [losses["train"], accuracies["train"], losses["val"], accuracies["val"]]
+    return [str(int(row["epoch"])), f"{float(row['lr']):.6f}", time, *results]
 
 
 def table_row(row: Mapping[str, Any]) -> str:
-    """Returns the line of one epoch (a row of results.csv)."""
+    """Returns the line of an epoch (a row of results.csv)."""
     cells = [cell.rjust(width) for cell, width in zip(table_cells(row), WIDTHS, strict=True)]
     skipped = f" {row['skipped_steps']} steps skipped: fp16 overflow" if row["skipped_steps"] else ""
     return f"| {' | '.join(cells)} |{skipped}"
