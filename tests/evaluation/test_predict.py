@@ -62,7 +62,7 @@ def test_without_flips_there_are_three_views() -> None:
     padded = nn.functional.pad(images, (1, 1, 1, 1), mode="reflect")
     with torch.no_grad():
         expected = 0.5 * model(images) + 0.25 * model(padded[:, :, 0:8, 0:8]) + 0.25 * model(padded[:, :, 2:10, 2:10])
-    again = predict_tta(model, batches, FP32, first, confidences(first), 1, mirror=False)
+    again = predict_tta(model, batches, FP32, first, confidences(first), 1, flip=False)
     np.testing.assert_allclose(again, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 

@@ -35,11 +35,11 @@ def predict_tta(
     confidence: Floats,
     max_confidence: float,
     *,
-    mirror: bool = True,
+    flip: bool = True,
 ) -> Floats:
     """Returns logits (N, K), with the weighted mean over the TTA views for images of at most `max_confidence`.
 
-    `logits` (N, K) and `confidence` (N,) are those of the same batches without TTA. Without `mirror`, for networks trained
+    `logits` (N, K) and `confidence` (N,) are those of the same batches without TTA. Without `flip`, for networks trained
     without flips, there are three views instead of six.
     """
     first = torch.from_numpy(logits).to(runtime.device)
@@ -51,20 +51,20 @@ def predict_tta(
             chosen = is_unsure[part].nonzero()[:, 0]
             output = first[part].clone()
             if len(chosen):
-                output[chosen] = _mean_over_views(model, images[chosen], output[chosen], runtime, mirror)
+                output[chosen] = _mean_over_views(model, images[chosen], output[chosen], runtime, flip)
             outputs.append(output)
     return torch.cat(outputs).cpu().numpy()
 
 
-def _mean_over_views(model: nn.Module, images: Tensor, first: Tensor, runtime: Runtime, mirror: bool) -> Tensor:
+def _mean_over_views(model: nn.Module, images: Tensor, first: Tensor, runtime: Runtime, flip: bool) -> Tensor:
     """Returns the weighted mean logits of the views; `first` are those of the images themselves."""
     padded = F.pad(images, (1, 1, 1, 1), "reflect")
     shifted = [padded[..., :-2, :-2], padded[..., 2:, 2:]]
-    views = [images.flip(-1), *shifted, *(view.flip(-1) for view in shifted)] if mirror else shifted
+    views = [images.flip(-1), *shifted, *(view.flip(-1) for view in shifted)] if flip else shifted
     with runtime.autocast():
         outputs = model(torch.cat(views).contiguous(memory_format=torch.channels_last)).float()
     others = outputs.unflatten(0, (len(views), len(images)))
-    weights = torch.tensor(TTA_WEIGHTS if mirror else TTA_WEIGHTS_WITHOUT_FLIP, device=first.device)
+    weights = torch.tensor(TTA_WEIGHTS if flip else TTA_WEIGHTS_WITHOUT_FLIP, device=first.device)
     return torch.einsum("v,vbk->bk", weights, torch.cat([first[None], others]))
 
 

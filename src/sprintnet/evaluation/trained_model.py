@@ -16,7 +16,7 @@ from sprintnet.data.loader import Batch, Loader
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import coverage_table
-from sprintnet.evaluation.metrics import Floats, Ints
+from sprintnet.evaluation.metrics import Floats, Ints, accuracy_with_interval
 from sprintnet.evaluation.predict import predict, predict_tta
 from sprintnet.evaluation.task import TASKS, Task, task_of
 from sprintnet.models.factory import load_model, weights_file
@@ -73,10 +73,10 @@ class TrainedModel:
         arrays = {"logits": logits, "labels": labels}
         if tta:
             batches, flip = self._batches(dataset, "TTA"), self.preprocessing.flip_tta
-            tta_logits = predict_tta(self.model, batches, self.runtime, logits, confidence, tta, mirror=flip)
+            tta_logits = predict_tta(self.model, batches, self.runtime, logits, confidence, tta, flip=flip)
             arrays["tta_logits"] = tta_logits
             metrics["tta"] = {
-                "accuracy": self.task.accuracy(tta_logits, labels),
+                **accuracy_with_interval(self.task.correct_mask(tta_logits, labels)),
                 "cross_entropy": self.task.cross_entropy(tta_logits, labels, 0.0),
                 "fraction": float((tta_logits != logits).any(axis=1).mean()),
                 "seconds": time.monotonic() - started,  # includes the first pass, as published records count it

@@ -83,5 +83,6 @@ def faithfulness_lines(scores: Mapping[str, Mapping[str, float]]) -> Iterator[st
     )
 
 
-def _tta(tta: Mapping[str, float]) -> str:
-    return f"{tta['accuracy']:.2%} (TTA for the least confident {tta['fraction']:.0%} of the images, {tta['seconds']:.1f} s)"
+def _tta(tta: Mapping[str, Any]) -> str:
+    share, seconds = f"{tta['fraction']:.0%}", f"{tta['seconds']:.1f} s"
+    return f"{accuracy_with_interval(tta)}, TTA for the {share} least confident images, {seconds}"
