@@ -24,7 +24,6 @@ from sprintnet.deploy.predictor import Predictor
 from sprintnet.errors import ParityError, SettingsError
 from sprintnet.evaluation.calibration import fit_label_temperature
 from sprintnet.evaluation.multilabel import label_confidence, label_probabilities
-from sprintnet.evaluation.task import SINGLE_LABEL
 from sprintnet.evaluation.trained_model import load_run
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json, read_rows
 from sprintnet.training.lr_search import lr_find
@@ -153,26 +152,26 @@ def test_a_file_answers_as_the_network(run: RunFolder) -> None:
     np.testing.assert_allclose(
         answers.probabilities, label_probabilities(logits / trained.preprocessing.temperature), atol=1e-5
     )
-    np.testing.assert_array_equal(answers.answered, logits > 0)
+    np.testing.assert_array_equal(answers.predicted_mask, logits > 0)
     np.testing.assert_allclose(answers.confidences, label_confidence(logits / trained.preprocessing.temperature), rtol=1e-3)
     assert (answers.probabilities.sum(axis=1) > 1.2).any()  # no softmax
     files, exact = read_json(run.export / "parity.json")["files"], read_json(run.metrics)["val"]["accuracy"]
     assert set(files) == {"model.onnx", "model-fp16.onnx", "model-int8.onnx"}
-    assert (files["model.onnx"]["agreement"], files["model.onnx"]["agreement_with_run"]) == (1, 1)
+    assert files["model.onnx"]["agreement"] == 1
     assert files["model.onnx"]["accuracy"] == files["model.onnx"]["network_accuracy"] == exact
     for name in files:
         found = Predictor(run.export / name)(splits()["val"].images)
-        assert files[name]["accuracy"] == accuracy_score(splits()["val"].labels, found.answered)
+        assert files[name]["accuracy"] == accuracy_score(splits()["val"].labels, found.predicted_mask)
 
 
 def test_a_file_says_what_it_is(run: RunFolder) -> None:
     predictor = Predictor(run.export / "model.onnx")
-    assert (predictor.facts["task"], predictor.facts["threshold"], predictor.threshold) == ("multi-label", "0.5", 0.5)
+    assert (predictor.preprocessing.task, predictor.metadata["threshold"], predictor.threshold) == ("multi-label", "0.5", 0.5)
     val = read_json(run.metrics)["val"]
-    assert predictor.facts["metrics"]["mean_average_precision"] == val["mean_average_precision"]
+    assert predictor.metadata["metrics"]["mean_average_precision"] == val["mean_average_precision"]
     card, precision = (run.export / "README.md").read_text(), f"mAP {val['mean_average_precision']:.2%}"
     assert f"Exact match on 100 validation images: {val['accuracy']:.2%} (95% CI" in card
-    assert "likelier than 0.5" in card and "normalisation; sigmoid" in card and precision in card
+    assert "probability above 0.5" in card and "normalisation; sigmoid" in card and precision in card
     opened, loaded = load_run(run.path)[0], package.load(run.export, precision="fp32")
     assert loaded.task.name == "multi-label"
     np.testing.assert_array_equal(loaded.predict_logits(splits()["val"].images), opened.predict_logits(splits()["val"].images))
@@ -191,9 +190,11 @@ def test_the_gate_refuses_a_softmax(run: RunFolder, monkeypatch: pytest.MonkeyPa
     kept = (run.export / "model.onnx").read_bytes()
     monkeypatch.setattr(
         "sprintnet.deploy.export.export.build_graph",
-        lambda trained, outputs: build_graph(replace(trained, task=SINGLE_LABEL), outputs),
+        lambda trained, outputs: build_graph(
+            replace(trained, preprocessing=replace(trained.preprocessing, task="single-label")), outputs
+        ),
     )
-    with pytest.raises(ParityError, match=r"the same answer for .* a probability is off by"):
+    with pytest.raises(ParityError, match=r"equal predictions for .* a probability differs by"):
         export(run.path)
     assert (run.export / "model.onnx").read_bytes() == kept
 
@@ -202,13 +203,13 @@ def test_predict_writes_all_labels(run: RunFolder, files: list[str], sprintnet: 
     expected = Predictor(run.export / "model.onnx")(files)
     command = ["predict", str(run.export / "model.onnx"), *files]
     listed = json.loads(sprintnet(*command, "--format", "json").stdout)
-    assert [row["answer"] for row in listed] == expected.labels
+    assert [row["predicted"] for row in listed] == expected.labels
     assert [[label["class"] for label in row["labels"]] for row in listed] == [
         [name for name, _ in labels] for labels in expected.label_sets
     ]
     assert [len(row["top"]) for row in listed] == [3] * len(files)
     rows = list(csv.DictReader(io.StringIO(sprintnet(*command, "--format", "csv").stdout)))
-    assert [row["answer"] for row in rows] == expected.labels
+    assert [row["predicted"] for row in rows] == expected.labels
     assert [float(row["confidence"]) for row in rows] == pytest.approx(expected.confidences, abs=1e-5)
     table = sprintnet(*command).stdout.splitlines()
     for line, labels in zip(table[1:], expected.label_sets, strict=True):
@@ -221,7 +222,7 @@ def test_predict_writes_all_labels(run: RunFolder, files: list[str], sprintnet: 
 def test_data_of_the_other_kind_is_refused(run: RunFolder) -> None:
     trained, _ = load_run(run.path)
     single = replace(splits()["val"], labels=splits()["val"].labels.argmax(axis=1))
-    with pytest.raises(SettingsError, match="the data is single-label, the network multi-label"):
+    with pytest.raises(SettingsError, match="the data is single-label, the model multi-label"):
         trained.predict(single)
 
 

@@ -14,6 +14,9 @@ from conftest import TINY
 from deploy.visit import plain_server
 from sprintnet.cli.main import main
 from sprintnet.config import load_config
+from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.load import load_splits
+from sprintnet.data.splits import Splits
 from sprintnet.deploy.export.export import export
 from sprintnet.deploy.serve import web
 from sprintnet.errors import DataError
@@ -50,6 +53,27 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
         export(run.path)
         runs[name] = run
     return runs
+
+
+@pytest.fixture(scope="session")
+def splits() -> Splits:
+    """The splits of the exported runs, with the test set."""
+    return load_splits(load_config("davidnet", TINY).data, test=True)
+
+
+@pytest.fixture(scope="session")
+def train(splits: Splits) -> ImageDataset:
+    return splits["train"]
+
+
+@pytest.fixture(scope="session")
+def val(splits: Splits) -> ImageDataset:
+    return splits["val"]
+
+
+@pytest.fixture(scope="session")
+def test_set(splits: Splits) -> ImageDataset:
+    return splits["test"]
 
 
 @pytest.fixture(scope="session")

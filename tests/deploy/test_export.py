@@ -14,14 +14,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 import sprintnet as package
-from conftest import SAMPLE, TINY, Command
+from conftest import SAMPLE, Command
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset
-from sprintnet.data.load import load_splits
 from sprintnet.deploy.export.export import export
 from sprintnet.deploy.export.graph import build_graph
 from sprintnet.deploy.export.parity import check_parity
-from sprintnet.deploy.export.variants import _spread, to_fp16, to_int8
+from sprintnet.deploy.export.variants import _calibration_images, to_fp16, to_int8
 from sprintnet.deploy.predictor import OUTPUTS, Predictor
 from sprintnet.errors import ParityError, SettingsError
 from sprintnet.evaluation.gradcam import class_maps
@@ -29,8 +28,6 @@ from sprintnet.evaluation.metrics import log_probabilities
 from sprintnet.evaluation.trained_model import load_run
 from sprintnet.runs.folder import RunFolder, read_json
 
-SPLITS = load_splits(load_config("davidnet", TINY))
-TRAIN, JUDGED = SPLITS["train"], SPLITS["val"]
 NETWORKS = ("davidnet", "sprintnet")
 FP32 = ["precision=fp32"]
 
@@ -41,28 +38,28 @@ def copied(run: RunFolder, into: Path) -> RunFolder:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_file_answers_as_the_network(exported: dict[str, RunFolder], network: str) -> None:
+def test_a_file_answers_as_the_network(exported: dict[str, RunFolder], network: str, val: ImageDataset) -> None:
     run = exported[network]
     trained, _ = load_run(run.path, FP32)
     assert trained.preprocessing.temperature is not None
-    logits = trained.predict_logits(JUDGED.images)
-    answers = Predictor(run.export / "model.onnx")(JUDGED.images)
-    assert answers.classes == JUDGED.classes
+    logits = trained.predict_logits(val.images)
+    answers = Predictor(run.export / "model.onnx")(val.images)
+    assert answers.classes == val.classes
     np.testing.assert_allclose(answers.logits, logits, atol=1e-4)
     probabilities = np.exp(log_probabilities(logits / (trained.preprocessing.temperature or 1)))
     np.testing.assert_allclose(answers.probabilities, probabilities, atol=1e-5)
     row = read_json(run.export / "parity.json")["files"]["model.onnx"]
     assert (row["images"], row["agreement"]) == (100, 1)
     assert row["largest_difference"] < 1e-5
-    assert row["accuracy"] == row["network_accuracy"] == np.mean(logits.argmax(1) == JUDGED.labels)
+    assert row["accuracy"] == row["network_accuracy"] == np.mean(logits.argmax(1) == val.labels)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_its_maps_are_grad_cams(exported: dict[str, RunFolder], network: str) -> None:
+def test_its_maps_are_grad_cams(exported: dict[str, RunFolder], network: str, val: ImageDataset) -> None:
     run = exported[network]
     trained, _ = load_run(run.path, FP32)
-    images = JUDGED.images[::25]
-    maps = Predictor(run.export / "model.onnx")(images).maps
+    images = val.images[::25]
+    maps = Predictor(run.export / "model.onnx")(images).activation_maps
     assert maps is not None
     assert maps.shape[:2] == (4, 10)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
@@ -80,16 +77,18 @@ def test_its_maps_are_grad_cams(exported: dict[str, RunFolder], network: str) ->
 
 
 @pytest.mark.parametrize("size", [(64, 48), (100, 31), (20, 20)])
-def test_other_sizes_are_resized_as_pillow_does(model: Path, size: tuple[int, int]) -> None:
+def test_other_sizes_are_resized_as_pillow_does(model: Path, size: tuple[int, int], val: ImageDataset) -> None:
     predictor = Predictor(model)
-    large = np.asarray(Image.fromarray(JUDGED.images[7]).resize(size, Image.Resampling.BICUBIC))
+    large = np.asarray(Image.fromarray(val.images[7]).resize(size, Image.Resampling.BICUBIC))
     resized = np.asarray(Image.fromarray(large).resize((32, 32), Image.Resampling.BILINEAR))
-    answers = predictor([large, JUDGED.images[0], resized])  # sizes may be mixed
+    answers = predictor([large, val.images[0], resized])  # sizes may be mixed
     np.testing.assert_allclose(answers.probabilities[0], answers.probabilities[2], atol=0.01)
-    np.testing.assert_allclose(answers.probabilities[1], predictor(JUDGED.images[:1]).probabilities[0], atol=1e-6)
+    np.testing.assert_allclose(answers.probabilities[1], predictor(val.images[:1]).probabilities[0], atol=1e-6)
 
 
-def test_a_file_holds_everything_and_tells_nothing_of_its_maker(exported: dict[str, RunFolder], tmp_path: Path) -> None:
+def test_a_file_holds_everything_and_tells_nothing_of_its_maker(
+    exported: dict[str, RunFolder], tmp_path: Path, val: ImageDataset
+) -> None:
     run = exported["sprintnet"]
     content = (run.export / "model.onnx").read_bytes()
     file = onnx.load_from_string(content)
@@ -99,9 +98,9 @@ def test_a_file_holds_everything_and_tells_nothing_of_its_maker(exported: dict[s
     assert not any(part.metadata_props or part.doc_string for part in (*file.graph.node, *file.graph.value_info))
     assert b"site-packages" not in content and bytes(SAMPLE.parent) not in content
     assert [entry.name for entry in file.graph.output] == list(OUTPUTS)
-    facts = Predictor(run.export / "model.onnx").facts
+    facts = Predictor(run.export / "model.onnx").metadata
     metrics = json.loads(run.metrics.read_text())
-    assert facts["classes"] == list(JUDGED.classes)
+    assert facts["preprocessing"]["classes"] == list(val.classes)
     assert facts["preprocessing"]["image_shape"] == [32, 32, 3]
     assert facts["preprocessing"]["temperature"] == metrics["temperature"]
     assert facts["metrics"]["accuracy"] == metrics["val"]["accuracy"]
@@ -113,7 +112,7 @@ def test_a_file_holds_everything_and_tells_nothing_of_its_maker(exported: dict[s
     assert facts["parity"]["agreement"] == 1
 
 
-def test_negative_scales_stay_as_they_are(exported: dict[str, RunFolder]) -> None:
+def test_negative_scales_stay_as_they_are(exported: dict[str, RunFolder], val: ImageDataset) -> None:
     trained, _ = load_run(exported["davidnet"].path, FP32)
     with torch.no_grad():
         trained.model.get_parameter("block1.norm.weight")[0] *= -1
@@ -121,25 +120,27 @@ def test_negative_scales_stay_as_they_are(exported: dict[str, RunFolder]) -> Non
     assert [node.op_type for node in graph.graph.node].count("BatchNormalization") == 1
     session = onnxruntime.InferenceSession(graph.SerializeToString())
     np.testing.assert_allclose(
-        session.run(["logits"], {"images": JUDGED.images})[0], trained.predict_logits(JUDGED.images), atol=1e-4
+        session.run(["logits"], {"images": val.images})[0], trained.predict_logits(val.images), atol=1e-4
     )
 
 
-def test_smaller_files_answer_alike(exported: dict[str, RunFolder], tmp_path: Path) -> None:
+def test_smaller_files_answer_alike(
+    exported: dict[str, RunFolder], tmp_path: Path, val: ImageDataset, train: ImageDataset
+) -> None:
     file = onnx.load(exported["davidnet"].export / "model.onnx")
-    exact = Predictor(exported["davidnet"].export / "model.onnx")(JUDGED.images)
-    for name, smaller, far in (("fp16", to_fp16(file), 0.01), ("int8", to_int8(file, TRAIN), 0.1)):
+    exact = Predictor(exported["davidnet"].export / "model.onnx")(val.images)
+    for name, smaller, far in (("fp16", to_fp16(file), 0.01), ("int8", to_int8(file, train), 0.1)):
         onnx.save(smaller, tmp_path / f"{name}.onnx")
-        answers = Predictor(tmp_path / f"{name}.onnx")(JUDGED.images)
+        answers = Predictor(tmp_path / f"{name}.onnx")(val.images)
         assert 0 < np.abs(answers.probabilities - exact.probabilities).max() < far, name
-        assert answers.maps is not None
+        assert answers.activation_maps is not None
     kinds = {tensor.data_type for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
     assert onnx.TensorProto.INT8 in kinds
     weights = [tensor for tensor in onnx.load(tmp_path / "fp16.onnx").graph.initializer if len(tensor.dims) == 4]
     assert {tensor.data_type for tensor in weights} == {onnx.TensorProto.FLOAT16}
 
 
-def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder]) -> None:
+def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder], val: ImageDataset) -> None:
     folder = exported["davidnet"].export
     names = {path.name for path in folder.iterdir()}
     assert names == {"README.md", "model.onnx", "model.safetensors", "parity.json", "samples"}
@@ -148,14 +149,14 @@ def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder]) -> None
     accuracy = read_json(exported["davidnet"].metrics)["val"]["accuracy"]
     assert card["library_name"] == "sprintnet"
     assert card["model-index"][0]["results"][0]["metrics"] == [{"type": "accuracy", "value": accuracy}]
-    assert f"It answers {accuracy:.2%} of 100 validation images right" in body
+    assert f"Accuracy on 100 validation images: {accuracy:.2%} (95% CI" in body
     opened, _ = load_run(exported["davidnet"].path)
     torch.manual_seed(5)
     loaded = package.load(folder)
     assert torch.initial_seed() == 5  # opening a model draws nothing and seeds nothing
-    np.testing.assert_array_equal(loaded.predict_logits(JUDGED.images), opened.predict_logits(JUDGED.images))
-    for wrong in (JUDGED.images[:, ::2], JUDGED.images[..., :1], JUDGED.images / 255):
-        with pytest.raises(SettingsError, match=r"the network takes uint8 \(N, 32, 32, 3\)"):
+    np.testing.assert_array_equal(loaded.predict_logits(val.images), opened.predict_logits(val.images))
+    for wrong in (val.images[:, ::2], val.images[..., :1], val.images / 255):
+        with pytest.raises(SettingsError, match=r"the model takes uint8 \(N, 32, 32, 3\)"):
             loaded.predict_logits(wrong)
 
 
@@ -170,7 +171,7 @@ def test_a_file_that_answers_otherwise_is_not_left_behind(
             changed = onnx.numpy_helper.to_array(tensor) * np.float32(3)
             tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
     monkeypatch.setattr("sprintnet.deploy.export.export.build_graph", lambda trained, outputs: built)
-    with pytest.raises(ParityError, match=r"model.onnx does not answer as the network, .* a probability is off by"):
+    with pytest.raises(ParityError, match=r"model.onnx does not match the trained model .* a probability differs by"):
         export(run.path)
     assert not (run.path / ".export").exists()
     assert (run.export / "model.onnx").read_bytes() == kept  # the earlier export stays
@@ -181,18 +182,18 @@ def test_a_file_that_answers_otherwise_is_not_left_behind(
 
 
 def test_a_reduced_file_that_loses_accuracy_is_refused(
-    exported: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: ImageDataset
 ) -> None:
     run = copied(exported["davidnet"], tmp_path)
 
     def spoiled(model: onnx.ModelProto, images: object) -> onnx.ModelProto:
-        made = to_int8(model, TRAIN)
+        made = to_int8(model, train)
         weight = next(tensor for tensor in made.graph.initializer if tensor.name.endswith("linear.weight"))
         weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), weight.name))
         return made
 
     monkeypatch.setattr("sprintnet.deploy.export.export.to_int8", spoiled)
-    with pytest.raises(ParityError, match=r"model-int8.onnx does not answer as the network, .* accuracy falls by"):
+    with pytest.raises(ParityError, match=r"model-int8.onnx does not match the trained model .* accuracy drops by"):
         export(run.path, ["int8"])
     assert not (run.export / "model-int8.onnx").exists()
 
@@ -200,19 +201,19 @@ def test_a_reduced_file_that_loses_accuracy_is_refused(
 def test_int8_sees_all_classes_of_a_sorted_folder() -> None:
     images = np.repeat(np.arange(1000, dtype=np.uint16).astype(np.uint8)[:, None], 3, axis=1).reshape(1000, 1, 1, 3)
     whole = ImageDataset(images, np.zeros(1000, np.int64), ("one",))
-    spread = _spread(whole)
+    spread = _calibration_images(whole)
     assert len(spread) == 500
     np.testing.assert_array_equal(spread[[0, -1]], images[[0, -1]])
-    assert len(_spread(whole.take(np.arange(7)))) == 7
+    assert len(_calibration_images(whole.take(np.arange(7)))) == 7
 
 
 @pytest.mark.parametrize(
     ("row", "is_exact", "message"),
     [
-        ({"agreement": 0.9998, "largest_difference": 0.0, "accuracy": 0.9}, True, "the same answer for 99.980% of 10,000"),
-        ({"agreement": 1.0, "largest_difference": 0.002, "accuracy": 0.9}, True, "a probability is off by 0.002"),
-        ({"agreement": 1.0, "largest_difference": float("nan"), "accuracy": 0.9}, True, "a probability is off by nan"),
-        ({"agreement": 0.9, "largest_difference": 0.5, "accuracy": 0.897}, False, "accuracy falls by 0.30% to 89.70%"),
+        ({"agreement": 0.9998, "largest_difference": 0.0, "accuracy": 0.9}, True, "equal predictions for 99.980% of 10,000"),
+        ({"agreement": 1.0, "largest_difference": 0.002, "accuracy": 0.9}, True, "a probability differs by 0.002"),
+        ({"agreement": 1.0, "largest_difference": float("nan"), "accuracy": 0.9}, True, "a probability differs by nan"),
+        ({"agreement": 0.9, "largest_difference": 0.5, "accuracy": 0.897}, False, "accuracy drops by 0.30% to 89.70%"),
     ],
 )
 def test_the_gate(row: dict[str, float], is_exact: bool, message: str) -> None:
@@ -227,22 +228,27 @@ def test_other_data_prove_nothing(exported: dict[str, RunFolder], tmp_path: Path
     moved = shutil.copytree(SAMPLE, tmp_path / "moved")
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(min((moved / "train").rglob("*.png")))
     run.config.write_text(run.config.read_text().replace(str(SAMPLE), str(moved)))
-    with pytest.raises(SettingsError, match="the data are not those of the run"):
+    with pytest.raises(SettingsError, match="these are not the splits that"):
         export(run.path)
     assert (run.export / "model.onnx").exists()
 
 
-def test_the_command_prints_the_table(exported: dict[str, RunFolder], sprintnet: Command, tmp_path: Path) -> None:
+def test_the_command_prints_the_table(
+    exported: dict[str, RunFolder], sprintnet: Command, tmp_path: Path, val: ImageDataset
+) -> None:
     run = copied(exported["davidnet"], tmp_path)
     done = sprintnet("export", str(run.path), "--quantize", "fp16", "--outputs", "probabilities", "--license", "mit")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "model-fp16.onnx" in done.stdout and "PyTorch fp32" in done.stdout
     predictor = Predictor(run.export / "model-fp16.onnx")
-    assert (predictor.outputs, predictor.facts["license"]) == (("probabilities",), "mit")
-    assert predictor(JUDGED.images[:2]).maps is None
+    assert (predictor.outputs, predictor.metadata["license"]) == (("probabilities",), "mit")
+    assert predictor(val.images[:2]).activation_maps is None
     for outputs in ("logits,pictures", "probabilities,pictures", "probabilities,probabilities"):
         refused = sprintnet("export", str(run.path), "--outputs", outputs)
         assert refused.returncode == 2
-        assert f"--outputs {outputs}: must name probabilities, and may name logits, maps, each once" in refused.stderr
+        assert (
+            f"--outputs {outputs}: must include probabilities, and may include logits and activation_maps, each once"
+            in refused.stderr
+        )
     assert sprintnet("export", "nowhere").returncode == 2

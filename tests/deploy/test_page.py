@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def shown(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Visit]:
 
 def drawn(page: Page) -> bytes:
     """The first card's picture as it is seen, a PNG."""
-    return page.locator("article .picture").first.screenshot()
+    return page.locator("article .image").first.screenshot()
 
 
 def test_pictures_that_are_chosen_are_answered_as_by_the_predictor(shown: Visit, model: Path) -> None:
@@ -52,7 +53,7 @@ def test_pictures_that_are_chosen_are_answered_as_by_the_predictor(shown: Visit,
         assert card.locator(".name").all_inner_texts() == [label for label, _ in top]
         assert card.locator(".share").all_inner_texts() == [f"{100 * probability:.1f} %" for _, probability in top]
     for card, file in zip(page.locator("article .file").all_inner_texts(), FILES, strict=True):
-        assert card.startswith(f"{file.name} · 32 x 32 pixels · answered in ")
+        assert card.startswith(f"{file.name} · 32 x 32 pixels · predicted in ")
         assert card.endswith(" ms")
 
 
@@ -164,8 +165,10 @@ def test_hostile_class_names_are_inert_and_maps_may_be_missing(
     browser: Browser, model: Path, tmp_path: Path, start: Start
 ) -> None:
     changed = onnx.load(model)
-    names = [HOSTILE, "two\nlines", "a" * 200, *Predictor(model).classes[3:]]
-    next(entry for entry in changed.metadata_props if entry.key == "classes").value = json.dumps(names)
+    preprocessing = Predictor(model).preprocessing
+    names = (HOSTILE, "two\nlines", "a" * 200, *preprocessing.classes[3:])
+    entry = next(entry for entry in changed.metadata_props if entry.key == "preprocessing")
+    entry.value = json.dumps(replace(preprocessing, classes=names).to_metadata())
     del changed.graph.output[2]
     onnx.save(changed, tmp_path / "model.onnx")
     server = start(model=tmp_path / "model.onnx")
@@ -188,7 +191,7 @@ def test_a_server_that_ended_is_said(browser: Browser, start: Start) -> None:
     server.process.terminate()
     server.process.wait()
     found.page.locator("#files").set_input_files(FILES[0])
-    expect(found.page.locator("article.failed .file")).to_contain_text("The server does not answer; is it still running?")
+    expect(found.page.locator("article.failed .file")).to_contain_text("The server does not respond; is it still running?")
     found.page.close()
 
 
@@ -200,7 +203,7 @@ def test_what_is_no_file_opens_nothing(shown: Visit) -> None:
             document.body.dispatchEvent(new DragEvent("drop", {bubbles: true, cancelable: true, dataTransfer: text}));
         }"""
     )
-    expect(shown.page.locator("#answers")).to_be_hidden()
+    expect(shown.page.locator("#predictions")).to_be_hidden()
 
 
 def test_a_sample_that_is_lost_and_a_proxy_that_fails_are_said(browser: Browser, server: str) -> None:
@@ -222,7 +225,7 @@ def test_the_map_that_is_seen_is_the_predictors(shown: Visit, model: Path) -> No
     with Image.open(io.BytesIO(base64.b64decode(seen.partition(",")[2]))) as image:
         strength = (np.asarray(image.convert("RGBA"))[..., 3] / 255) ** 2
     answers = Predictor(model)(FILES[:1])
-    assert answers.maps is not None
-    expected = answers.maps[0, answers.classes.index(answers.labels[0])]
+    assert answers.activation_maps is not None
+    expected = answers.activation_maps[0, answers.classes.index(answers.labels[0])]
     centres = [(2 * np.arange(count) + 1) * len(strength) // (2 * count) for count in expected.shape]
     assert strength[np.ix_(*centres)] == pytest.approx(expected / expected.max(), abs=0.06)

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from PIL import Image
 
-from conftest import SAMPLE, TINY, Command
-from sprintnet.config import load_config
-from sprintnet.data.load import load_splits
+from conftest import SAMPLE, Command
+from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.preprocessing import Normalisation, Preprocessing
 from sprintnet.deploy.predict_files import find_files
 from sprintnet.deploy.predictor import Predictor, in_batches
 from sprintnet.errors import DataError, SettingsError
@@ -26,24 +27,28 @@ from sprintnet.evaluation.metrics import log_probabilities
 from sprintnet.evaluation.trained_model import load_run
 from sprintnet.runs.folder import RunFolder
 
-TEST = load_splits(load_config("davidnet", TINY), test=True)["test"]
+IMAGES = np.zeros((2, 32, 32, 3), np.uint8)
 
 
 def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_the_answers_are_those_of_val(exported: dict[str, RunFolder], sprintnet: Command, tmp_path: Path) -> None:
+def test_the_answers_are_those_of_val(
+    exported: dict[str, RunFolder], sprintnet: Command, tmp_path: Path, test_set: ImageDataset
+) -> None:
     run = exported["davidnet"]
     assert sprintnet("val", str(run.path), "precision=fp32", "--split", "test", "--output", "val.csv").returncode == 0
     done = sprintnet("predict", str(run.export / "model.onnx"), str(SAMPLE / "test"), "--format", "csv")
     assert (done.returncode, done.stderr) == (0, "")
     found, expected = rows(done.stdout), rows((tmp_path / "val.csv").read_text())
     assert [row["file"] for row in found] == [row["file"] for row in expected]
-    assert [row["answer"] for row in found] == [row["predicted"] for row in expected]
+    assert [row["predicted"] for row in found] == [row["predicted"] for row in expected]
     trained, _ = load_run(run.path, ["precision=fp32"])
     assert trained.preprocessing.temperature is not None
-    calibrated = np.exp(log_probabilities(trained.predict_logits(TEST.images) / trained.preprocessing.temperature)).max(axis=1)
+    calibrated = np.exp(log_probabilities(trained.predict_logits(test_set.images) / trained.preprocessing.temperature)).max(
+        axis=1
+    )
     for ours, confidence in zip(found, calibrated, strict=True):
         assert float(ours["confidence"]) == pytest.approx(confidence, abs=1e-5)
         assert float(ours["probability_1"]) >= float(ours["probability_2"]) >= float(ours["probability_3"])
@@ -70,11 +75,11 @@ def test_the_unsure_are_left_open(model: Path, sprintnet: Command) -> None:
     sure = json.loads(sprintnet("predict", str(model), file, "--format", "json").stdout)[0]
     asked = ["predict", str(model), file, "--abstain-below"]
     unsure = sprintnet(*asked, f"{sure['confidence'] + 1e-3:.4f}").stdout.splitlines()[1]
-    assert unsure.startswith(f"{sure['answer']} ? ")
+    assert unsure.startswith(f"{sure['predicted']} ? ")
     below = sprintnet(*asked, f"{sure['confidence'] + 1e-3:.4f}", "--format", "csv")
-    assert rows(below.stdout)[0]["answer"] == ""
-    assert rows(below.stdout)[0]["class_1"] == sure["answer"]
-    assert sprintnet(*asked, f"{sure['confidence'] - 1e-3:.4f}").stdout.splitlines()[1].startswith(sure["answer"])
+    assert rows(below.stdout)[0]["predicted"] == ""
+    assert rows(below.stdout)[0]["class_1"] == sure["predicted"]
+    assert sprintnet(*asked, f"{sure['confidence'] - 1e-3:.4f}").stdout.splitlines()[1].startswith(sure["predicted"])
 
 
 @pytest.mark.parametrize("batch", ["1", "7"])
@@ -109,48 +114,136 @@ def test_bad_files_are_set_aside_and_counted(model: Path, sprintnet: Command, tm
     assert lines[-1].endswith("\\xff .png")
 
 
-def test_the_class_takes_arrays_and_files(model: Path) -> None:
+def test_the_class_takes_arrays_and_files(model: Path, test_set: ImageDataset) -> None:
     predictor = Predictor(model)
-    whole = predictor(TEST.images, batch=7)
-    assert whole.labels == [TEST.classes[k] for k in whole.probabilities.argmax(1)]
+    whole = predictor(test_set.images, batch=7)
+    assert whole.labels == [test_set.classes[k] for k in whole.probabilities.argmax(1)]
     np.testing.assert_array_equal(whole.confidences, whole.probabilities.max(1))
     np.testing.assert_allclose(whole.probabilities.sum(1), 1, atol=1e-5)
-    assert TEST.files is not None
-    np.testing.assert_allclose(predictor(list(TEST.files[:5])).probabilities, whole.probabilities[:5], atol=1e-6)
+    assert test_set.files is not None
+    np.testing.assert_allclose(predictor(list(test_set.files[:5])).probabilities, whole.probabilities[:5], atol=1e-6)
     assert predictor([]).probabilities.shape == (0, 10)
-    assert predictor(TEST.files[0]).labels == whole.labels[:1]
+    assert predictor(test_set.files[0]).labels == whole.labels[:1]
     best = whole.top(2)[3]
     assert best[0] == (whole.labels[3], pytest.approx(float(whole.confidences[3])))
     with pytest.raises(DataError, match=r"gone\.png"):
         predictor(["gone.png"])
-    for wrong in (TEST.images[0].astype(np.float32), TEST.images[0, ..., :1], np.zeros((0, 4, 3), np.uint8)):
-        with pytest.raises(SettingsError, match=r"give each as uint8 \(height, width, 3\)"):
-            predictor([wrong])
 
 
-def test_answers_do_not_depend_on_the_company(model: Path) -> None:
+def test_every_kind_of_input(model: Path, tmp_path: Path, test_set: ImageDataset) -> None:
+    predictor, image = Predictor(model), test_set.images[0]
+    expected = predictor([image]).probabilities[0]
+    Image.fromarray(image).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as lazy:
+        kinds = [
+            image, image[None], [image], (image,), (one for one in [image]), lazy, [lazy], {tmp_path / "a.png"},
+            str(tmp_path / "a.png"), np.array([str(tmp_path / "a.png")]), image[:, ::-1][:, ::-1],
+        ]  # fmt: skip
+        for kind in kinds:
+            np.testing.assert_allclose(predictor(kind).probabilities, expected[None], atol=1e-6)
+    grey = image[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    same = [predictor(kind).probabilities for kind in (grey, [grey], Image.fromarray(grey), tmp_path / "grey.png")]
+    for other in same[1:]:
+        np.testing.assert_allclose(other, same[0], atol=1e-6)
+    assert predictor(image[:3]).labels  # three rows, not three images
+    none = predictor(np.zeros((0, 32, 32, 3), np.uint8))
+    assert none.logits is not None and none.logits.shape == (0, 10)
+    assert none.labels == [] and none.top(1) == []
+    assert [len(part) for part in predictor.stream(test_set.images[:5], batch=2)] == [2, 2, 1]
+    assert len(predictor(image).top(99)[0]) == 10
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (None, "images: NoneType; must be files, PIL images or uint8 arrays (H, W), (H, W, 3) or (N, H, W, 3)"),
+        (5, "images: int; must be"),
+        (b"a.png", "images: bytes; must be"),
+        ([b"a.png"], "images: bytes; must be"),
+        ([[[0, 0, 0]]], "images: list; must be"),
+        (IMAGES[0] / 255, "images: float64 of shape (32, 32, 3); must be"),
+        ([IMAGES[0] / 255], "convert values in 0..1 with (255 * images).round().astype(numpy.uint8)"),
+        (IMAGES[:2] / 255, "convert values in 0..1"),
+        (IMAGES[:2].astype(np.int64), "images: int64 of shape (32, 32, 3); must be"),
+        (IMAGES[0, ..., :1], "images: uint8 of shape (32, 32, 1); must be"),
+        (IMAGES[:2, None], "images: uint8 of shape (2, 1, 32, 32, 3); must be"),
+        (np.uint8(3), "images: uint8; must be"),
+        (np.array(3), "images: int64 of shape (); must be"),
+        (np.zeros((0, 4, 3), np.uint8), "images: uint8 of shape (0, 4, 3); must be"),
+        ([Path("a.png"), None], "there is no such file"),
+    ],
+)
+def test_other_inputs_are_refused(model: Path, wrong: object, message: str) -> None:
+    with pytest.raises((SettingsError, DataError)) as caught:
+        Predictor(model)(wrong)  # type: ignore[arg-type]
+    assert message in str(caught.value)
+
+
+def test_a_batch_size_is_at_least_one(model: Path, test_set: ImageDataset) -> None:
+    for batch in (0, -1):
+        with pytest.raises(SettingsError, match=f"batch: {batch}; must be at least 1"):
+            Predictor(model)(test_set.images[:2], batch)
+
+
+def test_a_damaged_pil_image_is_a_data_error(model: Path, tmp_path: Path, test_set: ImageDataset) -> None:
+    Image.fromarray(test_set.images[0]).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:600])
+    with Image.open(tmp_path / "a.png") as lazy, pytest.raises(DataError, match="images: a PIL image: cannot be read"):
+        Predictor(model)(lazy)
+
+
+def test_a_file_name_comes_before_a_pattern(tmp_path: Path) -> None:
+    for name in ("photo[1].png", "photo1.png", "[ex]/a.png", "e/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def found(word: str) -> list[str]:
+        return [str(file.relative_to(tmp_path)) for file in find_files([str(tmp_path / word)], sys.stdin)]
+
+    assert found("photo[1].png") == ["photo[1].png"]
+    assert found("[ex]/a.png") == found("[ex]") == ["[ex]/a.png"]
+    assert found("photo[1]*.png") == ["photo1.png"]
+
+
+def test_hidden_and_system_files_in_a_folder_are_skipped(tmp_path: Path) -> None:
+    for name in (
+        "a.png",
+        "._a.png",
+        "__MACOSX/a.png",
+        "@eaDir/a.png/thumb.jpg",
+        ".ipynb_checkpoints/a.png",
+        "deep/b.PNG",
+        "c.txt",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(find_files([str(tmp_path)], sys.stdin)) == [tmp_path / "a.png", tmp_path / "deep/b.PNG"]
+
+
+def test_answers_do_not_depend_on_the_company(model: Path, test_set: ImageDataset) -> None:
     predictor = Predictor(model)
-    alone = np.concatenate([predictor([image]).probabilities for image in TEST.images[:6]])
+    alone = np.concatenate([predictor([image]).probabilities for image in test_set.images[:6]])
 
     @given(st.lists(st.integers(0, 5), max_size=9), st.integers(1, 4))
     def together(chosen: list[int], batch: int) -> None:
-        found = predictor([TEST.images[index] for index in chosen], batch).probabilities
+        found = predictor([test_set.images[index] for index in chosen], batch).probabilities
         np.testing.assert_allclose(found, alone[chosen].reshape(-1, 10), atol=1e-6)
 
     together()
 
 
-def test_large_pictures_are_not_held_together() -> None:
+def test_large_images_are_not_held_together() -> None:
     sizes = [(10, 10)] * 5 + [(2000, 1500), (2000, 1500), (3000, 4000), (10, 10)]
     drawn = []
 
-    def pictures() -> Iterator[tuple[int, np.ndarray]]:
-        for index, size in enumerate(sizes):
-            drawn.append(index)
-            yield index, np.zeros((*size, 1), np.uint8)
+    def images() -> Iterator[np.ndarray]:
+        for size in sizes:
+            drawn.append(size)
+            yield np.zeros((*size, 1), np.uint8)
 
-    parts = [([key for key, _ in part], len(drawn)) for part in in_batches(pictures(), 4)]
-    assert parts == [([0, 1, 2, 3], 5), ([4, 5], 7), ([6], 8), ([7], 9), ([8], 9)]
+    parts = [(len(part), len(drawn)) for part in in_batches(images(), 4)]
+    assert parts == [(4, 4), (3, 7), (1, 8), (1, 9)]
 
 
 def foreign(path: Path, output: str = "probabilities", input_name: str = "images", **metadata: str) -> Path:
@@ -181,17 +274,18 @@ def test_files_that_are_not_ours(model: Path, sprintnet: Command, tmp_path: Path
     assert "not a usable ONNX file" in message(place)
     with pytest.raises(SettingsError, match=r"is a folder; name the file, such as RUN/export/model\.onnx"):
         Predictor(tmp_path)
-    assert "lack classes or preprocessing" in message(foreign(place))
-    assert "lack classes or preprocessing" in message(foreign(place, classes="cat", preprocessing="none"))
-    assert "lack classes or preprocessing" in message(foreign(place, classes="[1", preprocessing='{"image_shape": [2]}'))
-    assert "answers no probabilities" in message(foreign(place, output="logits"))
-    assert "takes no images" in message(foreign(place, input_name="x"))
-    ours = {"classes": '["a", "b"]', "preprocessing": '{"image_shape": [32, 32, 3]}'}
-    assert "answers otherwise than its metadata say" in message(foreign(place, **ours))
+    assert "has no usable preprocessing" in message(foreign(place))
+    assert "has no usable preprocessing" in message(foreign(place, classes="cat", preprocessing="none"))
+    assert "has no usable preprocessing" in message(foreign(place, classes="[1", preprocessing='{"image_shape": [2]}'))
+    assert "no output `probabilities`" in message(foreign(place, output="logits"))
+    assert "no input `images` (uint8)" in message(foreign(place, input_name="x"))
+    preprocessing = Preprocessing(("a", "b"), (32, 32, 3), Normalisation((0,) * 3, (1,) * 3), "stretch", "single-label", True)
+    ours = {"preprocessing": json.dumps(preprocessing.to_metadata())}
+    assert "outputs do not match its metadata" in message(foreign(place, **ours))
     fewer = onnx.load(model)
     helper.set_model_props(fewer, ours)
     onnx.save(fewer, place)
-    assert "answers otherwise than its metadata say" in message(place)
+    assert "outputs do not match its metadata" in message(place)
     outside = onnx.load(model)
     onnx.save(outside, place, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert "not a usable ONNX file" in message(place)
@@ -239,5 +333,5 @@ def test_a_fresh_environment_without_torch_predicts(model: Path, tmp_path: Path)
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     expected = Predictor(model)([file])
     (found,) = json.loads(done.stdout)
-    assert found["answer"] == expected.labels[0]
+    assert found["predicted"] == expected.labels[0]
     assert found["confidence"] == pytest.approx(float(expected.confidences[0]), abs=1e-6)

@@ -8,11 +8,11 @@ from onnx import helper
 from PIL import Image
 
 from sprintnet.data.images import MODES, RESIZE_POLICIES, center_crop_box, letterbox_size, resize_image
-from sprintnet.deploy.export.resizing import RESIZE, RESIZE_STEPS, resize_first
+from sprintnet.deploy.export.resizing import RESIZE_DESCRIPTIONS, RESIZE_STEPS, resize_first
 
 
 def test_every_policy_is_known_to_files() -> None:
-    assert set(RESIZE) == set(RESIZE_STEPS) == set(RESIZE_POLICIES)
+    assert set(RESIZE_DESCRIPTIONS) == set(RESIZE_STEPS) == set(RESIZE_POLICIES)
 
 
 @pytest.mark.parametrize("policy", RESIZE_POLICIES)

@@ -27,25 +27,27 @@ NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
 def test_answers_are_the_predictors(server: str, model: Path) -> None:
     expected = Predictor(model)(FILES)
-    assert expected.maps is not None
+    assert expected.activation_maps is not None
     form = [("image", (file.name, file.read_bytes(), "image/png")) for file in FILES]
-    response = CLIENT.post(f"{server}/predict?top=10&maps=true", files=form)
+    response = CLIENT.post(f"{server}/predict?top=10&activation_maps=true", files=form)
     assert response.status_code == 200, response.text
     body = response.json()
     assert body["milliseconds"] > 0
     assert [image["name"] for image in body["images"]] == [file.name for file in FILES]
-    for image, top, row, maps in zip(body["images"], expected.top(10), expected.probabilities, expected.maps, strict=True):
+    for image, top, row, maps in zip(
+        body["images"], expected.top(10), expected.probabilities, expected.activation_maps, strict=True
+    ):
         assert [entry["class"] for entry in image["top"]] == [label for label, _ in top]
         assert [entry["probability"] for entry in image["top"]] == pytest.approx(sorted(row, reverse=True), abs=1e-5)
         for entry in image["top"]:
-            assert np.array(entry["map"]) == pytest.approx(maps[expected.classes.index(entry["class"])], abs=1e-4)
+            assert np.array(entry["activation_map"]) == pytest.approx(maps[expected.classes.index(entry["class"])], abs=1e-4)
 
 
 def test_one_image_is_the_whole_body_or_a_form(server: str) -> None:
     content = FILES[0].read_bytes()
     raw = send(server, content).json()["images"]
     assert len(raw[0]["top"]) == 5
-    assert "map" not in raw[0]["top"][0]
+    assert "activation_map" not in raw[0]["top"][0]
     assert CLIENT.post(f"{server}/predict", files={"any": content}).json()["images"][0]["top"] == raw[0]["top"]
     assert send(server, content, "?top=1000").json()["images"][0]["top"][:5] == raw[0]["top"]
 
@@ -65,7 +67,7 @@ def test_many_clients_at_once_get_each_their_own_answer(server: str) -> None:
 def test_what_the_server_says_about_itself(server: str, model: Path) -> None:
     assert CLIENT.get(f"{server}/health").json() == {"status": "ok"}
     metadata = CLIENT.get(f"{server}/metadata").json()
-    assert metadata["classes"] == list(Predictor(model).classes)
+    assert metadata["preprocessing"]["classes"] == list(Predictor(model).classes)
     assert metadata["samples"] == [f"samples/{number}.png" for number in range(1, 9)]
     assert CLIENT.get(f"{server}/{metadata['samples'][0]}").headers["content-type"] == "image/png"
     assert str(model.parents[1]) not in json.dumps(metadata)
@@ -141,7 +143,7 @@ def test_what_is_no_image_is_said_by_its_name(server: str, content: bytes, said:
         ("", {"Content-Type": "multipart/form-data; boundary=x"}, (400, "unusable_form")),
         ("?top=0", {}, (400, "bad_query")),
         ("?top=many", {}, (400, "bad_query")),
-        ("?maps=perhaps", {}, (400, "bad_query")),
+        ("?activation_maps=perhaps", {}, (400, "bad_query")),
     ],
 )
 def test_a_request_that_will_not_do_gets_one_message(
@@ -207,7 +209,7 @@ def test_the_interface_keeps_its_description(server: str, operation: str, mode: 
     check()
 
 
-@pytest.mark.parametrize("query", ["", "?top=1", "?top=1000&maps=true"])
+@pytest.mark.parametrize("query", ["", "?top=1", "?top=1000&activation_maps=true"])
 def test_a_real_answer_keeps_its_description(server: str, query: str) -> None:
     operation = schemathesis.openapi.from_url(f"{server}/openapi.json").find_operation_by_id("predict")
     response = requests.post(f"{server}/predict{query}", files={"image": FILES[0].read_bytes()}, timeout=30)

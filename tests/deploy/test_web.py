@@ -1,5 +1,6 @@
 """The folder that needs no server program: what is in it, and that it answers as the predictor does."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from conftest import SAMPLE
 from deploy.visit import plain_server, visit
 from small_sets import program
 from sprintnet.cli.main import main
+from sprintnet.data.preprocessing import Normalisation, Preprocessing
 from sprintnet.deploy.predictor import Predictor
 from sprintnet.deploy.serve import web
 from sprintnet.errors import DataError, SettingsError
@@ -37,7 +39,8 @@ def save_brightness_model(path: Path) -> None:
     constants = [zero, one, axes, numpy_helper.from_array(np.array([1]), "last")]
     graph = onnx.helper.make_graph(nodes, "brightness", inputs, outputs, constants)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)], ir_version=10)
-    onnx.helper.set_model_props(model, {"classes": '["dark", "bright"]', "preprocessing": '{"image_shape": [9, 9, 1]}'})
+    preprocessing = Preprocessing(("dark", "bright"), (9, 9, 1), Normalisation((0,), (1,)), "stretch", "single-label", True)
+    onnx.helper.set_model_props(model, {"preprocessing": json.dumps(preprocessing.to_metadata())})
     onnx.save(model, path)
 
 
@@ -81,7 +84,7 @@ def test_a_grey_model_sees_grey(tmp_path: Path, browser: Browser, runtime: dict[
 
 def test_a_folder_that_holds_something_else_is_not_written_into(model: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(SettingsError, match="is no page of an earlier export; choose a new folder, or an empty one"):
+    with pytest.raises(SettingsError, match="is no page of an earlier export; choose a new or an empty folder"):
         web.write_web(model, tmp_path, {})
     assert main(["export", str(model.parents[1]), "--web", str(tmp_path)]) == 2
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]

@@ -18,7 +18,7 @@ def export(options: argparse.Namespace, words: list[str]) -> None:
 
         check_destination(Path(options.web))
         runtime = fetch_runtime()
-    from sprintnet.deploy.export.export import EXACT, export
+    from sprintnet.deploy.export.export import FP32_FILE, export
 
     table = export(options.folder, options.quantize, outputs, options.license)
 
@@ -26,7 +26,7 @@ def export(options: argparse.Namespace, words: list[str]) -> None:
 
     print(*parity_lines(table), f"files in {Path(options.folder) / 'export'}", sep="\n")
     if options.web:
-        write_web(Path(options.folder) / "export" / EXACT, Path(options.web), runtime)
+        write_web(Path(options.folder) / "export" / FP32_FILE, Path(options.web), runtime)
         print(f"page that needs no server program: {options.web}; to see it: python3 -m http.server --directory {options.web}")
 
 

@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--quantize", action="append", default=[], choices=("int8", "fp16"), help="also a smaller file; may be given twice"
     )
-    every = "probabilities,logits,maps"
+    every = "probabilities,logits,activation_maps"
     verb.add_argument("--outputs", default=every, help=f"what the file answers, probabilities at least (default: {every})")
     verb.add_argument("--license", default="unknown", help="the weights' licence, as the hub spells it (default: unknown)")
     verb.add_argument("--web", default="", metavar="DIR", help="also a folder with a page that classifies in the browser")

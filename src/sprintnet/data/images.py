@@ -25,7 +25,7 @@ Size = tuple[int, int]
 
 
 def read_image(
-    source: Path | BinaryIO,
+    source: Path | BinaryIO | Image.Image,
     name: str = "",
     channels: int = 3,
     formats: tuple[str, ...] = FORMATS,
@@ -39,7 +39,7 @@ def read_image(
     """
     name = name or str(source)
     try:
-        with Image.open(source, formats=formats) as image:
+        with source.copy() if isinstance(source, Image.Image) else Image.open(source, formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(
                     f"{name}: {image.width}x{image.height}, more than {MAX_PIXELS // 10**6} million pixels; make it smaller"

@@ -1,175 +1,211 @@
-"""Predictions from an exported ONNX file: those of the trained network, by ONNX Runtime and NumPy alone."""
+"""Predictions from an exported ONNX file, with ONNX Runtime and NumPy alone."""
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+from PIL import Image
 
 from sprintnet.data.dataset import LABEL_SEPARATOR
 from sprintnet.data.images import MODES, read_image
+from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import SettingsError
 
 BATCH = 64
-HELD_PIXELS = 4_000_000
-"""Of the images that are answered together, unless one has more by itself."""
-OUTPUTS = ("probabilities", "logits", "maps")
-"""What a file can answer; the first is always there."""
-QUIET = 4
-"""ONNX Runtime's level at which it prints nothing: its errors are raised as well."""
-REMEDY = "make one by `sprintnet export RUN`"
+MAX_BATCH_PIXELS = 4_000_000
+"""A batch is complete when its images have so many pixels together."""
+OUTPUTS = ("probabilities", "logits", "activation_maps")
+"""What a file can compute; probabilities are always there."""
+LOG_NOTHING = 4
+"""ONNX Runtime's log level without messages; errors are raised all the same."""
+REMEDY = "create one with `sprintnet export RUN`"
 
+Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
-Image = str | Path | Pixels
-"""A file, or pixels uint8 (H, W, C) of any size."""
-Key = TypeVar("Key")
+Input = str | os.PathLike[str] | Image.Image | Pixels
+"""One image: a file, a PIL image, or pixels uint8 (H, W, C) or (H, W) of any size."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network says about N images."""
+    """Predictions for N images; indexing with a slice, a mask or indices selects images."""
 
     classes: tuple[str, ...]
-    probabilities: npt.NDArray[np.float32]
-    """(N, K); calibrated if the run held images out, since they are at its temperature."""
-    logits: npt.NDArray[np.float32] | None
+    probabilities: Floats
+    """(N, K), calibrated if the run held images out to fit a temperature."""
+    logits: Floats | None = None
     """(N, K), before the temperature."""
-    maps: npt.NDArray[np.float32] | None
-    """Class-activation maps (N, K, h, w), 0 or more: for each class, where the evidence for it lies (Grad-CAM, coarse)."""
+    activation_maps: Floats | None = None
+    """Class activation maps (N, K, h, w) by Grad-CAM, 0 or more."""
     threshold: float | None = None
-    """Of a multi-label network: the probability above which it answers a label; None: it answers the likeliest class."""
+    """Multi-label: a class is predicted above this probability. None: single-label, the most probable class is predicted."""
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    def __getitem__(self, images: slice | npt.NDArray[Any]) -> "Predictions":
+        outputs = {name: getattr(self, name) for name in OUTPUTS}
+        return replace(self, **{name: values[images] for name, values in outputs.items() if values is not None})
 
     @property
-    def answered(self) -> npt.NDArray[np.bool_]:
-        """Whether each class is in the answer, (N, K)."""
+    def predicted_mask(self) -> npt.NDArray[np.bool_]:
+        """Whether each class is predicted, (N, K)."""
         if self.threshold is None:
             return np.asarray(self.probabilities.argmax(axis=1)[:, None] == np.arange(len(self.classes)))
         return self.probabilities > self.threshold
 
     @property
     def labels(self) -> list[str]:
-        """The likeliest class of each image; of a multi-label network all its labels, a|b|c in the order of the classes."""
-        return [LABEL_SEPARATOR.join(self.classes[k] for k in np.flatnonzero(row)) for row in self.answered]
+        """The predicted class of each image; multi-label: all predicted classes as a|b|c, in the order of `classes`."""
+        return [LABEL_SEPARATOR.join(self.classes[k] for k in np.flatnonzero(row)) for row in self.predicted_mask]
 
     @property
     def label_sets(self) -> list[list[tuple[str, float]]]:
-        """The classes of each image's answer with their probabilities, the likeliest first: one, or of a multi-label any."""
-        return [best[:count] for best, count in zip(self.top(len(self.classes)), self.answered.sum(axis=1), strict=True)]
+        """The predicted classes of each image with their probabilities, most probable first."""
+        counts = self.predicted_mask.sum(axis=1)
+        return [best[:count] for best, count in zip(self.top(len(self.classes)), counts, strict=True)]
 
     @property
-    def confidences(self) -> npt.NDArray[np.float32]:
-        """The probability (N,) of each whole answer: of the likeliest class, or that all labels are right and none is missing.
-
-        The latter takes labels for independent of each other: it is the product of their p, and of 1 - p of all others.
-        """
+    def confidences(self) -> Floats:
+        """(N,): the probability of the predicted class; multi-label: that all labels are right, if they are independent."""
         if self.threshold is None:
             return np.asarray(self.probabilities.max(axis=1))
-        return np.asarray(np.where(self.answered, self.probabilities, 1 - self.probabilities).prod(axis=1))
+        return np.asarray(np.where(self.predicted_mask, self.probabilities, 1 - self.probabilities).prod(axis=1))
 
     def top(self, count: int) -> list[list[tuple[str, float]]]:
-        """Returns, for each image, the `count` likeliest classes with their probabilities."""
+        """Returns the `count` most probable classes of each image with their probabilities; all K if `count` is larger."""
         order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :count]
         return [[(self.classes[k], float(row[k])) for k in best] for best, row in zip(order, self.probabilities, strict=True)]
 
 
 class Predictor:
-    """An exported file, ready to answer: `Predictor("model.onnx")(images)`.
+    """An exported file, loaded: `Predictor("model.onnx")(images)`. Safe to call from several threads at once.
 
-    `facts` holds the file's metadata: classes, preprocessing, recipe, metrics, parity and more. Raises SettingsError for a
-    file that is missing, damaged or not made by `sprintnet export`. May be called from several threads at once.
+    `metadata` contains the recipe, metrics, parity and more. Raises SettingsError for a file that is missing, damaged or not
+    written by `sprintnet export`. With `threads=0` ONNX Runtime chooses their number.
     """
 
     def __init__(self, path: str | Path, threads: int = 0):
         self.path = Path(path)
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = QUIET
+        options.log_severity_level = LOG_NOTHING
         options.intra_op_num_threads = threads
         try:
-            content = self.path.read_bytes()  # from memory, so that the file cannot send us to others
+            content = self.path.read_bytes()  # from memory, so that the file cannot refer to other files
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except IsADirectoryError:
             raise SettingsError(f"{self.path}: is a folder; name the file, such as RUN/export/model.onnx") from None
         except OSError as error:
             raise SettingsError(f"{self.path}: {error.strerror}; {REMEDY}") from None
-        except Exception as error:  # ONNX Runtime's own kinds have no common base
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise SettingsError(f"{self.path}: not a usable ONNX file ({str(error).splitlines()[0]}); {REMEDY}") from None
-        self.facts = _facts(self._session.get_modelmeta().custom_metadata_map)
+        self.metadata = _parse_metadata(self._session.get_modelmeta().custom_metadata_map)
         named = {output.name for output in self._session.get_outputs()}
         self.outputs = tuple(name for name in OUTPUTS if name in named)
         inputs = [(entry.name, entry.type) for entry in self._session.get_inputs()]
         if inputs != [("images", "tensor(uint8)")] or "probabilities" not in named:
-            raise SettingsError(f"{self.path}: takes no images (uint8) or answers no probabilities; {REMEDY}")
+            raise SettingsError(f"{self.path}: has no input `images` (uint8) or no output `probabilities`; {REMEDY}")
         try:
-            self.classes = tuple(map(str, self.facts["classes"]))
-            height, width, channels = map(int, self.facts["preprocessing"]["image_shape"])
-            self.threshold = float(self.facts["threshold"]) if "threshold" in self.facts else None
+            self.preprocessing = Preprocessing.from_metadata(self.metadata["preprocessing"])
+            self.threshold = float(self.metadata["threshold"]) if "threshold" in self.metadata else None
         except (KeyError, TypeError, ValueError):
-            raise SettingsError(f"{self.path}: its metadata lack classes or preprocessing; {REMEDY}") from None
-        self.image_shape = height, width, channels
+            raise SettingsError(f"{self.path}: has no usable preprocessing in its metadata; {REMEDY}") from None
         try:
-            (first,) = self._session.run(["probabilities"], {"images": np.zeros((1, *self.image_shape), np.uint8)})
-            fits = channels in MODES and first.shape == (1, len(self.classes)) and first.dtype == np.float32
-        except Exception:  # ONNX Runtime's own kinds again
+            self._none = self._predict([np.zeros(self.preprocessing.image_shape, np.uint8)])[:0]
+            fits = self.preprocessing.image_shape[2] in MODES and self._none.probabilities.shape == (0, len(self.classes))
+            fits = fits and self._none.probabilities.dtype == np.float32
+        except Exception:  # ONNX Runtime's again
             fits = False
         if not fits:
-            raise SettingsError(f"{self.path}: answers otherwise than its metadata say; {REMEDY}")
+            raise SettingsError(f"{self.path}: its outputs do not match its metadata; {REMEDY}")
 
-    def __call__(self, images: Sequence[Image] | Image, batch: int = BATCH) -> Predictions:
-        """Returns the answers for images, given as files or as pixels of any sizes, `batch` at a time.
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the probabilities."""
+        return self.preprocessing.classes
 
-        Raises DataError for a file that is no image, SettingsError for pixels of another form.
+    def __call__(self, images: Input | Iterable[Input], batch: int = BATCH) -> Predictions:
+        """Returns the predictions for one image, an array (N, H, W, C), or any iterable of images; their sizes may differ.
+
+        Raises DataError for a file that cannot be read as an image, SettingsError for any other unusable input.
         """
-        if isinstance(images, str | Path):
+        parts = [self._none, *self.stream(images, batch)]
+        joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in self.outputs}
+        return replace(self._none, **joined)
+
+    def stream(self, images: Input | Iterable[Input], batch: int = BATCH) -> Iterator[Predictions]:
+        """Yields the predictions for images, in order, in batches of at most `batch`; reads images as it goes."""
+        if batch < 1:
+            raise SettingsError(f"batch: {batch}; must be at least 1")
+        if isinstance(images, str | os.PathLike | Image.Image) or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
             images = [images]
-        found: dict[str, Any] = {"probabilities": np.empty((len(images), len(self.classes)), np.float32)}
-        for part in in_batches(((index, self.read(image)) for index, image in enumerate(images)), batch):
-            by_shape: dict[tuple[int, ...], list[tuple[int, Pixels]]] = {}
-            for index, pixels in part:
-                by_shape.setdefault(pixels.shape, []).append((index, pixels))
-            for alike in by_shape.values():
-                answers = self._session.run(self.outputs, {"images": np.stack([pixels for _, pixels in alike])})
-                for name, values in zip(self.outputs, answers, strict=True):
-                    whole = found.setdefault(name, np.empty((len(images), *values.shape[1:]), values.dtype))
-                    whole[[index for index, _ in alike]] = values
-        return Predictions(self.classes, found["probabilities"], found.get("logits"), found.get("maps"), self.threshold)
+        elif not isinstance(images, Iterable) or isinstance(images, bytes) or getattr(images, "ndim", 4) not in (1, 4):
+            raise self._refusal(images)
+        yield from map(self._predict, in_batches(map(self.read, images), batch))
 
-    def read(self, image: Image) -> npt.NDArray[np.uint8]:
-        """Returns the pixels (H, W, C) of a file, or the given ones."""
-        channels = self.image_shape[2]
-        if isinstance(image, str | Path):
+    def read(self, image: Input) -> Pixels:
+        """Returns the pixels (H, W, C) of one image, with the model's number of channels."""
+        channels = self.preprocessing.image_shape[2]
+        if isinstance(image, str | os.PathLike):
             return read_image(Path(image), channels=channels)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels or not image.size:
-            raise SettingsError(
-                f"images: {image.dtype} of shape {image.shape}; give each as uint8 (height, width, {channels}), values 0..255"
-            )
-        return image
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
+            if image.ndim == 3 and image.shape[2] == channels:
+                return image
+            if image.ndim == 2:
+                image = Image.fromarray(image)
+        if isinstance(image, Image.Image):
+            return read_image(image, "images: a PIL image", channels)
+        raise self._refusal(image)
+
+    def _refusal(self, images: object) -> SettingsError:
+        channels, found, remedy = self.preprocessing.image_shape[2], type(images).__name__, ""
+        if isinstance(images, np.ndarray):
+            found = f"{images.dtype} of shape {images.shape}"
+            if images.dtype.kind == "f":
+                remedy = "; convert values in 0..1 with (255 * images).round().astype(numpy.uint8)"
+        return SettingsError(
+            f"images: {found}; must be files, PIL images or uint8 arrays (H, W), (H, W, {channels}) or (N, H, W, {channels}), "
+            f"values 0..255{remedy}"
+        )
+
+    def _predict(self, images: list[Pixels]) -> Predictions:
+        """Returns the predictions for one batch; images of equal shape run together."""
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for index, pixels in enumerate(images):
+            by_shape.setdefault(pixels.shape, []).append(index)
+        groups = [np.stack([images[index] for index in indices]) for indices in by_shape.values()]
+        order = np.argsort(np.concatenate(list(by_shape.values())))
+        results = zip(*(self._session.run(self.outputs, {"images": group}) for group in groups), strict=True)
+        outputs = {name: np.concatenate(values)[order] for name, values in zip(self.outputs, results, strict=True)}
+        return Predictions(self.classes, threshold=self.threshold, **outputs)
 
 
-def in_batches(images: Iterable[tuple[Key, Pixels]], batch: int) -> Iterator[list[tuple[Key, Pixels]]]:
-    """Yields keyed images in lists of at most `batch`, of fewer where they are large: never many of those are in memory."""
-    part: list[tuple[Key, Pixels]] = []
+def in_batches(images: Iterable[Pixels], batch: int) -> Iterator[list[Pixels]]:
+    """Yields lists of at most `batch` images; the image that reaches MAX_BATCH_PIXELS is the last of its list."""
+    part: list[Pixels] = []
     area = 0
-    for key, pixels in images:
-        size = pixels.shape[0] * pixels.shape[1]
-        if part and (len(part) == batch or area + size > HELD_PIXELS):
+    for pixels in images:
+        part.append(pixels)
+        area += pixels.shape[0] * pixels.shape[1]
+        if len(part) == batch or area >= MAX_BATCH_PIXELS:
             yield part
             part, area = [], 0
-        part.append((key, pixels))
-        area += size
     if part:
         yield part
 
 
-def _facts(metadata: dict[str, str]) -> dict[str, Any]:
-    """Returns the metadata, of which lists and objects are JSON."""
-    facts: dict[str, Any] = dict(metadata)
+def _parse_metadata(metadata: dict[str, str]) -> dict[str, Any]:
+    """Returns the metadata with lists and objects parsed from JSON."""
+    parsed: dict[str, Any] = dict(metadata)
     for key, text in metadata.items():
         if text[:1] in ("[", "{"):
             with contextlib.suppress(ValueError):
-                facts[key] = json.loads(text)
-    return facts
+                parsed[key] = json.loads(text)
+    return parsed

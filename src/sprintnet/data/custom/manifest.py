@@ -16,7 +16,7 @@ from sprintnet.data.images import SUFFIXES
 from sprintnet.data.splits import SPLIT_ALIASES, SPLITS
 from sprintnet.errors import DataError
 
-SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
+SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
 """What systems leave behind, besides hidden files: passed over, and counted."""
 
 

@@ -1,27 +1,29 @@
-"""The model card of an exported folder, in the form that the Hugging Face hub reads."""
+"""The model card of an export, in the format of the Hugging Face hub."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from sprintnet.data.preprocessing import Preprocessing
+from sprintnet.deploy.export.resizing import RESIZE_DESCRIPTIONS
 from sprintnet.reporting.text.names import plain
 from sprintnet.reporting.text.task_scores import accuracy_with_interval, overall_scores, task_scores
 
 
-def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
-    """Returns README.md of an exported folder, from the files' metadata and the table of export."""
-    classes: list[str] = json.loads(facts["classes"])
-    preprocessing, metrics = json.loads(facts["preprocessing"]), json.loads(facts["metrics"])
-    height, width, channels = preprocessing["image_shape"]
-    data, accuracy = plain(facts["data"]), metrics["accuracy"]
-    scores, others, threshold = task_scores(metrics), overall_scores(metrics), facts.get("threshold")
+def model_card(preprocessing: Preprocessing, metadata: Mapping[str, str], table: Mapping[str, Any]) -> str:
+    """Returns README.md of an export, from the metadata of its files and the table of export."""
+    metrics: dict[str, Any] = json.loads(metadata["metrics"])
+    height, width, channels = preprocessing.image_shape
+    data, threshold = plain(metadata["data"]), metadata.get("threshold")
+    others = "".join(f", {name} {text}" for name, text in overall_scores(metrics).items())
+    scores = accuracy_with_interval(metrics) + others
     result = {
         "task": {"type": "image-classification"},
         "dataset": {"name": data, "type": data, "split": metrics["split"]},
-        "metrics": [{"type": "accuracy", "value": round(accuracy, 4)}],
+        "metrics": [{"type": "accuracy", "value": round(metrics["accuracy"], 4)}],
     }
     head = {
-        "license": facts["license"],
+        "license": metadata["license"],
         "library_name": "sprintnet",
         "pipeline_tag": "image-classification",
         "tags": ["onnx", "image-classification"],
@@ -29,39 +31,46 @@ def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
         "metrics": ["accuracy"],
         "model-index": [{"name": "sprintnet", "results": [result]}],
     }
-    calibrated = preprocessing["temperature"] is not None
+    names = ", ".join(f"`{plain(name)}`" for name in preprocessing.classes)
+    multi_label = f" An image may have several labels: every class with a probability above {threshold} is predicted."
     lines = [
         "---",
-        *(f"{key}: {json.dumps(value)}" for key, value in head.items()),  # JSON is YAML, and quotes whatever a name holds
+        *(f"{key}: {json.dumps(value)}" for key, value in head.items()),  # JSON is YAML, and quotes what a name contains
         "---",
         f"# An image classifier for {data}",
         "",
-        f"{scores.accuracy.capitalize()} on {metrics['images']:,} {metrics['split']} images: {accuracy_with_interval(metrics)}"
-        + "".join(f", {name} {text}" for name, text in others.items())
-        + ".",
-        f"Classes ({len(classes)}): {', '.join(f'`{plain(name)}`' for name in classes)}.",
-        *([f"An image may have any number of them: its labels are those likelier than {threshold}."] if threshold else []),
+        f"{task_scores(metrics).accuracy.capitalize()} on {metrics['images']:,} {metrics['split']} images: {scores}.",
         "",
-        "Probabilities are calibrated: a temperature was fitted on held-out images."
-        if calibrated
-        else "Probabilities are as trained: no images were held out to calibrate them on.",
+        f"Classes ({len(preprocessing.classes)}): {names}.{multi_label if threshold else ''}",
+        "",
+        "Probabilities are not calibrated: no images were held out to fit a temperature."
+        if preprocessing.temperature is None
+        else "Probabilities are calibrated: a temperature was fitted on held-out images.",
         "",
         "## Use",
         "",
-        f"The ONNX files take raw pixels, `images` uint8 (N, H, W, {channels}) of any size, and do the rest themselves: "
-        f"{preprocessing['resize']}, {width}x{height}; normalisation; {'sigmoid' if threshold else 'softmax'}.",
+        f"The ONNX files take raw pixels, `images` uint8 (N, H, W, {channels}) of any size. The graph includes preprocessing: "
+        f"images are {RESIZE_DESCRIPTIONS[preprocessing.resize]}; input size {width}x{height}; normalisation; "
+        f"{'sigmoid' if threshold else 'softmax'}.",
+        "",
+        'Install SprintNet from a checkout of its source: `pip install ".[predict]"` (without PyTorch), or '
+        '`pip install ".[train]"` for the weights in PyTorch.',
         "",
         "```python",
-        "from sprintnet import Predictor                  # pip install sprintnet[predict]; no PyTorch",
-        'Predictor("model.onnx")(["picture.png"]).labels',
+        "from sprintnet import Predictor",
+        'Predictor("model.onnx")(["image.png"]).labels',
         "",
-        "import sprintnet                                # pip install sprintnet[train]",
-        f'sprintnet.load(".").predict_logits(pixels)              # logits; uint8 (N, {height}, {width}, {channels})',
+        "import sprintnet  # with PyTorch",
+        f'sprintnet.load(".").predict_logits(images)  # uint8 (N, {height}, {width}, {channels})',
         "```",
         "",
-        "## Files, and how they answer beside the trained network",
+        "## Files",
         "",
-        "| file | bytes | accuracy | same answer | largest difference of a probability | one image, ms | images/s by 256 |",
+        "Each file is compared with the trained model on the same images. Speed was measured on "
+        f"{table['hardware']['cpu']} with {table['hardware']['threads']} threads.",
+        "",
+        "| file | bytes | accuracy | equal predictions | largest difference of a probability | one image, ms | "
+        "images/s, batch 256 |",
         "|---|---|---|---|---|---|---|",
         *(
             f"| {name} | {row['bytes']:,} | {row['accuracy']:.2%} | {row['agreement']:.2%} | {row['largest_difference']:.1e} "
@@ -73,8 +82,8 @@ def model_card(facts: Mapping[str, str], table: Mapping[str, Any]) -> str:
             for name, row in table["pytorch"].items()
         ),
         "",
-        f"Trained by SprintNet, commit `{facts['commit']}`, on data with SHA-256 `{facts['data_sha256']}`.",
-        "The recipe is in the metadata of the ONNX files. `model.safetensors` holds the weights.",
+        f"Trained by SprintNet, commit `{metadata['commit']}`, on data with SHA-256 `{metadata['data_sha256']}`.",
+        "The recipe is in the metadata of the ONNX files. `model.safetensors` contains the weights.",
         "",
     ]
     return "\n".join(lines)

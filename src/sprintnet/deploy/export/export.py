@@ -1,8 +1,9 @@
-"""A finished run becomes a folder to ship: ONNX files that were proved to answer as the network, weights, a model card."""
+"""Exports a finished run: ONNX files that match the trained model, weights, a model card and sample images."""
 
+import contextlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -15,35 +16,25 @@ import torch
 from PIL import Image
 
 from sprintnet.config import load_config
-from sprintnet.data.dataset import ImageDataset, Images, digest
-from sprintnet.data.load import load_splits
+from sprintnet.data.dataset import ImageDataset, Images, first_of_each_class
+from sprintnet.data.load import load_splits, require_same_splits
 from sprintnet.data.splits import Splits
 from sprintnet.deploy.export.card import model_card
-from sprintnet.deploy.export.graph import Answering, add_metadata, build_graph
-from sprintnet.deploy.export.parity import answered, check_parity, parity, predict_all, throughput
-from sprintnet.deploy.export.resizing import RESIZE
+from sprintnet.deploy.export.graph import InferenceModel, add_metadata, build_graph
+from sprintnet.deploy.export.parity import check_parity, parity, predict_all, throughput
 from sprintnet.deploy.export.variants import to_fp16, to_int8
 from sprintnet.deploy.predictor import OUTPUTS, Predictor
 from sprintnet.errors import SettingsError
-from sprintnet.evaluation.metrics import Floats
-from sprintnet.evaluation.task import Task
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
-from sprintnet.runs.folder import (
-    SPLIT_TITLES,
-    RunFolder,
-    evaluation_split,
-    open_run,
-    read_arrays,
-    read_json,
-    require_consistent,
-)
+from sprintnet.runs.environment import cpu_name
+from sprintnet.runs.folder import SPLIT_TITLES, RunFolder, evaluation_split, open_run, read_json, require_consistent
 from sprintnet.runs.io import write_atomic, write_json
 from sprintnet.runtime import multiplies_bf16
 
-EXACT = "model.onnx"
-SAMPLES = 8
-REDUCED = {"fp16": "model-fp16.onnx", "int8": "model-int8.onnx"}
-FIGURES = (
+FP32_FILE = "model.onnx"
+QUANTIZED_FILES = {"fp16": "model-fp16.onnx", "int8": "model-int8.onnx"}
+MAX_SAMPLES = 8
+EXPORTED_METRICS = (
     "images",
     "accuracy",
     "accuracy_interval",
@@ -54,115 +45,66 @@ FIGURES = (
     "hamming_loss",
     "cross_entropy",
 )
-"""What the metadata hold of a run's figures, as far as its task has them: on the images by which it is judged, as trained and
-over one view."""
+"""Metrics in a file's metadata: on the run's evaluation split, without TTA; those that the task has."""
 
 
 def export(
-    path: str | Path, reduced: Sequence[str] = (), outputs: Sequence[str] = OUTPUTS, license: str = "unknown"
+    path: str | Path, quantize: Sequence[str] = (), outputs: Sequence[str] = OUTPUTS, license: str = "unknown"
 ) -> dict[str, Any]:
-    """Returns the table of the exported files (parity.json) of a run, which are written into its folder `export`.
+    """Exports a run into its folder `export` and returns the table of the files (parity.json).
 
-    model.onnx, and model-fp16.onnx or model-int8.onnx as `reduced` asks; model.safetensors; README.md, the model card;
-    parity.json; samples, a few images. Raises ParityError where a file does not answer as the network: nothing of this
-    export is left behind, an earlier one stays. Raises SettingsError where the run or its data are not what they were.
+    Writes model.onnx (fp32), model-fp16.onnx or model-int8.onnx as `quantize` asks, model.safetensors, README.md (the model
+    card), parity.json and a few sample images. Raises ParityError if a file does not match the trained model: an earlier
+    export stays as it was. Raises SettingsError if the run or its data are missing or have changed.
     """
     if "probabilities" not in outputs or not set(outputs) <= set(OUTPUTS) or len(set(outputs)) < len(outputs):
-        raise SettingsError(f"--outputs {','.join(outputs)}: must name probabilities, and may name logits, maps, each once")
+        raise SettingsError(
+            f"--outputs {','.join(outputs)}: must include probabilities, and may include logits and activation_maps, each once"
+        )
     run = open_run(path)
     trained, config = load_run(path, ["device=cpu", "precision=fp32", "threads=0"])
     splits = load_splits(config.data, run=run if run.splits.exists() else None)
-    record = read_json(run.environment)
     with require_consistent(run):
-        if digest(*splits.values()) != record["data_sha256"]:
-            raise SettingsError(f"{path}: the data are not those of the run, on which its files are proved; restore them")
-        facts = _facts(trained, run, license)
-        run_logits = read_arrays(run.predictions)[f"{evaluation_split(splits)}_logits"]
-    work = run.path / ".export"  # what is there takes the old folder's place when all of it is proved
+        require_same_splits(splits, run, str(path))
+        metadata = _metadata(trained, run, license)
+    evaluated = splits[evaluation_split(splits)]
+    with _replace_when_complete(run.export) as folder:
+        rows = _write_models(folder, trained, splits, metadata, quantize, outputs)
+        table = _add_speed(rows, folder, trained, evaluated.images)
+        write_json(folder / "parity.json", table)
+        write_atomic(folder / "README.md", model_card(trained.preprocessing, metadata, table))
+        write_atomic(folder / "model.safetensors", run.weights.read_bytes())
+        _write_samples(evaluated, folder / "samples")
+    return table
+
+
+@contextlib.contextmanager
+def _replace_when_complete(folder: Path) -> Iterator[Path]:
+    """Provides an empty folder that replaces another if the block succeeds."""
+    work = folder.with_name(f".{folder.name}")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
-        table = _fill(work, trained, splits, facts, run_logits, reduced, outputs)
-        write_atomic(work / "model.safetensors", run.weights.read_bytes())
-        shutil.rmtree(run.export, ignore_errors=True)
-        work.replace(run.export)
+        yield work
+        shutil.rmtree(folder, ignore_errors=True)
+        work.replace(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return table
 
 
-def _fill(
-    folder: Path,
-    trained: TrainedModel,
-    splits: Splits,
-    facts: dict[str, str],
-    run_logits: Floats,
-    reduced: Sequence[str],
-    outputs: Sequence[str],
-) -> dict[str, Any]:
-    """Returns the table of the files that it writes; `run_logits` holds the run's own logits for the images that judge it."""
-    judged = splits[evaluation_split(splits)]
-    logits, as_run = trained.predict_logits(judged.images, "PyTorch"), answered(trained, run_logits)
-    model = build_graph(trained, outputs)
-    makers: dict[str, Callable[[], onnx.ModelProto]] = {
-        EXACT: lambda: model,
-        REDUCED["fp16"]: partial(to_fp16, model),
-        REDUCED["int8"]: partial(to_int8, model, splits["train"]),
-    }
-    rows = {}
-    for name in (EXACT, *(REDUCED[precision] for precision in reduced)):
-        made, file = makers[name](), folder / name
-        add_metadata(made, facts)
-        file.write_bytes(made.SerializeToString())
-        answers = predict_all(Predictor(file), judged.images, name)
-        row = parity(trained, answers, logits, judged.labels)
-        row["agreement_with_run"] = float((answers.answered == as_run).all(axis=1).mean())
-        check_parity(name, row, is_exact=name == EXACT)
-        add_metadata(made, {"parity": json.dumps(row)})
-        file.write_bytes(made.SerializeToString())
-        rows[name] = {"bytes": file.stat().st_size, **row}
-    speeds = throughput({**_eager(trained), **{name: Predictor(folder / name) for name in rows}}, judged.images)
-    table = {
-        "files": {name: {**row, **speeds[name]} for name, row in rows.items()},
-        "pytorch": {name: speed for name, speed in speeds.items() if name not in rows},
-    }
-    write_json(folder / "parity.json", table)
-    write_atomic(folder / "README.md", model_card(facts, table))
-    _write_samples(trained.task, judged, folder / "samples")
-    return table
-
-
-def _write_samples(task: Task, judged: ImageDataset, folder: Path) -> None:
-    """Writes one image of each of the first classes, to try the model on."""
-    folder.mkdir()
-    members = task.membership(judged.labels, len(judged.classes))
-    first = np.unique(members[:, members.any(axis=0)].argmax(axis=0)[:SAMPLES])  # one image may show several classes
-    for number, image in enumerate(judged.take(first).images, 1):
-        Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(folder / f"{number}.png")
-
-
-def _facts(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str]:
-    """Returns the metadata of every file: text, or JSON of lists and objects; a folder of data is named without its place."""
+def _metadata(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str]:
+    """Returns the metadata of every file: text, or JSON for lists and objects; no paths of this machine."""
     recipe = load_config(run.config)
     recipe = replace(recipe, data=replace(recipe.data, name=Path(recipe.data.name).name, source=""))
     record, metrics = read_json(run.environment), read_json(run.metrics)
     split = evaluation_split(metrics)
-    figures = {key: metrics[split][key] for key in FIGURES if key in metrics[split]}
-    preprocessing = {
-        "image_shape": trained.preprocessing.image_shape,
-        "resize": RESIZE[trained.preprocessing.resize],
-        "mean": trained.preprocessing.normalisation.mean,
-        "std": trained.preprocessing.normalisation.std,
-        "temperature": trained.preprocessing.temperature,
-    }
+    exported = {key: metrics[split][key] for key in EXPORTED_METRICS if key in metrics[split]}
     return {
         "made_by": f"sprintnet {version('sprintnet')}",
-        "classes": json.dumps(trained.classes),
-        "task": trained.task.name,
+        "preprocessing": json.dumps(trained.preprocessing.to_metadata()),
         **({"threshold": str(trained.task.threshold)} if trained.task.threshold else {}),
-        "preprocessing": json.dumps(preprocessing),
         "recipe": recipe.to_toml(),
-        "metrics": json.dumps({"split": SPLIT_TITLES[split], **figures}),
+        "metrics": json.dumps({"split": SPLIT_TITLES[split], **exported}),
         "data": recipe.data.name,
         "data_sha256": record["data_sha256"],
         "commit": record["commit"] or "unknown",
@@ -170,13 +112,63 @@ def _facts(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str
     }
 
 
-def _eager(trained: TrainedModel) -> dict[str, Callable[[Images], object]]:
-    """Returns what a user of PyTorch would run, in fp32 and, where the processor is quick at it, in bf16."""
-    answering = Answering(trained, ("probabilities",)).eval()
+def _write_models(
+    folder: Path,
+    trained: TrainedModel,
+    splits: Splits,
+    metadata: dict[str, str],
+    quantize: Sequence[str],
+    outputs: Sequence[str],
+) -> dict[str, dict[str, float]]:
+    """Writes the ONNX files and returns the parity of each; raises ParityError."""
+    evaluated = splits[evaluation_split(splits)]
+    logits = trained.predict_logits(evaluated.images, "PyTorch")
+    exact = build_graph(trained, outputs)
+    builders: dict[str, Callable[[], onnx.ModelProto]] = {
+        "fp16": partial(to_fp16, exact),
+        "int8": partial(to_int8, exact, splits["train"]),
+    }
+    models = {FP32_FILE: lambda: exact, **{QUANTIZED_FILES[precision]: builders[precision] for precision in quantize}}
+    rows: dict[str, dict[str, float]] = {}
+    for name, build in models.items():
+        model, file = build(), folder / name
+        add_metadata(model, metadata)
+        file.write_bytes(model.SerializeToString())
+        row = parity(trained, predict_all(Predictor(file), evaluated.images, name), logits, evaluated.labels)
+        check_parity(name, row, is_exact=name == FP32_FILE)
+        add_metadata(model, {"parity": json.dumps(row)})
+        file.write_bytes(model.SerializeToString())
+        rows[name] = {"bytes": file.stat().st_size, **row}
+    return rows
 
-    def answer(images: Images, in_bf16: bool) -> object:
+
+def _add_speed(rows: dict[str, dict[str, float]], folder: Path, trained: TrainedModel, images: Images) -> dict[str, Any]:
+    """Returns the table of the files with their speed, PyTorch's speed and the hardware."""
+    threads = torch.get_num_threads()
+    predictors = {name: Predictor(folder / name, threads) for name in rows}
+    speeds = throughput({**_pytorch_functions(trained), **predictors}, images)
+    return {
+        "files": {name: {**row, **speeds[name]} for name, row in rows.items()},
+        "pytorch": {name: speed for name, speed in speeds.items() if name not in rows},
+        "hardware": {"cpu": cpu_name(), "threads": threads},
+    }
+
+
+def _pytorch_functions(trained: TrainedModel) -> dict[str, Callable[[Images], object]]:
+    """Returns the model in PyTorch, in fp32 and, if the processor supports it, in bf16."""
+    inference = InferenceModel(trained, ("probabilities",)).eval()
+
+    def predict(images: Images, in_bf16: bool) -> object:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
-            return answering(torch.from_numpy(images).permute(0, 3, 1, 2))
+            return inference(torch.from_numpy(images).permute(0, 3, 1, 2))
 
     kinds = {"PyTorch fp32": False, **({"PyTorch bf16": True} if multiplies_bf16("cpu") else {})}
-    return {name: partial(answer, in_bf16=in_bf16) for name, in_bf16 in kinds.items()}
+    return {name: partial(predict, in_bf16=in_bf16) for name, in_bf16 in kinds.items()}
+
+
+def _write_samples(dataset: ImageDataset, folder: Path) -> None:
+    """Writes one image of each of the first classes, to try the model on."""
+    folder.mkdir()
+    first = np.unique(first_of_each_class(dataset.labels)[:MAX_SAMPLES])  # one image may show several classes
+    for number, image in enumerate(dataset.take(first).images, 1):
+        Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(folder / f"{number}.png")

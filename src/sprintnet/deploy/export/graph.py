@@ -1,4 +1,4 @@
-"""A trained network as an ONNX graph: raw pixels in, probabilities out, all between (resizing, normalisation, ...) inside."""
+"""The trained model as an ONNX graph that includes preprocessing: raw pixels in, probabilities out."""
 
 import contextlib
 import logging
@@ -18,11 +18,11 @@ from sprintnet.evaluation.trained_model import TrainedModel
 OPSET = 23
 
 
-class Answering(nn.Module):
-    """uint8 pixels (N, C, H, W) of the network's size -> the named outputs, of probabilities, logits and maps.
+class InferenceModel(nn.Module):
+    """uint8 pixels (N, C, H, W) of the network's input size -> probabilities, logits and activation maps, or some of them.
 
-    The maps (N, K, h, w) are Grad-CAM's of the last feature layer, in closed form: under max-pool and linear the gradient of
-    a class's logit, averaged over the map's area, is the class's weight over that area.
+    Activation maps (N, K, h, w) are Grad-CAM of the last feature layer in closed form: through max-pool and linear, the
+    gradient of a class's logit averaged over the feature map is the class's weight divided by the map's area.
     """
 
     def __init__(self, trained: TrainedModel, outputs: Sequence[str]):
@@ -38,25 +38,25 @@ class Answering(nn.Module):
         self.register_buffer("offset", -mean / std)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Returns the outputs in the order asked for."""
+        """Returns the outputs in the order of `outputs`."""
         features = self.network.features(pixels.float() * self.scale + self.offset)  # type: ignore[operator]
         logits = self.network.classify(features)  # type: ignore[operator]
         weights = self.network.get_parameter("linear.weight") * (self.network.logit_scale / features[0, 0].numel())
         found = {
             "probabilities": self.activate(logits / self.temperature),
             "logits": logits,
-            "maps": F.relu(F.conv2d(features, weights[:, :, None, None])),
+            "activation_maps": F.relu(F.conv2d(features, weights[:, :, None, None])),
         }
         return tuple(found[name] for name in self.outputs)
 
 
 def build_graph(trained: TrainedModel, outputs: Sequence[str]) -> onnx.ModelProto:
-    """Returns the network (in fp32, on the CPU) as a checked ONNX model: images uint8 (N, H, W, C) of any size -> outputs."""
-    answering = Answering(trained, outputs).eval()
+    """Returns a checked ONNX model (fp32): images uint8 (N, H, W, C) of any size -> outputs."""
+    inference = InferenceModel(trained, outputs).eval()
     height, width, channels = trained.preprocessing.image_shape
     with _quiet():
         program = torch.onnx.export(
-            answering,
+            inference,
             (torch.zeros(2, channels, height, width, dtype=torch.uint8),),
             dynamo=True,
             external_data=False,
@@ -70,7 +70,7 @@ def build_graph(trained: TrainedModel, outputs: Sequence[str]) -> onnx.ModelProt
     model = program.model_proto
     _fold_norms(model.graph)
     resize_first(model.graph, trained.preprocessing.image_shape, trained.preprocessing.resize)
-    _forget_sources(model)
+    _remove_source_notes(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -81,18 +81,18 @@ def add_metadata(model: onnx.ModelProto, facts: Mapping[str, str]) -> None:
 
 
 def _fold_norms(graph: onnx.GraphProto) -> None:
-    """Folds batch norms that follow a pooled convolution into its weights, where no scale is negative.
+    """Folds a batch norm after convolution and max-pool into the convolution's weights, unless a scale is negative.
 
-    Maxima commute with a positive scale and a shift; ONNX Runtime folds only what follows the convolution itself.
+    Maxima commute with a positive scale and a shift. ONNX Runtime folds a norm only directly after a convolution.
     """
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    makers = {name: node for node in graph.node for name in node.output}
+    producers = {name: node for node in graph.node for name in node.output}
     uses = [name for node in graph.node for name in node.input]
     for norm in [node for node in graph.node if node.op_type == "BatchNormalization"]:
-        pool = makers.get(norm.input[0])
+        pool = producers.get(norm.input[0])
         if pool is None or pool.op_type != "MaxPool" or uses.count(norm.input[0]) > 1 or uses.count(pool.input[0]) > 1:
             continue
-        convolution = makers.get(pool.input[0])
+        convolution = producers.get(pool.input[0])
         if convolution is None or convolution.op_type != "Conv":
             continue
         gamma, beta, mean, variance = (numpy_helper.to_array(constants[name]).astype(np.float64) for name in norm.input[1:])
@@ -112,8 +112,8 @@ def _fold_norms(graph: onnx.GraphProto) -> None:
         graph.initializer.remove(tensor)
 
 
-def _forget_sources(model: onnx.ModelProto) -> None:
-    """Removes the exporter's notes, among them lines of code with their paths."""
+def _remove_source_notes(model: onnx.ModelProto) -> None:
+    """Removes the exporter's notes, which include lines of code and local paths."""
     del model.metadata_props[:], model.graph.metadata_props[:]
     for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
         del part.metadata_props[:]
@@ -122,7 +122,7 @@ def _forget_sources(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the exporter's remarks about itself (its own deprecations, torchvision that is not there) from the user."""
+    """Hides the exporter's warnings about itself (its own deprecations, missing torchvision)."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

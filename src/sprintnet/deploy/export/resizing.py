@@ -1,4 +1,4 @@
-"""The resize policies of `images.resize_image` as ONNX operations, so that a file takes images of any size as training did."""
+"""The resize policies of `images.resize_image` as ONNX operators."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-RESIZE = {
-    "stretch": "stretch to the network's size, bilinear, antialiased (as Pillow does)",
-    "letterbox": "shrink or enlarge to fit into the network's size, bilinear, antialiased (as Pillow does), black beside it",
-    "crop": "cut the middle out in the network's proportions, then its size, bilinear, antialiased (as Pillow does)",
+RESIZE_DESCRIPTIONS = {
+    "stretch": "stretched to the input size (bilinear, antialiased, as in Pillow)",
+    "letterbox": "resized to fit into the input size (bilinear, antialiased, as in Pillow), padded with black",
+    "crop": "center-cropped to the input's aspect ratio, then resized (bilinear, antialiased, as in Pillow)",
 }
 
 Operation = tuple[str, list[str], str, dict[str, Any]]
@@ -22,13 +22,13 @@ def _resized(source: str, size: str, result: str) -> list[Operation]:
     ]
 
 
-def _largest(one: str, other: str, turned: str, within: str) -> list[Operation]:
-    """Returns what makes `inner`, the largest of one shape's proportions within another: one * other // turned."""
+def _largest(one: str, other: str, swapped: str, within: str) -> list[Operation]:
+    """Returns the operators for `inner`, the largest size with one aspect ratio within another: one * other // swapped."""
     return [
         ("Shape", ["channels_first"], "given", {"start": 2, "end": 4}),
-        ("Gather", ["given", "turn"], "turned_given", {}),
+        ("Gather", ["given", "swap"], "swapped_given", {}),
         ("Mul", [one, other], "product", {}),
-        ("Div", ["product", turned], "quotient", {}),
+        ("Div", ["product", swapped], "quotient", {}),
         ("Max", ["quotient", "one"], "positive", {}),
         ("Min", ["positive", within], "inner", {}),
     ]
@@ -37,7 +37,7 @@ def _largest(one: str, other: str, turned: str, within: str) -> list[Operation]:
 RESIZE_STEPS: dict[str, list[Operation]] = {
     "stretch": _resized("channels_first", "size", "pixels"),
     "crop": [
-        *_largest("turned_given", "size", "turned_size", "given"),
+        *_largest("swapped_given", "size", "swapped_size", "given"),
         ("Sub", ["given", "inner"], "beside", {}),
         ("Div", ["beside", "two"], "before", {}),
         ("Add", ["before", "inner"], "end", {}),
@@ -45,7 +45,7 @@ RESIZE_STEPS: dict[str, list[Operation]] = {
         *_resized("middle", "size", "pixels"),
     ],
     "letterbox": [
-        *_largest("given", "turned_size", "turned_given", "size"),
+        *_largest("given", "swapped_size", "swapped_given", "size"),
         *_resized("channels_first", "inner", "fitted"),
         ("Sub", ["size", "inner"], "beside", {}),
         ("Div", ["beside", "two"], "before", {}),
@@ -54,16 +54,16 @@ RESIZE_STEPS: dict[str, list[Operation]] = {
         ("Pad", ["fitted", "pads"], "pixels", {}),
     ],
 }
-"""How each policy of `images.RESIZE_POLICIES` makes pixels of the network's size, as ONNX operations."""
+"""The operators of each of `images.RESIZE_POLICIES`, from `channels_first` to `pixels`."""
 
 
 def resize_first(graph: onnx.GraphProto, image_shape: tuple[int, int, int], policy: str) -> None:
-    """Puts before the graph what makes pixels (N, C, height, width) of images (N, H, W, C), as `images.resize_image` does."""
+    """Inserts operators before the graph: images (N, H, W, C) -> its input pixels (N, C, height, width)."""
     height, width, channels = image_shape
     constants = {
         "size": [height, width],
-        "turned_size": [width, height],
-        "turn": [1, 0],
+        "swapped_size": [width, height],
+        "swap": [1, 0],
         "one": [1],
         "two": [2],
         "none": [0, 0],

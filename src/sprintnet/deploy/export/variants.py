@@ -1,4 +1,4 @@
-"""Smaller files of an exported network: weights and sums in 8-bit integers, or in 16-bit floats."""
+"""Reduced-precision variants of an exported model: int8 and fp16."""
 
 import contextlib
 import io
@@ -15,24 +15,24 @@ from sprintnet.data.dataset import ImageDataset, Images
 
 CALIBRATION_IMAGES = 500
 CALIBRATION_BATCH = 100
-QUANTIZED = ("Conv", "MaxPool", "Sigmoid", "Mul", "Add", "Relu")
+QUANTIZED_OPERATORS = ("Conv", "MaxPool", "Sigmoid", "Mul", "Add", "Relu")
 POOLS = ("MaxPool", "ReduceMax")
-KEPT_IN_FP32 = ["Resize", "Cast"]
+FP32_OPERATORS = ["Resize", "Cast"]
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns the model with weights and sums in fp16; its outputs stay fp32."""
+    """Returns the model with weights and arithmetic in fp16; its outputs stay fp32."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     activation = [node.name for node in model.graph.node if "probabilities" in node.output]
     half: onnx.ModelProto = convert_float_to_float16(
-        copy, keep_io_types=True, op_block_list=KEPT_IN_FP32, node_block_list=activation
+        copy, keep_io_types=True, op_block_list=FP32_OPERATORS, node_block_list=activation
     )
     return half
 
 
 def to_int8(model: onnx.ModelProto, training_images: ImageDataset) -> onnx.ModelProto:
-    """Returns the model with 8-bit convolutions: scales per channel, ranges as the training images show them (static, QDQ)."""
+    """Returns the model with int8 convolutions: static QDQ quantisation per channel, calibrated on training images."""
     with tempfile.TemporaryDirectory() as work, contextlib.redirect_stdout(io.StringIO()):
         given, prepared, quantized = (Path(work) / name for name in ("given.onnx", "prepared.onnx", "quantized.onnx"))
         onnx.save(model, given)
@@ -40,32 +40,32 @@ def to_int8(model: onnx.ModelProto, training_images: ImageDataset) -> onnx.Model
         quantize_static(
             prepared,
             quantized,
-            _Calibration(_spread(training_images)),
+            _Calibration(_calibration_images(training_images)),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=list(QUANTIZED),
+            op_types_to_quantize=list(QUANTIZED_OPERATORS),
             nodes_to_exclude=_outside_features(model.graph),
         )
         return onnx.load(quantized)
 
 
-def _spread(images: ImageDataset) -> Images:
-    """Returns images from all parts of a set, since a folder's go class by class."""
+def _calibration_images(images: ImageDataset) -> Images:
+    """Returns images at equal distances through the set: an image folder is sorted by class."""
     count = min(CALIBRATION_IMAGES, len(images))
     return images.take(np.linspace(0, len(images) - 1, count).astype(np.int64)).images
 
 
 def _outside_features(graph: onnx.GraphProto) -> list[str]:
-    """Returns the names of nodes before the first convolution (pixels) and after the last pooling (answers)."""
+    """Returns the nodes before the first convolution (preprocessing) and after the last pooling (outputs)."""
     first = next(index for index, node in enumerate(graph.node) if node.op_type == "Conv")
     last = max(index for index, node in enumerate(graph.node) if node.op_type in POOLS)
     return [node.name for node in (*list(graph.node)[:first], *list(graph.node)[last + 1 :])]
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """Training images, batch by batch."""
+    """Calibration images in batches."""
 
     def __init__(self, images: Images):
         self._batches = iter(images[start : start + CALIBRATION_BATCH] for start in range(0, len(images), CALIBRATION_BATCH))

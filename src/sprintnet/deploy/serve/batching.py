@@ -1,118 +1,99 @@
-"""Requests that wait at the same time are answered together, in one thread, first come first served."""
+"""Dynamic batching: requests that wait at the same time are predicted together, in one thread, first come first served."""
 
 import asyncio
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from sprintnet.data.images import MAX_PIXELS, read_image
-from sprintnet.deploy.predictor import BATCH, Predictions, Predictor
-from sprintnet.deploy.serve.limits import BUSY, Refused
+from sprintnet.deploy.predictor import BATCH, Pixels, Predictions, Predictor
+from sprintnet.deploy.serve.limits import Busy
 from sprintnet.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-LARGE = 512 * 512
-"""Images of more pixels are answered one by one, so that never many of them are in memory."""
+UPLOAD_FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 @dataclass(frozen=True)
 class Upload:
-    """An image as it was sent; `name` is what messages call it."""
+    """An encoded image and the name that messages call it."""
 
     name: str
     content: bytes
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the network says about one image: probabilities (K,), maps (K, h, w)."""
-
-    probabilities: npt.NDArray[np.float32]
-    maps: npt.NDArray[np.float32] | None
-
-
-@dataclass(frozen=True)
 class _Job:
     uploads: Sequence[Upload]
-    answers: "asyncio.Future[list[Answer]]"
+    predictions: "asyncio.Future[Predictions]"
 
 
 class Batcher:
-    """Predictions uploads by a predictor while `work` runs; at most `waiting` requests wait.
+    """Predicts uploads while `work` runs; at most `max_queued` requests wait.
 
-    A batch is whatever has come while the last one was answered: nobody waits for others who may never come.
+    A batch is whatever arrived while the last one was predicted: no request waits for others that may never come.
     """
 
-    def __init__(self, predictor: Predictor, waiting: int):
+    def __init__(self, predictor: Predictor, max_queued: int):
         self.predictor = predictor
-        self._jobs: asyncio.Queue[_Job] = asyncio.Queue(waiting)
-        self._thread = ThreadPoolExecutor(1, "answering")
+        self._jobs: asyncio.Queue[_Job] = asyncio.Queue(max_queued)
+        self._thread = ThreadPoolExecutor(1, "predicting")
 
-    async def answer(self, uploads: Sequence[Upload]) -> list[Answer]:
-        """Returns an answer an upload; raises Refused when too many wait, DataError for an upload that is no image."""
+    async def predict(self, uploads: Sequence[Upload]) -> Predictions:
+        """Returns the predictions for a request; raises Busy if too many wait, DataError if an upload is no image."""
         job = _Job(uploads, asyncio.get_running_loop().create_future())
         try:
             self._jobs.put_nowait(job)
         except asyncio.QueueFull:
-            raise Refused(503, "busy", BUSY) from None
-        return await job.answers
+            raise Busy from None
+        return await job.predictions
 
     async def work(self) -> None:
-        """Predictions until it is cancelled."""
+        """Predicts until it is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             jobs = [await self._jobs.get()]
             while not self._jobs.empty() and sum(len(job.uploads) for job in jobs) < BATCH:
                 jobs.append(self._jobs.get_nowait())
-            results = await loop.run_in_executor(self._thread, self._answer, [job.uploads for job in jobs])
+            results = await loop.run_in_executor(self._thread, self._predict, [job.uploads for job in jobs])
             for job, result in zip(jobs, results, strict=True):
-                if job.answers.done():
+                if job.predictions.done():
                     continue
                 if isinstance(result, Exception):
-                    job.answers.set_exception(result)
+                    job.predictions.set_exception(result)
                 else:
-                    job.answers.set_result(result)
+                    job.predictions.set_result(result)
 
-    def _answer(self, requests: Sequence[Sequence[Upload]]) -> list[list[Answer] | Exception]:
-        """Returns, for each request, its answers or what went wrong with it alone."""
-        found: list[list[Answer | npt.NDArray[np.uint8]] | Exception] = []
-        for uploads in requests:
-            try:
-                found.append(self._read(uploads))
-            except Exception as error:
-                found.append(error)
-        small = [image for images in found if isinstance(images, list) for image in images if not isinstance(image, Answer)]
+    def _predict(self, requests: Sequence[Sequence[Upload]]) -> list[Predictions | Exception]:
+        """Returns the predictions for each request, or the error that it caused."""
+        errors: dict[int, Exception] = {}
+        owners: list[int] = []  # the request of each image
+
+        def images() -> Iterator[Pixels]:
+            for number, uploads in enumerate(requests):
+                try:
+                    for image in self._read(uploads):
+                        owners.append(number)
+                        yield image
+                except Exception as error:
+                    errors[number] = error
+
         try:
-            answers = iter(_split(self.predictor(small)))
+            predictions = self.predictor(images())
         except Exception as error:
-            return [error for _ in requests]
-        return [
-            images
-            if isinstance(images, Exception)
-            else [image if isinstance(image, Answer) else next(answers) for image in images]
-            for images in found
-        ]
+            return [error] * len(requests)
+        return [errors.get(number) or predictions[np.array(owners, int) == number] for number in range(len(requests))]
 
-    def _read(self, uploads: Sequence[Upload]) -> list[Answer | npt.NDArray[np.uint8]]:
-        """Returns the pixels of each upload, or the answer already where they are many."""
-        read: list[Answer | npt.NDArray[np.uint8]] = []
+    def _read(self, uploads: Sequence[Upload]) -> Iterator[Pixels]:
         pixels = 0
         for upload in uploads:
-            image = read_image(io.BytesIO(upload.content), upload.name, self.predictor.image_shape[2], FORMATS)
-            area = image.shape[0] * image.shape[1]
-            pixels += area
+            image = read_image(
+                io.BytesIO(upload.content), upload.name, self.predictor.preprocessing.image_shape[2], UPLOAD_FORMATS
+            )
+            pixels += image.shape[0] * image.shape[1]
             if pixels > MAX_PIXELS:
-                raise DataError(
-                    f"{upload.name}: with it, more than {MAX_PIXELS // 10**6} million pixels in a request; send fewer at once"
-                )
-            read.append(image if area <= LARGE else _split(self.predictor([image]))[0])
-        return read
-
-
-def _split(answers: Predictions) -> list[Answer]:
-    maps = [None] * len(answers.probabilities) if answers.maps is None else answers.maps
-    return [Answer(*pair) for pair in zip(answers.probabilities, maps, strict=True)]
+                limit = f"{MAX_PIXELS // 10**6} million pixels in one request"
+                raise DataError(f"{upload.name}: more than {limit}; send fewer or smaller images")
+            yield image

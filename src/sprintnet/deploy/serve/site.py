@@ -1,4 +1,4 @@
-"""The page that shows a model, with or without a server: its files and what it says about the model."""
+"""The page for a model, with or without a server: its files and the description of the model."""
 
 from pathlib import Path
 from typing import Any
@@ -9,30 +9,30 @@ from sprintnet.runs.folder import RunFolder
 PAGE = Path(__file__).parent / "page"
 SHARED = ("index.html", "style.css", "page.js")
 BACKEND = "backend.js"
-"""Under this name the page finds what answers it: server.js or browser.js."""
-PUBLIC_FIELDS = ("made_by", "task", "threshold", "classes", "preprocessing", "metrics", "commit", "data_sha256", "license")
-"""Facts for everybody; the others may name folders of the machine that trained."""
+"""The page imports server.js or browser.js under this name."""
+PUBLIC_FIELDS = ("made_by", "preprocessing", "threshold", "metrics", "commit", "data_sha256", "license")
+"""Metadata to publish; the rest may name folders of the machine that trained."""
 
 
 def describe(predictor: Predictor) -> dict[str, Any]:
-    """Returns what may be said about a model: its facts, outputs, size, samples, whether there is a report."""
+    """Returns the public description of a model: metadata, outputs, size, samples, report."""
     return {
         "model": predictor.path.name,
         "bytes": predictor.path.stat().st_size,
         "outputs": list(predictor.outputs),
-        **{name: predictor.facts[name] for name in PUBLIC_FIELDS if name in predictor.facts},
+        **{name: predictor.metadata[name] for name in PUBLIC_FIELDS if name in predictor.metadata},
         "samples": [f"samples/{file.name}" for file in find_samples(predictor.path)],
         "report": "report.html" if find_report(predictor.path) else None,
     }
 
 
 def find_samples(model: Path) -> list[Path]:
-    """Returns the sample images beside a model."""
+    """Returns the sample images of a model."""
     return sorted((model.parent / "samples").glob("*.png"))
 
 
 def find_report(model: Path) -> Path | None:
-    """Returns the report of the run that a model was exported from, if it is still there."""
+    """Returns the report of the run that a model was exported from, if it exists."""
     run = RunFolder(model.absolute().parent.parent)
     is_run = model.absolute().parent == run.export and run.config.is_file()
     return run.report if is_run and run.report.is_file() else None

@@ -1,4 +1,4 @@
-"""A folder that any web server can offer: the page, the model and ONNX Runtime for browsers."""
+"""A folder for any static web server: the page, the model and ONNX Runtime for browsers."""
 
 import json
 import shutil
@@ -31,13 +31,13 @@ METADATA = "metadata.json"
 
 
 def check_destination(folder: Path) -> None:
-    """Raises SettingsError where a folder holds anything but an earlier page."""
+    """Raises SettingsError for a folder that contains anything but an earlier page."""
     if folder.exists() and not (folder.is_dir() and (_earlier_page(folder) or not any(folder.iterdir()))):
-        raise SettingsError(f"--web {folder}: exists and is no page of an earlier export; choose a new folder, or an empty one")
+        raise SettingsError(f"--web {folder}: exists and is no page of an earlier export; choose a new or an empty folder")
 
 
 def _earlier_page(folder: Path) -> dict[str, Any]:
-    """Returns what a folder's page says about its model; nothing where it is no page of ours."""
+    """Returns the metadata of the page in a folder; {} if there is no page of ours."""
     try:
         description = json.loads((folder / METADATA).read_text("utf-8"))
     except (OSError, ValueError):
@@ -58,7 +58,7 @@ def fetch_runtime() -> dict[str, bytes]:
 
 
 def write_web(model: Path, destination: Path, runtime: dict[str, bytes]) -> None:
-    """Fills a folder with the page, the model and all that they need, but no report: it names local paths."""
+    """Writes the page, the model and all they need into a folder; not the report, which names local paths."""
     check_destination(destination)
     (destination / "samples").mkdir(parents=True, exist_ok=True)
     for sample in _earlier_page(destination).get("samples", []):

@@ -1,14 +1,14 @@
-// The browser answers: ONNX Runtime runs the model here, and pictures stay here.
+// Backend without a server: ONNX Runtime runs the model in the browser, and images stay here.
 import * as ort from "./ort.wasm.bundle.min.mjs";
 
 export const parallel = 1;
-export const privacy = "They never leave this browser.";
+export const privacy = "Images never leave this browser.";
 
 const TOP = 5;
-const SIDE = 2048; // larger pictures are reduced before the model reduces them: a phone's memory is small
-const STARTS = [[0xff, 0xd8, 0xff], [0x89, 0x50, 0x4e, 0x47], [0x52, 0x49, 0x46, 0x46]]; // of JPEG, PNG, WebP
+const SIDE = 2048; // larger images are first reduced to this: a phone has little memory
+const SIGNATURES = [[0xff, 0xd8, 0xff], [0x89, 0x50, 0x4e, 0x47], [0x52, 0x49, 0x46, 0x46]]; // of JPEG, PNG, WebP
 
-ort.env.wasm.numThreads = 1; // more would need headers that a plain static server does not send
+ort.env.wasm.numThreads = 1; // more need headers that a plain static server does not send
 ort.env.wasm.wasmPaths = { wasm: new URL("ort-wasm-simd-threaded.wasm", import.meta.url).href };
 let session = null;
 
@@ -20,33 +20,33 @@ export async function describe() {
   return model;
 }
 
-export async function answer(file, model) {
+export async function predict(file, model) {
   const started = performance.now();
   const images = await pixels(file, model.preprocessing.image_shape[2]);
   const outputs = await session.run({ images });
   const milliseconds = performance.now() - started;
   const probabilities = outputs.probabilities.data;
   const ranked = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
-  const entry = (index) => ({ class: model.classes[index], probability: probabilities[index] });
-  const is_answer = (index) => (model.threshold ? probabilities[index] > model.threshold : index === ranked[0]);
-  const labels = ranked.filter(is_answer).map(entry);
-  const top = ranked.slice(0, TOP).map((index) => ({ ...entry(index), map: outputs.maps && rows(outputs.maps, index) }));
+  const entry = (index) => ({ class: model.preprocessing.classes[index], probability: probabilities[index] });
+  const isPredicted = (index) => (model.threshold ? probabilities[index] > model.threshold : index === ranked[0]);
+  const labels = ranked.filter(isPredicted).map(entry);
+  const top = ranked.slice(0, TOP).map((index) => ({ ...entry(index), activation_map: outputs.activation_maps && rows(outputs.activation_maps, index) }));
   for (const tensor of [images, ...Object.values(outputs)]) tensor.dispose();
   return { labels, top, milliseconds };
 }
 
-/** Returns the map of a class as a list of rows. */
+/** Returns the activation map of a class as a list of rows. */
 function rows({ data, dims }, index) {
   const [, , height, width] = dims;
   const start = index * height * width;
   return Array.from({ length: height }, (_, row) => [...data.slice(start + row * width, start + (row + 1) * width)]);
 }
 
-/** Returns the picture as the model's input, uint8 (1, H, W, channels): turned as its tag says, on white. */
+/** Returns the model's input, uint8 (1, H, W, channels): EXIF orientation applied, transparency on white. */
 async function pixels(file, channels) {
   const unusable = `${file.name}: cannot be read as an image (JPEG, PNG, WebP); repair or remove it`;
-  const start = new Uint8Array(await file.slice(0, 4).arrayBuffer());
-  if (!STARTS.some((bytes) => bytes.every((byte, index) => byte === start[index]))) throw new Error(unusable);
+  const head = new Uint8Array(await file.slice(0, 4).arrayBuffer());
+  if (!SIGNATURES.some((bytes) => bytes.every((byte, index) => byte === head[index]))) throw new Error(unusable);
   let bitmap;
   try {
     bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" });
@@ -66,7 +66,7 @@ async function pixels(file, channels) {
   const values = new Uint8Array(width * height * channels);
   for (let from = 0, to = 0; from < data.length; from += 4) {
     if (channels === 1) {
-      values[to++] = (19595 * data[from] + 38470 * data[from + 1] + 7471 * data[from + 2] + 32768) >> 16; // as Pillow
+      values[to++] = (19595 * data[from] + 38470 * data[from + 1] + 7471 * data[from + 2] + 32768) >> 16; // as Pillow does
     } else {
       values[to++] = data[from];
       values[to++] = data[from + 1];

@@ -1,9 +1,9 @@
-// What the page does; who answers (a server, or the browser itself) is the business of backend.js.
-import { answer, describe, parallel, privacy } from "./backend.js";
+// The page; backend.js predicts, with a server (server.js) or in the browser (browser.js).
+import { describe, parallel, predict, privacy } from "./backend.js";
 
-const SMALL = 96; // pictures up to this size are shown with their pixels visible
-const TALLEST = 22; // rem, of a shown picture
-const HEAT = 64; // pixels of a map's side when it is coloured
+const SMALL = 96; // pixels of a side: images up to this size are shown with visible pixels
+const MAX_HEIGHT = 22; // rem, of a shown image
+const HEAT = 64; // pixels of a side of a coloured activation map
 const COLOURS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // inferno
 
 const byId = (id) => document.getElementById(id);
@@ -13,20 +13,20 @@ const queue = [];
 let working = 0;
 let model = null;
 
-function say(text) {
+function announce(text) {
   byId("status").textContent = text;
 }
 
 function introduce() {
-  const { classes, metrics, bytes } = model;
+  const { preprocessing: { classes }, metrics, bytes } = model;
   const names = classes.length <= 12 ? `: ${classes.join(", ")}` : "";
-  const right = model.threshold ? "right in every label" : "right";
+  const metric = model.threshold ? "Exact match" : "Accuracy";
   const images = metrics && `${metrics.images.toLocaleString("en")} ${metrics.split ?? "test"} images`;
-  const accuracy = metrics ? ` ${percent(metrics.accuracy)} ${right} on ${images}.` : "";
-  byId("facts").textContent = `It knows ${classes.length} classes${names}.${accuracy}`;
+  const accuracy = metrics ? ` ${metric}: ${percent(metrics.accuracy)} on ${images}.` : "";
+  byId("facts").textContent = `${classes.length} classes${names}.${accuracy}`;
   byId("model").textContent = `${model.model}, ${(bytes / 1e6).toFixed(1)} MB`;
   byId("privacy").textContent = privacy;
-  byId("overlay").hidden = byId("overlay-help").hidden = !model.outputs.includes("maps");
+  byId("overlay").hidden = byId("overlay-help").hidden = !model.outputs.includes("activation_maps");
   if (model.report) {
     byId("report").href = model.report;
     byId("report").hidden = false;
@@ -46,7 +46,7 @@ function introduce() {
         if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
         add([new File([await response.blob()], image.alt)]);
       } catch (error) {
-        say(`${image.alt} could not be loaded: ${error.message}`);
+        announce(`${image.alt} could not be loaded: ${error.message}`);
       }
     });
     byId("samples").lastElementChild.append(button);
@@ -54,19 +54,19 @@ function introduce() {
   byId("files").disabled = false;
 }
 
-/** Puts files in the queue, each with its card, the first on top. */
+/** Queues files, each with a card, the first on top. */
 function add(files) {
-  if (!files.length) return; // what was dropped is text, or a link
+  if (!files.length) return; // text or a link was dropped
   const added = files.map((file) => ({ file, root: byId("card").content.firstElementChild.cloneNode(true) }));
   for (const card of added) {
     card.root.classList.add("waiting");
-    card.root.querySelector("h2").textContent = "Looking …";
+    card.root.querySelector("h2").textContent = "Predicting …";
     card.root.querySelector(".file").textContent = card.file.name;
     cards.add(card);
     queue.push(card);
   }
   byId("cards").prepend(...added.map((card) => card.root));
-  byId("answers").hidden = false;
+  byId("predictions").hidden = false;
   while (working < parallel && queue.length) work();
 }
 
@@ -74,10 +74,10 @@ async function work() {
   working += 1;
   while (queue.length) {
     const card = queue.shift();
-    if (!cards.has(card)) continue; // cleared meanwhile
+    if (!cards.has(card)) continue; // cleared in the meantime
     try {
-      await picture(card);
-      show(card, await answer(card.file, model));
+      await preview(card);
+      show(card, await predict(card.file, model));
     } catch (error) {
       fail(card, error.message);
     }
@@ -85,8 +85,8 @@ async function work() {
   working -= 1;
 }
 
-/** Shows the file; where this browser cannot, the answer may come all the same. */
-async function picture(card) {
+/** Shows the file if the browser can; the prediction does not need it. */
+async function preview(card) {
   const image = card.root.querySelector("img");
   image.alt = card.file.name;
   image.src = URL.createObjectURL(card.file);
@@ -97,7 +97,7 @@ async function picture(card) {
   }
   const { naturalWidth: width, naturalHeight: height } = image;
   image.classList.toggle("small", Math.max(width, height) <= SMALL);
-  image.parentElement.style.width = `min(100%, ${(TALLEST * width) / height}rem)`;
+  image.parentElement.style.width = `min(100%, ${(MAX_HEIGHT * width) / height}rem)`;
   card.shape = `${width} x ${height} pixels`;
   card.root.querySelector("figure").hidden = false;
 }
@@ -118,7 +118,7 @@ function show(card, found) {
     button.querySelector(".name").textContent = button.title = entry.class;
     button.querySelector(".bar").style.width = `${100 * entry.probability}%`;
     button.querySelector(".share").textContent = percent(entry.probability);
-    button.disabled = !entry.map;
+    button.disabled = !entry.activation_map;
     button.addEventListener("click", () => {
       for (const other of buttons) other.setAttribute("aria-pressed", other === button);
       card.entry = entry;
@@ -127,35 +127,35 @@ function show(card, found) {
     return button;
   });
   root.querySelector(".classes").replaceChildren(...buttons);
-  const parts = [file.name, card.shape, `answered in ${found.milliseconds.toFixed(1)} ms`];
+  const parts = [file.name, card.shape, `predicted in ${found.milliseconds.toFixed(1)} ms`];
   root.querySelector(".file").textContent = parts.filter(Boolean).join(" · ");
   buttons[0].click();
-  say(`${file.name}: ${heading.textContent}`);
+  announce(`${file.name}: ${heading.textContent}`);
 }
 
 function fail(card, message) {
   card.root.classList.replace("waiting", "failed");
   const cause = message.startsWith(`${card.file.name}: `) ? message.slice(card.file.name.length + 2) : message;
-  card.root.querySelector("h2").textContent = "No answer";
+  card.root.querySelector("h2").textContent = "No prediction";
   card.root.querySelector(".file").textContent = `${card.file.name}: ${cause}`;
-  say(`${card.file.name}: ${cause}`);
+  announce(`${card.file.name}: ${cause}`);
 }
 
-/** Lays the map of the chosen class over a card's picture. */
+/** Draws the activation map of the chosen class over a card's image. */
 function draw({ root, entry }) {
-  if (!entry.map) return;
-  const heat = heatmap(entry.map);
+  if (!entry.activation_map) return;
+  const heat = heatmap(entry.activation_map);
   const canvas = root.querySelector("canvas");
-  canvas.width = canvas.height = HEAT; // which also empties it
+  canvas.width = canvas.height = HEAT; // also clears it
   if (heat) canvas.getContext("2d").putImageData(heat, 0, 0);
-  const caption = heat ? `Where it sees evidence for ${entry.class}` : `It sees no evidence for ${entry.class}`;
+  const caption = heat ? `Evidence for ${entry.class}` : `No evidence for ${entry.class}`;
   root.querySelector("figcaption").textContent = caption;
 }
 
-/** Returns a map as colours: its strongest place is 1, between its cells it is linear; null where it is 0 everywhere. */
+/** Returns an activation map as colours: scaled to a maximum of 1, interpolated linearly; null if it is 0 everywhere. */
 function heatmap(map) {
-  const strongest = Math.max(...map.flat());
-  if (!(strongest > 0)) return null;
+  const maximum = Math.max(...map.flat());
+  if (!(maximum > 0)) return null;
   const along = (cells) =>
     Array.from({ length: HEAT }, (_, index) => {
       const place = Math.min(Math.max(((index + 0.5) * cells) / HEAT - 0.5, 0), cells - 1);
@@ -168,10 +168,10 @@ function heatmap(map) {
     columns.forEach(([left, right, across], column) => {
       const upper = map[above][left] * (1 - across) + map[above][right] * across;
       const lower = map[below][left] * (1 - across) + map[below][right] * across;
-      const value = (upper * (1 - down) + lower * down) / strongest;
+      const value = (upper * (1 - down) + lower * down) / maximum;
       const step = Math.min(Math.floor(value * 4), 3);
       const colour = COLOURS[step].map((part, index) => part + (COLOURS[step + 1][index] - part) * (value * 4 - step));
-      pixels.data.set([...colour, 255 * Math.sqrt(value)], 4 * (row * HEAT + column)); // no evidence hides nothing
+      pixels.data.set([...colour, 255 * Math.sqrt(value)], 4 * (row * HEAT + column)); // transparent where there is no evidence
     });
   });
   return pixels;
@@ -203,7 +203,7 @@ byId("clear").addEventListener("click", () => {
   for (const card of cards) URL.revokeObjectURL(card.root.querySelector("img").src);
   cards.clear();
   byId("cards").replaceChildren();
-  byId("answers").hidden = true;
+  byId("predictions").hidden = true;
   byId("files").focus();
 });
 
