@@ -1,28 +1,28 @@
-# Two commands on a fresh machine: `make train` and `make test`. PYTHON chooses the interpreter (3.11 or newer).
+# `make train` and `make test` work on a fresh machine. PYTHON selects the interpreter (3.11 or newer).
 PYTHON ?= python3
 OVERRIDES ?=
 BIN := .venv/bin
 
-# a virtual environment that failed half-way must not count as made
+# remove a virtual environment whose installation failed
 .DELETE_ON_ERROR:
-help:  ## this list
+help:  ## show this list
 	@sed -n "s/^\([a-z]*\):.*## /  make \1\t/p" Makefile
 
 .PHONY: help train test check clean
 
-train: .venv/train.done  ## obtain CIFAR-10 and train sprint94 on it (settings: OVERRIDES="seed=1 ...")
+train: .venv/train.done  ## install, fetch CIFAR-10 and train sprint94 (settings: OVERRIDES="seed=1 ...")
 	$(BIN)/sprintnet train $(OVERRIDES)
 
 test: .venv/dev.done  ## run all tests
 	$(BIN)/python -m pytest -n 2
 
-check: .venv/dev.done  ## lint, types, import directions
+check: .venv/dev.done  ## check formatting, lint, types and import directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-clean:  ## remove the environment and caches, not the runs
+clean:  ## remove the environment and caches, keep the runs
 	rm -rf .venv .*_cache .hypothesis
 
 .venv/bin/python:

@@ -1,9 +1,9 @@
-"""What each part of the engine brings: images/s of training steps with and without it, A B A B.
+"""The effect of each optimisation: images/s of training steps with and without it, measured in alternation (A B A B).
 
     python benchmarks/ablation.py allocator crowd --recipe sprint94
 
-Each arm is a process of its own, since an allocator cannot be told to forget; nothing else should run beside it. Appends a row
-an ablation to benchmarks/results/ablation.jsonl: images/s of each arm in each round, the ratio of medians, peak memory, n.
+Each measurement runs in a new process, because allocator settings cannot be undone. Run nothing else on the machine. Appends a
+row per ablation to benchmarks/results/ablation.jsonl: images/s of each arm in each round, the ratio of medians, peak memory, n.
 """
 
 import argparse
@@ -29,7 +29,7 @@ CORES = os.cpu_count() or 1
 
 @dataclass(frozen=True)
 class Arm:
-    """One side of an ablation: what it is called, and how it differs from the recipe as it is."""
+    """One side of an ablation: its name, and how it differs from the recipe."""
 
     label: str
     overrides: tuple[str, ...] = ()
@@ -44,23 +44,23 @@ class Arm:
 
 ABLATIONS = {
     "allocator": (Arm("freed memory returned", returns_memory=True), Arm("freed memory kept")),
-    "winograd": (Arm("direct convolutions", is_direct=True), Arm("convolutions by fewer products")),
+    "winograd": (Arm("direct convolution", is_direct=True), Arm("Winograd convolution")),
     "kernels": (Arm("PyTorch's operations", is_uncompiled=True), Arm("compiled kernels")),
     "precision": (Arm("fp32", ("precision=fp32",)), Arm("bf16", ("precision=bf16",))),
     "whitening": (Arm("whitening bias trained", trains_whitening=True), Arm("whitening bias frozen")),
-    "resolution": (Arm("images at full size"), Arm("images of three quarters' side", resolution=0.75)),
+    "resolution": (Arm("images at full resolution"), Arm("images at 3/4 resolution", resolution=0.75)),
     "batch": (Arm("batches of 2,000", ("batch_size=2000",)), Arm("the recipe's batches")),
     "crowd": (
-        Arm("a thread a core, beside a busy process", (f"threads={CORES}",), is_beside_a_busy_process=True),
-        Arm("threads that adapt, beside a busy process", is_beside_a_busy_process=True),
+        Arm("one thread per core, beside a busy process", (f"threads={CORES}",), is_beside_a_busy_process=True),
+        Arm("adaptive threads, beside a busy process", is_beside_a_busy_process=True),
     ),
     "busy": (Arm("alone"), Arm("beside a busy process", is_beside_a_busy_process=True)),
-    "engine": (Arm("a plain script in fp32", is_plain_script=True), Arm("this engine")),
+    "engine": (Arm("a plain PyTorch script in fp32", is_plain_script=True), Arm("SprintNet")),
 }
 
 
 def measure(recipe: str, arm: Arm) -> dict[str, float]:
-    """Returns the median images/s of training steps on CIFAR-10's first images, and the peak memory."""
+    """Returns the median images/s of training steps on CIFAR-10, and the peak memory in GiB."""
     from sprintnet import runtime
     from sprintnet.data.augment import resize
     from sprintnet.data.builtin import cache
@@ -101,7 +101,7 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
 
 @contextlib.contextmanager
 def busy_process(wanted: bool) -> Iterator[None]:
-    """Runs a process beside that never waits, in a session of its own, as another program of the user would."""
+    """Runs, if wanted, another process that keeps one core busy, in a session of its own as another program would be."""
     command = [sys.executable, "-c", "while True: pass"]
     process = subprocess.Popen(command, start_new_session=True) if wanted else None
     try:
@@ -113,7 +113,7 @@ def busy_process(wanted: bool) -> Iterator[None]:
 
 
 def main() -> None:
-    """Runs the arms in turn and appends a row an ablation."""
+    """Runs the arms in alternation and appends a row per ablation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ablations", nargs="+", choices=ABLATIONS, metavar="ABLATION", help=", ".join(ABLATIONS))
     parser.add_argument("--recipe", default="sprint94")

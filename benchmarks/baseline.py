@@ -1,6 +1,6 @@
-"""What a user would write: the article's network in fp32, PyTorch's DataLoader, each image augmented alone in a worker process.
+"""A plain PyTorch script: the article's network in fp32, a DataLoader whose worker processes augment one image at a time.
 
-`python benchmarks/ablation.py engine --recipe davidnet` measures its steps beside those of this project's engine.
+`python benchmarks/ablation.py engine --recipe davidnet` compares its steps with SprintNet's.
 """
 
 import time
@@ -15,8 +15,8 @@ from sprintnet.data.builtin import cache
 from sprintnet.models.factory import build_model
 
 
-class Varied(Dataset[tuple[torch.Tensor, int]]):
-    """CIFAR-10's training images: padded by 4, cropped, flipped for half of them, a square of 8x8 cut out, normalised."""
+class AugmentedCifar10(Dataset[tuple[torch.Tensor, int]]):
+    """CIFAR-10's training images: padded by 4 and cropped, flipped with probability 1/2, 8x8 cutout, normalised."""
 
     def __init__(self) -> None:
         self.dataset, _ = cache.load("cifar10")
@@ -38,13 +38,13 @@ class Varied(Dataset[tuple[torch.Tensor, int]]):
 
 
 def training_steps(count: int) -> tuple[int, list[float]]:
-    """Returns the batch size and the seconds of this many training steps, after a first one that starts the workers."""
+    """Returns the batch size and the seconds of `count` training steps, after a first one that starts the workers."""
     config = load_config("davidnet")
     model = build_model(config.model, 10, (32, 32, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     loss_function = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
     laps, last = [], 0.0
-    for images, labels in DataLoader(Varied(), config.batch_size, shuffle=True, num_workers=2):
+    for images, labels in DataLoader(AugmentedCifar10(), config.batch_size, shuffle=True, num_workers=2):
         optimizer.zero_grad()
         loss_function(model(images), labels).backward()
         optimizer.step()

@@ -1,8 +1,8 @@
-"""CIFAR-10's test images that training images repeat: how many there are, and the accuracy of finished runs without them.
+"""Near duplicates between CIFAR-10's training and test images, and the accuracy of finished runs without them.
 
     python benchmarks/duplicates.py runs/study/sprint94/seed-*
 
-The row goes to benchmarks/results/duplicates.jsonl.
+Appends a row to benchmarks/results/duplicates.jsonl.
 """
 
 import statistics
@@ -20,14 +20,14 @@ RESULTS = Path(__file__).parent / "results" / "duplicates.jsonl"
 
 
 def main() -> None:
-    """Finds the duplicates, then reads what the runs answered."""
+    """Finds the duplicates, reads the runs' predictions and appends the row."""
     train, test = load("cifar10")
     pairs = find_duplicates(train, test)
     repeated = np.zeros(len(test), bool)
     repeated[[pair.second for pair in pairs]] = True
     runs = [open_run(path) for path in sys.argv[1:]]
     accuracy: dict[str, dict[str, dict[str, float]]] = {}
-    for key, label in (("test_logits", "plain"), ("test_tta_logits", "six views")):
+    for key, label in (("test_logits", "plain"), ("test_tta_logits", "tta")):
         right = [read_arrays(run.predictions)[key].argmax(axis=1) == test.labels for run in runs]
         shares = {"all": [hits.mean() for hits in right], "not repeated": [hits[~repeated].mean() for hits in right]}
         accuracy[label] = {

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Fills the GPU rows, on a machine with one, CIFAR-10 in the cache and nothing else running:
+# Measures the GPU rows. Needs a GPU, CIFAR-10 in the cache and nothing else running:
 #     pip install ".[study]"; sh benchmarks/gpu.sh PATH_OF_PEERS
 # where PATH_OF_PEERS holds the peers' published scripts: airbench94_muon.py, airbench95.py, airbench96_faster.py, and hiverge's
-# cifar10_speedrun.py. Not run yet: no GPU was at hand when it was written.
+# cifar10_speedrun.py. Not run yet: no GPU was available.
 set -eu
 peers=$1
 cd "$(dirname "$0")/.."
@@ -15,7 +15,7 @@ beside() { # SCRIPT RECIPE: the first training of each process is not counted
     python benchmarks/side_by_side.py "$peers/$1.py" "$2" --rounds 10 --warm-ups 1
 }
 
-# what would end a study late is asked for first
+# check first what would fail late
 python -c "import scipy, torch; assert torch.cuda.is_available(), 'no GPU'"
 git rev-parse HEAD
 ls "$peers/airbench94_muon.py" "$peers/airbench95.py" "$peers/airbench96_faster.py" "$peers/cifar10_speedrun.py"

@@ -1,9 +1,9 @@
-"""Writes the README's tables and its picture from benchmarks/results.
+"""Writes the README's tables and its accuracy chart from benchmarks/results.
 
     python benchmarks/headline.py
 
-Each file named here gives its newest row (benchmarks/record.py makes them), each ablation, peer and benchmark its newest;
-tables go between their two marks in README.md.
+A table shows the newest row of each measurement on each kind of hardware (processor or GPU, cores, precision), with the commit
+that was measured. The tables replace the text between their marks in README.md.
 """
 
 import json
@@ -23,7 +23,9 @@ from sprintnet.runs.folder import dotted
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-ROWS = {
+Row = dict[str, Any]
+
+RECIPES = {
     "sprint94": "sprint94",
     "sprint95": "sprint95",
     "sprint96": "sprint96",
@@ -35,172 +37,190 @@ ROWS = {
     "sprint96-gpu": "sprint96",
     "davidnet-24-epochs-gpu": "davidnet",
 }
-"""File -> recipe."""
-HEAD = "| command | hardware | n | accuracy, plain | with six views | training | six views | images/s |\n|" + "---|" * 8
+"""Result file -> recipe."""
+
+
+def newest(name: str, *keys: str) -> list[Row]:
+    """Returns the rows of a result file, of equal hardware and equal values under the keys only the newest."""
+    path = RESULTS / f"{name}.jsonl"
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+    by_kind = {(hardware(row), *(row[key] for key in keys)): row for row in rows}
+    return list(by_kind.values())
+
+
+def hardware(row: Row) -> str:
+    """Returns the processor or GPU of a row, and its precision where the row has one."""
+    name = row.get("gpu") or f"{row['cores']} cores, {row['cpu']}"
+    return f"{name}, {row['precision']}" if "precision" in row else name
+
+
+def commit(row: Row) -> str:
+    """Returns the short commit of a row."""
+    return str(row["commit"])[:7]
+
+
+def share(values: dict[str, float] | None) -> str:
+    """Returns a mean accuracy with its standard deviation."""
+    if not values:
+        return "-"
+    deviation = f" (sd {100 * values['sd']:.2f})" if values["sd"] is not None else ""
+    return f"{values['mean']:.2%}{deviation}"
+
+
+def command(recipe: str, row: Row) -> str:
+    """Returns the command that trains with the row's settings, relative to the recipe of today."""
+    now, then = (dotted(tomllib.loads(text)) for text in (load_config(recipe).to_toml(), row["settings"]))
+    changed = [f"{key}={json.dumps(then[key])}" for key in then if key in now and now[key] != then[key]]
+    return " ".join(["train", recipe, *changed])
+
+
+def measured() -> Iterator[str]:
+    """Yields the table of recipes: accuracy and training time."""
+    yield "| command | hardware | n | accuracy | TTA accuracy | training | TTA | images/s | commit |"
+    yield "|" + "---|" * 9
+    for name, recipe in RECIPES.items():
+        rows = newest(name)
+        if not rows:
+            yield f"| `train {recipe}` | {'a GPU' if name.endswith('-gpu') else 'any'} | 0 | not measured | | | | | |"
+        for row in rows:
+            tta = row.get("tta") or {}
+            seconds = rate = tta_seconds = "-"
+            if row["train_seconds"]:
+                seconds, rate = f"{row['train_seconds']['mean']:.0f} s", f"{row['images_per_second']['mean']:,.0f}"
+                tta_seconds = f"{tta['seconds']['mean']:.0f} s" if tta else "-"
+            yield (
+                f"| `{command(recipe, row)}` | {hardware(row)} | {row['n']} | {share(row['test_accuracy'])} "
+                f"| {share(tta.get('accuracy'))} | {seconds} | {tta_seconds} | {rate} | {commit(row)} |"
+            )
 
 
 def ratios() -> Iterator[str]:
-    """Yields the second table: what is how many times as fast as what, and what a whole command takes."""
-    yield "| recipe | what | than | times as fast | n |\n|" + "---|" * 5
-    for row in {(row["ablation"], row["recipe"]): row for row in all_rows("ablation") if row["ablation"] in ABLATIONS}.values():
-        before, after = (arm.label for arm in ABLATIONS[row["ablation"]])
-        yield f"| {row['recipe']} | {after} | {before} | {row['ratio_of_medians']:.2f} | {row['n']} |"
-    for row in {(row["peer"], row["recipe"]): row for row in all_rows("side-by-side")}.values():
-        accuracies = [f"{statistics.fmean(run['accuracy'] for run in row[f'{side}_runs']):.2%}" for side in ("recipe", "peer")]
-        what, beside = f"whole trainings, {accuracies[0]}", f"{row['peer']}, {accuracies[1]}"
-        yield f"| {row['recipe']} | {what} | {beside} | {row['ratio_of_median_seconds']:.2f} | {row['n']} |"
+    """Yields the table of speedups: ablations, and whole trainings beside a peer's."""
+    yield "| recipe | variant | baseline | speedup | n | hardware | commit |\n|" + "---|" * 7
+    for row in newest("ablation", "ablation", "recipe"):
+        if row["ablation"] in ABLATIONS:
+            baseline, variant = (arm.label for arm in ABLATIONS[row["ablation"]])
+            ratio = f"{row['ratio_of_medians']:.2f} | {row['n']}"
+            yield f"| {row['recipe']} | {variant} | {baseline} | {ratio} | {hardware(row)} | {commit(row)} |"
+    for row in newest("side-by-side", "peer", "recipe"):
+        ours, peers = (f"{statistics.fmean(run['accuracy'] for run in row[f'{side}_runs']):.2%}" for side in ("recipe", "peer"))
+        ratio = f"{row['ratio_of_median_seconds']:.2f} | {row['n']} | {hardware(row)} | {commit(row)}"
+        yield f"| {row['recipe']} | training and TTA, {ours} | {row['peer']}, training and TTA, {peers} | {ratio} |"
 
 
 def shipped() -> Iterator[str]:
-    """Yields the third table: exported files, how they answer, and how fast they are beside PyTorch in fp32."""
-    row = newest("shipping")
-    if row is None:
-        yield "Not measured."
-        return
-    eager = row["pytorch"]["PyTorch fp32"]
-    yield "| | size | accuracy | same class | one image | 99 % within | times as fast | images/s by 256 | times as fast |"
-    yield "|" + "---|" * 9
-    for name, figures in {**row["files"], **row["pytorch"]}.items():
-        speeds = [figures[key] / eager[key] for key in ("images_per_second_1", "images_per_second_256")]
-        proof = (
-            f"{figures['bytes'] / 1e6:.1f} MB | {figures['accuracy']:.2%} | {figures['agreement']:.2%}"
-            if "bytes" in figures
-            else "| |"
-        )
-        yield (
-            f"| {name} | {proof} | {figures['ms_1']:.2f} ms | {figures['ms_p99_1']:.2f} ms | {speeds[0]:.1f} "
-            f"| {figures['images_per_second_256']:,.0f} | {speeds[1]:.2f} |"
-        )
+    """Yields the tables of exported files: size, accuracy, agreement with the network, and speed beside PyTorch."""
+    for row in newest("shipping"):
+        eager = row["pytorch"]["PyTorch fp32"]
+        yield f"On {hardware(row)} (commit {commit(row)}):\n"
+        yield "| | size | accuracy | agreement | latency, 1 image | p99 | speedup | images/s, batch 256 | speedup |"
+        yield "|" + "---|" * 9
+        for name, found in {**row["files"], **row["pytorch"]}.items():
+            single, batch = (found[key] / eager[key] for key in ("images_per_second_1", "images_per_second_256"))
+            quality = "| |"
+            if "bytes" in found:
+                quality = f"{found['bytes'] / 1e6:.1f} MB | {found['accuracy']:.2%} | {found['agreement']:.2%}"
+            yield (
+                f"| {name} | {quality} | {found['ms_1']:.2f} ms | {found['ms_p99_1']:.2f} ms | {single:.1f} "
+                f"| {found['images_per_second_256']:,.0f} | {batch:.2f} |"
+            )
 
 
 def served() -> Iterator[str]:
-    """Yields the fourth table: a server under load, and under three times as much as it can answer."""
-    row = newest("serve")
-    if row is None:
-        yield "Not measured."
-        return
-    yield "| clients | answered a second | median | 99 % within | refused (503) |\n|" + "---|" * 5
-    for load in (*row["load"], row["overload"]):
-        refused = load["statuses"].get("503", 0) / sum(load["statuses"].values())
-        yield (
-            f"| {load['clients']} | {load['answered_per_second']:,.0f} | {load['answered_ms_p50']:.1f} ms "
-            f"| {load['answered_ms_p99']:.1f} ms | {refused:.0%} |"
-        )
-    mib = row["memory"]["mib"]
-    requests = row["memory"]["requests"]
-    yield f"\nMemory over {requests:,} requests: {mib[0]:.0f} MiB before, {max(mib):.0f} at most, {mib[-1]:.0f} after."
+    """Yields the tables of the server under load and overload, and its memory."""
+    for row in newest("serve"):
+        yield f"On {hardware(row)} (commit {commit(row)}):\n"
+        yield "| clients | requests/s | median latency | p99 | rejected (503) |\n|" + "---|" * 5
+        for load in (*row["load"], row["overload"]):
+            rejected = load["statuses"].get("503", 0) / sum(load["statuses"].values())
+            yield (
+                f"| {load['clients']} | {load['answered_per_second']:,.0f} | {load['answered_ms_p50']:.1f} ms "
+                f"| {load['answered_ms_p99']:.1f} ms | {rejected:.0%} |"
+            )
+        mib, requests = row["memory"]["mib"], row["memory"]["requests"]
+        memory = f"{mib[0]:.0f} MiB before, {max(mib):.0f} peak, {mib[-1]:.0f} after"
+        yield f"\nResident memory over {requests:,} requests: {memory}."
 
 
-def own() -> Iterator[str]:
-    """Yields the fifth table: pictures of one's own beside CIFAR-10, and what is found in data."""
-    yield "| what | n | measured |\n|---|---|---|"
-    for what, n, measured in own_rows():
-        yield f"| {what} | {n} | {measured} |"
+def custom() -> Iterator[str]:
+    """Yields the table of custom datasets: decoding, training, memory, duplicates, label errors."""
+    yield "| measurement | n | result | hardware | commit |\n|" + "---|" * 5
+    for row, what, n, result in custom_rows():
+        yield f"| {what} | {n} | {result} | {hardware(row)} | {commit(row)} |"
 
 
-def own_rows() -> Iterator[tuple[str, int, str]]:
-    """Yields what was measured, how often, and what came out."""
-    rows = {row["what"]: row for row in all_rows("own_data")}
-    if row := rows.get("decode"):
-        files = f"{row['files']:,} PNG files of 32x32"
-        rates, seconds = row["files_per_second"], row["second_start_seconds"]
-        yield f"{files}, decoded for the first time", len(rates), f"{statistics.median(rates):,.0f} files/s"
-        yield "the same, opened again in a fresh process", len(seconds), f"{statistics.median(seconds):.1f} s"
-    if row := rows.get("steps"):
-        yield "steps of sprint94 on them, against `cifar10`", row["n"], f"{row['ratio']:.2f} times the images/s"
-    if row := rows.get("million"):
-        large, small = (f"{row['images'][name]:,} images" for name in ("large", "small"))
-        yield f"steps of sprint94 on {large}, against {small}", row["n"], f"{row['ratio']:.2f} times the images/s"
-    if row := rows.get("memory"):
-        for name, used in row["gib"].items():
-            pixels = 3072 * row["images"][name] / 2**30
-            what = f"most memory of its own, opening and training on {row['images'][name]:,} images"
-            measured = f"{used['anonymous']:.1f} GiB; mapped files besides, {used['mapped']:.1f} GiB (pixels: {pixels:.1f} GiB)"
-            yield what, 1, measured
-    if row := rows.get("limited"):
-        pixels = 3072 * row["images"] / 2**30
-        what = f"steps on {pixels:.1f} GiB of pixels with {row['limit_gib']:.1f} GiB of memory in all, against no limit"
-        yield what, row["n"], f"{row['ratio']:.2f} times the images/s"
-    if row := newest("folder"):
-        measured = f"{share(row['val_accuracy'])}, six views {share(row['tta_line']['accuracy'])}"
-        yield "sprint94 on the files, CIFAR-10's test images as `val/`", row["n"], measured
-    if row := newest("duplicates"):
-        count, views = row["repeated_test_images"], row["accuracy"]["six views"]
-        yield "CIFAR-10's test images that training images repeat", 1, f"{count:,} of {row['test_images']:,}"
-        measured = f"{share(views['all'])}; {share(views['not repeated'])}"
-        yield "sprint94 with six views; without these images", row["n"], measured
-    for row in all_rows("label_errors"):
-        found, by = row["found"], " ".join([row["recipe"], *row["overrides"]])
-        what = f"{row['flipped']:,} of {row['n']:,} labels flipped to {row['flipped_to']} class, sought by {by}"
-        yield what, 1, f"{found['flagged']:,} found: precision {found['precision']:.1%}, recall {found['recall']:.1%}"
+def custom_rows() -> Iterator[tuple[Row, str, int, str]]:
+    """Yields rows with what was measured, how often, and the result."""
+    for row in newest("custom_data", "what"):
+        for what, n, result in custom_data_rows(row):
+            yield row, what, n, result
+    for row in newest("folder"):
+        result = f"{share(row['val_accuracy'])}, TTA {share(row['tta']['accuracy'])}"
+        yield row, "sprint94 on the files, CIFAR-10's test images as `val/`", row["n"], result
+    for row in newest("duplicates"):
+        plain, tta = row["accuracy"]["plain"], row["accuracy"]["tta"]
+        repeated = f"{row['repeated_test_images']:,} of {row['test_images']:,}"
+        yield row, "CIFAR-10's test images found to repeat training images", 1, repeated
+        for what, key in (("all test images", "all"), ("without the repeated test images", "not repeated")):
+            yield (
+                {**row, "commit": row["runs_commit"][0]},
+                f"sprint94, {what}",
+                row["n"],
+                f"{share(plain[key])}, TTA {share(tta[key])}",
+            )
+    for row in newest("label_errors", "settings", "flipped", "flipped_to"):
+        found, arguments = row["found"], " ".join([row["recipe"], *row["overrides"]])
+        what = f"{row['flipped']:,} of {row['n']:,} labels flipped to {row['flipped_to']} class, searched with {arguments}"
+        result = f"{found['flagged']:,} flagged: precision {found['precision']:.1%}, recall {found['recall']:.1%}"
+        yield row, what, 1, result
 
 
-def all_rows(name: str) -> list[dict[str, Any]]:
-    """Returns the rows of a result file, none where there is no file."""
-    path = RESULTS / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+def custom_data_rows(row: Row) -> Iterator[tuple[str, int, str]]:
+    """Yields what a row of custom_data.jsonl measured, how often, and the result."""
+    match row["what"]:
+        case "decode":
+            rates, seconds = row["files_per_second"], row["second_start_seconds"]
+            yield f"{row['files']:,} PNG files of 32x32, first decoding", len(rates), f"{statistics.median(rates):,.0f} files/s"
+            yield "the same, opened again in a new process", len(seconds), f"{statistics.median(seconds):.1f} s"
+        case "steps":
+            what = "training steps of sprint94 on them, relative to `cifar10`"
+            yield what, row["n"], f"{row['ratio']:.2f} times the images/s"
+        case "million":
+            large, small = (f"{row['images'][name]:,}" for name in ("large", "small"))
+            what = f"training steps of sprint94 on {large} images, relative to {small}"
+            yield what, row["n"], f"{row['ratio']:.2f} times the images/s"
+        case "memory":
+            for name, used in row["gib"].items():
+                pixels = f"pixels: {3072 * row['images'][name] / 2**30:.1f} GiB"
+                result = f"{used['anonymous']:.1f} GiB, and {used['mapped']:.1f} GiB of mapped files ({pixels})"
+                yield f"peak process memory, opening and training on {row['images'][name]:,} images", 1, result
+        case "limited":
+            pixels = f"{3072 * row['images'] / 2**30:.1f} GiB of pixels with {row['limit_gib']:.1f} GiB of memory"
+            yield f"training steps on {pixels}, relative to no limit", row["n"], f"{row['ratio']:.2f} times the images/s"
 
 
-def newest(name: str) -> dict[str, Any] | None:
-    """Returns the newest row of a result file, None where there is none."""
-    rows = all_rows(name)
-    return rows[-1] if rows else None
-
-
-def share(figures: dict[str, float] | None) -> str:
-    """Returns a mean of shares with its standard deviation."""
-    if not figures:
-        return "-"
-    spread = f" (sd {100 * figures['sd']:.2f})" if figures["sd"] is not None else ""
-    return f"{figures['mean']:.2%}{spread}"
-
-
-def command(recipe: str, row: dict[str, Any]) -> str:
-    """Returns what trains with the row's settings, as the recipe stands now."""
-    now, then = (dotted(tomllib.loads(text)) for text in (load_config(recipe).to_toml(), row["settings"]))
-    changed = [f"{key}={json.dumps(then[key])}" for key in then if now.get(key) != then[key]]
-    return f"`{' '.join(['train', recipe, *changed])}`"
-
-
-def line(name: str, row: dict[str, Any] | None) -> str:
-    """Returns the table's line about a row."""
-    if row is None:
-        return f"| `train {ROWS[name]}` | {'a GPU' if name.endswith('-gpu') else 'any'} | 0 | not measured | | | | |"
-    hardware = row["gpu"] or f"{row['cores']} cores, {row['cpu']}"
-    views = row.get("tta_line")
-    timed = row["train_seconds"] is not None
-    seconds = f"{views['seconds']['mean']:.0f} s" if views and timed else "-"
-    training, rate = (
-        (f"{row['train_seconds']['mean']:.0f} s", f"{row['images_per_second']['mean']:,.0f}") if timed else ("-", "-")
-    )
-    return (
-        f"| {command(ROWS[name], row)} | {hardware}, {row['precision']} | {row['n']} | {share(row['test_accuracy'])} "
-        f"| {share(views['accuracy'] if views else None)} | {training} | {seconds} | {rate} |"
-    )
+def draw_accuracy_over_time() -> None:
+    """Draws the chart of accuracy over training time, of the first seed of each recipe that was timed."""
+    curves, tta = {}, {}
+    for name, recipe in RECIPES.items():
+        for row in newest(name):
+            if row.get("epoch_train_seconds"):
+                label = command(recipe, row).removeprefix("train ")
+                epochs = zip(row["epoch_train_seconds"][0], row["epoch_val_accuracy"][0], strict=True)
+                curves[label] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]
+                if row.get("tta"):
+                    tta[label] = {key: values["mean"] for key, values in row["tta"].items()}
+    place = ROOT / "docs" / "accuracy_over_time"
+    save(partial(accuracy_over_time, curves, 0.94, tta), place)
+    for image in place.parent.glob(f"{place.name}*.png"):  # the page shows the SVGs
+        image.unlink()
 
 
 def main() -> None:
-    """Replaces the tables and the picture."""
-    rows = {name: newest(name) for name in ROWS}
-    table = "\n".join([HEAD, *(line(name, row) for name, row in rows.items())])
-    readme = ROOT / "README.md"
-    write_between(readme, "measured", table)
-    write_between(readme, "ratios", "\n".join(ratios()))
-    write_between(readme, "shipped", "\n".join(shipped()))
-    write_between(readme, "served", "\n".join(served()))
-    write_between(readme, "own", "\n".join(own()))
-    curves, tta_line = {}, {}
-    for name, row in rows.items():
-        if row and row.get("epoch_train_seconds"):  # the first seed's
-            epochs = zip(row["epoch_train_seconds"][0], row["epoch_val_accuracy"][0], strict=True)
-            label = command(ROWS[name], row).strip("`").removeprefix("train ")
-            curves[label] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]
-            if views := row.get("tta_line"):
-                tta_line[label] = {key: figures["mean"] for key, figures in views.items()}
-    place = ROOT / "docs" / "accuracy_over_time"
-    save(partial(accuracy_over_time, curves, 0.94, tta_line), place)
-    for picture in place.parent.glob(f"{place.name}*.png"):  # the page shows the SVGs
-        picture.unlink()
+    """Replaces the tables and the chart."""
+    for mark, table in (("measured", measured), ("ratios", ratios), ("shipped", shipped), ("served", served), ("own", custom)):
+        write_between(ROOT / "README.md", mark, "\n".join(table()))
+    draw_accuracy_over_time()
 
 
 if __name__ == "__main__":

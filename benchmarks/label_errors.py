@@ -1,12 +1,12 @@
-"""How many flipped labels are found: CIFAR-10 with 5 % of its training labels flipped, through the code of `label-errors`.
+"""Detection of label errors: `label-errors` on CIFAR-10 with 5 % of its training labels flipped.
 
     python benchmarks/label_errors.py sprint94
     python benchmarks/label_errors.py smoke threads=1 --images 3000
 
-Each label that is chosen becomes any other class, or with `--to similar` the one that it is easily taken for. Runs under
-runs/label-errors; one that was cut goes on with the same command. Appends a row to benchmarks/results/label_errors.jsonl:
-precision and recall of what is flagged, precision among the worst (as many as were flipped), average precision over all images;
-beside them those of cleanlab's methods.
+A flipped label becomes any other class, or with `--to similar` a class that it is easily mistaken for. The runs are kept under
+runs/label-errors; the same command continues an interrupted one. Appends a row to benchmarks/results/label_errors.jsonl:
+precision and recall of the flagged labels, precision among the worst (as many as were flipped), average precision over all
+images, and the same metrics of cleanlab's methods.
 """
 
 import argparse
@@ -44,8 +44,8 @@ FILTERS = (
 )
 QUALITIES = ("self_confidence", "normalized_margin", "confidence_weighted_entropy")
 NOTES = (
-    "CIFAR-10 has label errors of its own (Northcutt et al. 2021 put those of its test set at 0.54 %); they count as right "
-    "labels here, so each one found lowers the precision"
+    "CIFAR-10 has natural label errors (Northcutt et al. 2021 estimate 0.54 % of its test set); they count as correct "
+    "labels here, so each one that is flagged lowers the precision"
 )
 CLOCK = "train_seconds of all folds: see benchmarks/record.py"
 
@@ -66,7 +66,7 @@ Flags = NDArray[np.bool_]
 
 
 def flip(images: ImageDataset, share: float, seed: int, to: str) -> tuple[ImageDataset, Flags]:
-    """Returns the images with a share of labels moved, to any other class (each alike) or to a similar one, and which (N,)."""
+    """Returns the images with a share of labels flipped, uniformly or to a similar class, and a mask (N,) of these."""
     generator = np.random.default_rng(seed)
     is_flipped = np.zeros(len(images), bool)
     is_flipped[generator.choice(len(images), round(share * len(images)), replace=False)] = True
@@ -76,15 +76,15 @@ def flip(images: ImageDataset, share: float, seed: int, to: str) -> tuple[ImageD
     return replace(images, labels=np.where(is_flipped, others, images.labels)), is_flipped
 
 
-def shares(flagged: Flags, is_flipped: Flags) -> dict[str, float]:
-    """Returns how many are flagged, the share of flipped ones among them, and the share of the flipped ones that they are."""
+def detection_metrics(flagged: Flags, is_flipped: Flags) -> dict[str, float]:
+    """Returns the number of flagged labels, their precision and their recall."""
     hits = int((flagged & is_flipped).sum())
     count = int(flagged.sum())
     return {"flagged": count, "precision": hits / max(count, 1), "recall": hits / int(is_flipped.sum())}
 
 
-def order(quality: NDArray[Any], is_flipped: Flags) -> dict[str, float]:
-    """Returns how well a quality sorts all images: precision among as many as were flipped, average precision."""
+def ranking_metrics(quality: NDArray[Any], is_flipped: Flags) -> dict[str, float]:
+    """Returns ranking metrics of a label quality (N,): precision among as many as were flipped, average precision."""
     worst = np.argsort(quality, kind="stable")[: is_flipped.sum()]
     return {
         "precision_at_flipped": float(is_flipped[worst].mean()),
@@ -92,44 +92,46 @@ def order(quality: NDArray[Any], is_flipped: Flags) -> dict[str, float]:
     }
 
 
-def figures(found: LabelErrors, labels: NDArray[np.int64], is_flipped: Flags) -> dict[str, Any]:
-    """Returns the figures of what `label_errors` found, and of cleanlab's other methods on the same probabilities."""
+def metrics(found: LabelErrors, labels: NDArray[np.int64], is_flipped: Flags) -> dict[str, Any]:
+    """Returns the metrics of `label_errors` and of cleanlab's methods on the same probabilities."""
     flagged = np.zeros(len(labels), bool)
     flagged[found.ranked] = True
     return {
-        "found": {**shares(flagged, is_flipped), **order(found.quality, is_flipped)},
+        "found": {**detection_metrics(flagged, is_flipped), **ranking_metrics(found.quality, is_flipped)},
         "fold_accuracy": float((found.probabilities.argmax(axis=1) == labels).mean()),
         "by_filter": {
-            name: shares(find_label_issues(labels, found.probabilities, filter_by=name, n_jobs=1), is_flipped)
+            name: detection_metrics(find_label_issues(labels, found.probabilities, filter_by=name, n_jobs=1), is_flipped)
             for name in FILTERS
         },
         "by_quality": {
-            name + (", adjusted" if adjust else ""): order(
+            name + (", adjusted" if adjust else ""): ranking_metrics(
                 get_label_quality_scores(labels, found.probabilities, method=name, adjust_pred_probs=adjust), is_flipped
             )
             for name in QUALITIES
             for adjust in (False, True)
-            if not (adjust and name == "confidence_weighted_entropy")  # cleanlab does not adjust this one
+            if not (adjust and name == "confidence_weighted_entropy")  # which cleanlab cannot adjust
         },
     }
 
 
 def main() -> None:
-    """Runs what is missing of the folds, then appends the row."""
+    """Trains the missing folds, then appends the row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="such as sprint94")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the recipe")
-    parser.add_argument("--images", type=int, default=50_000, help="the first so many training images (default: all 50,000)")
-    parser.add_argument("--share", type=float, default=0.05, help="of the labels to flip (default: 0.05)")
-    parser.add_argument("--to", choices=("any", "similar"), default="any", help="which class (default: any)")
-    parser.add_argument("--seed", type=int, default=0, help="of the flips (default: 0)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of the recipe")
+    parser.add_argument("--images", type=int, default=50_000, help="use the first N training images (default: all 50,000)")
+    parser.add_argument("--share", type=float, default=0.05, help="share of the labels to flip (default: 0.05)")
+    parser.add_argument("--to", choices=("any", "similar"), default="any", help="new class of a flipped label (default: any)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the flips (default: 0)")
     parser.add_argument("--folds", type=int, default=5)
     options = parser.parse_intermixed_args()
     run = RunFolder(FOLDER / f"{Path(options.recipe).stem}-{options.images}-{options.share:g}-{options.to}-{options.seed}")
     commits = {read_json(path)["commit"] for path in (run.path / FOLDS).glob("fold-*/environment.json")}
     commits.add(environment_record()["commit"])
     if len(commits) > 1 or any("+" in (commit or "+") for commit in commits):
-        raise SystemExit(f"commits {commits}: all folds must come from one, without changes beside it; or remove {run.path}")
+        raise SystemExit(
+            f"commits {commits}: all folds need the same commit, without changes; remove {run.path} to start again"
+        )
 
     images, is_flipped = flip(cache.load("cifar10")[0].take(np.arange(options.images)), options.share, options.seed, options.to)
     try:
@@ -149,7 +151,7 @@ def main() -> None:
         "flipped": int(is_flipped.sum()),
         "flipped_to": options.to,
         "flip_seed": options.seed,
-        **figures(found, images.labels, is_flipped),
+        **metrics(found, images.labels, is_flipped),
         "seconds": sum(read_json(fold.metrics)["train_seconds"] for fold in folds),
         "clock": CLOCK,
         "notes": NOTES,

@@ -1,10 +1,10 @@
-"""What label smoothing does to accuracy and calibration: five seeds each of three smoothings, as the table of a document.
+"""The effect of label smoothing on accuracy and calibration: three values with five seeds each.
 
     python benchmarks/label_smoothing.py
 
-A small sprint94, so that fifteen runs take minutes; the temperature is fitted on a held-out tenth of the training images. A
-study that was cut goes on. The row goes to benchmarks/results/label_smoothing.jsonl, the table between the two marks in
-docs/label_smoothing.md.
+Trains a small sprint94, so that 15 runs take minutes; the temperature is fitted on a held-out tenth of the training images.
+The same command continues an interrupted study. Appends a row to benchmarks/results/label_smoothing.jsonl and replaces the
+table in docs/label_smoothing.md.
 """
 
 from dataclasses import asdict, replace
@@ -25,7 +25,7 @@ COLUMNS = ("accuracy", "ECE", "temperature", "ECE at temperature")
 
 
 def main() -> None:
-    """Runs what is missing, then writes row and table."""
+    """Trains the missing runs, then writes the row and the table."""
     recipe = load_config("sprint94", SETTINGS)
     summaries = {}
     for alpha in SMOOTHINGS:
@@ -37,7 +37,7 @@ def main() -> None:
     row = {f"{alpha:g}": {label: asdict(summary) for label, summary in found.items()} for alpha, found in summaries.items()}
     append_row(ROOT / "benchmarks" / "results" / "label_smoothing.jsonl", {"settings": SETTINGS, "by_smoothing": row})
 
-    lines = ["| smoothing | accuracy | ECE | fitted temperature | ECE at it |", "|" + "---|" * 5]
+    lines = ["| smoothing | accuracy | ECE | fitted temperature | ECE at that temperature |", "|" + "---|" * 5]
     for alpha, found in summaries.items():
         cells = [
             f"{summary.mean:.3f} ({summary.low:.3f} to {summary.high:.3f})"

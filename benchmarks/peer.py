@@ -1,11 +1,11 @@
-"""Trains with a peer's script as its authors published it, on a GPU as it is, on a CPU through the stand-ins below.
+"""Trains with another project's published script: unchanged on a GPU, with the replacements below on a CPU.
 
     python benchmarks/peer.py PATH/airbench94_muon.py --runs 1
 
-The script is not part of this repository: take it from https://github.com/KellerJordan/cifar10-airbench. Prints what it prints,
-then one line of JSON: accuracy with six views and seconds of each run, as the script's own clock has them (whitening,
-augmentation, training, six views). On a CPU: PyTorch's CUDA clock becomes the clock, compilation is off, half precision
-becomes bf16 autocast over fp32 weights, freed memory is kept as in SprintNet; the recipe stays as it is.
+The script is not part of this repository: download it from https://github.com/KellerJordan/cifar10-airbench. Prints the output
+of the script, then one line of JSON: TTA accuracy and seconds of each run, measured by the script (whitening, augmentation,
+training, TTA). On a CPU, CUDA events are replaced by the wall clock, compilation is off, half precision becomes bf16 autocast
+over fp32 weights, and the allocator keeps freed memory as in SprintNet; the recipe is unchanged.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from sprintnet.data.builtin import cache
 
 
 class Clock:
-    """Stands for torch.cuda.Event."""
+    """Replaces torch.cuda.Event."""
 
     def __init__(self, **_: object):
         self.time = 0.0
 
     def record(self) -> None:
-        """Notes the time."""
+        """Records the time."""
         self.time = time.perf_counter()
 
     def elapsed_time(self, end: "Clock") -> float:
@@ -40,8 +40,8 @@ class Clock:
         return 1000 * (end.time - self.time)
 
 
-def torchvision_stand_in() -> None:
-    """The one function of torchvision that the script uses while its data is there already."""
+def replace_torchvision() -> None:
+    """Installs a module with the one class of torchvision that the script needs when its data exists."""
     transforms = types.ModuleType("torchvision.transforms")
 
     class Normalize:
@@ -59,7 +59,7 @@ def torchvision_stand_in() -> None:
 
 
 def save_data(folder: Path) -> None:
-    """Writes CIFAR-10 where the script looks for it, in its layout."""
+    """Writes CIFAR-10 in the script's format to the place where it looks."""
     folder.mkdir()
     for name, dataset in zip(("train", "test"), cache.load("cifar10"), strict=True):
         images, labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
@@ -67,7 +67,7 @@ def save_data(folder: Path) -> None:
 
 
 def move_to_cpu() -> None:
-    """Replaces what is CUDA's alone."""
+    """Replaces what exists on CUDA only."""
     runtime.start("cpu", "bf16", 0, 0)
     load = torch.load
     torch.load = lambda *arguments, **options: load(*arguments, **{**options, "map_location": "cpu"})  # type: ignore[assignment]
@@ -81,7 +81,7 @@ def move_to_cpu() -> None:
 
 
 def in_bf16(network: type[torch.nn.Module]) -> None:
-    """Puts the network's forward pass under autocast; whitening stays in fp32 (bf16 makes its small eigenvalues negative)."""
+    """Runs the network's forward pass under autocast; whitening stays in fp32 (in bf16 small eigenvalues turn negative)."""
     forward = network.forward
 
     def under_autocast(self: torch.nn.Module, *arguments: Any, **options: Any) -> torch.Tensor:
@@ -93,7 +93,7 @@ def in_bf16(network: type[torch.nn.Module]) -> None:
 
 
 def main() -> None:
-    """Runs the script in a folder of its own."""
+    """Runs the script in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("script", type=Path)
     parser.add_argument("--runs", type=int, default=1)
@@ -102,7 +102,7 @@ def main() -> None:
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
         code = code.replace('main("warmup", model)', "pass")
-    torchvision_stand_in()
+    replace_torchvision()
     found: list[dict[str, float]] = []
 
     def collect(variables: dict[str, Any], is_final_entry: bool) -> None:
@@ -116,7 +116,7 @@ def main() -> None:
         save_data(Path("cifar10"))
         Path("script.py").write_text(code, "utf-8")
         sys.argv = ["script.py"]
-        # the script's own printer is replaced by one that keeps the figures
+        # replace the script's function that prints metrics by one that keeps them
         start = code.index('if __name__ == "__main__":')
         names: dict[str, Any] = {"__name__": "__main__"}
         if not on_gpu:

@@ -1,10 +1,10 @@
-"""Appends one row about finished runs of one recipe to a JSONL file: what ran, on what, how often, what came out.
+"""Appends a row about finished runs of one recipe to a JSONL file: settings, hardware, seeds, metrics.
 
     sprintnet study davidnet --seeds 5
     python benchmarks/record.py davidnet-24-epochs runs/study/davidnet/seed-*
 
-Writes benchmarks/results/NAME.jsonl, and the last run's printed table as NAME.txt. The runs must differ in their seed alone
-and come from one commit, one machine and one precision; anything else is refused.
+Writes benchmarks/results/NAME.jsonl, and the last run's printed table to NAME.txt. The runs may differ only in their seed, and
+must come from one commit, one machine and one precision.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from sprintnet.runs.io import append_row
 
 RESULTS = Path(__file__).parent / "results"
 CLOCK = (
-    "train_seconds: whitening, then data order, augmentation, forward, backward and update of every epoch, not evaluation and "
-    "checkpoints; tta_line.seconds: all test answers, those below the recipe's confidence through six views; "
-    "command_seconds: the whole pipeline after the imports, from loading the cached data to the saved metrics"
+    "train_seconds: whitening, then data order, augmentation, forward, backward and update of every epoch, without evaluation "
+    "and checkpoints; tta.seconds: predictions of all test images, with TTA where the confidence is at most the setting tta; "
+    "command_seconds: from loading the cached data to the saved metrics, without imports"
 )
 TIMES = ("train_seconds", "images_per_second", "command_seconds", "epoch_train_seconds", "clock")
 SHARED = ("commit", "versions", "cpu", "cores", "gpu", "cuda", "precision", "threads", "data_sha256")
@@ -33,38 +33,38 @@ def spread(values: list[float]) -> dict[str, float | None]:
     return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
 
 
-def tta_line(figures: list[dict[str, float]]) -> dict[str, object] | None:
-    """Returns accuracy and seconds of the answers over six views, or None where the recipe asks for none."""
-    if not figures:
+def tta_metrics(entries: list[dict[str, float]]) -> dict[str, object] | None:
+    """Returns accuracy and seconds of test-time augmentation, or None where the recipe has none."""
+    if not entries:
         return None
-    return {key: spread([entry[key] for entry in figures]) for key in ("accuracy", "seconds")}
+    return {key: spread([entry[key] for entry in entries]) for key in ("accuracy", "seconds")}
 
 
-def nameless(config: Config) -> Config:
-    """Returns the settings without the place of one's own data on this machine."""
+def without_location(config: Config) -> Config:
+    """Returns the settings with the name of a custom dataset instead of its path."""
     return replace(config, data=replace(config.data, name=Path(config.data.name).name))
 
 
 def row(runs: list[RunFolder]) -> dict[str, object]:
-    """Returns the row about these runs; exits where they do not belong together."""
-    configs = [nameless(load_config(run.config)) for run in runs]
+    """Returns the row about these runs; exits where they cannot be averaged."""
+    configs = [without_location(load_config(run.config)) for run in runs]
     records = [read_json(run.environment) for run in runs]
     metrics = [read_json(run.metrics) for run in runs]
     if len({replace(config, seed=0) for config in configs}) > 1 or len({config.seed for config in configs}) < len(configs):
-        raise SystemExit("the runs must differ in their seed, and in nothing else")
+        raise SystemExit("the runs must differ in their seed and in no other setting")
     if "+" in (records[0]["commit"] or "+"):
-        raise SystemExit("the runs come from a tree with uncommitted changes: nobody could repeat them")
+        raise SystemExit("the runs come from code with uncommitted changes and could not be repeated")
     if differing := [key for key in SHARED if len({json.dumps(record[key]) for record in records}) > 1]:
         raise SystemExit(f"the runs differ in {', '.join(differing)}")
     tables = [read_rows(run.results) for run in runs]
-    judged = evaluation_split(metrics[0])
+    split = evaluation_split(metrics[0])
     return {
         **{key: records[0][key] for key in SHARED},
         "settings": configs[0].to_toml(),
         "seeds": [config.seed for config in configs],
         "n": len(runs),
-        f"{judged}_accuracy": spread([entry[judged]["accuracy"] for entry in metrics]),
-        "tta_line": tta_line([entry[judged]["tta"] for entry in metrics if "tta" in entry[judged]]),
+        f"{split}_accuracy": spread([entry[split]["accuracy"] for entry in metrics]),
+        "tta": tta_metrics([entry[split]["tta"] for entry in metrics if "tta" in entry[split]]),
         "train_seconds": spread([entry["train_seconds"] for entry in metrics]),
         "images_per_second": spread([entry["images_per_second"] for entry in metrics]),
         "command_seconds": [entry["command_seconds"] for entry in metrics],
@@ -77,11 +77,11 @@ def row(runs: list[RunFolder]) -> dict[str, object]:
 
 
 def main() -> None:
-    """Appends the row and shows its headline."""
+    """Appends the row and prints its accuracy and speed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="of the result files, such as davidnet-24-epochs")
+    parser.add_argument("name", help="name of the result files, such as davidnet-24-epochs")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="finished run folders")
-    parser.add_argument("--untimed", action="store_true", help="leave times out: the runs stood still, or had others beside")
+    parser.add_argument("--untimed", action="store_true", help="leave times out: the runs were paused, or shared the machine")
     options = parser.parse_args()
     try:
         runs = [open_run(path) for path in options.runs]
@@ -93,7 +93,7 @@ def main() -> None:
     append_row(RESULTS / f"{options.name}.jsonl", entry)
     if not options.untimed:
         printed = runs[-1].log_text.read_text("utf-8")
-        table = printed[printed.index("Using Device") :]  # what comes before tells of this machine's folders
+        table = printed[printed.index("Using Device") :]  # the lines before name folders of this machine
         (RESULTS / f"{options.name}.txt").write_text(table, "utf-8")
     accuracy = entry.get("test_accuracy") or entry["val_accuracy"]
     print(f"{options.name}: n={entry['n']}, accuracy {accuracy}, images/s {entry['images_per_second']}")

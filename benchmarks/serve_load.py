@@ -2,8 +2,8 @@
 
     python benchmarks/serve_load.py runs/train/sprint94/export/model.onnx image.png
 
-Starts the server itself; its clients run beside it, on the same cores. Each client has one connection and asks again as soon
-as it is answered. Then: the server's memory over many requests, and three times as many requests a second as it can answer.
+Starts the server; its clients share its cores. Each client keeps one connection and sends its next request when the last one is
+answered. Also measures the server's memory over many requests, and an overload of three times the rate that it can answer.
 """
 
 import argparse
@@ -23,14 +23,14 @@ from sprintnet.runs.io import append_row
 RESULTS = Path(__file__).parent / "results" / "serve.jsonl"
 CLIENTS = (1, 8, 64)
 OVERLOADING = 256
-"""Clients of the overload: more than may wait."""
+"""Clients of the overload: more than the server's queue holds."""
 CLOCK = (
-    "from a request's first byte sent to its answer's last byte received, of answered (200) and refused (503) requests apart"
+    "from the first byte of a request sent to the last byte of its response received; answered (200) and refused (503) apart"
 )
 
 
 class Load:
-    """Requests still to be sent, and what became of the others."""
+    """The requests still to send, and statuses and latencies of the others."""
 
     def __init__(self, port: int, image: bytes, requests: int, rate: float = float("inf")):
         head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: {len(image)}\r\n\r\n"
@@ -40,7 +40,7 @@ class Load:
         self.seconds: dict[int, list[float]] = {}
 
     async def run(self, clients: int) -> dict[str, Any]:
-        """Returns what so many clients met."""
+        """Returns rates, latencies and statuses with this many clients."""
         self.next_time = started = time.perf_counter()
         await asyncio.gather(*(self._client() for _ in range(clients)))
         wall = time.perf_counter() - started
@@ -75,13 +75,13 @@ class Load:
 
 
 def memory(process: subprocess.Popen[str]) -> float:
-    """Returns the MiB of memory that a process holds now (Linux)."""
+    """Returns the resident memory of a process in MiB (Linux)."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
 
 def measure(model: str, image: bytes, requests: int, memory_requests: int) -> dict[str, Any]:
-    """Returns the row: load by number of clients, memory, overload."""
+    """Returns the row: load for each number of clients, memory, overload."""
     command = [sys.executable, "-m", "sprintnet", "serve", model, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -115,12 +115,12 @@ def measure(model: str, image: bytes, requests: int, memory_requests: int) -> di
 
 
 def main() -> None:
-    """Measures, shows and appends the row."""
+    """Measures, prints and appends the row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="an exported file")
-    parser.add_argument("image", type=Path, help="the PNG file that every request sends")
-    parser.add_argument("--requests", type=int, default=5000, help="of each number of clients (default: 5000)")
-    parser.add_argument("--memory-requests", type=int, default=50_000, help="over which memory is watched (default: 50000)")
+    parser.add_argument("image", type=Path, help="the PNG file of every request")
+    parser.add_argument("--requests", type=int, default=5000, help="requests for each number of clients (default: 5000)")
+    parser.add_argument("--memory-requests", type=int, default=50_000, help="requests of the memory test (default: 50000)")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     row = measure(options.model, options.image.read_bytes(), options.requests, options.memory_requests)

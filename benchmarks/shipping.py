@@ -1,8 +1,8 @@
-"""What shipping a run costs and brings: its exported files beside PyTorch, and the command's start to its first answer.
+"""Size, accuracy and speed of a run's exported files beside PyTorch, and the time of `sprintnet predict` for one image.
 
     python benchmarks/shipping.py runs/train/sprint94
 
-Run it beside nothing else. The row goes to benchmarks/results/shipping.jsonl.
+Run nothing else on the machine. Appends a row to benchmarks/results/shipping.jsonl.
 """
 
 import statistics
@@ -24,7 +24,7 @@ STARTS = 10
 
 
 def main() -> None:
-    """Exports in fp32, fp16 and int8, times the command, prints and keeps both."""
+    """Exports in fp32, fp16 and int8, times the command, prints the results and appends the row."""
     run = RunFolder(Path(sys.argv[1]))
     table = export(run.path, ("int8", "fp16"))
     seconds = []
@@ -37,7 +37,7 @@ def main() -> None:
             seconds.append(time.perf_counter() - started)
     start = {"n": STARTS, "median_seconds": statistics.median(seconds), "longest_seconds": max(seconds)}
     print(*parity_lines(table), sep="\n")
-    print(f"`sprintnet predict` of one image, start to end: {start['median_seconds']:.2f} s, at most {max(seconds):.2f} s")
+    print(f"`sprintnet predict` of one image: median {start['median_seconds']:.2f} s, at most {max(seconds):.2f} s")
     append_row(RESULTS, {"run": run.path.name, **table, "start_to_first_answer": start})
 
 

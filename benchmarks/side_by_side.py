@@ -1,11 +1,11 @@
-"""A recipe against a peer's published script, whole trainings in turn: peer, recipe, peer, recipe, ...
+"""A recipe beside another project's published script, full trainings in alternation: peer, recipe, peer, recipe, ...
 
     python benchmarks/side_by_side.py PATH/airbench94_muon.py sprint94 --rounds 2
 
-Both clocks cover whitening, data order, augmentation, training and all answers with six views (of the recipe: for the
-unsure); neither covers start, loading and the evaluations between epochs. Each training is a process of its own, which with
-`--warm-ups 1` (on a GPU, where compiling and loading kernels take longer than training) trains once more before; nothing else
-should run beside it. Appends a row to benchmarks/results/side-by-side.jsonl.
+Both clocks cover whitening, data order, augmentation, training and test predictions with TTA (the recipe's: for images of low
+confidence); neither covers startup, loading and the evaluations between epochs. Each training runs in a new process; with
+`--warm-ups 1` the process trains once before (on a GPU, where compiling and loading kernels take longer than training). Run
+nothing else on the machine. Appends a row to benchmarks/results/side-by-side.jsonl.
 """
 
 import argparse
@@ -33,7 +33,7 @@ for seed in seeds:
 
 
 def train_peer(script: Path, warm_ups: int) -> dict[str, float]:
-    """Returns accuracy with six views and seconds of one training by the peer's script, the last of its process."""
+    """Returns TTA accuracy and seconds of the last training of a process that runs the peer's script."""
     command = [sys.executable, str(HERE / "peer.py"), str(script), "--runs", str(warm_ups + 1)]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     found: dict[str, float] = json.loads(printed.splitlines()[-1])["runs"][-1]
@@ -41,7 +41,7 @@ def train_peer(script: Path, warm_ups: int) -> dict[str, float]:
 
 
 def train_recipe(recipe: str, seed: int, warm_ups: int) -> dict[str, float]:
-    """Returns accuracy with six views and seconds of one training by the recipe, the last of its process."""
+    """Returns TTA accuracy and seconds of the last training of a process that trains the recipe."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", TRAINING, recipe, folder, *map(str, range(seed, seed + warm_ups + 1))]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
@@ -51,15 +51,15 @@ def train_recipe(recipe: str, seed: int, warm_ups: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Runs both in turn and appends a row."""
+    """Runs both in alternation and appends a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("script", type=Path, help="the peer's script, fetched by you")
+    parser.add_argument("script", type=Path, help="the peer's script, which you download")
     parser.add_argument("recipe")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--warm-ups", type=int, default=0)
     options = parser.parse_args()
     if not load_config(options.recipe).tta:
-        parser.error(f"{options.recipe} has no six views (tta), which the peer's clock and accuracy include")
+        parser.error(f"{options.recipe} has no TTA (setting tta), which the peer's time and accuracy include")
     peer, recipe = [], []
     for round_number in range(options.rounds):
         peer.append(train_peer(options.script, options.warm_ups))
@@ -78,7 +78,7 @@ def main() -> None:
             "peer_runs": peer,
             "recipe_runs": recipe,
             "ratio_of_median_seconds": ratio,
-            "clock": "whitening, order, augmentation, training, answers with six views",
+            "clock": "whitening, order, augmentation, training, predictions with TTA",
         },
     )
     print(f"{options.recipe} takes 1/{ratio:.2f} of the time of {options.script.stem}")
