@@ -1,4 +1,4 @@
-"""Pictures of one's own: what lies in a folder or table becomes images, and all that is wrong comes in one message."""
+"""Custom datasets: a folder or table becomes images, and all problems come in one message."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from conftest import SAMPLE
 from small_folders import message, read, write
 from sprintnet.data.builtin.cache import load
 from sprintnet.data.builtin.cifar import CIFAR10_CLASSES
-from sprintnet.data.custom.manifest import read_folder
+from sprintnet.data.custom.folders import read_folder
 from sprintnet.data.splits import write_splits
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -76,11 +76,11 @@ def test_what_is_wrong_with_a_table_is_named_by_row(folder: Path) -> None:
     assert "5 problems" in said
     assert f"{folder / 'gone.png'}: No such file or directory ({table}, row 2)" in said
     assert f"{table}, row 3: has no label" in said
-    assert f"{table}, row 4: split later; write one of train, val, test" in said
-    assert f"{folder / 'train' / 'cat' / '0.png'}: stands in rows 1 and 6 of {table}; leave one" in said
-    assert "dog: is in no training image" in said
+    assert f"{table}, row 4: has split later; use one of train, val, test" in said
+    assert f"{folder / 'train' / 'cat' / '0.png'}: is in rows 1 and 6 of {table}; keep one" in said
+    assert "dog: has no training image" in said
     table.write_text("path,label\ntrain/cat/0.png,cat\ntrain/dog/0.png,dog\ntrain/cat/0.png,dog\n")
-    assert f"stands in rows 1 and 3 of {table}, as cat and as dog; leave one" in message(table, skip_bad=True)
+    assert f"is in rows 1 and 3 of {table}, as cat and as dog; keep one" in message(table, skip_bad=True)
     table.write_text("file,class\na.png,b")
     assert "has the columns file, class; path and label are needed" in message(table)
 
@@ -90,8 +90,7 @@ def test_pictures_of_many_sizes_are_brought_to_one_and_it_says_so(folder: Path) 
     found = read(folder)
     assert found.images.image_shape == (64, 64, 3)
     assert found.notes == (
-        "pictures of 2 sizes, 8 to 200 wide and 8 to 100 high, are brought to 64x64 "
-        "(stretch; data.size and data.resize change it)",
+        "images of 2 sizes (width 8 to 200, height 8 to 100) are resized to 64x64 (stretch; see data.size, data.resize)",
     )
     cropped = read(folder, size=16, resize="letterbox").images.images[0]
     assert cropped.shape == (16, 16, 3)
@@ -136,55 +135,55 @@ def test_everything_that_a_real_folder_holds(folder: Path) -> None:
     os.mkfifo(dog / "pipe.png")
     (folder / "train" / "readme.md").touch()
     said = message(folder)
-    for name in (*bad, "loop.png", "gone.png", "notes.txt", "more", "pipe.png"):
+    for name in (*bad, "loop.png", "gone.png", "more", "pipe.png"):
         assert f"{dog / name}: " in said
-    assert f"{folder / 'train' / 'readme.md'}: lies in no class" in said
-    assert "10 problems; nothing was started" in said
-    assert "leave these files out: data.skip_bad=true" in said
+    assert "8 problems; nothing was started" in said
+    assert "fix these files, or leave them out: data.skip_bad=true" in said
     found = read(folder, skip_bad=True)
     assert len(found.images) == len(found.split) == len(found.images.files or ()) == 15
     assert found.notes == (
-        "left out, since they cannot be used (data.skip_bad): 10",
-        "hidden files and what systems leave behind, passed over: 3",
+        "left out (data.skip_bad): 8",
+        "files ignored since they are no images: 2 (sprintnet check lists them)",
+        "hidden and system files ignored: 3",
     )
     assert found.images.images.sum(axis=(1, 2, 3)).min() > 0  # none is the black that stands for what cannot be read
 
 
 def test_what_no_skipping_mends_stops(folder: Path, tmp_path: Path) -> None:
     write(folder / "test" / "fox" / "0.png")
-    assert "fox: is in no training image" in message(folder, skip_bad=True)
+    assert "fox: has no training image" in message(folder, skip_bad=True)
     (folder / "test" / "fox" / "0.png").unlink()
-    assert "holds no picture; fill it, or remove it" in message(folder)
+    assert "contains no image; add some, or remove it" in message(folder)
     assert read(folder, skip_bad=True).images.classes == ("cat", "dog")
-    assert "no picture of a class in it can be opened" in message(folder / "train" / "cat", skip_bad=True)
-    assert f"{folder / 'one'}: its pictures are of 1 class" in message(
+    assert "contains no image of a class that can be opened" in message(folder / "train" / "cat", skip_bad=True)
+    assert f"{folder / 'one'}: contains 1 class; at least 2 are needed" in message(
         write(folder / "one" / "a" / "0.png").parents[1], skip_bad=True
     )
     write(folder / "train" / "a|b" / "0.png")
-    expected = f"{folder / 'train' / 'a|b'}: has |, which stands between several labels; rename it"
+    expected = f"{folder / 'train' / 'a|b'}: contains |, which separates labels; rename it"
     assert expected in message(folder, skip_bad=True)
     (folder / "train").rename(folder / "val")
     assert "has val/ but no train/" in message(folder, skip_bad=True)
     (tmp_path / "none" / "a").mkdir(parents=True)
-    assert "no picture of a class in it can be opened" in message(tmp_path / "none", skip_bad=True)
-    assert "no named data set (cifar10" in message(tmp_path / "nowhere")
-    assert "neither a folder nor a file .csv" in message(folder / "test" / "cat" / "0.png")
+    assert "contains no image of a class that can be opened" in message(tmp_path / "none", skip_bad=True)
+    assert "no built-in dataset (cifar10" in message(tmp_path / "nowhere")
+    assert "must be a folder or a file .csv" in message(folder / "test" / "cat" / "0.png")
 
 
 def test_a_suffix_that_lies_is_read_by_content_and_noted(folder: Path) -> None:
     Image.new("RGB", (8, 8)).save(folder / "train" / "cat" / "really.png", format="JPEG")
     problem = next(problem for problem in read(folder).problems)
     assert (problem.kind, problem.severity) == ("wrong suffix", "note")
-    assert "is a JPEG by its content; it is read as that, rename it to .jpg" in problem.text
+    assert "contains a JPEG, and is read as one; rename it to .jpg" in problem.text
 
 
 def test_the_gravest_comes_first(folder: Path) -> None:
     for index in range(30):
-        (folder / "train" / "cat" / f"{index:02}.txt").touch()
+        (folder / "train" / "cat" / f"{index:02}.gif").touch()
     write(folder / "test" / "fox" / "0.png")
     lines = message(folder).splitlines()
     assert "31 problems" in lines[0]
-    assert "fox: is in no training image" in lines[1]
+    assert "fox: has no training image" in lines[1]
     assert lines[-1] == f"  and 11 more: sprintnet check {folder}"
 
 
@@ -194,8 +193,10 @@ def test_folders_are_called_as_others_call_them_and_nothing_beside_them_is_lost_
     write(folder / "more" / "cat" / "0.png")
     (folder / "labels.csv").touch()
     said = message(folder)
-    assert f"{folder / 'more'}: lies beside train/" in said
-    assert f"{folder / 'labels.csv'}: lies beside train/" in said
+    assert f"{folder / 'more'}: is beside train/" in said
+    assert "labels.csv" not in said
+    shutil.rmtree(folder / "more")
+    assert read(folder).notes == ("files ignored since they are no images: 1 (sprintnet check lists them)",)
 
 
 def test_a_photograph_with_a_second_frame_is_a_jpeg(folder: Path) -> None:
@@ -249,14 +250,14 @@ def test_what_cannot_be_decoded_chooses_no_size(folder: Path) -> None:
     large.write_bytes(large.read_bytes()[:-30])
     found = read(folder, skip_bad=True)
     assert found.images.image_shape == (8, 8, 3)
-    assert found.notes == ("left out, since they cannot be used (data.skip_bad): 1",)
+    assert found.notes == ("left out (data.skip_bad): 1",)
     assert found.images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
 
 
 def test_what_is_passed_over_is_counted(folder: Path) -> None:
     for clutter in (folder / ".git", folder / "train" / "cat" / ".DS_Store", folder / "test" / "dog" / "Thumbs.db"):
         clutter.touch()
-    assert read(folder).notes == ("hidden files and what systems leave behind, passed over: 3",)
+    assert read(folder).notes == ("hidden and system files ignored: 3",)
 
 
 def test_splits_are_known_by_any_case(folder: Path) -> None:
@@ -278,5 +279,5 @@ def test_a_row_that_names_no_picture_is_a_problem(folder: Path) -> None:
     (folder / "t.csv").write_text("path,label\ntrain/cat/0.png,cat\ntrain/dog/0.png,dog\npipe.png,cat\ntrain,dog\n")
     said = message(folder / "t.csv")
     for name, row in (("pipe.png", 3), ("train", 4)):
-        assert f"{folder / name}: a folder, pipe or device ({folder / 't.csv'}, row {row}); name a picture" in said
-    assert "there is no such user; write the path in full" in message(Path("~nobody by this name/data"))
+        assert f"{folder / name}: is a folder, pipe or device ({folder / 't.csv'}, row {row}); name an image" in said
+    assert "no such user; write the full path" in message(Path("~nobody by this name/data"))

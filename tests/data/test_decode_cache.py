@@ -13,7 +13,7 @@ from PIL import Image
 
 from small_folders import read, write
 from sprintnet.config import load_config
-from sprintnet.data.custom import load
+from sprintnet.data.custom import headers, load
 from sprintnet.data.load import load_splits
 from sprintnet.errors import SprintNetError
 
@@ -24,7 +24,7 @@ def test_pictures_are_decoded_once_until_one_changes(folder: Path, cache: Path, 
     first = read(folder).images.images
     with monkeypatch.context() as patch:
         patch.setattr(load, "read_image", lambda *_: pytest.fail("decoded again"))
-        patch.setattr(load, "_read_header", lambda *_: pytest.fail("looked at again"))
+        patch.setattr(headers, "_read_header", lambda *_: pytest.fail("looked at again"))
         np.testing.assert_array_equal(read(folder).images.images, first)
     write(folder / "train" / "cat" / "0.png", colour=99)
     assert read(folder).images.images[0, 0, 0, 0] == 99
@@ -107,7 +107,7 @@ def test_one_folder_has_one_store_however_it_is_spelt(folder: Path, cache: Path,
     assert len(list(cache.glob("decoded/*/*/*/images"))) == 1
 
 
-@pytest.mark.parametrize(("room", "said"), [(100_000, "no room for 1 MB"), (300, "cannot be written")])
+@pytest.mark.parametrize(("room", "said"), [(100_000, "no space for 1 MB"), (300, "cannot be written")])
 def test_a_full_disk_is_a_message(folder: Path, room: int, said: str) -> None:
     for index in range(40):
         write(folder / "train" / "cat" / f"{index}.png", (64, 64), index)

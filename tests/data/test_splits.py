@@ -155,7 +155,7 @@ def test_duplicates_are_drawn_together_or_reported_or_dropped(tmp_path: Path) ->
     for source in sorted((SAMPLE / "test" / "truck").iterdir())[:3]:
         shutil.copy(source, tmp_path / "given" / "train" / "truck" / source.name)
     said, found = own(tmp_path / "given")
-    assert any("images of train that have duplicates in a later split: " in line for line in said)  # type: ignore[attr-defined]
+    assert any("train images with duplicates in a later split: " in line for line in said)  # type: ignore[attr-defined]
     before = len(found["train"]) + len(found["val"])
     said, found = own(tmp_path / "given", dedupe=True)
     assert before == 53
@@ -164,7 +164,7 @@ def test_duplicates_are_drawn_together_or_reported_or_dropped(tmp_path: Path) ->
     assert len(found["train"]) + len(found["val"]) == 28  # the others are in the test set too
     for file in [*(tmp_path / "given" / "train").rglob("*[13579].jpg"), *(tmp_path / "given" / "train").rglob("*.png")]:
         file.unlink()
-    with pytest.raises(DataError, match=r"no training image is left of airplane, automobile.*, or leave data.dedupe out"):
+    with pytest.raises(DataError, match=r"no training image is left of airplane, automobile.*, or leave out data.dedupe"):
         own(tmp_path / "given", dedupe=True)
 
 
@@ -201,7 +201,7 @@ def test_a_class_that_drawing_would_take_from_training_is_refused(tmp_path: Path
     files = sorted((SAMPLE / "train").rglob("*.png"))
     one = [f"{file},{file.parent.name},{'one owner' if file.parent.name == 'truck' else ''}" for file in files]
     (tmp_path / "table.csv").write_text("\n".join(["path,label,group", *one]))
-    with pytest.raises(DataError, match=r"no training image is left of truck; add some, or set smaller shares aside"):
+    with pytest.raises(DataError, match=r"no training image is left of truck; add some, or use smaller fractions"):
         own(tmp_path / "table.csv", test=0.6)
 
 
@@ -213,9 +213,9 @@ def test_what_is_doubtful_about_splits_is_said(tmp_path: Path) -> None:
     said, _ = own(tmp_path / "table.csv")
     torn = len({file.stem[-1] for file in files})
     assert said == [
-        f"groups that the data put into several splits: {torn}; what one has learned of them shows in the others",
-        "no test set: the data bring none, and none is drawn",
-        "no validation image is of ship; figures say nothing about that",
+        f"groups with images in several splits: {torn}; accuracy may be too high",
+        "no test set: the data have none, and none is drawn",
+        "classes without a validation image: ship; metrics say nothing about them",
     ]
     problems = [problem for problem in check(DataSettings(str(tmp_path / "table.csv"))).problems if "group" in problem.kind]
     assert [problem.text for problem in problems] == ["has images in train, val"] * torn
@@ -236,10 +236,10 @@ def test_a_share_of_no_image_is_refused(tmp_path: Path) -> None:
             noisy(
                 tmp_path / "few" / name / f"{index}.jpg", sorted((SAMPLE / "train").rglob("*.png"))[index * 40 + ord(name)], 95
             )
-    with pytest.raises(SettingsError, match=r"data.test=0.2: less than one image a class; .* or none \(data.test=0\)"):
+    with pytest.raises(SettingsError, match=r"data.test=0.2: less than one image per class; .* or none \(data.test=0\)"):
         own(tmp_path / "few")
     with pytest.raises(
-        SettingsError, match=r"data.val=0.1: less than one image a class; .* a larger share aside \(at most 0.5\)"
+        SettingsError, match=r"data.val=0.1: less than one image per class; .* a larger fraction \(at most 0.5\)"
     ):
         own(tmp_path / "few", test=0.0, val=0.1)
     assert {name: len(files) for name, files in own(tmp_path / "few", test=0.0)[1].items()} == {"train": 2, "val": 2}

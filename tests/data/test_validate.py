@@ -1,4 +1,4 @@
-"""`sprintnet check`: what there is and all that is wrong, each with its path; the exit code says whether it will do."""
+"""`sprintnet check`: the counts and all problems, each with its path; the exit code says whether the data can be used."""
 
 import csv
 import re
@@ -38,11 +38,11 @@ def test_every_problem_comes_with_its_path_by_gravity(sprintnet: Command, folder
     (cats / "x.bmp").rename(cats / "grey.png")
     done = sprintnet("check", str(folder), "--output", "problems.csv")
     assert done.returncode == 3
-    assert done.stderr.endswith("1 problem, as listed, to mend before training\n")
+    assert done.stderr.endswith("1 problem to fix before training, listed above\n")
     with (tmp_path / "problems.csv").open() as stream:
         rows = {(row["kind"], Path(row["path"]).name): row for row in csv.DictReader(stream)}
-    assert rows["unreadable", files[0].name]["severity"] == "skip"
-    assert rows["wrong suffix", "grey.png"]["text"].startswith("is a BMP by its content")
+    assert rows["unreadable", files[0].name]["severity"] == "skippable"
+    assert rows["wrong suffix", "grey.png"]["text"].startswith("contains a BMP")
     assert rows["duplicate across splits", files[1].name]["text"].endswith("copy.png, under another label")
     assert ("near duplicate", files[2].name) in rows
     assert rows["small class", "cat"]["text"] == "has 6 training images; add some"
@@ -62,7 +62,7 @@ def test_training_stops_for_the_same_problems_and_goes_on_without_them(sprintnet
     assert f"{broken}: cannot be read as an image" in done.stderr
     done = sprintnet("train", "davidnet", "--data", str(folder), "data.skip_bad=true", *tiny)
     assert done.returncode == 0
-    assert "data: left out, since they cannot be used (data.skip_bad): 1" in done.stdout
+    assert "data: left out (data.skip_bad): 1" in done.stdout
 
 
 def test_the_test_set_is_read_by_val_alone_and_each_reading_is_noted(sprintnet: Command, folder: Path, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_the_test_set_is_read_by_val_alone_and_each_reading_is_noted(sprintnet: 
     shutil.copy(first, second)
     done = sprintnet("val", str(run), "--split", "test")
     assert done.returncode == 2
-    assert "--split test: these are not the splits that the run was trained on" in done.stderr
+    assert "--split test: these are not the splits that" in done.stderr
     assert len((run / "test_access.csv").read_text().splitlines()) == 3
     assert "is a folder; name a file in it" in sprintnet("check", str(folder), "--output", str(tmp_path)).stderr
 
@@ -98,4 +98,4 @@ def test_a_run_without_a_test_set_says_what_it_has(sprintnet: Command, folder: P
 def test_a_data_set_that_is_none_is_a_message(sprintnet: Command) -> None:
     done = sprintnet("check", "nowhere")
     assert (done.returncode, done.stdout) == (3, "")
-    assert "data.name=nowhere: no named data set (cifar10" in done.stderr
+    assert "data.name=nowhere: no built-in dataset (cifar10" in done.stderr

@@ -7,7 +7,7 @@ import pytest
 from onnx import helper
 from PIL import Image
 
-from sprintnet.data.images import MODES, RESIZE_POLICIES, center_crop_box, letterbox_size, resize_image
+from sprintnet.data.images import PIL_MODES, RESIZE_POLICIES, center_crop_box, letterbox_size, resize_image
 from sprintnet.deploy.export.resizing import RESIZE_DESCRIPTIONS, RESIZE_STEPS, resize_first
 
 
@@ -27,9 +27,9 @@ def test_pixels_are_those_of_training(policy: str, shape: tuple[int, int, int]) 
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
     for height, width in [(32, 32), (20, 30), (47, 91), (300, 7), (1, 1), (5, 64), (128, 128)]:
-        smooth = Image.fromarray(generator.integers(0, 256, (5, 6, shape[2]), np.uint8).squeeze(), MODES[shape[2]])
+        smooth = Image.fromarray(generator.integers(0, 256, (5, 6, shape[2]), np.uint8).squeeze(), PIL_MODES[shape[2]])
         given = np.asarray(smooth.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, shape[2])
-        picture = Image.fromarray(given.squeeze(2) if shape[2] == 1 else given, MODES[shape[2]])
+        picture = Image.fromarray(given.squeeze(2) if shape[2] == 1 else given, PIL_MODES[shape[2]])
         wanted = np.asarray(resize_image(picture, shape[:2], policy)).reshape(shape).astype(int)
         found = session.run(None, {"images": given[None]})[0][0].transpose(1, 2, 0)
         assert np.abs(wanted - found).max() <= 2, (policy, height, width)  # each rounds its two passes in its own way

@@ -41,4 +41,4 @@ def check(options: argparse.Namespace, words: list[str]) -> None:
         write_rows(Path(options.output), rows, Problem._fields)
         print(f"\na row a problem: {options.output}")
     if wrong := sum(row["severity"] != "note" for row in rows):
-        raise DataError(f"{options.data}: {wrong:,} problem{'s' if wrong > 1 else ''}, as listed, to mend before training")
+        raise DataError(f"{options.data}: {wrong:,} problem{'s' if wrong > 1 else ''} to fix before training, listed above")

@@ -11,11 +11,11 @@ from sprintnet.errors import AccessError, DataError
 
 DECODER_VERSION = 1
 """To be raised whenever other pixels come from the same file: decoded pictures are kept under it."""
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MAX_PIXELS = 64_000_000
 """More are refused before they are decoded: they would take a quarter of a gigabyte, and a few bytes can claim them."""
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 RESIZE_POLICIES = ("stretch", "letterbox", "crop")
 """How a picture of another shape is brought to the network's: its sides stretched; made to fit, with black beside it; its
 middle cut out."""
@@ -28,7 +28,7 @@ def read_image(
     source: Path | BinaryIO | Image.Image,
     name: str = "",
     channels: int = 3,
-    formats: tuple[str, ...] = FORMATS,
+    formats: tuple[str, ...] = IMAGE_FORMATS,
     size: Size | None = None,
     policy: str = "stretch",
 ) -> npt.NDArray[np.uint8]:
@@ -46,8 +46,8 @@ def read_image(
                 )
             ImageOps.exif_transpose(image, in_place=True)
             whole: Image.Image = _to_8_bits(image) if channels == 4 else _flatten_alpha(image)
-            if whole.mode != MODES[channels]:
-                whole = whole.convert(MODES[channels])
+            if whole.mode != PIL_MODES[channels]:
+                whole = whole.convert(PIL_MODES[channels])
             pixels = np.asarray(whole if size is None else resize_image(whole, size, policy))
     except DataError:
         raise
@@ -74,7 +74,7 @@ def convert_pixels(pixels: npt.NDArray[np.uint8], shape: tuple[int, int, int], p
     if pixels.shape == shape:
         return pixels
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    converted = (image if shape[2] == 4 else _flatten_alpha(image)).convert(MODES[shape[2]])
+    converted = (image if shape[2] == 4 else _flatten_alpha(image)).convert(PIL_MODES[shape[2]])
     return np.asarray(resize_image(converted, shape[:2], policy)).reshape(shape)
 
 

@@ -17,14 +17,18 @@ Splits = dict[str, ImageDataset]
 """The data of a run by name: train, and val and test where there are such."""
 
 SPLITS = ("train", "val", "test")
-SPLIT_ALIASES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_ALIASES = {
+    alias: aliases[0]
+    for aliases in (("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing"))
+    for alias in aliases
+}
 """What a split may be called in data -> the split."""
 SPLIT_SEED = 0
 """Draws what is set aside: the same images in runs of other seeds, so that a study's runs share their data."""
 
 
 def stratified_sample(
-    labels: Labels, share: float, groups: Sequence[str] | None = None, seed: int = SPLIT_SEED, least: int = 0
+    labels: Labels, share: float, groups: Sequence[str] | None = None, seed: int = SPLIT_SEED, min_per_class: int = 0
 ) -> npt.NDArray[np.bool_]:
     """Returns which of N images are set aside (N,): the share of each class, rounded, but `least` of a larger one, by the seed.
 
@@ -36,7 +40,7 @@ def stratified_sample(
     if groups is None and labels.ndim == 1:
         for label in range(int(labels.max(initial=-1)) + 1):
             members = np.flatnonzero(labels == label)
-            count = max(round(share * len(members)), least if len(members) > least else 0)
+            count = max(round(share * len(members)), min_per_class if len(members) > min_per_class else 0)
             chosen[generator.permutation(members)[:count]] = True
         return chosen
     if labels.ndim == 2:  # images without any label are to keep their share too
@@ -46,7 +50,7 @@ def stratified_sample(
     images_of = np.split(np.argsort(unit, kind="stable"), ends[:-1])
     classes = labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=-1)) + 1
     total = class_counts(labels, classes)
-    missing = np.maximum(share * total, np.where(total > least, least, 0))
+    missing = np.maximum(share * total, np.where(total > min_per_class, min_per_class, 0))
     for index in generator.permutation(len(images_of)):
         left = missing - class_counts(labels[images_of[index]], classes)
         if (left**2).sum() < (missing**2).sum():

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from sprintnet.data.custom.manifest import SYSTEM_FILES
-from sprintnet.data.images import SUFFIXES
+from sprintnet.data.custom.folders import SYSTEM_FILES
+from sprintnet.data.images import IMAGE_SUFFIXES
 from sprintnet.deploy.predictor import Pixels, Predictor
 from sprintnet.errors import DataError
 from sprintnet.reporting.text.names import UNLABELLED, plain
@@ -36,7 +36,7 @@ def find_files(words: Iterable[str], stdin: TextIO) -> Iterator[Path]:
 def _is_image(path: Path) -> bool:
     """Returns whether a path has an image suffix and is neither hidden nor created by an operating system."""
     hidden = any(part.startswith(".") or part.lower() in SYSTEM_FILES for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
 
 
 def predict_files(

@@ -14,7 +14,7 @@ import onnxruntime
 from PIL import Image
 
 from sprintnet.data.dataset import LABEL_SEPARATOR
-from sprintnet.data.images import MODES, read_image
+from sprintnet.data.images import PIL_MODES, read_image
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import SettingsError
 
@@ -119,7 +119,7 @@ class Predictor:
             raise SettingsError(f"{self.path}: has no usable preprocessing in its metadata; {REMEDY}") from None
         try:
             self._none = self._predict([np.zeros(self.preprocessing.image_shape, np.uint8)])[:0]
-            fits = self.preprocessing.image_shape[2] in MODES and self._none.probabilities.shape == (0, len(self.classes))
+            fits = self.preprocessing.image_shape[2] in PIL_MODES and self._none.probabilities.shape == (0, len(self.classes))
             fits = fits and self._none.probabilities.dtype == np.float32
         except Exception:  # ONNX Runtime's again
             fits = False

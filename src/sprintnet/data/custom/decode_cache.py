@@ -1,8 +1,6 @@
-"""What is found out about images once and cached: their pixels in a memory-mapped file, and JSON.
+"""Decode cache: the decoded images of a source in a memory-mapped file, and JSON files computed from it."""
 
-The folder of a source holds a folder for each of its states, which holds one for each form that the pictures were brought to.
-"""
-
+import hashlib
 import json
 import os
 import shutil
@@ -19,138 +17,141 @@ from filelock import FileLock, Timeout
 from sprintnet.data.dataset import Images, release_pages
 from sprintnet.errors import DataError, SprintNetError
 from sprintnet.progress import track
-from sprintnet.runs.io import write_atomic
+from sprintnet.runs.io import cache_folder, write_atomic
 
 CHUNK_SIZE = 256
-"""Pictures that are decoded, and marked as done (by their CRC-32), together."""
-BLOCK_BYTES = 1 << 24
-LOCK, LOCK_SECONDS = ".lock", 6 * 3600.0
+"""Images that are decoded, and marked as done by their CRC-32, together."""
+RESERVE_BYTES = 1 << 24
+LOCK_NAME, DECODE_LOCK_SECONDS = ".lock", 6 * 3600.0
 
+Shape = tuple[int, int, int, int]
 Failures = dict[int, str]
-"""What could not be decoded: a picture's number -> why. Its pixels are 0."""
+"""Index of an image that could not be decoded, whose pixels are 0 -> cause."""
 DecodeChunk = Callable[[Images, slice], tuple[Failures, bool]]
-"""Writes a part of the pictures into the store; returns what failed, and whether another attempt would fail the same way."""
+"""Decodes a slice of the images into the array; returns the failures, and whether they are permanent."""
 
 
-def load_decoded(
-    source: Path, form: str, shape: tuple[int, int, int, int], fill: DecodeChunk, *, sequential_only: bool = False
-) -> tuple[Images, Failures]:
-    """Returns the decoded images (N, H, W, C), memory-mapped, and what could not be decoded.
+class DecodeCache:
+    """What was computed from one state of a source: <cache>/decoded/<source>/<fingerprint>/<variant>/images, and JSON.
 
-    Where they are not there yet, `fill` decodes them, with a progress bar, on all cores, or `sequential_only` part after part.
-    Killed, it goes on with the next call, which also tries again what may not fail again; of two processes one decodes and
-    the other waits. Raises SprintNetError where the disk is full.
+    One process computes while others wait. Errors, as on a full disk, are SprintNetErrors.
     """
-    folder = source / form
-    try:
-        return _opened(folder, shape)
-    except FileNotFoundError:
-        with _alone_in(source):
-            try:
-                return _opened(folder, shape)
-            except FileNotFoundError:
-                failures = _decode(folder, shape, fill, sequential_only)
-                return _mapped(folder, shape), failures
 
+    def __init__(self, source: Path, fingerprint: str):
+        self._source_folder = cache_folder() / "decoded" / hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
+        self._folder = self._source_folder / fingerprint
 
-def load_or_compute(source: Path, name: str, find: Callable[[], Any]) -> Any:
-    """Returns what is load_or_compute in a JSON file below the folder of a source; the first call finds it."""
-    file = source / name
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        with _alone_in(source):
-            if not file.is_file():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomic(file, json.dumps(find()))
+    def images(self, variant: str, shape: Shape, decode: DecodeChunk, is_sequential: bool = False) -> tuple[Images, Failures]:
+        """Returns the decoded images (N, H, W, C), memory-mapped, and the failures.
+
+        The first call decodes, on all cores unless `is_sequential`. After a kill, the next call continues; it also retries
+        failures that are not permanent.
+        """
+        folder = self._folder / variant
+        try:
+            return _open(folder, shape)
+        except FileNotFoundError:
+            with self._locked():
+                try:
+                    return _open(folder, shape)
+                except FileNotFoundError:
+                    failures = _decode(folder, shape, decode, is_sequential)
+                    return _map(folder, shape), failures
+
+    def json(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Returns the content of a JSON file, which the first call computes."""
+        file = self._folder / name
+        try:
             return json.loads(file.read_text("utf-8"))
+        except FileNotFoundError:
+            with self._locked():
+                if not file.is_file():
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    write_atomic(file, json.dumps(compute()))
+                return json.loads(file.read_text("utf-8"))
+
+    def remove_stale(self) -> None:
+        """Removes what was computed from other states of the source, unless a process is at work there."""
+        stale = [other for other in self._source_folder.iterdir() if other != self._folder and other.is_dir()]
+        if stale:
+            with suppress(OSError), FileLock(self._source_folder / LOCK_NAME, timeout=0):  # a Timeout is an OSError
+                for folder in stale:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self._source_folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._source_folder / LOCK_NAME, timeout=DECODE_LOCK_SECONDS):
+                yield
+        except Timeout:
+            hours = f"{DECODE_LOCK_SECONDS / 3600:g} h"
+            raise DataError(f"{self._source_folder}: another process has been decoding for {hours}; end it") from None
+        except OSError as error:
+            raise _disk_error(self._source_folder, "cannot be written", error) from None
 
 
-def remove_stale(source: Path, state: str) -> None:
-    """Removes what is load_or_compute of other states of a source, unless a process is at work there."""
-    others = [other for other in source.iterdir() if other.name != state and other.is_dir()]
-    if others:
-        with suppress(OSError), FileLock(source / LOCK, timeout=0):  # a Timeout is an OSError
-            for other in others:
-                shutil.rmtree(other, ignore_errors=True)
-
-
-@contextmanager
-def _alone_in(source: Path) -> Iterator[None]:
-    """Waits until no other process writes below the folder of a source."""
-    try:
-        source.mkdir(parents=True, exist_ok=True)
-        with FileLock(source / LOCK, timeout=LOCK_SECONDS):
-            yield
-    except Timeout:
-        raise DataError(f"{source}: another process has been decoding for {LOCK_SECONDS / 3600:g} h; end it") from None
-    except OSError as error:
-        raise _unwritable(source, error) from None
-
-
-def _unwritable(folder: Path, error: OSError, size: int = 0) -> SprintNetError:
-    what = f"no room for {size / 1e6:,.0f} MB" if size else "cannot be written"
-    remedy = "free some room, or set SPRINTNET_CACHE to a folder of yours on another disk"
+def _disk_error(folder: Path, what: str, error: OSError) -> SprintNetError:
+    remedy = "free disk space, or set SPRINTNET_CACHE to a folder on another disk"
     return SprintNetError(f"{folder}: {what} ({error.strerror}); {remedy}")
 
 
-def _opened(folder: Path, shape: tuple[int, int, int, int]) -> tuple[Images, Failures]:
+def _open(folder: Path, shape: Shape) -> tuple[Images, Failures]:
     failures = json.loads((folder / "failures.json").read_text("utf-8"))
-    return _mapped(folder, shape), {int(index): cause for index, cause in failures.items()}
+    return _map(folder, shape), {int(index): cause for index, cause in failures.items()}
 
 
-def _mapped(folder: Path, shape: tuple[int, int, int, int]) -> Images:
-    # copy on write: to PyTorch memory that may not be written is a mistake, though nobody writes
-    return np.memmap(folder / "images", np.uint8, "c", shape=shape)
+def _map(folder: Path, shape: Shape) -> Images:
+    return np.memmap(folder / "images", np.uint8, "c", shape=shape)  # copy on write: PyTorch warns of read-only memory
 
 
-def _decode(folder: Path, shape: tuple[int, int, int, int], fill: DecodeChunk, sequential_only: bool) -> Failures:
+def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool) -> Failures:
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [slice(start, min(start + CHUNK_SIZE, shape[0])) for start in range(0, shape[0], CHUNK_SIZE)]
+    chunks = [slice(start, min(start + CHUNK_SIZE, shape[0])) for start in range(0, shape[0], CHUNK_SIZE)]
     _reserve(folder / "images", int(np.prod(shape)))
-    _reserve(folder / "done", 4 * len(parts))
+    _reserve(folder / "done", 4 * len(chunks))
     images = np.memmap(folder / "images", np.uint8, "r+", shape=shape)
-    done = np.memmap(folder / "done", np.uint32, "r+", shape=(len(parts),))
-    passing: Failures = {}
+    done = np.memmap(folder / "done", np.uint32, "r+", shape=(len(chunks),))
+    transient: Failures = {}
 
-    def work(number: int) -> None:
+    def run(number: int) -> None:
         (folder / f"failures-{number}.json").unlink(missing_ok=True)
-        failures, is_final = fill(images, parts[number])
-        if is_final:
+        failures, is_permanent = decode(images, chunks[number])
+        if is_permanent:
             if failures:
                 write_atomic(folder / f"failures-{number}.json", json.dumps(failures))
-            done[number] = zlib.crc32(images[parts[number]].data)  # the disk may get it before the pixels, and power may fail
+            done[number] = zlib.crc32(images[chunks[number]].data)  # may reach the disk before the pixels do
         else:
-            passing.update(failures)
+            transient.update(failures)
         release_pages(images)
 
-    left = [number for number, part in enumerate(parts) if not done[number] or done[number] != zlib.crc32(images[part].data)]
-    with ThreadPoolExecutor(1 if sequential_only else os.cpu_count()) as pool:
+    left = [index for index, chunk in enumerate(chunks) if not done[index] or done[index] != zlib.crc32(images[chunk].data)]
+    with ThreadPoolExecutor(1 if is_sequential else os.cpu_count()) as pool:
         try:
-            for _ in track(pool.map(work, left), len(left), f"decoding {shape[0]:,} pictures"):
+            for _ in track(pool.map(run, left), len(left), f"decoding {shape[0]:,} images"):
                 pass
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     images.flush()
-    found = sorted(folder.glob("failures-*.json"))
-    final = {int(index): cause for file in found for index, cause in json.loads(file.read_text("utf-8")).items()}
-    if not passing:
-        write_atomic(folder / "failures.json", json.dumps(final))
-        for file in (*found, folder / "done"):
+    files = sorted(folder.glob("failures-*.json"))
+    permanent = {int(index): cause for file in files for index, cause in json.loads(file.read_text("utf-8")).items()}
+    if not transient:
+        write_atomic(folder / "failures.json", json.dumps(permanent))
+        for file in (*files, folder / "done"):
             file.unlink()
-    return final | passing
+    return permanent | transient
 
 
 def _reserve(file: Path, size: int) -> None:
-    """Makes sure that the disk has room: a write into a mapped file on a full disk would kill the process."""
+    """Allocates disk space: a write into a mapped file on a full disk would kill the process."""
     try:
         with file.open("a+b") as stream:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(stream.fileno(), 0, max(size, 1))
             else:
-                for start in range(stream.seek(0, os.SEEK_END), size, BLOCK_BYTES):
-                    stream.write(bytes(min(BLOCK_BYTES, size - start)))
+                for start in range(stream.seek(0, os.SEEK_END), size, RESERVE_BYTES):
+                    stream.write(bytes(min(RESERVE_BYTES, size - start)))
     except OSError as error:
         file.unlink(missing_ok=True)
-        raise _unwritable(file.parent, error, size) from None
+        raise _disk_error(file.parent, f"no space for {size / 1e6:,.0f} MB", error) from None

@@ -1,303 +1,203 @@
-"""Pictures of one's own, wherever they lie, become images of one size, mapped from the cache."""
+"""Custom datasets: a folder, table or archive becomes images of one shape, decoded once and mapped from the cache."""
 
 import hashlib
-import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
-from sprintnet.data.custom.decode_cache import DecodeChunk, Failures, load_decoded, load_or_compute, remove_stale
-from sprintnet.data.custom.manifest import (
-    Manifest,
-    ManifestEntry,
-    Problem,
-    as_text,
-    class_problems,
-    csv_rows,
-    read_folder,
-    read_table,
-)
+from sprintnet.data.custom.decode_cache import DecodeCache, DecodeChunk, Failures
+from sprintnet.data.custom.folders import read_folder
+from sprintnet.data.custom.headers import ImageHeader, choose_shape, read_headers, suffix_problems
+from sprintnet.data.custom.manifest import Manifest, Problem, as_text, class_problems, stamp
 from sprintnet.data.custom.npz import Archive
-from sprintnet.data.custom.tables import is_huggingface, parquet_rows, read_huggingface
+from sprintnet.data.custom.tables import csv_rows, is_huggingface, parquet_rows, read_huggingface, read_table
 from sprintnet.data.dataset import ImageDataset, Images, class_counts
 from sprintnet.data.duplicates import MAX_COMPARED_IMAGES, Duplicate, duplicates_within
-from sprintnet.data.images import DECODER_VERSION, FORMATS, MODES, convert_pixels, read_image
+from sprintnet.data.images import DECODER_VERSION, IMAGE_FORMATS, PIL_MODES, convert_pixels, read_image
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import AccessError, DataError
-from sprintnet.progress import track
-from sprintnet.runs.io import cache_folder
 
-ARRAYS = ".npz"
-MAX_NATIVE_SIDE, DEFAULT_SIDE = 96, 64
-CHANNELS = {"grey": 1, "rgb": 3, "rgba": 4}
-GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
-ENDINGS = {
-    "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
-    "MPO": (".jpg", ".jpeg", ".mpo"),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-}
-ORIENTATION, ON_ITS_SIDE = 0x0112, 5
-"""The EXIF tag, and from which of its values on height and width change places."""
-TABLES = {".csv": csv_rows, ".parquet": parquet_rows}
-"""How the rows of a table are read, by its suffix."""
-ONLY_EXACT = f"of more than {MAX_COMPARED_IMAGES:,} images only those equal in every pixel are sought as duplicates"
-MAX_SINGLE_THREAD_PIXELS = 64 * 64
-"""Pixels of pictures, on average, up to which threads would wait for Python's lock longer than they decode."""
-MAX_LISTED_PROBLEMS = 20
-"""Problems in a message; `sprintnet check` lists them all."""
-
-
-class ImageHeader(NamedTuple):
-    """What a picture's file says of itself."""
-
-    format: str
-    mode: str
-    height: int
-    width: int
-
-
-ImageHeaders = Sequence[ImageHeader | None]
-"""Of each picture; None where its file cannot be opened."""
+TABLE_READERS = {".csv": csv_rows, ".parquet": parquet_rows}
+MAX_SEQUENTIAL_PIXELS = 64 * 64
+"""Average pixels of an image up to which threads would wait for Python's lock longer than they decode."""
+MAX_PROBLEMS_SHOWN = 20
+"""Problems in a message; `sprintnet check` lists all."""
 
 
 @dataclass(frozen=True)
 class CustomData:
-    """Images of one size, with the split that each was given, all that is wrong, and what was chosen."""
+    """The images of a custom dataset, with their splits, all problems, and what was chosen or left out."""
 
     images: ImageDataset
-    split: tuple[str, ...]
-    """Of each image: train, val, test, or nothing where none is given."""
-    problems: tuple[Problem, ...]
-    notes: tuple[str, ...]
-    """What was chosen and what was left out, a sentence each."""
-    headers: tuple[ImageHeader, ...]
-    """What each picture's file says of itself; of arrays nothing."""
-    source: Path
-    """The folder of the cache that holds what was found out about the place that they come from."""
-    form: str
-    """The folder in it that holds these images."""
+    split: tuple[str, ...] = ()
+    """train, val, test or nothing for each image; (): no image has a split."""
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    headers: tuple[ImageHeader, ...] = ()
+    """Of image files alone."""
+    cache: DecodeCache | None = None
+    """Of images from files."""
+    variant: str = ""
+    """The folder in the cache."""
 
     def duplicates(self) -> list[Duplicate]:
-        """Returns the pairs of images that are there twice, found by the first call and kept; of very many, the equal ones."""
-        among = "all" if self.images.rows is None else f"{zlib.crc32(self.images.rows.data):08x}"
-        pairs = load_or_compute(self.source, f"{self.form}/duplicates-{among}.json", lambda: duplicates_within(self.images))
+        """Returns the pairs of duplicate images, cached; of more than MAX_COMPARED_IMAGES only the equal ones."""
+        if self.cache is None:
+            return duplicates_within(self.images)
+        rows = "all" if self.images.rows is None else f"{zlib.crc32(self.images.rows.data):08x}"
+        pairs = self.cache.json(f"{self.variant}/duplicates-{rows}.json", lambda: duplicates_within(self.images))
         return [Duplicate(*pair) for pair in pairs]
 
 
 def require_available(name: str) -> None:
-    """Raises DataError unless the name is a named data set's or that of something to read; looks no further."""
+    """Raises DataError unless this is a built-in dataset, or a folder or file that can be read; opens none."""
     if name in BUILTIN_DATASETS:
         return
-    kinds = (*TABLES, ARRAYS)
+    suffixes = (*TABLE_READERS, ".npz")
     try:
         path = Path(name).expanduser()
         if not path.exists():
-            raise DataError(
-                f"data.name={name}: no named data set ({', '.join(BUILTIN_DATASETS)}), and there is no such folder or file; "
-                "where it has "
-                "moved, name its new place"
-            )
+            names = ", ".join(BUILTIN_DATASETS)
+            raise DataError(f"data.name={name}: no built-in dataset ({names}), and no such folder or file")
         if path.is_dir():
             next(path.iterdir(), path).lstat()
-        elif not (path.suffix.lower() in kinds and path.is_file()):
-            raise DataError(f"data.name={name}: neither a folder nor a file {', '.join(kinds)}")
+        elif not (path.suffix.lower() in suffixes and path.is_file()):
+            raise DataError(f"data.name={name}: must be a folder or a file {', '.join(suffixes)}")
     except OSError as error:
         raise DataError(f"data.name={name}: {error.strerror}; make it readable") from None
     except RuntimeError:
-        raise DataError(f"data.name={name}: there is no such user; write the path in full") from None
+        raise DataError(f"data.name={name}: no such user; write the full path") from None
 
 
 def load_custom(settings: DataSettings) -> CustomData:
-    """Returns one's own pictures, decoded by the first call and mapped from the cache after that.
-
-    Raises DataError with all that is wrong in one message; with `settings.skip_bad` what can be left out is.
-    """
-    own = read_custom(settings)
-    harmless = ("note", "skip") if settings.skip_bad else ("note",)
-    if wrong := [problem for problem in own.problems if problem.severity not in harmless]:
-        raise_problems(settings.name, wrong)
-    return own
+    """Returns a custom dataset; raises DataError with all problems, but for those that `settings.skip_bad` leaves out."""
+    data = read_custom(settings)
+    ignored = ("note", "skippable") if settings.skip_bad else ("note",)
+    if problems := [problem for problem in data.problems if problem.severity not in ignored]:
+        _raise_problems(settings.name, problems)
+    return data
 
 
 def read_custom(settings: DataSettings) -> CustomData:
-    """Returns those of one's own pictures that can be decoded, with every problem; raises DataError where there is none."""
+    """Returns the images that can be decoded, with all problems; raises DataError if there are none."""
     require_available(settings.name)
     given = Path(settings.name).expanduser()
-    path = given.resolve() if given.is_dir() else given.parent.resolve() / given.name  # however it is spelt, one store
-    suffix = path.suffix.lower()
+    path = given.resolve() if given.is_dir() else given.parent.resolve() / given.name  # one cache for all spellings
     if path.is_dir():
-        return _read_pictures(read_huggingface(path) if is_huggingface(path) else read_folder(path), settings)
-    return (
-        _read_archive(path, settings) if suffix == ARRAYS else _read_pictures(read_table(path, TABLES[suffix](path)), settings)
-    )
+        return _load_images(read_huggingface(path) if is_huggingface(path) else read_folder(path), settings)
+    if path.suffix.lower() == ".npz":
+        return _load_archive(path, settings)
+    return _load_images(read_table(path, TABLE_READERS[path.suffix.lower()](path)), settings)
 
 
-def _read_pictures(listing: Manifest, settings: DataSettings) -> CustomData:
-    source, state = _source_folder(listing.source), listing.key
-    headers = _headers(listing, source, state)
+def _load_images(manifest: Manifest, settings: DataSettings) -> CustomData:
+    cache = DecodeCache(manifest.source, manifest.fingerprint)
+    headers = read_headers(manifest, cache)
     readable = [header for header in headers if header]
     if not readable:
-        none = Problem(as_text(listing.source), "no pictures", "no picture of a class in it can be opened", "stop")
-        raise_problems(settings.name, [*listing.problems, none])
-    is_small = sum(header.height * header.width for header in readable) <= MAX_SINGLE_THREAD_PIXELS * len(readable)
+        none = Problem(as_text(manifest.source), "no images", "contains no image of a class that can be opened", "error")
+        _raise_problems(settings.name, [*manifest.problems, none])
+    is_small = sum(header.height * header.width for header in readable) <= MAX_SEQUENTIAL_PIXELS * len(readable)
     shape = None
-    while readable and (chosen := choose_shape(readable, settings))[0] != shape:  # what cannot be decoded chooses no shape
-        shape, notes = chosen
-        form = _form(state, shape, settings)
-        images, failures = load_decoded(
-            source, form, (len(headers), *shape), _decoder(listing, shape, settings), sequential_only=is_small
-        )
+    while readable and (choice := choose_shape(readable, settings))[0] != shape:  # undecodable images have no say
+        shape, notes = choice
+        variant, decode = _variant(shape, settings), _decoder(manifest, shape, settings)
+        images, failures = cache.images(variant, (len(headers), *shape), decode, is_sequential=is_small)
         readable = [header for index, header in enumerate(headers) if header and index not in failures]
-    remove_stale(source, state)
-    broken = [Problem(as_text(listing.entries[index].path), "unreadable", cause) for index, cause in sorted(failures.items())]
-    mislabelled = list(_mislabelled(listing, headers))
+    cache.remove_stale()
+    unreadable = [Problem(as_text(manifest.entries[index].path), "unreadable", failures[index]) for index in sorted(failures)]
+    wrong_suffixes = suffix_problems(manifest, headers)
     rows = np.array([index for index in range(len(headers)) if index not in failures], np.int64)
-    listing = replace(listing, entries=tuple(listing.entries[index] for index in rows))
-    problems = (
-        *listing.problems,
-        *broken,
-        *class_problems(listing.source, listing.classes, listing.training_classes),
-        *mislabelled,
-    )
-    left_out = sum(problem.severity == "skip" for problem in problems)
+    manifest = replace(manifest, entries=tuple(manifest.entries[index] for index in rows))
+    unseen = class_problems(manifest.source, manifest.classes, manifest.training_classes)
+    problems = (*manifest.problems, *unreadable, *unseen, *wrong_suffixes)
+    left_out = sum(problem.severity == "skippable" for problem in problems)
     if left_out and settings.skip_bad:
-        notes.append(f"left out, since they cannot be used (data.skip_bad): {left_out:,}")
-    if listing.ignored_files:
-        notes.append(f"hidden files and what systems leave behind, passed over: {listing.ignored_files:,}")
-    notes += [ONLY_EXACT] * (len(rows) > MAX_COMPARED_IMAGES)
-    files = tuple(as_text(entry.path) for entry in listing.entries)
-    groups = tuple(entry.group for entry in listing.entries) if any(entry.group for entry in listing.entries) else None
+        notes.append(f"left out (data.skip_bad): {left_out:,}")
+    groups = tuple(entry.group for entry in manifest.entries)
     return CustomData(
-        ImageDataset(images, listing.labels(), listing.classes, files, None if len(rows) == len(images) else rows, groups),
-        tuple(entry.split for entry in listing.entries),
+        ImageDataset(
+            images,
+            manifest.labels(),
+            manifest.classes,
+            tuple(as_text(entry.path) for entry in manifest.entries),
+            None if len(rows) == len(images) else rows,
+            groups if any(groups) else None,
+        ),
+        tuple(entry.split for entry in manifest.entries),
         problems,
-        tuple(notes),
+        (*notes, *manifest.notes, *_duplicate_notes(len(rows))),
         tuple(header for index in rows if (header := headers[index])),
-        source,
-        form,
+        cache,
+        variant,
     )
 
 
-def _decoder(listing: Manifest, shape: tuple[int, int, int], settings: DataSettings) -> DecodeChunk:
-    """Returns what decodes parts of the listed pictures into a store."""
-
-    def fill(images: Images, part: slice) -> tuple[Failures, bool]:
-        failures, is_final = {}, True
+def _decoder(manifest: Manifest, shape: tuple[int, int, int], settings: DataSettings) -> DecodeChunk:
+    def decode(images: Images, part: slice) -> tuple[Failures, bool]:
+        failures, is_permanent = {}, True
         for index in range(part.start, part.stop):
-            entry, shown = listing.entries[index], as_text(listing.entries[index].path)
+            entry, path = manifest.entries[index], as_text(manifest.entries[index].path)
             try:
-                images[index] = read_image(listing.open(entry), shown, shape[2], FORMATS, shape[:2], settings.resize)
+                images[index] = read_image(manifest.open(entry), path, shape[2], IMAGE_FORMATS, shape[:2], settings.resize)
             except DataError as error:
-                failures[index] = str(error).removeprefix(f"{shown}: ")
-                is_final &= not isinstance(error, AccessError)
-        return failures, is_final
+                failures[index] = str(error).removeprefix(f"{path}: ")
+                is_permanent &= not isinstance(error, AccessError)
+        return failures, is_permanent
 
-    return fill
+    return decode
 
 
-def _read_archive(path: Path, settings: DataSettings) -> CustomData:
+def _load_archive(path: Path, settings: DataSettings) -> CustomData:
     archive = Archive(path)
     height, width, channels = archive.image_shape
-    shape, notes = choose_shape([ImageHeader("", MODES[channels], height, width)], settings)
-    notes += [ONLY_EXACT] * (len(archive.split) > MAX_COMPARED_IMAGES)
+    shape, notes = choose_shape([ImageHeader("", PIL_MODES[channels], height, width)], settings)
 
-    def fill(images: Images, part: slice) -> tuple[Failures, bool]:
+    def decode(images: Images, part: slice) -> tuple[Failures, bool]:
         for index, pixels in zip(range(part.start, part.stop), archive.read(part), strict=True):
             images[index] = convert_pixels(pixels, shape, settings.resize)
         return {}, True
 
-    status = path.stat()
-    source, state = _source_folder(path), hashlib.sha256(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:32]
-    form = _form(state, shape, settings)
-    images, _ = load_decoded(source, form, (len(archive.split), *shape), fill, sequential_only=True)
-    remove_stale(source, state)
-    counts = Counter(archive.split)
-    files = tuple(f"{split or 'images'}/{index}" for split, count in counts.items() for index in range(count))
-    whole = ImageDataset(images, archive.labels, archive.classes, files)
-    trained = archive.labels[[split in ("", "train") for split in archive.split]]
-    given, seen = (class_counts(labels, len(archive.classes)) for labels in (archive.labels, trained))
-    problems = class_problems(path, np.array(archive.classes)[given > 0], np.array(archive.classes)[seen > 0])
-    return CustomData(whole, archive.split, tuple(problems), tuple(notes), (), source, form)
+    cache = DecodeCache(path, hashlib.sha256(stamp(path.stat()).encode()).hexdigest()[:32])
+    variant = _variant(shape, settings)
+    images, _ = cache.images(variant, (len(archive.split), *shape), decode, is_sequential=True)
+    cache.remove_stale()
+    files = tuple(f"{split or 'images'}/{index}" for split, n in Counter(archive.split).items() for index in range(n))
+    seen, trained = (
+        [archive.classes[index] for index in np.flatnonzero(class_counts(labels, len(archive.classes)))]
+        for labels in (archive.labels, archive.labels[[split in ("", "train") for split in archive.split]])
+    )
+    return CustomData(
+        ImageDataset(images, archive.labels, archive.classes, files),
+        archive.split,
+        tuple(class_problems(path, seen, trained)),
+        (*notes, *archive.notes, *_duplicate_notes(len(files))),
+        cache=cache,
+        variant=variant,
+    )
 
 
-def _source_folder(source: Path) -> Path:
-    return cache_folder() / "decoded" / hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
+def _variant(shape: tuple[int, int, int], settings: DataSettings) -> str:
+    return f"{'x'.join(map(str, shape))}-{settings.resize}-{DECODER_VERSION}"
 
 
-def _form(state: str, shape: tuple[int, int, int], settings: DataSettings) -> str:
-    return f"{state}/{'x'.join(map(str, shape))}-{settings.resize}-{DECODER_VERSION}"
+def _duplicate_notes(count: int) -> list[str]:
+    text = f"more than {MAX_COMPARED_IMAGES:,} images: only duplicates with equal pixels are searched for"
+    return [text] * (count > MAX_COMPARED_IMAGES)
 
 
-def choose_shape(headers: Sequence[ImageHeader], settings: DataSettings) -> tuple[tuple[int, int, int], list[str]]:
-    """Returns height, width and channels of the images, from what the settings say and else from the pictures; and why."""
-    notes = []
-    sizes = Counter((header.height, header.width) for header in headers)
-    (height, width), _ = sizes.most_common(1)[0]
-    if settings.size:
-        height = width = settings.size
-    elif len(sizes) > 1 or max(height, width) > MAX_NATIVE_SIDE:
-        heights, widths = zip(*sizes, strict=True)
-        spread = f"{min(widths)} to {max(widths)} wide and {min(heights)} to {max(heights)} high,"
-        met = f"of {len(sizes):,} sizes, {spread}" if len(sizes) > 1 else f"of {width}x{height}"
-        height = width = DEFAULT_SIDE
-        notes.append(f"pictures {met} are brought to {width}x{height} ({settings.resize}; data.size and data.resize change it)")
-    if settings.channels != "auto":
-        channels = CHANNELS[settings.channels]
-    else:
-        channels = 1 if all(header.mode in GREY_MODES for header in headers) else 3
-    return (height, width, channels), notes
-
-
-def _headers(listing: Manifest, source: Path, state: str) -> ImageHeaders:
-    """Returns what each picture's file says of itself, kept in the cache; what could not be opened then may open now."""
-    headers = load_or_compute(source, f"{state}/headers.json", lambda: _read_headers(listing))
-    return [
-        ImageHeader(*header) if header else _read_header(listing, entry)
-        for header, entry in zip(headers, listing.entries, strict=True)
-    ]
-
-
-def _read_headers(listing: Manifest) -> ImageHeaders:
-    entries = track(listing.entries, len(listing.entries), f"looking at {len(listing.entries):,} pictures")
-    return [_read_header(listing, entry) for entry in entries]  # in threads, which all want Python's lock, it takes longer
-
-
-def _read_header(listing: Manifest, entry: ManifestEntry) -> ImageHeader | None:
-    try:
-        with Image.open(listing.open(entry), formats=FORMATS) as image:
-            width, height = image.size
-            if "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= ON_ITS_SIDE:
-                width, height = height, width
-            return ImageHeader(image.format or "", image.mode, height, width)
-    except Exception:  # a damaged file can make its decoder raise anything; decoding says what
-        return None
-
-
-def _mislabelled(listing: Manifest, headers: ImageHeaders) -> Iterator[Problem]:
-    for entry, header in zip(listing.entries, headers, strict=True):
-        suffix = os.path.splitext(entry.path)[1].lower()  # noqa: PTH122  # a fifth of Path's time
-        if header and suffix and suffix not in ENDINGS[header.format]:
-            text = f"is a {header.format} by its content; it is read as that, rename it to {ENDINGS[header.format][0]}"
-            yield Problem(as_text(entry.path), "wrong suffix", text, "note")
-
-
-def raise_problems(name: str, problems: Sequence[Problem]) -> None:
-    """Raises DataError that lists what is wrong, the gravest first."""
+def _raise_problems(name: str, problems: Sequence[Problem]) -> None:
+    """Raises DataError that lists the problems, the most severe first."""
     lines = [f"{len(problems):,} {'problems' if len(problems) > 1 else 'problem'}; nothing was started"]
-    lines += [
-        f"  {problem}" for problem in sorted(problems, key=lambda problem: problem.severity != "stop")[:MAX_LISTED_PROBLEMS]
-    ]
-    if len(problems) > MAX_LISTED_PROBLEMS:
-        lines.append(f"  and {len(problems) - MAX_LISTED_PROBLEMS:,} more: sprintnet check {name}")
-    if all(problem.severity == "skip" for problem in problems):
-        lines.append("mend them, or leave these files out: data.skip_bad=true")
+    ordered = sorted(problems, key=lambda problem: problem.severity != "error")
+    lines += [f"  {problem}" for problem in ordered[:MAX_PROBLEMS_SHOWN]]
+    if len(problems) > MAX_PROBLEMS_SHOWN:
+        lines.append(f"  and {len(problems) - MAX_PROBLEMS_SHOWN:,} more: sprintnet check {name}")
+    if all(problem.severity == "skippable" for problem in problems):
+        lines.append("fix these files, or leave them out: data.skip_bad=true")
     raise DataError(f"data.name={name}: " + "\n".join(lines))

@@ -1,131 +1,106 @@
-"""A NumPy archive of images, read from front to back: it may be larger than memory."""
+"""NumPy archives (.npz) of images, read sequentially, so that they may be larger than memory."""
 
+import io
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from sprintnet.data.dataset import LABEL_SEPARATOR, Images, Labels
+from sprintnet.data.custom.arrays import Array, check_images, encode_labels, to_uint8
+from sprintnet.data.dataset import Images
+from sprintnet.data.splits import SPLIT_ALIASES
 from sprintnet.errors import DataError
 
-LAYOUTS: Sequence[Mapping[str, tuple[str, str]]] = (
-    {split: (f"{split}_images", f"{split}_labels") for split in ("train", "val", "test")},
-    {split: (f"x_{split}", f"y_{split}") for split in ("train", "val", "test")},
-    {"": ("images", "labels")},
+LAYOUTS = (
+    [(split, f"{alias}_images", f"{alias}_labels") for alias, split in SPLIT_ALIASES.items()],
+    [(split, f"x_{alias}", f"y_{alias}") for alias, split in SPLIT_ALIASES.items()],
+    [("", "images", "labels")],
 )
-"""Split -> names of its images and its labels: MedMNIST's, Keras's, and those of an archive that is not divided."""
+"""Split, names of its images and labels: as in MedMNIST, as in Keras, and without splits."""
+
+Member = tuple[str, tuple[int, ...], np.dtype[Any]]
+"""Name, shape and type of an array of images."""
 
 
 class Archive:
-    """The images of an .npz file, split after split: `split` of each, `labels`, `classes`, `image_shape` (H, W, C).
+    """The images of an .npz file in order of split: `split` of each, `labels`, `classes`, `image_shape` (H, W, C), `notes`.
 
-    Images are uint8 (N, H, W) or (N, H, W, C). Labels are whole numbers or text (N,) or (N, 1), or marks 0 and 1 (N, K); an
-    array `classes` may name them. Raises DataError for anything else.
+    Images and labels are as in `from_arrays`; an array `classes` may name the classes. Raises DataError for anything else.
     """
 
     def __init__(self, path: Path):
-        self.path = path
+        self._position = 0
         try:
-            self._archive = zipfile.ZipFile(path)
-            names = [name.removesuffix(".npy") for name in self._archive.namelist()]
-            layout = next((found for found in LAYOUTS if set(names) & {images for images, _ in found.values()}), {})
-            parts = {split: pair for split, pair in layout.items() if pair[0] in names}
+            archive = zipfile.ZipFile(path)
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            layouts = ([part for part in layout if part[1] in names] for layout in LAYOUTS)
+            parts = next(filter(None, layouts), [])
             if not parts:
                 raise DataError(f"{path}: has the arrays {', '.join(names)}; name them images and labels, or train_images, ...")
-            self._members = [images for images, _ in parts.values()]
-            shapes = [self._shape(name) for name in self._members]
-            labels = [self._whole(name) for _, name in parts.values()]
-            given = self._whole("classes") if "classes" in names else None
+            if missing := [name for _, _, name in parts if name not in names]:
+                raise DataError(f"{path}: has no array {missing[0]}")
+            members = [_read_member(path, archive, images) for _, images, _ in parts]
+            labels = [np.atleast_1d(_read_array(archive, name)) for _, _, name in parts]
+            classes = _read_array(archive, "classes") if "classes" in names else None
         except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             cause = getattr(error, "strerror", None) or str(error).strip("'\"")
-            raise DataError(
-                f"{path}: cannot be read as a NumPy archive ({cause}); write it anew by numpy.savez, images as uint8"
-            ) from None
+            raise DataError(f"{path}: cannot be read as a NumPy archive ({cause}); write it again with numpy.savez") from None
+        shapes = [shape for _, shape, _ in members]
         counts = [shape[0] for shape in shapes]
-        if len({shape[1:] for shape in shapes}) > 1 or counts != [len(part) for part in labels]:
-            have = "; ".join(f"{name} {shape}" for name, shape in zip(self._members, shapes, strict=True))
-            raise DataError(
-                f"{path}: {have}, with {[len(part) for part in labels]} labels; give one size, and each image a label"
-            )
-        height, width, channels = (*shapes[0][1:], 1)[:3]
+        if len({(*shape, 1)[1:4] for shape in shapes}) > 1 or counts != [len(part) for part in labels] or not sum(counts):
+            have = "; ".join(f"{name} {shape}" for name, shape, _ in members)
+            rule = "images must have one size, and one label each"
+            raise DataError(f"{path}: {have}, with {', '.join(str(len(part)) for part in labels)} labels; {rule}")
+        height, width, channels = (*shapes[0], 1)[1:4]
         self.image_shape = height, width, channels
-        self.split = tuple(split for split, count in zip(parts, counts, strict=True) for _ in range(count))
-        self.labels, self.classes = _numbered(path, np.concatenate(labels), given)
-        self._ends = np.cumsum(counts).tolist()
-        self._position, self._stream = 0, self._begin(0)
+        self.split = tuple(split for (split, _, _), count in zip(parts, counts, strict=True) for _ in range(count))
+        flat = [part[:, 0] if part.ndim == 2 and part.shape[1] == 1 else part for part in labels]
+        if len({part.ndim for part in flat}) > 1:
+            raise DataError(f"{path}: labels of the splits differ in shape: {', '.join(str(part.shape) for part in flat)}")
+        self.labels, self.classes, is_one_hot = encode_labels(f"{path}: labels", np.concatenate(flat), classes)
+        self.notes = ["labels are one-hot: each image has one class"] * is_one_hot
+        self.notes += ["float images in 0..1 are scaled to 0..255"] * any(dtype != np.uint8 for *_, dtype in members)
+        self._images = _read_images(path, archive, members)
 
-    def read(self, part: slice) -> Images:
-        """Returns the images (n, H, W, C) of a part that lies behind all that were read before."""
-        size = int(np.prod(self.image_shape))
-        found = np.empty((part.stop - part.start, *self.image_shape), np.uint8)
-        while self._position < part.stop:
-            member = int(np.searchsorted(self._ends, self._position, side="right"))
-            if member and self._position == self._ends[member - 1]:
-                self._stream = self._begin(member)
-            try:
-                content = self._stream.read(size)
-            except (OSError, EOFError, zipfile.BadZipFile, zlib.error):
-                content = b""
-            if len(content) < size:
-                raise DataError(f"{self.path}: {self._members[member]} is damaged; write it anew by numpy.savez")
-            if self._position >= part.start:
-                found[self._position - part.start] = np.frombuffer(content, np.uint8).reshape(self.image_shape)
-            self._position += 1
-        return found
-
-    def _begin(self, member: int) -> IO[bytes]:
-        stream = self._archive.open(f"{self._members[member]}.npy")
-        _head(stream)
-        return stream
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        with self._archive.open(f"{name}.npy") as stream:
-            shape, in_columns, dtype = _head(stream)
-        if dtype != np.uint8 or in_columns or len(shape) not in (3, 4) or (*shape, 1)[3] not in (1, 3, 4) or 0 in shape:
-            raise ValueError(f"{name}: {dtype} of shape {shape}, not uint8 (N, H, W) or (N, H, W, 1, 3 or 4)")
-        return shape
-
-    def _whole(self, name: str) -> npt.NDArray[Any]:
-        with self._archive.open(f"{name}.npy") as stream:
-            return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+    def read(self, part: slice) -> list[Images]:
+        """Returns the images (H, W, C) of a part that starts after all parts read before."""
+        images = list(islice(self._images, part.start - self._position, part.stop - self._position))
+        self._position = part.stop
+        return images
 
 
-def _head(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    read = (
-        np.lib.format.read_array_header_1_0
-        if np.lib.format.read_magic(stream) == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    return read(stream)
+def _read_images(path: Path, archive: zipfile.ZipFile, members: Sequence[Member]) -> Iterator[Images]:
+    for name, (count, *size), dtype in members:
+        size_bytes = int(np.prod(size)) * dtype.itemsize
+        with archive.open(f"{name}.npy") as file:
+            _, is_fortran_order, _ = _read_header(file)
+            stream = io.BytesIO(_read_array(archive, name).tobytes()) if is_fortran_order else file
+            for _ in range(count):
+                try:
+                    content = stream.read(size_bytes)
+                except (OSError, EOFError, zipfile.BadZipFile, zlib.error):
+                    content = b""
+                if len(content) < size_bytes:
+                    raise DataError(f"{path}: {name} is damaged; write it again with numpy.savez")
+                yield to_uint8(f"{path}: {name}", np.frombuffer(content, dtype).reshape((*size, 1)[:3]))
 
 
-def _numbered(path: Path, labels: npt.NDArray[Any], names: npt.NDArray[Any] | None) -> tuple[Labels, tuple[str, ...]]:
-    """Returns class numbers (N,), or marks (N, K), and the class names."""
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    several = labels.ndim == 2
-    if labels.ndim > 2 or (several and not set(np.unique(labels).tolist()) <= {0, 1}) or labels.dtype.kind not in "iubU":
-        raise DataError(
-            f"{path}: labels are {labels.dtype} of shape {labels.shape}; give whole numbers or text (N,), or 0 and 1 (N, K)"
-        )
-    if several and names is not None and (len(names) != labels.shape[1] or any(LABEL_SEPARATOR in str(name) for name in names)):
-        have = f"marks of {labels.shape[1]} classes and {len(names)} class names"
-        raise DataError(f"{path}: has {have}; give each a name, none with {LABEL_SEPARATOR}")
-    found = np.arange(labels.shape[1]) if several else np.unique(labels)
-    if names is None:
-        classes = tuple(map(str, found.tolist()))
-        numbers = labels if several else np.searchsorted(found, labels)
-    else:
-        classes = tuple(map(str, names.tolist()))
-        if labels.dtype.kind == "U" and not set(labels.tolist()) <= set(classes):
-            raise DataError(f"{path}: has labels that classes does not name; give each a name")
-        numbers = labels if labels.dtype.kind != "U" else np.array([classes.index(label) for label in labels])
-        if len(found) and not several and not 0 <= numbers.min() <= numbers.max() < len(classes):
-            raise DataError(
-                f"{path}: has labels {numbers.min()} to {numbers.max()} and {len(classes)} class names; give each a name"
-            )
-    return (numbers.astype(np.uint8) if several else numbers.astype(np.int64)), classes
+def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> Member:
+    with archive.open(f"{name}.npy") as stream:
+        shape, _, dtype = _read_header(stream)
+    check_images(f"{path}: {name}", dtype, shape)
+    return name, shape, dtype
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> Array:
+    with archive.open(f"{name}.npy") as stream:
+        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    is_first_version = np.lib.format.read_magic(stream) == (1, 0)
+    return (np.lib.format.read_array_header_1_0 if is_first_version else np.lib.format.read_array_header_2_0)(stream)

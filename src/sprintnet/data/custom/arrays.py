@@ -1,0 +1,96 @@
+"""Datasets from arrays: images and labels are checked and converted."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sprintnet.data.dataset import LABEL_SEPARATOR, ImageDataset, Images, Labels
+from sprintnet.errors import DataError
+
+Array = npt.NDArray[Any]
+
+
+def from_arrays(
+    images: npt.ArrayLike, labels: npt.ArrayLike, classes: Sequence[str] | None = None, *, multi_label: bool | None = None
+) -> ImageDataset:
+    """Returns a dataset in memory.
+
+    `images` are uint8, or floats in 0..1, of shape (N, H, W) or (N, H, W, C) with 1, 3 or 4 channels. `labels` are integers
+    or text (N,), or 0 and 1 (N, K): one class per image if each row has exactly one 1, else any number of classes, unless
+    `multi_label` decides. `classes` names the K classes; by default they are the distinct labels, sorted.
+    """
+    pixels = _as_array("images", images)
+    check_images("images", pixels.dtype, pixels.shape)
+    encoded, names, _ = encode_labels("labels", _as_array("labels", labels), classes, multi_label)
+    if len(encoded) != len(pixels):
+        raise DataError(f"labels: has {len(encoded):,} entries for {len(pixels):,} images; one is needed for each image")
+    pixels = np.ascontiguousarray(to_uint8("images", pixels))
+    return ImageDataset(pixels.reshape(*pixels.shape[:3], -1), encoded, names)
+
+
+def check_images(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Raises DataError unless an array of this type and shape can hold images."""
+    has_channels = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))
+    if not has_channels or 0 in shape[1:] or (dtype != np.uint8 and dtype.kind != "f"):
+        rule = "must be uint8, or floats in 0..1, of shape (N, H, W) or (N, H, W, C) with 1, 3 or 4 channels"
+        raise DataError(f"{name}: {dtype} of shape {shape}; {rule}")
+
+
+def to_uint8(name: str, pixels: Array) -> Images:
+    """Returns pixels as uint8, floats in 0..1 scaled to 0..255; raises DataError for other floats."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    low, high = pixels.min(initial=0), pixels.max(initial=0)
+    if not 0 <= low <= high <= 1:  # false for NaN
+        raise DataError(f"{name}: floats from {low:g} to {high:g}; must be in 0..1, or uint8 in 0..255")
+    return np.asarray(np.rint(pixels * 255), np.uint8)
+
+
+def encode_labels(
+    name: str, labels: Array, classes: Sequence[str] | Array | None, multi_label: bool | None = None
+) -> tuple[Labels, tuple[str, ...], bool]:
+    """Returns class indices int64 (N,) or 0 and 1, uint8 (N, K); the class names; and whether the labels were one-hot.
+
+    Arguments as in `from_arrays`. Raises DataError, calling the labels `name`.
+    """
+    if labels.dtype.kind in "SO":
+        labels = np.array([label.decode() if isinstance(label, bytes) else label for label in labels.flat]).reshape(
+            labels.shape
+        )
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    is_binary = labels.ndim == 2 and labels.dtype.kind in "iubf" and bool(np.isin(labels, (0, 1)).all())
+    if not is_binary and (labels.ndim != 1 or labels.dtype.kind not in "iubU"):
+        rule = "must be integers or text of shape (N,), or 0 and 1 of shape (N, K)"
+        raise DataError(f"{name}: {labels.dtype} of shape {labels.shape}; {rule}")
+    values = np.arange(labels.shape[1]) if is_binary else np.unique(labels)
+    names = tuple(map(str, (values if classes is None else np.ravel(np.asarray(classes))).tolist()))
+    if len(set(names)) < len(names) or any(not text or LABEL_SEPARATOR in text for text in names):
+        raise DataError(f"{name}: class names must differ, not be empty and not contain {LABEL_SEPARATOR}: {', '.join(names)}")
+    if is_binary:
+        if len(names) != len(values):
+            raise DataError(f"{name}: has {len(values)} columns and {len(names)} class names; give each column a name")
+        is_one_hot = not multi_label and bool((labels.sum(axis=1) == 1).all())
+        if multi_label is False and not is_one_hot:
+            raise DataError(f"{name}: has rows without exactly one 1; with multi_label=False each image has one class")
+        return (labels.argmax(axis=1) if is_one_hot else labels.astype(np.uint8)), names, is_one_hot
+    if labels.dtype.kind == "U" and (unknown := set(values.tolist()) - set(names)):
+        raise DataError(f"{name}: has {', '.join(sorted(unknown))}, which the class names do not include; add them")
+    if labels.dtype.kind == "i" and len(values) and values[0] < 0:
+        raise DataError(f"{name}: has {values[0]}; negative numbers mark images without a label: leave these out")
+    if classes is None:
+        return np.searchsorted(values, labels), names, False
+    if labels.dtype.kind == "U":
+        return np.array([names.index(label) for label in labels.tolist()], np.int64), names, False
+    if len(values) and values[-1] >= len(names):
+        raise DataError(f"{name}: has labels {values[0]} to {values[-1]} and {len(names)} class names; give each a name")
+    return labels.astype(np.int64), names, False
+
+
+def _as_array(name: str, values: npt.ArrayLike) -> Array:
+    try:
+        return np.asarray(values)
+    except ValueError:  # lists of different lengths
+        raise DataError(f"{name}: the entries differ in shape; they must form one array") from None

@@ -1,0 +1,133 @@
+"""Folders of images: <class>/*, or train/<class>/* with val/<class>/* and test/<class>/*."""
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sprintnet.data.custom.manifest import Manifest, ManifestEntry, Problem, Severity, as_text, stamp
+from sprintnet.data.dataset import LABEL_SEPARATOR
+from sprintnet.data.images import IMAGE_SUFFIXES
+from sprintnet.data.splits import SPLIT_ALIASES, SPLITS
+
+SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
+"""Left behind by operating systems: ignored and counted, like hidden files."""
+NON_IMAGE_SUFFIXES = (".csv", ".html", ".json", ".log", ".md", ".pdf", ".txt", ".xml", ".yaml", ".yml")
+"""Suffixes of files that cannot be meant as images: they are noted; other files that are no images are problems."""
+
+
+def read_folder(root: Path) -> Manifest:
+    """Returns the images of <class>/*, or of train/<class>/*, val/<class>/* and test/<class>/*, by split, class and name."""
+    scan = _Scan()
+    top = list(scan.entries(root))
+    splits = _split_folders([entry for entry, status in top if stat.S_ISDIR(status.st_mode)], scan)
+    entries: list[ManifestEntry] = []
+    empty: list[os.DirEntry[str]] = []
+    for name, split in splits.items() or [("", "")]:
+        for folder, status in scan.entries(root / name) if name else top:
+            if not stat.S_ISDIR(status.st_mode):
+                scan.report(folder, "stray file", "is in no class folder; move it into <class>/, or remove it")
+            elif LABEL_SEPARATOR in folder.name:
+                scan.report(folder, "class name", f"contains {LABEL_SEPARATOR}, which separates labels; rename it", "error")
+            else:
+                found = _images_in(folder, split, scan)
+                entries += found
+                empty += [folder] * (not found and folder.path not in scan.unreadable)
+    classes = {entry.label for entry in entries}
+    for folder in empty:  # a class may lack images in one split; without any, it is not a class
+        severity: Severity = "note" if as_text(folder.name) in classes else "skippable"
+        scan.report(folder, "empty class", "contains no image; add some, or remove it", severity)
+    for entry, _ in top if splits else ():
+        if entry.name not in splits:
+            scan.report(entry, "beside the splits", f"is beside {next(iter(splits))}/; move it into a split, or remove it")
+    if splits and "train" not in splits.values():
+        text = f"has {next(iter(splits))}/ but no train/; add it"
+        scan.problems.append(Problem(as_text(root), "no training images", text, "error"))
+    return Manifest(root, tuple(entries), tuple(scan.problems), tuple(scan.all_notes()))
+
+
+def _split_folders(folders: Sequence[os.DirEntry[str]], scan: "_Scan") -> dict[str, str]:
+    """Returns the splits by folder name, train first; nothing if the folders are classes.
+
+    Beside other folders, train/ is a split only if it contains folders and no image; otherwise it is a class of that name.
+    """
+    named = [folder for folder in folders if folder.name.lower() in SPLIT_ALIASES]
+    splits = named if len(named) == len(folders) else [folder for folder in named if _contains_classes(folder)]
+    for folder in named:
+        if folder not in splits:
+            scan.notes.append(f"{as_text(folder.name)}/ is read as a class, not as a split: it is beside other classes")
+    found = {folder.name: SPLIT_ALIASES[folder.name.lower()] for folder in splits}
+    return dict(sorted(found.items(), key=lambda item: SPLITS.index(item[1])))
+
+
+def _contains_classes(folder: os.DirEntry[str]) -> bool:
+    children = [child for child, _ in _Scan().entries(Path(folder.path))]
+    return any(child.is_dir() for child in children) and not any(is_image_name(child.name) for child in children)
+
+
+def _images_in(folder: os.DirEntry[str], split: str, scan: "_Scan") -> list[ManifestEntry]:
+    images = []
+    for file, status in scan.entries(Path(folder.path)):
+        if stat.S_ISDIR(status.st_mode):
+            scan.report(file, "nested folder", "is a folder within a class; move its images up, or remove it")
+        elif not stat.S_ISREG(status.st_mode):
+            scan.report(file, "no file", "is a pipe, socket or device; remove it")
+        elif not is_image_name(file.name):
+            scan.report(file, "other file", f"is none of {' '.join(IMAGE_SUFFIXES)}; convert or remove it")
+        else:
+            images.append(ManifestEntry(file.path, as_text(folder.name), split, "", stamp(status)))
+    return images
+
+
+def is_image_name(name: str) -> bool:
+    """Returns whether a file has the suffix of an image."""
+    return _suffix(name) in IMAGE_SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122  # a fifth of Path's time
+
+
+class _Scan:
+    """Lists folders and collects problems and notes."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.notes: list[str] = []
+        self.unreadable: set[str] = set()
+        self._ignored = self._non_images = 0
+
+    def entries(self, folder: Path) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+        """Yields the entries of a folder by name; links are followed, a loop of links is a problem."""
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            self.unreadable.add(str(folder))
+            self.problems.append(Problem(as_text(folder), "unreadable", f"{error.strerror}; make it readable, or remove it"))
+            return
+        for entry in found:
+            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FILES:
+                self._ignored += 1
+                continue
+            try:
+                status = entry.stat()
+            except OSError as error:
+                self.report(entry, "unreadable", f"{error.strerror}; fix or remove it")
+                continue
+            yield entry, status
+
+    def report(self, entry: os.DirEntry[str], kind: str, text: str, severity: Severity = "skippable") -> None:
+        """Adds a problem, a note for a file that cannot be meant as an image."""
+        if _suffix(entry.name) in NON_IMAGE_SUFFIXES and entry.is_file():
+            self._non_images += 1
+            severity = "note"
+        self.problems.append(Problem(as_text(entry.path), kind, text, severity))
+
+    def all_notes(self) -> Iterator[str]:
+        """Yields the notes, those about ignored files last."""
+        yield from self.notes
+        if self._non_images:
+            yield f"files ignored since they are no images: {self._non_images:,} (sprintnet check lists them)"
+        if self._ignored:
+            yield f"hidden and system files ignored: {self._ignored:,}"

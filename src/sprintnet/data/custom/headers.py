@@ -1,0 +1,94 @@
+"""Image headers: format, mode and size of image files, and the shape of the dataset that follows from them."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from PIL import Image
+
+from sprintnet.data.custom.decode_cache import DecodeCache
+from sprintnet.data.custom.manifest import Manifest, ManifestEntry, Problem, as_text
+from sprintnet.data.images import IMAGE_FORMATS
+from sprintnet.data.settings import DataSettings
+from sprintnet.progress import track
+
+MAX_NATIVE_SIDE, DEFAULT_SIDE = 96, 64
+CHANNEL_COUNTS = {"grey": 1, "rgb": 3, "rgba": 4}
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+SUFFIXES_OF_FORMAT = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg", ".mpo"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+}
+EXIF_ORIENTATION, MIN_TRANSPOSED = 0x0112, 5
+"""The EXIF tag, and the lowest of its values that swap height and width."""
+
+
+class ImageHeader(NamedTuple):
+    """What an image file says of itself."""
+
+    format: str
+    mode: str
+    height: int
+    width: int
+
+
+ImageHeaders = Sequence[ImageHeader | None]
+"""One for each image; None if the file cannot be opened."""
+
+
+def read_headers(manifest: Manifest, cache: DecodeCache) -> ImageHeaders:
+    """Returns the header of each image, cached; files that could not be opened are tried again."""
+    headers = cache.json("headers.json", lambda: _read_all_headers(manifest))
+    return [
+        ImageHeader(*header) if header else _read_header(manifest, entry)
+        for header, entry in zip(headers, manifest.entries, strict=True)
+    ]
+
+
+def _read_all_headers(manifest: Manifest) -> ImageHeaders:
+    entries = track(manifest.entries, len(manifest.entries), f"reading {len(manifest.entries):,} image headers")
+    return [_read_header(manifest, entry) for entry in entries]  # threads would be slower: all need Python's lock
+
+
+def _read_header(manifest: Manifest, entry: ManifestEntry) -> ImageHeader | None:
+    try:
+        with Image.open(manifest.open(entry), formats=IMAGE_FORMATS) as image:
+            width, height = image.size
+            if "exif" in image.info and image.getexif().get(EXIF_ORIENTATION, 1) >= MIN_TRANSPOSED:
+                width, height = height, width
+            return ImageHeader(image.format or "", image.mode, height, width)
+    except Exception:  # a damaged file can raise anything; decoding reports the cause
+        return None
+
+
+def choose_shape(headers: Sequence[ImageHeader], settings: DataSettings) -> tuple[tuple[int, int, int], list[str]]:
+    """Returns height, width and channels from the settings, or from the images where they say nothing; and notes."""
+    notes = []
+    sizes = Counter((header.height, header.width) for header in headers)
+    (height, width), _ = sizes.most_common(1)[0]
+    if settings.size:
+        height = width = settings.size
+    elif len(sizes) > 1 or max(height, width) > MAX_NATIVE_SIDE:
+        heights, widths = zip(*sizes, strict=True)
+        ranges = f"width {min(widths)} to {max(widths)}, height {min(heights)} to {max(heights)}"
+        found = f"{len(sizes):,} sizes ({ranges})" if len(sizes) > 1 else f"size {width}x{height}"
+        height = width = DEFAULT_SIDE
+        notes.append(f"images of {found} are resized to {width}x{height} ({settings.resize}; see data.size, data.resize)")
+    if settings.channels != "auto":
+        channels = CHANNEL_COUNTS[settings.channels]
+    else:
+        channels = 1 if all(header.mode in GREY_MODES for header in headers) else 3
+    return (height, width, channels), notes
+
+
+def suffix_problems(manifest: Manifest, headers: ImageHeaders) -> Iterator[Problem]:
+    """Yields a note for each file whose suffix does not fit its content."""
+    for entry, header in zip(manifest.entries, headers, strict=True):
+        suffix = os.path.splitext(entry.path)[1].lower()  # noqa: PTH122  # a fifth of Path's time
+        if header and suffix and suffix not in SUFFIXES_OF_FORMAT[header.format]:
+            text = f"contains a {header.format}, and is read as one; rename it to {SUFFIXES_OF_FORMAT[header.format][0]}"
+            yield Problem(as_text(entry.path), "wrong suffix", text, "note")
