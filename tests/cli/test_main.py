@@ -52,7 +52,7 @@ def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> No
         (["train", "--seed"], 2, "seed: not understood; an override is written key=value or --key value"),
         (["train", "--name", "../x"], 2, "one folder name"),
         (["train", "device=cuda"], 2, "device=cuda: PyTorch sees no GPU here"),
-        (["train", "data.name=nowhere"], 3, "data.name=nowhere: no named data set"),
+        (["train", "data.name=nowhere"], 3, "data.name=nowhere: no built-in dataset"),
         (["val", "nowhere"], 2, "nowhere: no such run folder"),
         (["val", ".", "--output", "gone/a.csv"], 2, "--output gone/a.csv: there is no folder gone; make it first"),
         (["report", ".", "--output", "gone/a.html"], 2, "--output gone/a.html: there is no folder gone; make it first"),
