@@ -1,7 +1,8 @@
-"""Augmentation: closed forms first, then what holds for any sample_params."""
+"""Augmentation: closed forms first, then properties of sampled parameters."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -129,3 +130,21 @@ def test_a_reflecting_crop_shows_the_mirrored_border() -> None:
     corners = torch.tensor([[0, 0], [4, 4], [2, 2], [1, 3], [4, 0], [0, 2]])
     expected = torch.stack([image[:, y : y + 12, x : x + 16] for image, (y, x) in zip(padded, corners.tolist(), strict=True)])
     assert torch.equal(crop(IMAGES, corners, 2, "reflect"), expected)
+
+
+@pytest.mark.parametrize(("padding", "side"), [(7, 8), (8, 8), (12, 8), (32, 8), (3, 2), (2, 1)])
+def test_reflection_shows_no_other_image_and_repeats_with_large_padding(padding: int, side: int) -> None:
+    images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 1, side, side).contiguous()
+    for corner in (0, padding, 2 * padding):
+        for mode in ("reflect", "constant"):
+            windows = crop(images, torch.full((3, 2), corner), padding, mode)
+            assert all(set(window.flatten().tolist()) <= {0.0, float(index)} for index, window in enumerate(windows))
+    image = torch.rand(1, 1, side, side)
+    expected = np.pad(image[0, 0].numpy(), padding, mode="reflect" if side > 1 else "edge")
+    for corner in range(2 * padding + 1):
+        window = crop(image, torch.tensor([[corner, 0]]), padding, "reflect")
+        assert np.array_equal(window[0, 0].numpy(), expected[corner : corner + side, :side])
+
+
+def test_a_corner_beyond_the_padding_is_clamped() -> None:
+    assert torch.equal(crop(IMAGES, torch.full((6, 2), 99), 2), crop(IMAGES, torch.full((6, 2), 4), 2))

@@ -1,4 +1,4 @@
-"""Augmentation as whole-batch tensor functions: what varies is drawn first, then applied; nothing here holds state."""
+"""Augmentation: random parameters are sampled first, then applied to a batch by pure functions."""
 
 import math
 from dataclasses import dataclass, fields
@@ -13,28 +13,28 @@ from sprintnet.data.settings import AugmentSettings
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """What was drawn for N images, each a tensor whose first dimension is N."""
+    """Sampled parameters for N images."""
 
     crop: Tensor
     """Top-left corner within the padded image, in pixels (N, 2)."""
     flip: Tensor
-    """Whether to mirror left and right (N,)."""
+    """Whether to flip horizontally (N,)."""
     affine: Tensor
-    """Output position -> input position, both in -1..1 (N, 2, 3)."""
+    """Map from output to input positions, both in -1..1 (N, 2, 3)."""
     cutout: Tensor
-    """Centre of the square that is cut out, in pixels (N, 2)."""
+    """Centre of the erased square, in pixels (N, 2)."""
 
     def __getitem__(self, part: slice) -> "AugmentParams":
-        """Returns the params of these images alone."""
+        """Returns the parameters of a slice of the images."""
         return AugmentParams(*(getattr(self, item.name)[part] for item in fields(self)))
 
     def to(self, device: torch.device) -> "AugmentParams":
-        """Returns the params on a device."""
+        """Returns the parameters on a device."""
         return AugmentParams(*(getattr(self, item.name).to(device) for item in fields(self)))
 
 
 def sample_params(count: int, height: int, width: int, settings: AugmentSettings, generator: torch.Generator) -> AugmentParams:
-    """Returns the params for `count` images; the generator alone decides them."""
+    """Returns parameters for `count` images, a function of the generator's state alone."""
 
     def uniform(limit: float, *shape: int) -> Tensor:
         return (torch.rand(count, *shape, generator=generator) * 2 - 1) * limit
@@ -56,7 +56,7 @@ def sample_params(count: int, height: int, width: int, settings: AugmentSettings
 
 
 def augment(images: Tensor, params: AugmentParams, settings: AugmentSettings) -> Tensor:
-    """Returns varied images (B, C, H, W) from normalised ones; what comes into view is 0, the mean colour."""
+    """Returns augmented images (B, C, H, W) of normalised ones; new pixels are 0, the mean colour."""
     if settings.crop_padding:
         mode = "reflect" if settings.padding == "reflect" else "constant"
         images = crop(images, params.crop, settings.crop_padding, mode, params.flip if settings.flip else None)
@@ -70,58 +70,66 @@ def augment(images: Tensor, params: AugmentParams, settings: AugmentSettings) ->
 
 
 def flip(images: Tensor, chosen: Tensor) -> Tensor:
-    """Returns the chosen (B,) images mirrored left to right."""
+    """Returns the images, those of `chosen` (B,) flipped horizontally."""
     return torch.where(chosen[:, None, None, None], images.flip(-1), images)
 
 
-def crop(images: Tensor, corners: Tensor, padding: int, mode: str = "constant", mirrored: Tensor | None = None) -> Tensor:
-    """Returns windows of the images' own size, at corners (B, 2) of the images padded on every side (torch's pad modes).
+def crop(images: Tensor, corners: Tensor, padding: int, mode: str = "constant", flipped: Tensor | None = None) -> Tensor:
+    """Returns windows of the images' size, with top-left corners (B, 2) in the images padded on each side.
 
-    The `mirrored` (B,) among them are turned left to right, which costs nothing here.
+    `mode` is "constant" (zeros) or "reflect". Images of `flipped` (B,) are also flipped, at no cost. Corners are clamped to
+    0..2 * padding, since an index beyond an image would read another one.
     """
     count, _, height, width = images.shape
+    corners = corners.clamp(0, 2 * padding)
     rows = corners[:, 0, None] + torch.arange(height, device=images.device)
     columns = corners[:, 1, None] + torch.arange(width, device=images.device)
-    if mirrored is not None:
-        columns = torch.where(mirrored[:, None], columns.flip(-1), columns)
-    if mode == "reflect":  # which needs no padded copy
-        rows, columns = ((places - padding).abs() for places in (rows, columns))
-        rows, columns = torch.minimum(rows, 2 * (height - 1) - rows), torch.minimum(columns, 2 * (width - 1) - columns)
+    if flipped is not None:
+        columns = torch.where(flipped[:, None], columns.flip(-1), columns)
+    if mode == "reflect":  # needs no padded copy
+        rows, columns = _reflect(rows - padding, height), _reflect(columns - padding, width)
     else:
-        images = F.pad(images, (padding,) * 4, mode)
-    pixels = images.permute(0, 2, 3, 1)  # (B, H, W, C): they move whole
+        images = F.pad(images, (padding,) * 4)
+    pixels = images.permute(0, 2, 3, 1)  # (B, H, W, C): a pixel's channels are copied together
     first = torch.arange(count, device=images.device)[:, None, None] * (pixels.shape[1] * pixels.shape[2])
-    chosen = first + rows[:, :, None] * pixels.shape[2] + columns[:, None, :]
-    return pixels.flatten(0, 2).index_select(0, chosen.flatten()).view(count, height, width, -1).permute(0, 3, 1, 2)
+    indices = first + rows[:, :, None] * pixels.shape[2] + columns[:, None, :]
+    return pixels.flatten(0, 2).index_select(0, indices.flatten()).view(count, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _reflect(positions: Tensor, length: int) -> Tensor:
+    """Returns positions mirrored at both ends of 0..length - 1, as often as necessary."""
+    period = max(2 * (length - 1), 1)
+    positions = positions % period
+    return torch.minimum(positions, period - positions).clamp(max=length - 1)
 
 
 def resize(images: Tensor, share: float) -> Tensor:
-    """Returns the images with sides of this share of their own, rounded; each pixel is the mean of the area that it covers."""
+    """Returns the images with sides scaled by `share` and rounded; each pixel is the mean of the area that it covers."""
     sides = [round(share * side) for side in images.shape[2:]]
     if sides == list(images.shape[2:]):
         return images
     count, channels, height, width = images.shape
-    rows, columns = (_area(*pair).to(images) for pair in ((height, sides[0]), (width, sides[1])))
-    # as products of matrices, of whole rows of pixels with their channels last: half the time of `F.interpolate`
-    shorter = rows @ images.permute(0, 2, 3, 1).reshape(count, height, -1)
-    across = torch.kron(columns.T.contiguous(), torch.eye(channels).to(images))
-    return (shorter.flatten(0, 1) @ across).view(count, *sides, channels).permute(0, 3, 1, 2)
+    rows, columns = (_area_weights(*pair).to(images) for pair in ((height, sides[0]), (width, sides[1])))
+    # matrix products on rows of pixels with channels last: half the time of `F.interpolate`
+    fewer_rows = rows @ images.permute(0, 2, 3, 1).reshape(count, height, -1)
+    column_weights = torch.kron(columns.T.contiguous(), torch.eye(channels).to(images))
+    return (fewer_rows.flatten(0, 1) @ column_weights).view(count, *sides, channels).permute(0, 3, 1, 2)
 
 
 @cache
-def _area(length: int, shorter: int) -> Tensor:
-    """Returns the means of a line's pixels over equal areas: (shorter, length)."""
+def _area_weights(length: int, shorter: int) -> Tensor:
+    """Returns the weights (shorter, length) by which each output pixel averages the pixels of a line."""
     return F.adaptive_avg_pool1d(torch.eye(length), shorter).T
 
 
 def warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """Returns the images seen through affine maps (B, 2, 3) from output to input positions, bilinear, zeros outside."""
+    """Returns the images transformed by affine maps (B, 2, 3) from output to input positions, bilinear, zeros outside."""
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 
 
 def cut_out(images: Tensor, centres: Tensor, side: int) -> Tensor:
-    """Returns the images with a square of this side set to zero around centres (B, 2), clipped at the border.
+    """Returns the images with a square of this side, clipped at the border, set to zero around centres (B, 2).
 
     Cutout: DeVries and Taylor 2017, arXiv:1708.04552.
     """
@@ -134,7 +142,7 @@ def cut_out(images: Tensor, centres: Tensor, side: int) -> Tensor:
 
 
 def _affine_matrices(angle: Tensor, scale: Tensor, shift: Tensor, chosen: Tensor) -> Tensor:
-    """Returns (N, 2, 3): rotation by angle (radians), scaling about the centre, shift; the identity where not chosen."""
+    """Returns (N, 2, 3): rotation by an angle in radians, scaling about the centre, shift; the identity if not chosen."""
     cosine, sine = torch.cos(angle) / scale, torch.sin(angle) / scale
     rotation = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
     matrices = torch.cat([rotation, shift[:, :, None]], 2)
