@@ -9,7 +9,11 @@ from sprintnet.reporting.text.table import table_lines
 MAX_EXAMPLES = 5
 """Problems shown of each kind; the table of --output has all of them."""
 MAX_SHOWN_CLASSES = 30
-SEVERITIES = {"error": "must be fixed", "skippable": "must be fixed, or skipped with data.skip_bad=true", "note": "for information"}
+SEVERITIES = {
+    "error": "must be fixed",
+    "skippable": "must be fixed, or skipped with data.skip_bad=true",
+    "note": "for information",
+}
 
 
 def checked_lines(
