@@ -1,4 +1,4 @@
-"""The root Config: a recipe's TOML, then dotted overrides, validated together and frozen; every mistake is reported at once."""
+"""Config: a recipe's TOML, then dotted overrides, validated together and frozen; all mistakes are reported in one message."""
 
 import difflib
 import sys
@@ -34,45 +34,45 @@ LEARNING_RATES = ("optim.max_lr", "optim.head_lr", "muon.max_lr")
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run; a recipe gives the values, overrides change them, nothing changes them afterwards."""
+    """All settings of a run: the recipe's values, changed by overrides."""
 
     epochs: Annotated[int, Interval(ge=1, le=1_000_000)] = 24
     """Passes over the training images."""
     batch_size: Annotated[int, Interval(ge=2, le=1_000_000)] = 512
-    """Images a step."""
+    """Images per step."""
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.2
-    """Alpha of label smoothing: targets are (1 - alpha) * one_hot + alpha / K."""
+    """Label smoothing alpha: targets are (1 - alpha) * one_hot + alpha / K."""
     l1: Annotated[float, Ge(0)] = 0.0
-    """Weight of the L1 penalty on all parameters (the article's option is 1e-7, off there)."""
+    """Weight of the L1 penalty on all parameters (the article names 1e-7, switched off)."""
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
-    """Seed of the first weights, the order of the images and their augmentation."""
+    """Seed of the initial weights, the order of the images and their augmentation."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of the network's arithmetic; auto: fp16 on a GPU, bf16 on a CPU that has it, else fp32.
+    """Number format of forward and backward pass; auto: fp16 on a GPU, bf16 on a CPU that has it, else fp32.
 
-    fp16 on a CPU works but is slow."""
+    fp16 on a CPU is slow."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto: the GPU if PyTorch sees one."""
+    """Device to train on; auto: the GPU if PyTorch sees one."""
     threads: Annotated[int, Interval(ge=0, le=256)] = 0
-    """CPU threads; 0: as many as PyTorch finds cores, on Linux less those that other processes keep busy.
+    """CPU threads; 0: one for each available core, on Linux minus the cores that other processes keep busy.
 
-    Another number of threads rounds differently: name one where a run must be repeated to the last bit."""
+    Another number of threads rounds differently: set it where a run must be repeated bit for bit."""
     checkpoint_seconds: Annotated[float, Ge(0)] = 60.0
-    """Seconds between checkpoints within an epoch (each epoch's end is always saved); 0: after every step."""
+    """Seconds between checkpoints within an epoch (the end of each epoch is always saved); 0: after every step."""
     tta: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    """Ask again about test images whose answer has this probability or less: the mean over six views (two shifts by a pixel,
-    all mirrored too). 0: none; 1: all."""
+    """Test-time augmentation for images whose confidence is at or below this: the weighted mean over six views (two shifts by
+    a pixel, all mirrored too). 0: no image; 1: all images."""
     class_weights: Literal["none", "balanced"] = "none"
-    """Weights of the classes in the training loss; balanced: inverse to their frequency, 1 on average."""
+    """Class weights in the training loss; balanced: inverse to the class frequency, 1 on average."""
     sampling: Literal["all", "balanced"] = "all"
-    """What an epoch shows: all images once, or as many in all, but each class equally often."""
+    """Images of an epoch; all: each once; balanced: as many in total, each class equally often."""
     init_from: str = ""
-    """A run's or an export's folder to start from: its network with its normalisation, with a new head where the classes are
-    others; empty: fresh weights."""
+    """Run folder, export folder or weights file to start from: its weights and normalisation, with a new head where the
+    classes differ; empty: new weights."""
     freeze_backbone: bool = False
-    """Train the head alone, over the features of the network that init names."""
+    """Train only the head, on the features of the model that init_from names."""
     auto: tuple[Adaptable, ...] = ()
-    """Settings that are adapted to the dataset: their values here suit CIFAR-10. `model.width=auto` adds one, `model.width=96`
-    removes it, `auto=` removes all. Training says what it chose."""
+    """Settings that are adapted to the dataset; their values here suit CIFAR-10. `model.width=auto` adds one, `model.width=96`
+    removes it, `auto=` removes all. Training logs what it chose."""
     lr_find: bool = False
     """Run the learning-rate finder first and train with the peak that it recommends, instead of the recipe's. The learning
     rates of several optimizers keep their proportions."""
@@ -85,7 +85,7 @@ class Config:
 
     @property
     def peak_lr(self) -> float:
-        """The peak learning rate of the convolution filters, which the training table shows."""
+        """The peak learning rate of the convolution filters, as shown in the training table."""
         return self.muon.max_lr or self.optim.scaled_to(self.batch_size).max_lr
 
     @property
@@ -100,7 +100,7 @@ class Config:
         return replace(self, lr_find=False, optim=optim, muon=replace(self.muon, max_lr=self.muon.max_lr * ratio))
 
     def changed(self, values: Mapping[str, Any]) -> "Config":
-        """Returns these settings with others under dotted keys, such as `{"model.width": 96}`; their rules are not checked."""
+        """Returns the settings with values under dotted keys replaced, such as `{"model.width": 96}`; nothing is validated."""
         changed: Config = _build(Config, {**dotted(asdict(self)), **values})
         return changed
 
@@ -119,7 +119,7 @@ class Config:
         return found
 
     def to_toml(self) -> str:
-        """Returns the resolved settings as TOML, which `load_config` reads back to an equal Config."""
+        """Returns TOML that `load_config` reads back to an equal Config."""
         return tomli_w.dumps(asdict(self))
 
 
