@@ -171,7 +171,7 @@ def require_same_settings(file: Path, config: Config) -> None:
     if file.exists() and (changed := differences(load_config(file), config)):
         raise SettingsError(
             f"{file.parent}: was started with other settings:\n  " + "\n  ".join(changed) + "\n"
-            "resume with these settings, or start another run without --resume"
+            "resume with these settings, or start another run"
         )
 
 

@@ -13,6 +13,14 @@ class SettingsError(SprintNetError):
     exit_code = 2
 
 
+class ArgumentError(SettingsError):
+    """An argument that breaks a rule: named as in Python by the message, as a flag by `flag_message`."""
+
+    def __init__(self, argument: str, value: object, rule: str):
+        super().__init__(f"{argument}={value!r}: {rule}")
+        self.flag_message = f"--{argument.replace('_', '-')} {value}: {rule}"
+
+
 class DataError(SprintNetError):
     """A dataset that cannot be obtained, verified or read."""
 

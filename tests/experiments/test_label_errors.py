@@ -211,8 +211,8 @@ def test_a_damaged_file_is_one_message_with_its_remedy(run: RunFolder, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--folds", "3"], "label-errors: already holds folds; continue them with --resume"),
-        (["--folds", "4", "--resume"], "--folds 4: .*fold-1 has other images; resume with the number of folds"),
+        (["--folds", "3"], "label-errors: already holds folds; resume them"),
+        (["--folds", "4", "--resume"], "--folds 4: .*fold-1 has other images; resume with the number of folds at its start"),
         (["--folds", "1", "--resume"], "--folds 1: must be from 2 to the number of images, 60"),
         (["--folds", "61", "--resume"], "--folds 61: must be from 2 to the number of images, 60"),
         (["epochs=3"], "not understood: epochs=3"),

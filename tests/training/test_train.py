@@ -334,7 +334,7 @@ def test_two_processes_do_not_train_in_one_folder(trainer: Callable[[str], Train
     process.kill()
     process.communicate()
     assert second.returncode == 2
-    assert errors == "sprintnet: runs/train/run: another process is training here; wait for it, or choose another --name\n"
+    assert errors == "sprintnet: runs/train/run: another process is training here; wait for it, or choose another name\n"
 
 
 def test_a_loss_that_is_lost_ends_with_its_own_exit_code(sprintnet: Command, tiny: list[str]) -> None:

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options, words)
         sys.stdout.flush()
     except SprintNetError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(getattr(error, "flag_message", str(error)), error.exit_code)
     except ModuleNotFoundError as error:
         if error.name not in EXTRA_OF_MODULE:
             raise

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from sprintnet.data.dataset import ImageDataset, Images, Labels, label_text
 from sprintnet.data.images import read_image
 from sprintnet.data.loader import Loader
-from sprintnet.errors import SettingsError
+from sprintnet.errors import ArgumentError
 from sprintnet.evaluation.gradcam import class_maps, faithfulness, recorded
 from sprintnet.evaluation.metrics import Ints
 from sprintnet.evaluation.trained_model import TrainedModel
@@ -129,7 +129,7 @@ def _layers(trained: TrainedModel, layer: str, image: Tensor) -> dict[str, Seque
             trained.model(image)
         if layer in outputs and outputs[layer].ndim == 4:
             return {layer: [layer]}
-    raise SettingsError(f"--layer {layer}: not a layer with feature maps; the feature layers are {', '.join(known)}")
+    raise ArgumentError("layer", layer, f"has no feature maps; the feature layers are {', '.join(known)}")
 
 
 def _targets(trained: TrainedModel, logits: Tensor, labels: Labels | None, target_class: str) -> Tensor:
@@ -143,10 +143,10 @@ def _targets(trained: TrainedModel, logits: Tensor, labels: Labels | None, targe
         return _most_probable(logits, predicted if labels is None else predicted & ~membership(labels))
     if target_class == TRUE:
         if labels is None:
-            raise SettingsError("--target-class true: image files have no true class; use predicted, or name a class")
+            raise ArgumentError("target_class", TRUE, "the true classes are unknown; use predicted, or name a class")
         return _most_probable(logits, membership(labels))
     if target_class not in trained.classes:
-        raise SettingsError(f"--target-class {target_class}: not predicted, true or one of {', '.join(trained.classes)}")
+        raise ArgumentError("target_class", target_class, f"must be predicted, true or one of {', '.join(trained.classes)}")
     return torch.full((len(logits),), trained.classes.index(target_class), device=logits.device)
 
 

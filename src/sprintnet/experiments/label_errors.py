@@ -11,7 +11,7 @@ from sprintnet.config import Config
 from sprintnet.data.dataset import ImageDataset, Labels, Rows, concatenate, digest
 from sprintnet.data.duplicates import duplicates_within
 from sprintnet.data.splits import Splits, connected_groups, stratified_k_fold
-from sprintnet.errors import DataError, SettingsError
+from sprintnet.errors import ArgumentError, DataError, SettingsError
 from sprintnet.evaluation.metrics import Floats, log_probabilities, top_k_accuracy
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json
 from sprintnet.runs.io import write_arrays, write_rows
@@ -80,17 +80,15 @@ def _out_of_fold_logits(config: Config, images: ImageDataset, run: RunFolder, fo
         print(f"init_from={config.init_from}: a network that has seen these images has learned their label errors", flush=True)
     folder = run.path / FOLDS
     if folder.exists() and not resume:
-        raise SettingsError(f"{folder}: already holds folds; continue them with --resume, or remove the folder to start again")
+        raise SettingsError(f"{folder}: already holds folds; resume them, or remove the folder to start again")
     logits = np.empty((len(images), len(images.classes)), np.float32)
     for number in range(1, folds + 1):
         held_out = np.flatnonzero(fold_of == number - 1)
         splits = {"train": images.take(np.flatnonzero(fold_of != number - 1)), "val": images.take(held_out)}
         fold = RunFolder(folder / f"fold-{number}")
         if fold.environment.exists() and read_json(fold.environment)["data_sha256"] != digest(*splits.values()):
-            raise SettingsError(
-                f"--folds {folds}: {fold.path} has other images; resume with the number of folds that it was started with, or "
-                f"remove {folder} to start again"
-            )
+            rule = f"{fold.path} has other images; resume with the number of folds at its start, or remove {folder}"
+            raise ArgumentError("folds", folds, rule)
         metrics = train(config, fold, resume=fold.config.exists(), splits=splits).metrics
         predictions = read_arrays(fold.predictions)
         logits[held_out] = predictions.get("val_tta_logits", predictions["val_logits"])
@@ -107,11 +105,11 @@ def _assign_folds(images: ImageDataset, folds: int) -> Rows:
     if single := [images.classes[label] for label in np.flatnonzero(counts == 1)]:
         raise DataError(f"only one image of {', '.join(single)}: no other image to judge its label by; add images of the class")
     if not 2 <= folds <= len(images):
-        raise SettingsError(f"--folds {folds}: must be from 2 to the number of images, {len(images):,}")
+        raise ArgumentError("folds", folds, f"must be from 2 to the number of images, {len(images):,}")
     pairs = [(pair.first, pair.second) for pair in duplicates_within(images)]
     fold_of = stratified_k_fold(images.labels, folds, connected_groups(len(images), images.groups, pairs))
     if len(np.unique(fold_of)) < folds:
-        raise SettingsError(f"--folds {folds}: too many for {len(images):,} images of {len(images.classes)} classes; use fewer")
+        raise ArgumentError("folds", folds, f"too many for {len(images):,} images of {len(images.classes)} classes; use fewer")
     together = [name for label, name in enumerate(images.classes) if len(np.unique(fold_of[images.labels == label])) == 1]
     if together:
         cause = f"all images of {', '.join(together)} belong together (a group, or duplicates)"

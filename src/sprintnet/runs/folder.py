@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sprintnet.errors import SettingsError
+from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.runs.io import write_rows
 
 TRAIN_FOLDER = Path("runs") / "train"
@@ -80,14 +80,14 @@ def new_run(name: str, *, exact: bool, resume: bool, parent: Path = TRAIN_FOLDER
     user chose the name) no number is added: a new run refuses a folder that is taken.
     """
     if Path(name).name != name or name in ("", ".", "..") or set(name) & set("\\\0"):
-        raise SettingsError(f"--name {name!r}: must be a single folder name; the run is kept under {parent}")
+        raise ArgumentError("name", name, f"must be a single folder name; the run is kept under {parent}")
     taken = [RunFolder(parent / name)]
     while not exact and _has_started(numbered := RunFolder(parent / f"{name}-{len(taken) + 1}")):
         taken.append(numbered)
     if resume or not _has_started(taken[0]):
         return taken[-1]
     if exact:
-        raise SettingsError(f"--name {name}: {taken[0].path} exists; choose another name, or continue that run with --resume")
+        raise ArgumentError("name", name, f"{taken[0].path} exists; choose another name, or resume that run")
     return RunFolder(parent / f"{name}-{len(taken) + 1}")
 
 

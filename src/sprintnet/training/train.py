@@ -70,7 +70,7 @@ def train(
                 return TrainingResult(load_run(run.path)[0], read_json(run.metrics))
             return _train(config, run, on_epoch, splits)
     except Timeout:
-        raise SettingsError(f"{run.path}: another process is training here; wait for it, or choose another --name") from None
+        raise SettingsError(f"{run.path}: another process is training here; wait for it, or choose another name") from None
     except torch.OutOfMemoryError:
         raise SprintNetError(
             f"batch_size={config.batch_size}: too large for the device's memory; start another run with a smaller one"
@@ -199,7 +199,9 @@ def _require_resumable(old: Mapping[str, Any], new: Mapping[str, Any], run: RunF
         ("precision", f"add precision={old['precision']}"),
     ):
         if old.get(key) != new[key]:
-            raise SettingsError(f"--resume: {run.path} began with {key} {old.get(key)}, now it is {new[key]}; {remedy}")
+            raise SettingsError(
+                f"{run.path}: cannot be resumed: it began with {key} {old.get(key)}, now it is {new[key]}; {remedy}"
+            )
     compared = ("commit", "code_sha256", "versions", "device", "gpu", "cpu", "threads", "kernels")
     if changed := [key for key in compared if old.get(key) != new.get(key)]:
         run.log(f"resuming with another {', '.join(changed)}: the result may differ in its last bits")
