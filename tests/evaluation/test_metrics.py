@@ -1,5 +1,7 @@
 """Metrics against PyTorch's, scikit-learn's and SciPy's own functions, and by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,12 +12,12 @@ from sklearn.metrics import precision_recall_fscore_support
 from torch.nn import functional as F
 
 from sprintnet.evaluation.metrics import (
-    class_table,
     confusion_matrix,
     cross_entropy,
     log_probabilities,
     most_confused,
     prediction_rows,
+    score_table,
     summarise,
     top_k_accuracy,
     wilson_interval,
@@ -25,6 +27,10 @@ GENERATOR = np.random.default_rng(0)
 LOGITS = GENERATOR.normal(0, 3, (200, 10)).astype(np.float32)
 LABELS = GENERATOR.integers(0, 10, 200)
 NAMES = tuple("abcdefghij")
+
+
+def class_table(confusion: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    return score_table(confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0), classes)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.2, 0.5])
@@ -88,7 +94,7 @@ def test_f1_of_few_images_is_uncertain_even_where_all_or_none_are_right() -> Non
     assert all_right["f1_interval"][0] < 0.95 < all_right["f1_interval"][1]
 
 
-def test_a_class_without_images_or_answers_has_no_figures_and_makes_no_noise() -> None:
+def test_a_class_without_images_or_predictions_has_no_scores_and_no_warnings() -> None:
     figures = summarise(np.eye(3)[[0, 1, 0, 0]], np.array([0, 1, 1, 2]), ("a", "b", "c"))
     assert figures["accuracy"] == 0.5
     assert figures["classes"]["a"]["precision"] == pytest.approx(1 / 3)

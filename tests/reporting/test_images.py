@@ -29,7 +29,7 @@ def test_wrong_predictions_have_true_class_predicted_class_and_confidence() -> N
 
 
 def test_maps_lie_under_their_image_eight_to_a_row() -> None:
-    predictions = [{"true": "cat", "predicted": "dog", "confidence": 0.5, "target": "dog"}] * 9
+    predictions = [{"true": "cat", "predicted": "dog", "confidence": 0.5, "target": "dog", "file": None}] * 9
     predictions.append({"true": None, "predicted": "dog", "confidence": 0.75, "target": "cat"})
     maps = {name: np.random.default_rng(seed).random((10, 8, 8)) for seed, name in enumerate(("last", "mean"))}
     axes = np.array(grad_cam(IMAGES, maps, predictions).axes).reshape(6, 8)

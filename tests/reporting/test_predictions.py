@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sprintnet.evaluation.calibration import calibration
-from sprintnet.evaluation.metrics import class_table
+from sprintnet.evaluation.metrics import score_table
 from sprintnet.evaluation.multilabel import summarise_labels
 from sprintnet.reporting.figures.predictions import (
     class_counts,
@@ -16,7 +16,6 @@ from sprintnet.reporting.figures.predictions import (
     coverage,
     reliability,
 )
-from sprintnet.reporting.text.task_scores import MULTI_LABEL_SCORES
 
 CONFUSION = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])
 CLASSES = ("cat", "dog", "ghost")
@@ -41,14 +40,14 @@ def test_many_classes_are_colour_alone() -> None:
 
 
 def test_a_class_without_images_has_no_scores() -> None:
-    axes = class_scores(class_table(CONFUSION, CLASSES), {}).axes[0]
+    axes = class_scores(score_table(CONFUSION.diagonal(), CONFUSION.sum(axis=1), CONFUSION.sum(axis=0), CLASSES)).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
 
 
 def test_scores_that_have_no_interval_stand_beside_those_that_have() -> None:
     labels = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]], np.uint8)
     table = summarise_labels(np.array([[2.0, -1, -1], [1, 1, -2], [1, 2, -1]]), labels, CLASSES)["classes"]
-    axes = class_scores(table, MULTI_LABEL_SCORES.by_class).axes[0]
+    axes = class_scores(table).axes[0]
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert names == ["precision", "recall", "F1", "AP", "ROC AUC"]
     points, lines = zip(*((bars.lines[0], bars.has_xerr) for bars in axes.containers), strict=True)

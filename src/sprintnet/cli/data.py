@@ -36,7 +36,7 @@ def check(options: argparse.Namespace, words: list[str]) -> None:
     settings = load_config(DEFAULT_RECIPE, [f"data.name={options.data}", *overrides]).data
     found = validate.check(settings)
     rows = [problem._asdict() for problem in found.problems]
-    print(*checked_lines(options.data, found.classes, found.images, found.counts, found.kinds, found.notes, rows), sep="\n")
+    print(*checked_lines(options.data, found), sep="\n")
     if options.output:
         write_rows(Path(options.output), rows, Problem._fields)
         print(f"\na row a problem: {options.output}")

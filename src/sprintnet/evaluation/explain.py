@@ -29,7 +29,7 @@ PREDICTED, TRUE = "predicted", "true"
 
 @dataclass(frozen=True)
 class Explanation:
-    """Class activation maps of images (N, H, W, C), the predictions, and scores of the maps."""
+    """Class activation maps of images (N, H, W, C), the predictions, and the faithfulness of the maps."""
 
     images: Images
     maps: dict[str, npt.NDArray[np.float16]]
@@ -37,12 +37,11 @@ class Explanation:
     predictions: list[dict[str, Any]]
     """For each image: predicted, confidence, true (None where unknown), target (the class of its maps), file or None."""
     faithfulness: dict[str, dict[str, float]]
-    """Deletion and insertion, mean probabilities of the target class, by the names of `maps`; also of random maps."""
+    """`deletion` and `insertion` by the name of the layer, and of random maps; see `gradcam.faithfulness`."""
     target_class: str
-    """As requested: predicted, true or a class."""
 
     def save(self, path: Path) -> None:
-        """Writes an archive that the figure `grad_cam` is drawn from (images, facts as JSON, `map NAME`)."""
+        """Writes the archive of the figure `grad_cam`: images, facts (JSON), `map NAME`."""
         facts = {key: getattr(self, key) for key in ("target_class", "predictions", "faithfulness")}
         arrays: dict[str, Any] = {f"map {name}": values for name, values in self.maps.items()}
         write_arrays(path, images=self.images, facts=np.array(json.dumps(facts)), **arrays)
@@ -71,9 +70,8 @@ def explain_files(
 
     It is saved as the run's file_explanations.npz. Raises DataError for a file that is not an image.
     """
-    height, width, channels = trained.preprocessing.image_shape
-    resize = trained.preprocessing.resize
-    images = [read_image(Path(file), channels=channels, size=(height, width), policy=resize) for file in files]
+    (height, width, channels), policy = trained.preprocessing.image_shape, trained.preprocessing.resize
+    images = [read_image(Path(file), channels=channels, size=(height, width), policy=policy) for file in files]
     explanation = explain(trained, np.stack(images), None, target_class, layer, files)
     explanation.save(run.file_explanations)
     return explanation

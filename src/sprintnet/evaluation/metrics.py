@@ -66,11 +66,6 @@ def accuracy_with_interval(correct: Mask) -> dict[str, Any]:
     return {"accuracy": float(correct.mean()), "accuracy_interval": [float(low), float(high)]}
 
 
-def class_table(confusion: Ints, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Returns the rows of `score_table` for a confusion matrix (K, K)."""
-    return score_table(confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0), classes)
-
-
 def score_table(hits: Ints, support: Ints, predicted: Ints, classes: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Returns support, precision, recall and F1 by class, with 95% confidence intervals; undefined scores are None.
 
@@ -97,18 +92,15 @@ def score_table(hits: Ints, support: Ints, predicted: Ints, classes: tuple[str, 
 
 def most_confused(confusion: Ints, classes: tuple[str, ...], count: int) -> list[dict[str, Any]]:
     """Returns the most frequent confusions: true class, predicted class, images, share of the true class's images."""
-    errors = confusion - np.diag(confusion.diagonal())
+    errors, support = confusion - np.diag(confusion.diagonal()), confusion.sum(axis=1)
     order = np.argsort(-errors, axis=None, kind="stable")[:count]
-    support = confusion.sum(axis=1)
+    pairs = [
+        (row, column, int(errors[row, column])) for row, column in zip(*np.unravel_index(order, errors.shape), strict=True)
+    ]
     return [
-        {
-            "true": classes[row],
-            "predicted": classes[column],
-            "images": int(errors[row, column]),
-            "share": float(errors[row, column] / support[row]),
-        }
-        for row, column in zip(*np.unravel_index(order, errors.shape), strict=True)
-        if errors[row, column]
+        {"true": classes[row], "predicted": classes[column], "images": images, "share": float(images / support[row])}
+        for row, column, images in pairs
+        if images
     ]
 
 
@@ -153,7 +145,7 @@ def summarise(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[st
         **accuracy_with_interval(predictions(logits) == labels),
         **top5,
         "cross_entropy": cross_entropy(logits, labels),
-        "classes": class_table(confusion, classes),
+        "classes": score_table(confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0), classes),
         "most_confused": most_confused(confusion, classes, MAX_CONFUSIONS),
         "confusion": confusion.tolist(),
     }

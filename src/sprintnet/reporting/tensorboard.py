@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,13 @@ from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
 from sprintnet.runs.folder import RunFolder, read_rows
 
 
-class Events:
+class Events(AbstractContextManager["Events"]):
     """Writes event files into the run's tensorboard folder; older ones are deleted, since a resumed run repeats its rows."""
 
     def __init__(self, run: RunFolder):
         self.run = run
         self.writer: SummaryWriter | None = None
         self.epochs = 0
-
-    def __enter__(self) -> "Events":
-        return self
 
     def __exit__(self, *_error: object) -> None:
         if self.writer:

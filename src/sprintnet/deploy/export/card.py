@@ -7,7 +7,7 @@ from typing import Any
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.deploy.export.resizing import RESIZE_DESCRIPTIONS
 from sprintnet.reporting.text.names import plain
-from sprintnet.reporting.text.task_scores import accuracy_with_interval, overall_scores, task_scores
+from sprintnet.reporting.text.task_scores import accuracy_name, accuracy_with_interval, overall_scores
 
 
 def model_card(preprocessing: Preprocessing, metadata: Mapping[str, str], table: Mapping[str, Any]) -> str:
@@ -39,7 +39,7 @@ def model_card(preprocessing: Preprocessing, metadata: Mapping[str, str], table:
         "---",
         f"# An image classifier for {data}",
         "",
-        f"{task_scores(metrics).accuracy.capitalize()} on {metrics['images']:,} {metrics['split']} images: {scores}.",
+        f"{accuracy_name(metrics).capitalize()} on {metrics['images']:,} {metrics['split']} images: {scores}.",
         "",
         f"Classes ({len(preprocessing.classes)}): {names}.{multi_label if threshold else ''}",
         "",

@@ -38,7 +38,7 @@ def prediction_errors(images: NDArray[np.uint8], rows: Sequence[Mapping[str, Any
     figure, axes = _grid(-(-len(images) // IMAGES_PER_ROW), min(IMAGES_PER_ROW, len(images)), caption=0.3)
     for cell, image, row in zip(axes.flat, images, rows, strict=False):
         _show(cell, image)
-        cell.set_xlabel(_transition(row["true"], row["predicted"], float(row["confidence"])), fontsize=6)
+        cell.set_xlabel(_caption(row["predicted"], float(row["confidence"]), row["true"]), fontsize=6)
     return figure
 
 
@@ -56,7 +56,7 @@ def grad_cam(
         band, column = divmod(index, columns)
         top = band * (1 + len(maps))
         _show(axes[top, column], image)
-        axes[top, column].set_title(_map_caption(prediction), fontsize=6.5, loc="center", fontweight="normal")
+        axes[top, column].set_title(_caption(**prediction), fontsize=6.5, loc="center", fontweight="normal")
         for row, values in enumerate(maps.values(), top + 1):
             _show(axes[row, column], image)
             overlay = thumbnail(values[index][..., None].astype(np.float32))[..., 0]
@@ -72,19 +72,13 @@ def thumbnail(image: NDArray[Any]) -> NDArray[Any]:
     return image[::step, ::step]
 
 
-def _transition(true: str, predicted: str, confidence: float) -> str:
-    return f"{class_label(true, MAX_CAPTION_NAME)} →\n{class_label(predicted, MAX_CAPTION_NAME)} {confidence:.0%}"
-
-
-def _map_caption(prediction: Mapping[str, Any]) -> str:
-    predicted, confidence, target = (prediction[key] for key in ("predicted", "confidence", "target"))
-    if prediction["true"] in (None, predicted):
-        caption = f"{class_label(predicted, MAX_CAPTION_NAME)} {confidence:.0%}"
-    else:
-        caption = _transition(prediction["true"], predicted, confidence)
-    if prediction.get("file"):
-        caption = f"{class_label(Path(prediction['file']).name)}:\n{caption}"
-    return caption if target == predicted else f"{caption}\nmap of {class_label(target, MAX_CAPTION_NAME)}"
+def _caption(predicted: str, confidence: float, true: str | None, target: str | None = None, file: str | None = None) -> str:
+    """Returns the lines: file:, true class →, predicted class with confidence, map of the target."""
+    lines = [f"{class_label(Path(file).name)}:"] if file else []
+    lines += [f"{class_label(true, MAX_CAPTION_NAME)} →"] if true not in (None, predicted) else []
+    lines += [f"{class_label(predicted, MAX_CAPTION_NAME)} {confidence:.0%}"]
+    lines += [f"map of {class_label(target, MAX_CAPTION_NAME)}"] if target not in (None, predicted) else []
+    return "\n".join(lines)
 
 
 def _grid(rows: int, columns: int, caption: float = 0.0) -> tuple[StyledFigure, NDArray[Any]]:

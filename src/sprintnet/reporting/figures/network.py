@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from sprintnet.reporting.figures.style import StyledFigure, styled
@@ -47,9 +46,18 @@ def network_diagram(network: Mapping[str, Any]) -> StyledFigure:
         parameters = f"{row['parameters']:,}" if row["parameters"] else ""
         axes.text(number, PARAMETERS_Y, parameters, ha="center", va="top", fontsize=6.5)
     for block in network["blocks"]:
-        _bracket(axes, _members(boxes, [block]), block)
+        members = _members(boxes, [block])
+        left, right = members[0] - 0.4, members[-1] + 0.4
+        heights = [BLOCK_Y + 0.03, BLOCK_Y, BLOCK_Y, BLOCK_Y + 0.03]
+        axes.plot([left, left, right, right], heights, color="C6", linewidth=0.8)
+        axes.text((left + right) / 2, BLOCK_Y - 0.03, block, ha="center", va="top", fontsize=6.5)
     for skipped in network["skips"]:
-        _arrow(axes, _members(boxes, skipped), tops)
+        members = _members(boxes, skipped)
+        before, last = members[0] - 1, members[-1]
+        ends = (before, tops[before] + 0.02), (last, tops[last] + 0.02)
+        bow = "arc3,rad=-0.45" if last - before == 1 else "arc3,rad=-0.3"
+        arrow = FancyArrowPatch(*ends, arrowstyle="-|>", mutation_scale=8, connectionstyle=bow, color="C6", linewidth=0.9)
+        axes.add_patch(arrow)
     axes.set(xlim=(-0.7, len(boxes) - 0.3), ylim=(-1.0, 0.84), title="Network: output shape above, layer and parameters below")
     axes.set_axis_off()
     return figure
@@ -58,17 +66,3 @@ def network_diagram(network: Mapping[str, Any]) -> StyledFigure:
 def _members(boxes: Sequence[Mapping[str, Any]], prefixes: Sequence[str]) -> list[int]:
     """Returns the numbers of the boxes whose layer is in one of these parts of the network."""
     return [number for number, row in enumerate(boxes) if any(f"{row['name']}.".startswith(f"{part}.") for part in prefixes)]
-
-
-def _bracket(axes: Axes, members: list[int], label: str) -> None:
-    left, right = members[0] - 0.4, members[-1] + 0.4
-    axes.plot([left, left, right, right], [BLOCK_Y + 0.03, BLOCK_Y, BLOCK_Y, BLOCK_Y + 0.03], color="C6", linewidth=0.8)
-    axes.text((left + right) / 2, BLOCK_Y - 0.03, label, ha="center", va="top", fontsize=6.5)
-
-
-def _arrow(axes: Axes, members: list[int], tops: list[float]) -> None:
-    """Draws a skip connection from the box before the members to the last of them."""
-    before, last = members[0] - 1, members[-1]
-    ends = ((before, tops[before] + 0.02), (last, tops[last] + 0.02))
-    bow = "arc3,rad=-0.45" if last - before == 1 else "arc3,rad=-0.3"
-    axes.add_patch(FancyArrowPatch(*ends, connectionstyle=bow, arrowstyle="-|>", mutation_scale=8, color="C6", linewidth=0.9))

@@ -51,29 +51,23 @@ def confusion_matrix(confusion: NDArray[Any], classes: Sequence[str], *, normali
 
 
 @styled
-def class_scores(table: Mapping[str, Mapping[str, Any]], others: Mapping[str, str]) -> StyledFigure:
-    """Returns precision, recall and F1 of each class with 95% confidence intervals, the lowest F1 at the bottom.
-
-    `others` names more scores (key -> name), drawn without intervals.
-    """
+def class_scores(table: Mapping[str, Mapping[str, Any]]) -> StyledFigure:
+    """Returns the scores of each class (of metrics.json) with 95% confidence intervals, the lowest F1 at the bottom."""
     known = {name: row for name, row in table.items() if row["f1"] is not None}
     names = sorted(known, key=lambda name: known[name]["f1"])
     figure = StyledFigure(figsize=(FULL_WIDTH[0], 1.2 + 0.32 * max(len(names), 1)))
     axes = figure.subplots()
-    styles = {
-        "precision": (-0.2, "o"),
-        "recall": (0, "o"),
-        "f1": (0.2, "o"),
-        "average_precision": (0, "x"),
-        "roc_auc": (0, "d"),
-    }
-    for score, label in {**CLASS_SCORES, **others}.items():
-        offset, marker = styles[score]
-        rows = [(index + offset, known[name]) for index, name in enumerate(names) if known[name][score] is not None]
-        values = np.array([100 * row[score] for _, row in rows])
-        bounds = np.array([row[f"{score}_interval"] for _, row in rows if score in CLASS_SCORES], float).reshape(-1, 2)
-        errors = np.abs(100 * bounds.T - values) if score in CLASS_SCORES else None
-        places = [place for place, _ in rows]
+    offsets, markers = {"precision": -0.2, "f1": 0.2}, {"average_precision": "x", "roc_auc": "d"}
+    for score, label in CLASS_SCORES.items():
+        rows = {index: known[name] for index, name in enumerate(names) if known[name].get(score) is not None}
+        if not rows:
+            continue
+        values = np.array([100 * row[score] for row in rows.values()])
+        errors = None
+        if score not in markers:
+            bounds = np.array([row[f"{score}_interval"] for row in rows.values()])
+            errors = np.abs(100 * bounds.T - values)
+        places, marker = np.array([*rows]) + offsets.get(score, 0), markers.get(score, "o")
         axes.errorbar(values, places, xerr=errors, fmt=marker, markersize=3.5, linewidth=1.2, label=label)
     axes.set_yticks(range(len(names)), [class_label(name) for name in names])
     axes.set(xlabel="score (%) with 95% confidence interval")

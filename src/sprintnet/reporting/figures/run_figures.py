@@ -14,7 +14,6 @@ from sprintnet.reporting.figures.images import augmented, grad_cam, prediction_e
 from sprintnet.reporting.figures.network import network_diagram
 from sprintnet.reporting.figures.predictions import class_counts, class_scores, confusion_matrix, coverage, reliability
 from sprintnet.reporting.figures.style import StyledFigure, save
-from sprintnet.reporting.text.task_scores import task_scores
 from sprintnet.runs import folder
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read_json, read_rows
 
@@ -54,7 +53,13 @@ def figures(run: RunFolder) -> Figures:
     if run.network.is_file():
         found["network"] = partial(network_diagram, read_json(run.network))
     if artifacts:
-        found |= _artifact_figures(artifacts)
+        classes = artifacts["classes"].tolist()
+        curves = {"learning rate": artifacts["schedule_lr"].tolist(), "momentum": artifacts["schedule_momentum"].tolist()}
+        counts = {key.removeprefix("counts_"): values for key, values in artifacts.items() if key.startswith("counts_")}
+        names = [classes[label] for label in artifacts["original_labels"]]
+        found["schedule"] = partial(schedule_curves, artifacts["schedule_epoch"].tolist(), curves)
+        found["labels"] = partial(class_counts, counts, classes)
+        found["train_batch0"] = partial(augmented, artifacts["originals"], list(artifacts["augmented"]), names)
     if metrics:
         found |= _metric_figures(metrics[evaluation_split(metrics)])
     if artifacts and len(artifacts["error_index"]) and run.predictions_csv.is_file():
@@ -78,18 +83,6 @@ def _find(run: RunFolder, name: str) -> Callable[..., StyledFigure]:
     return found[name]
 
 
-def _artifact_figures(artifacts: dict[str, Any]) -> Figures:
-    classes = artifacts["classes"].tolist()
-    curves = {"learning rate": artifacts["schedule_lr"].tolist(), "momentum": artifacts["schedule_momentum"].tolist()}
-    counts = {key.removeprefix("counts_"): values for key, values in artifacts.items() if key.startswith("counts_")}
-    names = [classes[label] for label in artifacts["original_labels"]]
-    return {
-        "schedule": partial(schedule_curves, artifacts["schedule_epoch"].tolist(), curves),
-        "labels": partial(class_counts, counts, classes),
-        "train_batch0": partial(augmented, artifacts["originals"], list(artifacts["augmented"]), names),
-    }
-
-
 def _metric_figures(metrics: dict[str, Any]) -> Figures:
     found: Figures = {}
     if "confusion" in metrics:
@@ -98,7 +91,7 @@ def _metric_figures(metrics: dict[str, Any]) -> Figures:
         found["confusion_matrix_normalized"] = partial(matrix, normalised=True)
     calibrations = {"As trained": "calibration", "At the fitted temperature": "calibration_at_temperature"}
     return found | {
-        "class_scores": partial(class_scores, metrics["classes"], task_scores(metrics).by_class),
+        "class_scores": partial(class_scores, metrics["classes"]),
         "reliability": partial(reliability, {name: metrics[key] for name, key in calibrations.items() if key in metrics}),
         "coverage": partial(coverage, metrics["coverage"]),
     }

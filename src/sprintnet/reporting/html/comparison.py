@@ -23,17 +23,19 @@ def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:
     """
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise SettingsError(f"{' '.join(str(run.path) for run in runs)}: one run is named twice; name different runs")
-    names = [str(run.path) for run in runs]
-    settings = _by_row([_settings(run) for run in runs])
-    tables = {
-        "Metrics": _by_row([_metrics(run) for run in runs]),
-        "Settings that differ": {key: cells for key, cells in settings.items() if len(set(cells)) > 1},
-    }
-    curves = {name: _curve(run) for name, run in zip(names, runs, strict=True)}
-    with TemporaryDirectory() as folder:
-        file = save(partial(accuracy_over_time, curves, None), Path(folder) / "accuracy_over_time")
+    metrics, settings, curves = [], [], {}
+    for run in runs:
+        with require_consistent(run):
+            metrics.append(_metrics(read_json(run.metrics)))
+            settings.append(dotted(tomllib.loads(run.config.read_text("utf-8"))))
+            rows = read_rows(run.results)
+            curves[str(run.path)] = [{key: float(row[key]) for key in ("train_seconds", "val_accuracy")} for row in rows]
+    different = {key: cells for key, cells in _by_row(settings).items() if len(set(cells)) > 1}
+    tables = {"Metrics": _by_row(metrics), "Settings that differ": different}
+    with TemporaryDirectory() as temporary:
+        file = save(partial(accuracy_over_time, curves, None), Path(temporary) / "accuracy_over_time")
         figures = {file.stem: figure_uris(file)}
-    write_atomic(page, render("comparison.html.jinja", figures, name=f"{len(runs)} runs", runs=names, tables=tables))
+    write_atomic(page, render("comparison.html.jinja", figures, name=f"{len(runs)} runs", runs=list(curves), tables=tables))
 
 
 def _by_row(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -41,30 +43,15 @@ def _by_row(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return {key: [str(column.get(key, "-")) for column in columns] for column in columns for key in column}
 
 
-def _metrics(run: RunFolder) -> dict[str, str]:
-    metrics = read_json(run.metrics)
-    with require_consistent(run):
-        evaluated = metrics[evaluation_split(metrics)]
-        return {
-            "accuracy": f"{evaluated['accuracy']:.2%}",
-            **({"TTA accuracy": f"{evaluated['tta']['accuracy']:.2%}"} if "tta" in evaluated else {}),
-            **overall_scores(evaluated),
-            "cross-entropy": f"{evaluated['cross_entropy']:.4f}",
-            "calibration error (ECE)": f"{evaluated['calibration']['ece']:.2%}",
-            "training time": f"{metrics['train_seconds']:,.0f} s",
-            "images/s": f"{metrics['images_per_second']:,.0f}",
-            "parameters": f"{metrics['parameters']:,}",
-        }
-
-
-def _curve(run: RunFolder) -> list[dict[str, float]]:
-    rows = read_rows(run.results)
-    with require_consistent(run):
-        return [{key: float(row[key]) for key in ("train_seconds", "val_accuracy")} for row in rows]
-
-
-def _settings(run: RunFolder) -> dict[str, Any]:
-    try:
-        return dotted(tomllib.loads(run.config.read_text("utf-8")))
-    except ValueError as error:
-        raise SettingsError(f"{run.config}: damaged ({error}); repeat the run") from None
+def _metrics(metrics: Mapping[str, Any]) -> dict[str, str]:
+    evaluated = metrics[evaluation_split(metrics)]
+    return {
+        "accuracy": f"{evaluated['accuracy']:.2%}",
+        **({"TTA accuracy": f"{evaluated['tta']['accuracy']:.2%}"} if "tta" in evaluated else {}),
+        **overall_scores(evaluated),
+        "cross-entropy": f"{evaluated['cross_entropy']:.4f}",
+        "calibration error (ECE)": f"{evaluated['calibration']['ece']:.2%}",
+        "training time": f"{metrics['train_seconds']:,.0f} s",
+        "images/s": f"{metrics['images_per_second']:,.0f}",
+        "parameters": f"{metrics['parameters']:,}",
+    }

@@ -14,18 +14,10 @@ from sprintnet.reporting.figures.images import thumbnail
 from sprintnet.reporting.figures.run_figures import evaluation_predictions, save_figures
 from sprintnet.reporting.html.page import figure_uris, image_uri, render
 from sprintnet.reporting.text.names import UNLABELLED
-from sprintnet.reporting.text.task_scores import CLASS_SCORES, overall_scores, task_scores
+from sprintnet.reporting.text.task_scores import accuracy_name, class_columns, overall_scores
 from sprintnet.reporting.text.training_table import HEADS, table_cells
-from sprintnet.runs.folder import (
-    SPLIT_TITLES,
-    RunFolder,
-    evaluation_split,
-    read_arrays,
-    read_json,
-    read_rows,
-    require_consistent,
-    rerun_command,
-)
+from sprintnet.runs import folder
+from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read_json, read_rows
 from sprintnet.runs.io import write_atomic
 
 MAX_IMAGE_BYTES = 4_700_000
@@ -41,7 +33,7 @@ def write_report(run: RunFolder, page: Path | None = None) -> Path:
     Raises SettingsError for files that are missing, damaged or inconsistent.
     """
     page = page or run.report
-    with require_consistent(run):
+    with folder.require_consistent(run):
         contents = _contents(run)  # before the figures, which take longer
         figures = {path.stem: figure_uris(path) for path in save_figures(run) if path.stem not in OMITTED_FIGURES}
         budget = MAX_IMAGE_BYTES - sum(len(uri) for uris in figures.values() for uri in uris.values())
@@ -57,14 +49,13 @@ def write_report(run: RunFolder, page: Path | None = None) -> Path:
 def _contents(run: RunFolder) -> dict[str, Any]:
     metrics = read_json(run.metrics)
     split = evaluation_split(metrics)
-    scores = task_scores(metrics[split])
     return {
         "name": run.path.resolve().name,
         "metrics": metrics,
         "evaluated": metrics[split],
-        "accuracy_title": f"{SPLIT_TITLES[split]} {scores.accuracy}",
+        "accuracy_title": f"{folder.SPLIT_TITLES[split]} {accuracy_name(metrics[split])}",
         "overall_scores": overall_scores(metrics[split]),
-        "class_scores": {**CLASS_SCORES, **scores.by_class},
+        "class_columns": class_columns(metrics[split]),
         "classes": list(metrics[split]["classes"]),
         "training_columns": HEADS,
         "training_rows": [table_cells(row) for row in read_rows(run.results)],
@@ -73,7 +64,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "network": read_json(run.network),
         "environment": read_json(run.environment),
         "environment_text": run.environment.read_text("utf-8"),
-        "command": rerun_command(run),
+        "command": folder.rerun_command(run),
         "settings": (run.resolved if run.resolved.exists() else run.config).read_text("utf-8"),
         "unlabelled": UNLABELLED,
     }

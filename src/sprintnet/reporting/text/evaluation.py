@@ -3,15 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sprintnet.reporting.text import task_scores as scores
 from sprintnet.reporting.text.names import plain
 from sprintnet.reporting.text.table import table_lines
-from sprintnet.reporting.text.task_scores import (
-    CLASS_SCORES,
-    accuracy_with_interval,
-    class_score,
-    overall_scores,
-    task_scores,
-)
 
 MAX_MATRIX_CLASSES = 12
 """Classes whose confusion matrix fits a terminal."""
@@ -23,8 +17,8 @@ def result_lines(metrics: Mapping[str, Any], run_folder: str) -> Iterator[str]:
     for split in ("val", "test"):
         if found := metrics.get(split):
             parts = [
-                f"{split} {task_scores(found).accuracy} {accuracy_with_interval(found)} on {found['images']:,} images",
-                *(f"{name} {text}" for name, text in overall_scores(found).items()),
+                f"{split} {scores.accuracy_name(found)} {scores.accuracy_with_interval(found)} on {found['images']:,} images",
+                *(f"{name} {text}" for name, text in scores.overall_scores(found).items()),
                 f"cross-entropy {found['cross_entropy']:.4f}",
             ]
             yield ", ".join(parts)
@@ -36,11 +30,10 @@ def result_lines(metrics: Mapping[str, Any], run_folder: str) -> Iterator[str]:
 
 def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Yields the metrics of one split (of metrics.json): overall, calibration, coverage, confusions, by class."""
-    scores = task_scores(metrics)
-    yield f"{scores.accuracy:14}  {accuracy_with_interval(metrics)}"
+    yield f"{scores.accuracy_name(metrics):14}  {scores.accuracy_with_interval(metrics)}"
     if "tta" in metrics:
         yield f"{'TTA accuracy':14}  {_tta(metrics['tta'])}"
-    yield from (f"{name:14}  {text}" for name, text in overall_scores(metrics).items())
+    yield from (f"{name:14}  {text}" for name, text in scores.overall_scores(metrics).items())
     yield f"{'cross-entropy':14}  {metrics['cross_entropy']:.4f}\n"
     calibrations = {"as trained": "calibration", "at the fitted temperature": "calibration_at_temperature"}
     yield from table_lines(
@@ -60,14 +53,9 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     if most_confused := metrics.get("most_confused", [])[:MAX_CONFUSED_PAIRS]:
         pairs = [f"{plain(pair['true'])} -> {plain(pair['predicted'])} {pair['images']:,}" for pair in most_confused]
         yield f"most confused (true -> predicted): {', '.join(pairs)}\n"
-    columns = {**CLASS_SCORES, **scores.by_class}
-    yield from table_lines(
-        ["class", "images", *(f"{name} (95% CI)" if key in CLASS_SCORES else name for key, name in columns.items())],
-        [
-            [name, f"{row['support']:,}", *(class_score(row, key) for key in columns)]
-            for name, row in metrics["classes"].items()
-        ],
-    )
+    columns, table = scores.class_columns(metrics), metrics["classes"].items()
+    cells = [[name, f"{row['support']:,}", *(scores.class_score(row, score) for score in columns)] for name, row in table]
+    yield from table_lines(["class", "images", *columns.values()], cells)
     if "confusion" in metrics and len(metrics["classes"]) <= MAX_MATRIX_CLASSES:
         yield "\nconfusion matrix, in images (rows: true class, columns: predicted class, in the same order)"
         counts = zip(metrics["classes"], metrics["confusion"], strict=True)
@@ -75,14 +63,14 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
         yield from list(table_lines([""] * len(rows[0]), rows))[1:]
 
 
-def faithfulness_lines(scores: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+def faithfulness_lines(faithfulness: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     """Yields the deletion and insertion scores of class activation maps, by the name of the maps."""
     yield from table_lines(
         ["class activation map", "deletion (lower is better)", "insertion (higher is better)"],
-        [[name, f"{score['deletion']:.1%}", f"{score['insertion']:.1%}"] for name, score in scores.items()],
+        [[name, f"{score['deletion']:.1%}", f"{score['insertion']:.1%}"] for name, score in faithfulness.items()],
     )
 
 
 def _tta(tta: Mapping[str, Any]) -> str:
     share, seconds = f"{tta['fraction']:.0%}", f"{tta['seconds']:.1f} s"
-    return f"{accuracy_with_interval(tta)}, TTA for the {share} least confident images, {seconds}"
+    return f"{scores.accuracy_with_interval(tta)}, TTA for the {share} least confident images, {seconds}"

@@ -7,11 +7,11 @@ from typing import Any
 from sprintnet.reporting.text.table import table_lines
 
 SUGGESTIONS = {
-    "steepest": "where the loss falls fastest; used by lr_find=true",
-    "minimum": "a tenth of the learning rate with the lowest loss",
+    "steepest": "the loss falls fastest; used by lr_find=true",
+    "minimum": "a tenth of where the loss is lowest",
     "valley": "the middle of the longest fall of the loss",
 }
-"""What each suggestion of the learning-rate finder is."""
+"""What the suggestions of the learning-rate finder are."""
 
 
 def run_line(metrics: Mapping[str, Sequence[float]]) -> str:
@@ -20,18 +20,15 @@ def run_line(metrics: Mapping[str, Sequence[float]]) -> str:
 
 
 def summary_lines(summaries: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a table of summaries (`experiments.study.Summary`) by metric."""
-    yield from table_lines(
-        ["metric", "mean", "sd", "95% CI of the mean"],
-        [
-            [label, _text(label, summary.mean), _text(label, summary.sd), _interval(label, summary)]
-            for label, summary in summaries.items()
-        ],
-    )
+    """Yields a table of summaries (`experiments.compare.Summary`) by metric."""
+    rows = [
+        [label, _text(label, each.mean), _text(label, each.sd), _interval(label, each)] for label, each in summaries.items()
+    ]
+    yield from table_lines(["metric", "mean", "sd", "95% CI of the mean"], rows)
 
 
 def comparison_lines(comparisons: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a table of comparisons (`experiments.study.Comparison`) by metric."""
+    """Yields a table of comparisons (`experiments.compare.Comparison`) by metric."""
     rows = []
     for label, found in comparisons.items():
         sides = [f"{_text(label, side.mean)} ({_text(label, side.sd)})" for side in (found.a, found.b)]
@@ -43,18 +40,17 @@ def comparison_lines(comparisons: Mapping[str, Any]) -> Iterator[str]:
 
 
 def suggestion_lines(sweeps: Sequence[Mapping[str, Any]], peak_lr: float) -> Iterator[str]:
-    """Yields the learning rates that sweeps suggest (lr_finder.json's entries); the median and range of several seeds."""
-    several = len(sweeps) > 1
+    """Yields the learning rates that sweeps suggest (entries of lr_finder.json); of several seeds, median and range."""
+    headers = ["suggestion", f"median of {len(sweeps)} seeds", "lowest", "highest"]
     rows = []
     for name in sweeps[0]["suggestions"]:
         rates = [sweep["suggestions"][name] for sweep in sweeps]
-        spread = [f"{min(rates):.3g} to {max(rates):.3g}"] if several else []
-        rows.append([name, f"{statistics.median(rates):.3g}", *spread])
-    headers = ["suggestion", "median", f"range over {len(sweeps)} seeds"] if several else ["suggestion", "learning rate"]
-    header, *lines = table_lines(headers, rows)
-    yield f"{header}  (the recipe's peak learning rate: {peak_lr:g})"
-    for line, name in zip(lines, sweeps[0]["suggestions"], strict=True):
-        yield f"{line}  {SUGGESTIONS[name]}"
+        numbers = (statistics.median(rates), min(rates), max(rates))
+        rows.append([f"{name} ({SUGGESTIONS[name]})", *(f"{number:.3g}" for number in numbers)])
+    if len(sweeps) == 1:
+        headers, rows = ["suggestion", "learning rate"], [row[:2] for row in rows]
+    yield from table_lines(headers, rows)
+    yield f"the recipe's peak learning rate: {peak_lr:g}"
 
 
 def _interval(label: str, found: Any) -> str:

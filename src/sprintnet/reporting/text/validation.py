@@ -1,7 +1,8 @@
 """The contents and problems of a dataset, as lines for the terminal."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from sprintnet.reporting.text.names import plain
 from sprintnet.reporting.text.table import table_lines
@@ -16,45 +17,35 @@ SEVERITIES = {
 }
 
 
-def checked_lines(
-    name: str,
-    classes: Sequence[str],
-    images: Mapping[str, int],
-    counts: Mapping[str, Sequence[int]],
-    kinds: Mapping[str, Mapping[str, int]],
-    notes: Sequence[str],
-    problems: Sequence[Mapping[str, str]],
-) -> Iterator[str]:
-    """Yields the output of `sprintnet check`: contents, images by class, then problems, most severe first."""
-    yield f"{name}: {sum(images.values()):,} labelled images of {len(classes)} classes"
-    for kind, found in kinds.items():
-        shown = [f"{value} ({count:,})" for value, count in Counter(found).most_common(MAX_EXAMPLES)]
-        if shown:
-            yield f"{kind}: {', '.join(shown)}" + _more(len(found), MAX_EXAMPLES, " ")
-    yield from notes
+def checked_lines(name: str, found: Any) -> Iterator[str]:
+    """Yields the contents of a dataset, images by class, then problems, most severe first (`data.validate.Findings`)."""
+    yield f"{name}: {sum(found.images.values()):,} labelled images of {len(found.classes)} classes"
+    for kind, values in found.kinds.items():
+        counted = [f"{value} ({count:,})" for value, count in Counter(values).most_common()]
+        if counted:
+            yield f"{kind}: {', '.join(_first(counted, MAX_EXAMPLES))}"
+    yield from found.notes
     yield ""
-    rows = [
-        [label, *(f"{values[index]:,}" for values in counts.values())]
-        for index, label in enumerate(classes[:MAX_SHOWN_CLASSES])
-    ]
-    *lines, total = table_lines(["class", *counts], [*rows, ["all", *(f"{count:,}" for count in images.values())]])
-    yield from lines
-    yield from filter(None, [_more(len(classes), MAX_SHOWN_CLASSES)])
-    yield total
-    if not problems:
+    rows = zip(found.classes, *found.counts.values(), strict=True)
+    cells = [[name, *(f"{count:,}" for count in counts)] for name, *counts in [*rows, ("all", *found.images.values())]]
+    header, *lines, total = table_lines(["class", *found.counts], cells)
+    yield from (header, *_first(lines, MAX_SHOWN_CLASSES), total)
+    if not found.problems:
         yield "\nno problems found"
     for severity, title in SEVERITIES.items():
-        by_kind: dict[str, list[Mapping[str, str]]] = {}
-        for problem in problems:
-            if problem["severity"] == severity:
-                by_kind.setdefault(problem["kind"], []).append(problem)
+        by_kind: dict[str, list[str]] = {}
+        for problem in found.problems:
+            if problem.severity == severity:
+                by_kind.setdefault(problem.kind, []).append(f"    {plain(problem.path)}: {plain(problem.text)}")
         if by_kind:
             yield f"\n{title}:"
-        for kind, same in by_kind.items():
-            yield f"  {kind} ({len(same):,})"
-            yield from (f"    {plain(problem['path'])}: {plain(problem['text'])}" for problem in same[:MAX_EXAMPLES])
-            yield from filter(None, [_more(len(same), MAX_EXAMPLES, "    ")])
+        for kind, lines in by_kind.items():
+            yield f"  {kind} ({len(lines):,})"
+            yield from _first(lines, MAX_EXAMPLES, "    ")
 
 
-def _more(count: int, shown: int, indent: str = "") -> str:
-    return f"{indent}and {count - shown:,} more" if count > shown else ""
+def _first(texts: Sequence[str], count: int, indent: str = "") -> Iterator[str]:
+    """Yields the first texts, then how many more there are."""
+    yield from texts[:count]
+    if len(texts) > count:
+        yield f"{indent}and {len(texts) - count:,} more"

@@ -1,0 +1,60 @@
+"""Lines for the terminal: aligned, never wrapped, plain; hostile names are inert."""
+
+import numpy as np
+import pytest
+
+from sprintnet.evaluation.metrics import summarise
+from sprintnet.reporting.text.evaluation import evaluation_lines, faithfulness_lines, result_lines
+from sprintnet.reporting.text.table import table_lines
+
+
+def metrics(classes: int) -> dict[str, object]:
+    """Returns the metrics of a split of two images a class, one of them wrong."""
+    names = ("[red]cat[/red]", *(f"class {index}" for index in range(1, classes)))
+    logits = np.eye(classes)[[*range(classes), 1, *range(1, classes)]] * 3
+    found = summarise(logits, np.tile(np.arange(classes), 2), names)
+    calibration = {"ece": 0.1, "adaptive_ece": 0.2, "nll": 0.3, "brier": 0.4}
+    return {**found, "calibration": calibration, "coverage": [{"coverage": 1.0, "accuracy": 0.5, "confidence": 0.3}]}
+
+
+def test_names_are_plain_text_in_one_line_and_columns_are_aligned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "20")
+    names = ["[bold]x[/bold] [/]", "two\nlines\x1b[31m", "\u732b\u732b", "n" * 300, ":smile:", "https://example.org"]
+    header, *rows = table_lines(["name", "count"], [[name, f"{10**index}"] for index, name in enumerate(names)])
+    assert [row.split("  ")[0] for row in rows[:3]] == [names[0], "two lines\ufffd[31m", names[2]]
+    assert rows[3].startswith(names[3])
+    assert header.split() == ["name", "count"]
+    assert [row.rstrip().endswith(f" {10**index}") for index, row in enumerate(rows)] == [True] * len(rows)
+    assert not any("\x1b" in row or "\n" in row for row in rows)
+    assert len(rows[2]) == len(rows[0]) - 2  # two wide characters take four columns
+    assert rows[4].startswith(":smile:")
+
+
+def test_the_accuracy_has_its_interval_and_five_classes_no_top5() -> None:
+    for classes, has_top5 in ((5, False), (6, True)):
+        found = metrics(classes)
+        low, high = (100 * bound for bound in found["accuracy_interval"])  # type: ignore[attr-defined]
+        text = f"accuracy        {found['accuracy']:.2%} (95% CI {low:.2f} to {high:.2f})"
+        lines = list(evaluation_lines(found))
+        assert lines[0] == text
+        assert ("top5_accuracy" in found, any("top-5" in line for line in lines)) == (has_top5, has_top5)
+        assert sum("confusion matrix" in line for line in lines) == 1
+        assert any(line.startswith("[red]cat[/red]  ") for line in lines)
+
+
+def test_the_results_of_a_training_are_one_line_a_split() -> None:
+    tta = {"accuracy": 0.7, "accuracy_interval": [0.6, 0.8], "fraction": 0.4, "seconds": 1.26}
+    test = {"accuracy": 0.661, "accuracy_interval": [0.6517, 0.6702], "images": 10_000, "top5_accuracy": 0.9711}
+    found = {"test": {**test, "cross_entropy": 1.0795, "tta": tta}, "train_seconds": 27.9, "images_per_second": 3581.2}
+    assert list(result_lines(found, "runs/train/x")) == [
+        "test accuracy 66.10% (95% CI 65.17 to 67.02) on 10,000 images, top-5 accuracy 97.11%, cross-entropy 1.0795",
+        "test TTA accuracy 70.00% (95% CI 60.00 to 80.00), TTA for the 40% least confident images, 1.3 s",
+        "trained in 27.9 s (3,581 images/s); run folder: runs/train/x",
+    ]
+
+
+def test_deletion_and_insertion_say_which_direction_is_good() -> None:
+    header, row = faithfulness_lines({"block2": {"deletion": 0.25, "insertion": 0.5}})
+    assert header.split("  ")[1:] == ["deletion (lower is better)", "insertion (higher is better)"]
+    assert row.split() == ["block2", "25.0%", "50.0%"]
