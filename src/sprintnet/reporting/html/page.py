@@ -18,6 +18,8 @@ from sprintnet.reporting.text import task_scores
 TEMPLATES = Path(__file__).parent
 IMAGE_FIGURES = ("train_batch0", "errors", "grad_cam", "grad_cam_files")
 """Figures made of images, smaller as JPEG than as SVG."""
+LARGE_PNG_BYTES = 2_500_000
+"""Larger ones take a lower JPEG quality: a page stays below 5 MB."""
 
 
 def render(template: str, figures: Mapping[str, Mapping[str, str]], **contents: Any) -> str:
@@ -42,7 +44,8 @@ def figure_uris(path: Path) -> dict[str, str]:
     """Returns the data URIs of a figure that `style.save` wrote as `path`: SVG, or JPEG for a figure made of images."""
     files = {"light": path, "dark": path.with_stem(f"{path.stem}-dark")}
     if path.stem in IMAGE_FIGURES:
-        return {theme: _image_uri(Image.open(file).convert("RGB"), "jpeg", quality=75) for theme, file in files.items()}
+        quality = 80 if path.stat().st_size < LARGE_PNG_BYTES else 25
+        return {theme: _image_uri(Image.open(file).convert("RGB"), "jpeg", quality=quality) for theme, file in files.items()}
     return {theme: _data_uri("image/svg+xml", file.with_suffix(".svg").read_bytes()) for theme, file in files.items()}
 
 
