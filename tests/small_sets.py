@@ -28,16 +28,12 @@ RECORDS = 4
 def expect(monkeypatch: pytest.MonkeyPatch, name: str, contents: list[bytes], pickles: Sequence[bytes] = ()) -> None:
     """Makes these contents (for CIFAR: also as pickles) the official ones of a built-in dataset, which then has no source."""
     files = [
-        replace(file, size=len(content), md5=md5(content), sha256=hashlib.sha256(content).hexdigest())
+        replace(file, size=len(content), sha256=hashlib.sha256(content).hexdigest())
         for file, content in zip(BUILTIN_DATASETS[name].files, contents, strict=True)
     ]
     for position, content in enumerate(pickles):
-        files[position] = replace(files[position], pickle_md5=md5(content))
+        files[position] = replace(files[position], pickle_md5=hashlib.md5(content).hexdigest())
     monkeypatch.setitem(BUILTIN_DATASETS, name, replace(BUILTIN_DATASETS[name], files=tuple(files), sources=()))
-
-
-def md5(content: bytes) -> str:
-    return hashlib.md5(content).hexdigest()
 
 
 def folder_of(path: Path, members: dict[str, bytes]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from small_sets import LAYOUTS, Server, archive, folder_of, idx_of, program, send, set_sources, sheets
-from sprintnet.data.builtin import cache, download
+from sprintnet.data.builtin import cache, download, mnist
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.errors import DataError
 from sprintnet.runs.io import cache_folder
@@ -99,7 +99,7 @@ def test_files_at_one_address_are_fetched_one_by_one(
     packed = {f"/a/{name}.gz": gzip.compress(idx_of(array)) for name, array in idx.items()}
     server = serve(lambda request: send(packed[request.path])(request))
     base = server.url.replace("a.tar.gz", "a/")
-    set_sources(monkeypatch, "mnist", download.separate_files(base))
+    set_sources(monkeypatch, "mnist", download.separate_files(base, mnist.GZ_NAMES))
     assert list(cache.fetch("mnist").values()) == list(map(idx_of, idx.values()))
     assert server.requests == 4
 

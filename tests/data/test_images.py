@@ -114,5 +114,5 @@ def test_a_name_that_is_no_text(tmp_path: Path) -> None:
         read_image(Path(os.fsdecode(name)))
     with pytest.raises(DataError, match="is a folder; name the files in it"):
         read_image(tmp_path)
-    with pytest.raises(DataError, match=r"gone\.png: there is no such file"):
+    with pytest.raises(DataError, match=r"gone\.png: no such file"):
         read_image(tmp_path / "gone.png")

@@ -106,10 +106,10 @@ def test_bad_files_are_set_aside_and_counted(model: Path, sprintnet: Command, tm
     assert done.returncode == 3
     assert "5 of 10 files could not be read:" in done.stderr
     assert all(f"  {name}.png: cannot be read as an image" in done.stderr for name in ("text", "empty"))
-    assert "  gone.png: there is no such file" in done.stderr
+    assert "  gone.png: no such file" in done.stderr
     lines = done.stdout.splitlines()
     assert f"{long}: cannot be read: File name too long; make it readable, or remove it" in done.stderr
-    assert "none*.png: there is no such file" in done.stderr
+    assert "none*.png: no such file" in done.stderr
     assert len(lines) == 6  # a header and a line for each that could be read
     assert lines[-1].endswith("\\xff .png")
 
@@ -171,7 +171,7 @@ def test_every_kind_of_input(model: Path, tmp_path: Path, test_set: ImageDataset
         (np.uint8(3), "images: uint8; must be"),
         (np.array(3), "images: int64 of shape (); must be"),
         (np.zeros((0, 4, 3), np.uint8), "images: uint8 of shape (0, 4, 3); must be"),
-        ([Path("a.png"), None], "there is no such file"),
+        ([Path("a.png"), None], "no such file"),
     ],
 )
 def test_other_inputs_are_refused(model: Path, wrong: object, message: str) -> None:

@@ -1,4 +1,4 @@
-"""ImageDataset: uint8 images, labels and class names; statistics of them, and their digest."""
+"""ImageDataset: uint8 images, labels and class names; its statistics and digest."""
 
 import hashlib
 import mmap
@@ -14,36 +14,35 @@ Labels = npt.NDArray[np.int64] | npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 
 LABEL_SEPARATOR = "|"
-"""Stands between the labels of an image that has several."""
-BLOCK = 500
-"""Images read at a time where all are: 500 * 255**2 fits into 32 bits."""
+"""Separates the class names of a multi-label image."""
+BLOCK_SIZE = 500
+"""Images read at a time: the sum of 500 squared pixel values fits into 32 bits."""
 
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images uint8 (M, H, W, C), of which those at `rows` (N,) belong here, in this order (None: all of them).
+    """Images uint8 (M, H, W, C), of which the dataset has those at `rows` (N,), in this order (None: all).
 
-    Labels int64 (N,) below K, K class names; the N files that the images come from, if from files. Where images may have
-    several labels, or none, these are marks 0 or 1, uint8 (N, K).
+    Labels are class indices int64 (N,) below K, or of multi-label data 0 and 1, uint8 (N, K). `classes` names the K classes,
+    `files` the file of each image, if any.
     """
 
     storage: Images
-    """In memory, or mapped from a file (`storage.py`): never copied as a whole then."""
+    """In memory, or mapped from a file."""
     labels: Labels
     classes: tuple[str, ...]
     files: Sequence[str] | None = None
     rows: Rows | None = None
     groups: Sequence[str] | None = None
-    """Of each image, what it shares with images that it is not to be split from; nothing where it stands alone."""
+    """Images of one group stay in one split; an empty name is no group."""
 
     def __post_init__(self) -> None:
         assert self.storage.dtype == np.uint8 and self.storage.ndim == 4
         assert len(self.labels) == len(self.storage if self.rows is None else self.rows)
-        assert all(of is None or len(of) == len(self.labels) for of in (self.files, self.groups))
+        assert all(values is None or len(values) == len(self.labels) for values in (self.files, self.groups))
         if self.multi_label:
-            assert (
-                self.labels.dtype == np.uint8 and self.labels.shape[1] == len(self.classes) and self.labels.max(initial=0) <= 1
-            )
+            assert self.labels.dtype == np.uint8 and self.labels.shape[1] == len(self.classes)
+            assert self.labels.max(initial=0) <= 1
         else:
             assert self.labels.dtype == np.int64
             assert len(self.labels) == 0 or 0 <= self.labels.min() <= self.labels.max() < len(self.classes)
@@ -58,7 +57,7 @@ class ImageDataset:
 
     @property
     def images(self) -> Images:
-        """The images (N, H, W, C): a copy in memory, or the storage itself where all of it belongs here."""
+        """The images (N, H, W, C): the storage itself, or a copy of its rows in memory."""
         return self.storage if self.rows is None else self.storage[self.rows]
 
     @property
@@ -68,36 +67,36 @@ class ImageDataset:
         return height, width, channels
 
     def take(self, indices: Rows) -> "ImageDataset":
-        """Returns the images at these indices, in their order; no pixel is copied."""
-        files, groups = (of and tuple(of[index] for index in indices) for of in (self.files, self.groups))
+        """Returns the images at these indices; no pixel is copied."""
+        files, groups = (values and tuple(values[index] for index in indices) for values in (self.files, self.groups))
         rows = indices if self.rows is None else self.rows[indices]
         return replace(self, labels=self.labels[indices], files=files, rows=rows, groups=groups)
 
     def blocks(self) -> Iterator[Images]:
         """Yields the images in order, a few hundred at a time."""
         advise_access(self.storage, is_random=False)
-        for start in range(0, len(self), BLOCK):
-            part = slice(start, start + BLOCK)
+        for start in range(0, len(self), BLOCK_SIZE):
+            part = slice(start, start + BLOCK_SIZE)
             yield np.ascontiguousarray(self.storage[part if self.rows is None else self.rows[part]])
             release_pages(self.storage)
 
 
 def label_text(labels: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> list[str]:
-    """Returns the class of each image, or its labels in the order of the classes, with | between them (nothing: none)."""
+    """Returns the class name of each image, or its class names with | between them (empty: none)."""
     if labels.ndim == 1:
         return [classes[label] for label in labels.tolist()]
-    return [LABEL_SEPARATOR.join(classes[index] for index in np.flatnonzero(marks).tolist()) for marks in labels]
+    return [LABEL_SEPARATOR.join(classes[index] for index in np.flatnonzero(row).tolist()) for row in labels]
 
 
 def release_pages(images: Images) -> None:
-    """Gives back the memory of the pages that were read of images mapped from a file; those in memory stay."""
+    """Frees the memory pages that were read of images mapped from a file."""
     _advise(images, "MADV_DONTNEED")
 
 
 def advise_access(images: Images, is_random: bool) -> None:
-    """Tells the system how images mapped from a file will be read: at random it need not read their neighbours with them.
+    """Tells the system how images mapped from a file will be read.
 
-    Of a file larger than memory, random batches are then read 60 times as fast.
+    At random, it reads no neighbours: of a file larger than memory, random batches are read 60 times as fast.
     """
     _advise(images, "MADV_RANDOM" if is_random else "MADV_NORMAL")
 
@@ -108,7 +107,7 @@ def _advise(images: Images, advice: str) -> None:
 
 
 def class_counts(labels: Labels, classes: int) -> npt.NDArray[np.int64]:
-    """Returns how many images (K,) have each class."""
+    """Returns the number of images of each class (K,)."""
     counts = labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=classes)
     return np.asarray(counts, np.int64)
 
@@ -124,7 +123,7 @@ def first_of_each_class(labels: Labels) -> Rows:
 
 
 def class_weights(labels: Labels, classes: int) -> npt.NDArray[np.float32]:
-    """Returns a weight a class (K,), inverse to its frequency and 1 on average over all labels; 0 for a class without any."""
+    """Returns class weights (K,), inverse to the frequency and 1 on average over all labels; 0 for a class without images."""
     counts = np.bincount(labels, minlength=classes)
     weights = np.zeros(classes, np.float32)
     weights[counts > 0] = len(labels) / (np.count_nonzero(counts) * counts[counts > 0])
@@ -132,7 +131,7 @@ def class_weights(labels: Labels, classes: int) -> npt.NDArray[np.float32]:
 
 
 def concatenate(first: ImageDataset, *others: ImageDataset) -> ImageDataset:
-    """Returns the images of parts of one data set, a part after another; no pixel is copied."""
+    """Returns the concatenated parts of one dataset; no pixel is copied."""
     if not others:
         return first
     parts = (first, *others)
@@ -147,9 +146,9 @@ def concatenate(first: ImageDataset, *others: ImageDataset) -> ImageDataset:
 
 
 def channel_statistics(dataset: ImageDataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns the mean and standard deviation of each channel, on pixel values scaled to 0..1.
+    """Returns the mean and standard deviation of each channel, of pixel values scaled to 0..1.
 
-    The sums are whole numbers, so neither depends on the order of the images.
+    The sums are integers, so the result does not depend on the order of the images.
     """
     height, width, channels = dataset.image_shape
     total, squares = np.zeros((2, height * width * channels), np.uint64)
@@ -160,12 +159,12 @@ def channel_statistics(dataset: ImageDataset) -> tuple[tuple[float, ...], tuple[
     count = len(dataset) * height * width
     mean = total.reshape(-1, channels).sum(axis=0) / count
     variance = squares.reshape(-1, channels).sum(axis=0) / count - mean**2
-    deviation = np.where(variance > 0, np.sqrt(np.maximum(variance, 0)), 255)  # a constant channel has no spread to divide by
+    deviation = np.where(variance > 0, np.sqrt(np.maximum(variance, 0)), 255)  # 1 after scaling: a constant channel
     return tuple((mean / 255).tolist()), tuple((deviation / 255).tolist())
 
 
 def digest(*datasets: ImageDataset) -> str:
-    """Returns the SHA-256 of images, labels and class names: two runs with equal digests saw equal data."""
+    """Returns the SHA-256 of images, labels and class names: runs with equal digests had equal data."""
     sha256 = hashlib.sha256()
     for dataset in datasets:
         sha256.update(repr(((len(dataset), *dataset.image_shape), dataset.classes)).encode())

@@ -1,4 +1,4 @@
-"""Image files become pixels, in one way for training and for answering."""
+"""Decoding and resizing of image files, the same for training and prediction."""
 
 from pathlib import Path
 from typing import BinaryIO
@@ -10,15 +10,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from sprintnet.errors import AccessError, DataError
 
 DECODER_VERSION = 1
-"""To be raised whenever other pixels come from the same file: decoded pictures are kept under it."""
+"""Part of the decode cache's path: raise it when a file would be decoded to other pixels."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MAX_PIXELS = 64_000_000
-"""More are refused before they are decoded: they would take a quarter of a gigabyte, and a few bytes can claim them."""
+"""Larger images are refused before they are decoded: a file of a few bytes can claim any size."""
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 RESIZE_POLICIES = ("stretch", "letterbox", "crop")
-"""How a picture of another shape is brought to the network's: its sides stretched; made to fit, with black beside it; its
-middle cut out."""
+"""How an image of another shape is resized: stretched; fitted, with black bars; or cropped at the centre."""
 
 Size = tuple[int, int]
 """Height, width."""
@@ -32,45 +31,43 @@ def read_image(
     size: Size | None = None,
     policy: str = "stretch",
 ) -> npt.NDArray[np.uint8]:
-    """Returns an image's pixels, uint8 (H, W, channels) of 1 (grey), 3 (RGB) or 4 (RGBA) channels, of a size if one is given.
+    """Returns the pixels of an image, uint8 (H, W, channels): 1 (grey), 3 (RGB) or 4 (RGBA) channels; resized to `size`.
 
-    Its orientation tag is obeyed, what is transparent lies on white (but for RGBA), 16 bits become 8, and of an animation the
-    first picture counts. Raises DataError, calling the image `name` (default: its path), for what is no image or too large.
+    The EXIF orientation is applied, transparency becomes white (except in RGBA), 16 bits become 8, and of an animation the
+    first frame is read. Raises DataError, which calls the image `name` (default: its path), if it is no image or too large.
     """
     name = name or str(source)
     try:
         with source.copy() if isinstance(source, Image.Image) else Image.open(source, formats=formats) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(
-                    f"{name}: {image.width}x{image.height}, more than {MAX_PIXELS // 10**6} million pixels; make it smaller"
-                )
+                size_text = f"{image.width}x{image.height}, more than {MAX_PIXELS // 10**6} million pixels"
+                raise DataError(f"{name}: {size_text}; make it smaller")
             ImageOps.exif_transpose(image, in_place=True)
-            whole: Image.Image = _to_8_bits(image) if channels == 4 else _flatten_alpha(image)
-            if whole.mode != PIL_MODES[channels]:
-                whole = whole.convert(PIL_MODES[channels])
-            pixels = np.asarray(whole if size is None else resize_image(whole, size, policy))
+            converted: Image.Image = _to_8_bits(image) if channels == 4 else _flatten_alpha(image)
+            if converted.mode != PIL_MODES[channels]:
+                converted = converted.convert(PIL_MODES[channels])
+            pixels = np.asarray(converted if size is None else resize_image(converted, size, policy))
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # a warning may count as an error
         raise DataError(f"{name}: more than {MAX_PIXELS // 10**6} million pixels; make it smaller") from None
     except FileNotFoundError:
-        raise DataError(f"{name}: there is no such file") from None
+        raise DataError(f"{name}: no such file") from None
     except IsADirectoryError:
         raise DataError(f"{name}: is a folder; name the files in it") from None
-    except Exception as error:  # a damaged file can make its decoder raise anything
+    except Exception as error:  # a damaged file can raise anything
         if isinstance(error, UnidentifiedImageError):
-            cause = "it is none of these"
+            cause = "unknown format"
         else:
             cause = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, MemoryError) or getattr(error, "errno", None):
             raise AccessError(f"{name}: cannot be read: {cause}; make it readable, or remove it") from None
-        kinds = ", ".join(formats)
-        raise DataError(f"{name}: cannot be read as an image ({kinds}): {cause}; repair or remove it") from None
+        raise DataError(f"{name}: cannot be read as an image ({', '.join(formats)}): {cause}; repair or remove it") from None
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def convert_pixels(pixels: npt.NDArray[np.uint8], shape: tuple[int, int, int], policy: str) -> npt.NDArray[np.uint8]:
-    """Returns pixels uint8 (H, W, C) in another shape (height, width, channels), as `read_image` would."""
+    """Returns pixels uint8 (H, W, C) converted to another shape (height, width, channels), as by `read_image`."""
     if pixels.shape == shape:
         return pixels
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
@@ -79,7 +76,7 @@ def convert_pixels(pixels: npt.NDArray[np.uint8], shape: tuple[int, int, int], p
 
 
 def resize_image(image: Image.Image, size: Size, policy: str) -> Image.Image:
-    """Returns the image resized by one of RESIZE_POLICIES; bilinear and antialiased, as in an exported file."""
+    """Returns the image resized by one of RESIZE_POLICIES, bilinear and antialiased, as in an exported model."""
     height, width = size
     if (image.height, image.width) == size:
         return image
@@ -94,13 +91,13 @@ def resize_image(image: Image.Image, size: Size, policy: str) -> Image.Image:
 
 
 def _resized(image: Image.Image, size: Size) -> Image.Image:
-    if image.mode == "RGBA":  # each channel by itself; Pillow would weigh colours by their opacity
+    if image.mode == "RGBA":  # per channel: Pillow would weight colours by opacity
         return Image.merge("RGBA", [_resized(band, size) for band in image.split()])
     return image.resize(size[::-1], Image.Resampling.BILINEAR)
 
 
 def center_crop_box(image: Size, size: Size) -> tuple[int, int, int, int]:
-    """Returns the largest box (left, upper, right, lower) of a size's proportions in the middle of an image."""
+    """Returns the largest centred box (left, upper, right, lower) in an image with the aspect ratio of `size`."""
     height = min(image[0], max(1, image[1] * size[0] // size[1]))
     width = min(image[1], max(1, image[0] * size[1] // size[0]))
     upper, left = (image[0] - height) // 2, (image[1] - width) // 2
@@ -108,22 +105,19 @@ def center_crop_box(image: Size, size: Size) -> tuple[int, int, int, int]:
 
 
 def letterbox_size(image: Size, size: Size) -> Size:
-    """Returns the largest height and width of an image's proportions that fit into a size."""
-    return (
-        min(size[0], max(1, image[0] * size[1] // image[1])),
-        min(size[1], max(1, image[1] * size[0] // image[0])),
-    )
+    """Returns the largest height and width with the aspect ratio of an image that fit into `size`."""
+    return min(size[0], max(1, image[0] * size[1] // image[1])), min(size[1], max(1, image[1] * size[0] // image[0]))
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Returns the image with 8 bits a channel."""
-    if image.mode.startswith("I"):  # 16 bits of grey; Pillow would clip them to 255
+    """Returns the image with 8 bits per channel."""
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
         return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     return image
 
 
 def _flatten_alpha(image: Image.Image) -> Image.Image:
-    """Returns the image with 8 bits a channel and no transparency."""
+    """Returns the image with 8 bits per channel, on white instead of transparency."""
     image = _to_8_bits(image)
     if not image.has_transparency_data:
         return image

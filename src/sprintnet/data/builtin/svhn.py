@@ -12,12 +12,11 @@ from sprintnet.data.builtin.official_file import OfficialFile
 from sprintnet.data.dataset import ImageDataset
 
 # As in torchvision.
+MAT_NAMES = ("train_32x32.mat", "test_32x32.mat")
 SVHN_FILES = (
-    OfficialFile("train_32x32.mat", 182_040_794, "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
-                 "e26dedcc434d2e4c54c9b2d4a06d8373"),
-    OfficialFile("test_32x32.mat", 64_275_384, "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
-                 "eb5a983be6a315427106f1b164d9cef3"),
-)  # fmt: skip
+    OfficialFile(MAT_NAMES[0], 182_040_794, "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
+    OfficialFile(MAT_NAMES[1], 64_275_384, "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"),
+)
 
 
 def decode(contents: Sequence[bytes], classes: tuple[str, ...]) -> tuple[ImageDataset, ImageDataset]:
