@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from sprintnet.data.custom.folders import SYSTEM_FILES
 from sprintnet.data.images import IMAGE_SUFFIXES
-from sprintnet.deploy.predictor import Pixels, Predictor
+from sprintnet.deploy.predictor import Pixels, Predictor, entries
 from sprintnet.errors import DataError
 from sprintnet.reporting.text.names import UNLABELLED, plain
 
@@ -99,9 +99,5 @@ def write_csv(rows: Iterable[Row], top: int, out: TextIO) -> None:
 
 def write_json(rows: Iterable[Row], out: TextIO) -> None:
     """Writes a list of objects, one per file."""
-    separator = "[\n"
-    for row in rows:
-        lists = {key: [{"class": label, "probability": share} for label, share in row[key]] for key in ("labels", "top")}
-        print(separator + json.dumps({**row, **lists}), end="", file=out)
-        separator = ",\n"
-    print("[]" if separator == "[\n" else "\n]", file=out)
+    objects = (json.dumps({**row, "labels": entries(row["labels"]), "top": entries(row["top"])}) for row in rows)
+    print("[" + ",\n ".join(objects) + "]", file=out)

@@ -1,6 +1,5 @@
 """Predictions from an exported ONNX file, with ONNX Runtime and NumPy alone."""
 
-import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ MAX_BATCH_PIXELS = 4_000_000
 """A batch is complete when its images have so many pixels together."""
 OUTPUTS = ("probabilities", "logits", "activation_maps")
 """What a file can compute; probabilities are always there."""
+JSON_METADATA = ("preprocessing", "metrics", "parity")
 LOG_NOTHING = 4
 """ONNX Runtime's log level without messages; errors are raised all the same."""
 REMEDY = "create one with `sprintnet export RUN`"
@@ -106,13 +106,14 @@ class Predictor:
             raise SettingsError(f"{self.path}: {error.strerror}; {REMEDY}") from None
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise SettingsError(f"{self.path}: not a usable ONNX file ({str(error).splitlines()[0]}); {REMEDY}") from None
-        self.metadata = _parse_metadata(self._session.get_modelmeta().custom_metadata_map)
+        metadata = self._session.get_modelmeta().custom_metadata_map
         named = {output.name for output in self._session.get_outputs()}
         self.outputs = tuple(name for name in OUTPUTS if name in named)
         inputs = [(entry.name, entry.type) for entry in self._session.get_inputs()]
         if inputs != [("images", "tensor(uint8)")] or "probabilities" not in named:
             raise SettingsError(f"{self.path}: has no input `images` (uint8) or no output `probabilities`; {REMEDY}")
         try:
+            self.metadata = {key: json.loads(text) if key in JSON_METADATA else text for key, text in metadata.items()}
             self.preprocessing = Preprocessing.from_metadata(self.metadata["preprocessing"])
             self.threshold = float(self.metadata["threshold"]) if "threshold" in self.metadata else None
         except (KeyError, TypeError, ValueError):
@@ -187,6 +188,11 @@ class Predictor:
         return Predictions(self.classes, threshold=self.threshold, **outputs)
 
 
+def entries(labels: Iterable[tuple[str, float]]) -> list[dict[str, Any]]:
+    """Returns classes with probabilities as JSON has them."""
+    return [{"class": label, "probability": probability} for label, probability in labels]
+
+
 def in_batches(images: Iterable[Pixels], batch: int) -> Iterator[list[Pixels]]:
     """Yields lists of at most `batch` images; the image that reaches MAX_BATCH_PIXELS is the last of its list."""
     part: list[Pixels] = []
@@ -199,13 +205,3 @@ def in_batches(images: Iterable[Pixels], batch: int) -> Iterator[list[Pixels]]:
             part, area = [], 0
     if part:
         yield part
-
-
-def _parse_metadata(metadata: dict[str, str]) -> dict[str, Any]:
-    """Returns the metadata with lists and objects parsed from JSON."""
-    parsed: dict[str, Any] = dict(metadata)
-    for key, text in metadata.items():
-        if text[:1] in ("[", "{"):
-            with contextlib.suppress(ValueError):
-                parsed[key] = json.loads(text)
-    return parsed

@@ -34,18 +34,6 @@ from sprintnet.runtime import multiplies_bf16
 FP32_FILE = "model.onnx"
 QUANTIZED_FILES = {"fp16": "model-fp16.onnx", "int8": "model-int8.onnx"}
 MAX_SAMPLES = 8
-EXPORTED_METRICS = (
-    "images",
-    "accuracy",
-    "accuracy_interval",
-    "top5_accuracy",
-    "mean_average_precision",
-    "micro_f1",
-    "macro_f1",
-    "hamming_loss",
-    "cross_entropy",
-)
-"""Metrics in a file's metadata: on the run's evaluation split, without TTA; those that the task has."""
 
 
 def export(
@@ -98,13 +86,15 @@ def _metadata(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, 
     recipe = replace(recipe, data=replace(recipe.data, name=Path(recipe.data.name).name, source=""))
     record, metrics = read_json(run.environment), read_json(run.metrics)
     split = evaluation_split(metrics)
-    exported = {key: metrics[split][key] for key in EXPORTED_METRICS if key in metrics[split]}
+    scores = {
+        key: score for key, score in metrics[split].items() if key == "accuracy_interval" or not isinstance(score, list | dict)
+    }
     return {
         "made_by": f"sprintnet {version('sprintnet')}",
         "preprocessing": json.dumps(trained.preprocessing.to_metadata()),
         **({"threshold": str(trained.task.threshold)} if trained.task.threshold else {}),
         "recipe": recipe.to_toml(),
-        "metrics": json.dumps({"split": SPLIT_TITLES[split], **exported}),
+        "metrics": json.dumps({"split": SPLIT_TITLES[split], **scores}),
         "data": recipe.data.name,
         "data_sha256": record["data_sha256"],
         "commit": record["commit"] or "unknown",

@@ -4,11 +4,12 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
-import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
-from onnx import helper, numpy_helper
+from onnx import helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,10 +66,12 @@ def build_graph(trained: TrainedModel, outputs: Sequence[str]) -> onnx.ModelProt
             output_names=list(outputs),
             dynamic_shapes={"pixels": {0: torch.export.Dim("N")}},
             verbose=False,
+            optimize=False,
         )
-    assert program is not None
+        assert program is not None
+        _move_norms_before_pools(program.model.graph)
+        program.optimize()
     model = program.model_proto
-    _fold_norms(model.graph)
     resize_first(model.graph, trained.preprocessing.image_shape, trained.preprocessing.resize)
     _remove_source_notes(model)
     onnx.checker.check_model(model, full_check=True)
@@ -80,36 +83,22 @@ def add_metadata(model: onnx.ModelProto, facts: Mapping[str, str]) -> None:
     helper.set_model_props(model, {**{entry.key: entry.value for entry in model.metadata_props}, **facts})
 
 
-def _fold_norms(graph: onnx.GraphProto) -> None:
-    """Folds a batch norm after convolution and max-pool into the convolution's weights, unless a scale is negative.
+def _move_norms_before_pools(graph: ir.Graph) -> None:
+    """Moves a batch norm before the max-pool that it follows, where the optimizer folds it into the convolution.
 
-    Maxima commute with a positive scale and a shift. ONNX Runtime folds a norm only directly after a convolution.
+    Maxima commute with a shift and a scale of at least 0.
     """
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    producers = {name: node for node in graph.node for name in node.output}
-    uses = [name for node in graph.node for name in node.input]
-    for norm in [node for node in graph.node if node.op_type == "BatchNormalization"]:
-        pool = producers.get(norm.input[0])
-        if pool is None or pool.op_type != "MaxPool" or uses.count(norm.input[0]) > 1 or uses.count(pool.input[0]) > 1:
+    for norm in [node for node in graph if node.op_type == "BatchNormalization"]:
+        pooled, scale, *_ = cast("tuple[Any, ...]", norm.inputs)  # inputs of other operators may be None
+        pool = pooled.producer()
+        if pool is None or pool.op_type != "MaxPool" or len(pooled.uses()) > 1 or (scale.const_value.numpy() < 0).any():
             continue
-        convolution = producers.get(pool.input[0])
-        if convolution is None or convolution.op_type != "Conv":
-            continue
-        gamma, beta, mean, variance = (numpy_helper.to_array(constants[name]).astype(np.float64) for name in norm.input[1:])
-        epsilon = next(entry.f for entry in norm.attribute if entry.name == "epsilon")
-        scale = gamma / np.sqrt(variance + epsilon)
-        if (scale < 0).any():
-            continue
-        weight, *bias = (numpy_helper.to_array(constants[name]).astype(np.float64) for name in convolution.input[1:])
-        shift = (bias[0] if bias else 0) * scale + beta - mean * scale
-        folded = {f"{norm.name}.weight": weight * scale[:, None, None, None], f"{norm.name}.bias": shift}
-        graph.initializer.extend(numpy_helper.from_array(array.astype(np.float32), name) for name, array in folded.items())
-        convolution.input[1:] = list(folded)
-        pool.output[0] = norm.output[0]
-        graph.node.remove(norm)
-    used = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-        graph.initializer.remove(tensor)
+        norm.outputs[0].replace_all_uses_with(pooled)
+        norm.replace_input_with(0, pool.inputs[0])
+        norm.outputs[0].shape = pool.inputs[0].shape
+        pool.replace_input_with(0, norm.outputs[0])
+        graph.remove(norm)
+        graph.insert_before(pool, norm)
 
 
 def _remove_source_notes(model: onnx.ModelProto) -> None:
@@ -127,8 +116,7 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.setLevel(level)

@@ -10,16 +10,13 @@ import torch
 from sprintnet.data.dataset import Images, Labels
 from sprintnet.deploy.predictor import Predictions, Predictor
 from sprintnet.errors import ParityError
-from sprintnet.evaluation.metrics import Floats, Mask
+from sprintnet.evaluation.metrics import Floats
 from sprintnet.evaluation.trained_model import TrainedModel
 from sprintnet.progress import track
 
-MIN_AGREEMENT = 0.9999
-"""Share of images with the same prediction, for an fp32 file."""
-MAX_DIFFERENCE = 1e-3
-"""Of any probability, for an fp32 file."""
-MAX_ACCURACY_DROP = 0.002
-"""For a file of lower precision."""
+MIN_AGREEMENT = 0.9999  # share of images with equal predictions, for an fp32 file
+MAX_DIFFERENCE = 1e-3  # of any probability, for an fp32 file
+MAX_ACCURACY_DROP = 0.002  # for a file of lower precision
 TIMED_BATCHES = (1, 256)
 TIMED_SECONDS = 0.3
 ROUNDS = 5
@@ -40,19 +37,14 @@ def parity(trained: TrainedModel, predictions: Predictions, logits: Floats, labe
     """
     task = trained.task
     expected = task.activate(torch.from_numpy(logits).double() / (trained.preprocessing.temperature or 1.0)).numpy()
-    truth, same = task.membership(labels, len(trained.classes)), predictions.predicted_mask == predicted_mask(trained, logits)
+    by_model, truth = (task.membership(targets, len(trained.classes)) for targets in (task.predictions(logits), labels))
     return {
         "images": len(labels),
-        "agreement": float(same.all(axis=1).mean()),
+        "agreement": float((predictions.predicted_mask == by_model).all(axis=1).mean()),
         "largest_difference": float(np.abs(predictions.probabilities - expected).max()),
         "accuracy": float((predictions.predicted_mask == truth).all(axis=1).mean()),
         "network_accuracy": task.accuracy(logits, labels),
     }
-
-
-def predicted_mask(trained: TrainedModel, logits: Floats) -> Mask:
-    """Returns which classes (N, K) the trained model predicts."""
-    return trained.task.membership(trained.task.predictions(logits), len(trained.classes))
 
 
 def check_parity(name: str, row: Mapping[str, float], is_exact: bool) -> None:

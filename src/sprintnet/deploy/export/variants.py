@@ -4,6 +4,7 @@ import contextlib
 import io
 import tempfile
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -15,7 +16,7 @@ from sprintnet.data.dataset import ImageDataset, Images
 
 CALIBRATION_IMAGES = 500
 CALIBRATION_BATCH = 100
-QUANTIZED_OPERATORS = ("Conv", "MaxPool", "Sigmoid", "Mul", "Add", "Relu")
+QUANTIZED_OPERATORS = ["Conv", "MaxPool", "Sigmoid", "Mul", "Add", "Relu"]
 POOLS = ("MaxPool", "ReduceMax")
 FP32_OPERATORS = ["Resize", "Cast"]
 
@@ -25,10 +26,8 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     activation = [node.name for node in model.graph.node if "probabilities" in node.output]
-    half: onnx.ModelProto = convert_float_to_float16(
-        copy, keep_io_types=True, op_block_list=FP32_OPERATORS, node_block_list=activation
-    )
-    return half
+    settings = {"keep_io_types": True, "op_block_list": FP32_OPERATORS, "node_block_list": activation}
+    return cast("onnx.ModelProto", convert_float_to_float16(copy, **settings))
 
 
 def to_int8(model: onnx.ModelProto, training_images: ImageDataset) -> onnx.ModelProto:
@@ -45,7 +44,7 @@ def to_int8(model: onnx.ModelProto, training_images: ImageDataset) -> onnx.Model
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=list(QUANTIZED_OPERATORS),
+            op_types_to_quantize=QUANTIZED_OPERATORS,
             nodes_to_exclude=_outside_features(model.graph),
         )
         return onnx.load(quantized)
@@ -65,12 +64,9 @@ def _outside_features(graph: onnx.GraphProto) -> list[str]:
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
-    """Calibration images in batches."""
-
     def __init__(self, images: Images):
-        self._batches = iter(images[start : start + CALIBRATION_BATCH] for start in range(0, len(images), CALIBRATION_BATCH))
+        starts = range(0, len(images), CALIBRATION_BATCH)
+        self._batches = ({"images": images[start : start + CALIBRATION_BATCH]} for start in starts)
 
     def get_next(self) -> dict[str, Images] | None:
-        """Returns the next batch, or None after the last."""
-        batch = next(self._batches, None)
-        return None if batch is None else {"images": batch}
+        return next(self._batches, None)

@@ -1,33 +1,25 @@
-"""Dynamic batching: requests that wait at the same time are predicted together, in one thread, first come first served."""
+"""Dynamic batching: requests that wait at the same time are predicted together, first come first served."""
 
 import asyncio
 import io
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from sprintnet.data.images import MAX_PIXELS, read_image
 from sprintnet.deploy.predictor import BATCH, Pixels, Predictions, Predictor
-from sprintnet.deploy.serve.limits import Busy
+from sprintnet.deploy.serve.limits import BUSY, Refused
 from sprintnet.errors import DataError
 
 UPLOAD_FORMATS = ("JPEG", "PNG", "WEBP")
 
 
-@dataclass(frozen=True)
-class Upload:
+class Upload(NamedTuple):
     """An encoded image and the name that messages call it."""
 
     name: str
     content: bytes
-
-
-@dataclass(frozen=True)
-class _Job:
-    uploads: Sequence[Upload]
-    predictions: "asyncio.Future[Predictions]"
 
 
 class Batcher:
@@ -38,33 +30,31 @@ class Batcher:
 
     def __init__(self, predictor: Predictor, max_queued: int):
         self.predictor = predictor
-        self._jobs: asyncio.Queue[_Job] = asyncio.Queue(max_queued)
-        self._thread = ThreadPoolExecutor(1, "predicting")
+        self._jobs: asyncio.Queue[tuple[Sequence[Upload], asyncio.Future[Predictions]]] = asyncio.Queue(max_queued)
 
     async def predict(self, uploads: Sequence[Upload]) -> Predictions:
-        """Returns the predictions for a request; raises Busy if too many wait, DataError if an upload is no image."""
-        job = _Job(uploads, asyncio.get_running_loop().create_future())
+        """Returns the predictions for a request; raises Refused if too many wait, DataError if an upload is no image."""
+        future: asyncio.Future[Predictions] = asyncio.get_running_loop().create_future()
         try:
-            self._jobs.put_nowait(job)
+            self._jobs.put_nowait((uploads, future))
         except asyncio.QueueFull:
-            raise Busy from None
-        return await job.predictions
+            raise Refused(*BUSY) from None
+        return await future
 
     async def work(self) -> None:
         """Predicts until it is cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             jobs = [await self._jobs.get()]
-            while not self._jobs.empty() and sum(len(job.uploads) for job in jobs) < BATCH:
+            while not self._jobs.empty() and sum(len(uploads) for uploads, _ in jobs) < BATCH:
                 jobs.append(self._jobs.get_nowait())
-            results = await loop.run_in_executor(self._thread, self._predict, [job.uploads for job in jobs])
-            for job, result in zip(jobs, results, strict=True):
-                if job.predictions.done():
+            results = await asyncio.to_thread(self._predict, [uploads for uploads, _ in jobs])
+            for (_, future), result in zip(jobs, results, strict=True):
+                if future.done():  # the client has disconnected
                     continue
                 if isinstance(result, Exception):
-                    job.predictions.set_exception(result)
+                    future.set_exception(result)
                 else:
-                    job.predictions.set_result(result)
+                    future.set_result(result)
 
     def _predict(self, requests: Sequence[Sequence[Upload]]) -> list[Predictions | Exception]:
         """Returns the predictions for each request, or the error that it caused."""

@@ -24,6 +24,7 @@ SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
+BUSY = (503, "busy", "too many requests at once; retry in a second")
 DRAIN_FACTOR = 8
 """A body is read up to this many times its limit: a client that is still sending would not receive the refusal."""
 
@@ -55,13 +56,6 @@ class Refused(HTTPException):
         return JSONResponse({"error": {"code": self.code, "message": self.detail}}, self.status_code, self.headers)
 
 
-class Busy(Refused):
-    """Too many requests at once."""
-
-    def __init__(self) -> None:
-        super().__init__(503, "busy", "too many requests at once; retry in a second")
-
-
 class BodyReader:
     """Receives request bodies within the limits; counts the bytes of those in use."""
 
@@ -70,7 +64,7 @@ class BodyReader:
 
     @contextlib.asynccontextmanager
     async def receive(self, request: Request) -> AsyncIterator[bytearray]:
-        """Provides the body for the length of a `with` block; raises Refused if it is too large or too slow, or Busy."""
+        """Provides the body for the length of a `with` block; raises Refused if it is too large or too slow."""
         limits, body, received = self.limits, bytearray(), 0
         try:
             async with asyncio.timeout(limits.timeout_seconds):
@@ -80,7 +74,7 @@ class BodyReader:
                         break
                     if received <= limits.body_bytes:
                         if self.buffered_bytes + len(chunk) > limits.buffered_bytes:
-                            raise Busy
+                            raise Refused(*BUSY)
                         body += chunk
                         self.buffered_bytes += len(chunk)
             if received > limits.body_bytes:
@@ -127,49 +121,46 @@ class OriginGuard:
         return None
 
 
-class TimeoutProtocol(H11Protocol):
-    """HTTP/1.1 with time limits that uvicorn lacks: for receiving a request's headers and for a client that does not read."""
+def limited_protocol(limits: Limits) -> type[H11Protocol]:
+    """Returns HTTP/1.1 with limits that uvicorn lacks: on the number of connections, on the time for the headers of a request
+    and on the time for reading a response."""
 
-    limits: Limits
-    _headers: asyncio.TimerHandle
-    _reading: asyncio.TimerHandle | None = None
+    class LimitedProtocol(H11Protocol):
+        headers_timer: asyncio.TimerHandle
+        reading_timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accepts a connection, unless there are too many."""
-        super().connection_made(transport)
-        if len(self.connections) > self.limits.connections:
-            transport.close()
-        self._headers = self._abort_later()
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > limits.connections:
+                transport.close()
+            self.headers_timer = self.abort_later()
 
-    def handle_events(self) -> None:
-        """Ends the time limit once the headers are complete."""
-        super().handle_events()
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._headers.cancel()
+        def handle_events(self) -> None:
+            super().handle_events()
+            if self.cycle is not None and not self.cycle.response_complete:  # the headers are complete
+                self.headers_timer.cancel()
 
-    def on_response_complete(self) -> None:
-        """Starts the time limit for the headers of the next request."""
-        self._headers.cancel()
-        self._headers = self._abort_later()
-        super().on_response_complete()
+        def on_response_complete(self) -> None:
+            self.headers_timer.cancel()
+            self.headers_timer = self.abort_later()  # for the next request
+            super().on_response_complete()
 
-    def pause_writing(self) -> None:
-        """Starts the time limit for reading the response."""
-        self._reading = self._abort_later()
-        super().pause_writing()
+        def pause_writing(self) -> None:
+            self.reading_timer = self.abort_later()
+            super().pause_writing()
 
-    def resume_writing(self) -> None:
-        """Ends the time limit for reading the response."""
-        if self._reading:
-            self._reading.cancel()
-        super().resume_writing()
+        def resume_writing(self) -> None:
+            if self.reading_timer:
+                self.reading_timer.cancel()
+            super().resume_writing()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Ends all time limits."""
-        self._headers.cancel()
-        if self._reading:
-            self._reading.cancel()
-        super().connection_lost(exc)
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.headers_timer.cancel()
+            if self.reading_timer:
+                self.reading_timer.cancel()
+            super().connection_lost(exc)
 
-    def _abort_later(self) -> asyncio.TimerHandle:
-        return self.loop.call_later(self.limits.timeout_seconds, self.transport.abort)
+        def abort_later(self) -> asyncio.TimerHandle:
+            return self.loop.call_later(limits.timeout_seconds, self.transport.abort)
+
+    return LimitedProtocol

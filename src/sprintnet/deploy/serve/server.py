@@ -23,9 +23,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sprintnet.deploy.predictor import Predictions, Predictor
+from sprintnet.deploy.predictor import Predictions, Predictor, entries
 from sprintnet.deploy.serve.batching import Batcher, Upload
-from sprintnet.deploy.serve.limits import LOCAL_HOSTS, BodyReader, Limits, OriginGuard, Refused, TimeoutProtocol
+from sprintnet.deploy.serve.limits import LOCAL_HOSTS, BodyReader, Limits, OriginGuard, Refused, limited_protocol
 from sprintnet.deploy.serve.site import BACKEND, PAGE, SHARED, describe, find_report, find_samples
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.reporting.text.names import short
@@ -62,7 +62,7 @@ def serve(
         print(f"{model}: http://{address}:{listener.getsockname()[1]} (stop with Ctrl-C)", flush=True)
         config = uvicorn.Config(
             app,
-            http=type("LimitedProtocol", (TimeoutProtocol,), {"limits": limits}),
+            http=limited_protocol(limits),
             ws="none",
             log_config=None,
             access_log=False,
@@ -89,11 +89,14 @@ def application(predictor: Predictor, hosts: Sequence[str], origins: Sequence[st
     files = {"/": PAGE / "index.html", **{f"/{name}": PAGE / name for name in SHARED}, f"/{BACKEND}": PAGE / "server.js"}
     files |= {f"/samples/{file.name}": file for file in find_samples(predictor.path)}
     report = find_report(predictor.path)
+    facts = {
+        "health": {"status": "ok"},
+        "metadata": {**describe(predictor), "limits": {"body_bytes": limits.body_bytes, "images": limits.parts}},
+        "openapi.json": json.loads((PAGE.parent / "openapi.json").read_text("utf-8")),
+    }
     routes = [
         Route("/predict", endpoints.predict, methods=["POST"]),
-        Route("/health", _json({"status": "ok"})),
-        Route("/metadata", _json({**describe(predictor), "limits": {"body_bytes": limits.body_bytes, "images": limits.parts}})),
-        Route("/openapi.json", _json(json.loads((PAGE.parent / "openapi.json").read_text("utf-8")))),
+        *(Route(f"/{name}", JSONResponse(content), methods=["GET"]) for name, content in facts.items()),
         *(Route(path, _file(file)) for path, file in files.items()),
         *([Route("/report.html", _file(report, REPORT_HEADERS))] if report else []),
     ]
@@ -129,15 +132,8 @@ class _Endpoints:
                 predictions = await self.batcher.predict(uploads)
             except DataError as error:
                 raise Refused(422, "unusable_image", str(error)) from None
-        rows = zip(uploads, predictions.label_sets, _top(predictions, top, with_maps), strict=True)
-        images = [
-            {
-                "name": upload.name,
-                "labels": [{"class": label, "probability": probability} for label, probability in labels],
-                "top": best,
-            }
-            for upload, labels, best in rows
-        ]
+        rows = zip(uploads, map(entries, predictions.label_sets), _top(predictions, top, with_maps), strict=True)
+        images = [{"name": upload.name, "labels": labels, "top": best} for upload, labels, best in rows]
         return JSONResponse({"images": images, "milliseconds": round(1000 * (time.perf_counter() - started), 3)})
 
     def _query(self, request: Request) -> tuple[int, bool]:
@@ -184,18 +180,11 @@ def _top(predictions: Predictions, count: int, with_maps: bool) -> Iterator[list
     """Yields each image's most probable classes with their probabilities and, if asked for, activation maps."""
     maps = predictions.activation_maps if with_maps else None
     for index, best in enumerate(predictions.top(count)):
-        entries: list[dict[str, Any]] = [{"class": label, "probability": probability} for label, probability in best]
+        found = entries(best)
         if maps is not None:
-            for entry, k in zip(entries, np.argsort(-predictions.probabilities[index], kind="stable"), strict=False):
+            for entry, k in zip(found, np.argsort(-predictions.probabilities[index], kind="stable"), strict=False):
                 entry["activation_map"] = np.round(maps[index, k].astype(float), 5).tolist()
-        yield entries
-
-
-def _json(content: object) -> Any:
-    async def send(request: Request) -> Response:
-        return JSONResponse(content)
-
-    return send
+        yield found
 
 
 def _file(path: Path, headers: dict[str, str] | None = None) -> Any:
