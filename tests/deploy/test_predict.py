@@ -67,6 +67,7 @@ def test_every_way_to_name_files(model: Path, sprintnet: Command, tmp_path: Path
     assert len(list(find_files([str(folder)], sys.stdin))) == len(list(find_files([f"{folder}/**/*.png"], sys.stdin))) == 100
     one = sprintnet("predict", str(model), names[0], "--top", "99")
     assert one.stdout.count("%") == 10
+    assert one.stderr == "--top 99: the model has 10 classes; all are listed\n"
     assert one.stdout.splitlines()[1].endswith(names[0])
 
 
@@ -182,7 +183,7 @@ def test_other_inputs_are_refused(model: Path, wrong: object, message: str) -> N
 
 def test_a_batch_size_is_at_least_one(model: Path, test_set: ImageDataset) -> None:
     for batch in (0, -1):
-        with pytest.raises(SettingsError, match=f"batch: {batch}; must be at least 1"):
+        with pytest.raises(SettingsError, match=f"batch={batch}: must be at least 1"):
             Predictor(model)(test_set.images[:2], batch)
 
 

@@ -173,7 +173,7 @@ def test_answers_are_sent_at_once(server: str) -> None:
 def test_a_mistake_at_the_start_is_one_message(sprintnet: Command, model: Path, server: str) -> None:
     taken = sprintnet("serve", str(model), "--port", server.rpartition(":")[2])
     assert taken.returncode == 2
-    assert "Address already in use; choose another" in taken.stderr
+    assert "Address already in use (host 127.0.0.1); choose another" in taken.stderr
     missing = sprintnet("serve", "nowhere.onnx")
     assert missing.returncode == 2
     assert missing.stderr.startswith("sprintnet: nowhere.onnx: No such file")

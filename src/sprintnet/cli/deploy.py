@@ -10,7 +10,7 @@ from sprintnet.errors import DataError, SettingsError
 
 
 def export(options: argparse.Namespace, words: list[str]) -> None:
-    """Writes a finished run's files to ship: ONNX that was proved to answer as the network, weights, a model card."""
+    """Exports a run: ONNX files that match the trained model, weights, a model card."""
     refuse(words)
     outputs = tuple(options.outputs.split(","))
     if options.web:
@@ -27,7 +27,7 @@ def export(options: argparse.Namespace, words: list[str]) -> None:
     print(*parity_lines(table), f"files in {Path(options.folder) / 'export'}", sep="\n")
     if options.web:
         write_web(Path(options.folder) / "export" / FP32_FILE, Path(options.web), runtime)
-        print(f"page that needs no server program: {options.web}; to see it: python3 -m http.server --directory {options.web}")
+        print(f"page for any static web server: {options.web}; try it: python3 -m http.server --directory {options.web}")
 
 
 def predict(options: argparse.Namespace, words: list[str]) -> None:
@@ -48,8 +48,10 @@ def predict(options: argparse.Namespace, words: list[str]) -> None:
 
     mistakes: list[str] = []
     top = min(options.top, len(predictor.classes))
+    if top < options.top:
+        print(f"--top {options.top}: the model has {top} classes; all are listed", file=sys.stderr)
     rows = predict_files(predictor, files, top, options.abstain_below, options.batch, mistakes)
-    rows = track(rows, len(files), "answering")
+    rows = track(rows, len(files), "predicting")
     if sys.stdout.isatty():
         rows = iter(list(rows))  # a bar and a table would write over each other
     if options.format == "csv":
@@ -63,7 +65,7 @@ def predict(options: argparse.Namespace, words: list[str]) -> None:
 
 
 def serve(options: argparse.Namespace, words: list[str]) -> None:
-    """Predictions over HTTP with an exported ONNX file, and shows a page to try it."""
+    """Serves predictions of an exported ONNX file over HTTP, with a page to try it."""
     refuse(words)
     if not 0 <= options.port < 2**16:
         raise SettingsError(f"--port {options.port}: must be from 0 (any free port) to 65535, such as 8000")

@@ -15,7 +15,7 @@ from PIL import Image
 from sprintnet.data.dataset import LABEL_SEPARATOR
 from sprintnet.data.images import PIL_MODES, read_image
 from sprintnet.data.preprocessing import Preprocessing
-from sprintnet.errors import SettingsError
+from sprintnet.errors import ArgumentError, SettingsError
 
 BATCH = 64
 MAX_BATCH_PIXELS = 4_000_000
@@ -144,7 +144,7 @@ class Predictor:
     def stream(self, images: Input | Iterable[Input], batch: int = BATCH) -> Iterator[Predictions]:
         """Yields the predictions for images, in order, in batches of at most `batch`; reads images as it goes."""
         if batch < 1:
-            raise SettingsError(f"batch: {batch}; must be at least 1")
+            raise ArgumentError("batch", batch, "must be at least 1")
         if isinstance(images, str | os.PathLike | Image.Image) or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
             images = [images]
         elif not isinstance(images, Iterable) or isinstance(images, bytes) or getattr(images, "ndim", 4) not in (1, 4):

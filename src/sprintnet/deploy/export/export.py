@@ -24,7 +24,7 @@ from sprintnet.deploy.export.graph import InferenceModel, add_metadata, build_gr
 from sprintnet.deploy.export.parity import check_parity, parity, predict_all, throughput
 from sprintnet.deploy.export.variants import to_fp16, to_int8
 from sprintnet.deploy.predictor import OUTPUTS, Predictor
-from sprintnet.errors import SettingsError
+from sprintnet.errors import ArgumentError
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
 from sprintnet.runs.environment import cpu_name
 from sprintnet.runs.folder import SPLIT_TITLES, RunFolder, evaluation_split, open_run, read_json, require_consistent
@@ -46,9 +46,8 @@ def export(
     export stays as it was. Raises SettingsError if the run or its data are missing or have changed.
     """
     if "probabilities" not in outputs or not set(outputs) <= set(OUTPUTS) or len(set(outputs)) < len(outputs):
-        raise SettingsError(
-            f"--outputs {','.join(outputs)}: must include probabilities, and may include logits and activation_maps, each once"
-        )
+        rule = "must include probabilities, and may include logits and activation_maps, each once"
+        raise ArgumentError("outputs", ",".join(outputs), rule)
     run = open_run(path)
     trained, config = load_run(path, ["device=cpu", "precision=fp32", "threads=0"])
     splits = load_splits(config.data, run=run if run.splits.exists() else None)

@@ -27,7 +27,7 @@ from sprintnet.deploy.predictor import Predictions, Predictor, entries
 from sprintnet.deploy.serve.batching import Batcher, Upload
 from sprintnet.deploy.serve.limits import LOCAL_HOSTS, BodyReader, Limits, OriginGuard, Refused, limited_protocol
 from sprintnet.deploy.serve.site import BACKEND, PAGE, SHARED, describe, find_report, find_samples
-from sprintnet.errors import DataError, SettingsError
+from sprintnet.errors import ArgumentError, DataError
 from sprintnet.reporting.text.names import short
 
 DEFAULT_TOP = 5
@@ -54,7 +54,7 @@ def serve(
         listener = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         cause = str(getattr(error, "strerror", None) or error).partition(" (")[0]
-        raise SettingsError(f"--host {host} --port {port}: {cause}; choose another, such as --port 0 (any free one)") from None
+        raise ArgumentError("port", port, f"{cause} (host {host}); choose another, such as 0 (any free port)") from None
     with listener:
         # a response is sent in two packets: without NODELAY the second waits 40 ms for the client's acknowledgement
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
