@@ -57,10 +57,10 @@ def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> No
         (["val", ".", "--output", "gone/a.csv"], 2, "--output gone/a.csv: there is no folder gone; make it first"),
         (["report", ".", "--output", "gone/a.html"], 2, "--output gone/a.html: there is no folder gone; make it first"),
         (["val", "nowhere", "more"], 2, "nowhere: no such run folder"),
-        (["train", "data.name=."], 3, "no picture of a class in it can be opened"),
+        (["train", "data.name=."], 3, "contains no image of a class that can be opened"),
         (["recipes", "--all"], 2, "not understood: --all"),
-        (["data", "fetch"], 2, "data set (none): must be one of cifar10, cifar100, fashion-mnist, mnist, digits, svhn"),
-        (["data", "fetch", "cifar11"], 2, "data set cifar11: must be one of cifar10"),
+        (["data", "fetch"], 2, "dataset (none): must be one of cifar10, cifar100, fashion-mnist, mnist, digits, svhn"),
+        (["data", "fetch", "cifar11"], 2, "dataset cifar11: must be one of cifar10"),
     ],
 )
 def test_a_mistake_is_one_message_and_no_traceback(

@@ -281,3 +281,35 @@ def test_a_row_that_names_no_picture_is_a_problem(folder: Path) -> None:
     for name, row in (("pipe.png", 3), ("train", 4)):
         assert f"{folder / name}: is a folder, pipe or device ({folder / 't.csv'}, row {row}); name an image" in said
     assert "no such user; write the full path" in message(Path("~nobody by this name/data"))
+
+
+def test_a_class_may_be_named_as_a_split(folder: Path) -> None:
+    (folder / "test").rename(folder.parent / "elsewhere")
+    for name in ("train", "val", "Test"):
+        write(folder / "train" / name / "0.png", colour=99)
+    found = read(folder / "train")
+    assert found.images.classes == ("Test", "cat", "dog", "train", "val")
+    assert set(found.split) == {""}
+    notes = [f"{name}/ is read as a class, not as a split: it is beside other classes" for name in ("Test", "train", "val")]
+    assert found.notes == tuple(notes)
+    assert set(read(folder).split) == {"train"}  # and within a split, too
+
+
+def test_splits_may_be_called_training_testing_and_dev(folder: Path) -> None:
+    (folder / "train").rename(folder / "Training")
+    (folder / "test").rename(folder / "Testing")
+    assert read(folder).split == ("train",) * 6 + ("test",) * 6
+    (folder / "Testing").rename(folder / "dev")
+    assert read(folder).split == ("train",) * 6 + ("val",) * 6
+
+
+def test_a_text_file_among_the_images_is_a_note(folder: Path) -> None:
+    (folder / "train" / "cat" / "readme.txt").touch()
+    (folder / "train" / "cat" / "scan.tif").touch()
+    (folder / "train" / "cat" / "scan").touch()
+    said = message(folder)
+    assert "2 problems; nothing was started" in said
+    assert "scan.tif: is none of .png .jpg" in said
+    for name in ("scan.tif", "scan"):
+        (folder / "train" / "cat" / name).unlink()
+    assert [(problem.kind, problem.severity) for problem in read(folder).problems] == [("other file", "note")]

@@ -145,3 +145,23 @@ def test_an_archive_whose_classes_will_not_do_is_refused(tmp_path: Path) -> None
     np.savez(tmp_path / "c.npz", images=images, labels=["a", "b", "c", "a"], classes=["a", "b"])
     with pytest.raises(DataError, match="labels: has c, which the class names do not include"):
         read(tmp_path / "c.npz")
+
+
+def test_floats_and_one_hot_labels_are_converted_and_noted(tmp_path: Path, sample: ImageDataset) -> None:
+    images = np.asfortranarray(sample.images / np.float32(255))
+    np.savez(tmp_path / "a.npz", images=images, labels=np.eye(10, dtype=np.float32)[sample.labels], classes=sample.classes)
+    found = load_custom(DataSettings(str(tmp_path / "a.npz")))
+    np.testing.assert_array_equal(found.images.images, sample.images)
+    np.testing.assert_array_equal(found.images.labels, sample.labels)
+    assert found.notes == ("labels are one-hot: each image has one class", "float images in 0..1 are scaled to 0..255")
+
+
+def test_an_archive_may_call_its_validation_split_valid_and_differ_in_label_shape(tmp_path: Path, sample: ImageDataset) -> None:
+    images, labels = sample.images, sample.labels
+    parts = {"x_train": images[:200], "y_train": labels[:200], "x_valid": images[200:], "y_valid": labels[200:, None]}
+    np.savez(tmp_path / "a.npz", **parts, x_test=images[:0], y_test=labels[:0])
+    found = load_custom(DataSettings(str(tmp_path / "a.npz")))
+    assert found.split == ("train",) * 200 + ("val",) * 100
+    np.savez(tmp_path / "b.npz", **{**parts, "y_valid": np.eye(10, dtype=int)[labels[200:]]})
+    with pytest.raises(DataError, match=r"labels of the splits differ in shape: \(200,\), \(100, 10\)"):
+        read(tmp_path / "b.npz")

@@ -19,35 +19,28 @@ from sprintnet.errors import DataError
 PIXELS = 32 * 32
 
 
-# Each SHA-256 was computed from content with the published MD5.
+# Each SHA-256 was computed from content with the published MD5; of CIFAR-100, third parties publish it.
+CIFAR10_DIGESTS = (
+    ("cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5", "c99cafc152244af753f735de768cd75f"),
+    ("a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed", "d4bba439e000b95fd0a9bffe97cbabec"),
+    ("bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67", "54ebc095f3ab1f0389bbae665268c751"),
+    ("014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48", "634d18415352ddfa80567beed471001a"),
+    ("755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add", "482c414d41f54cd18b22e5b47cb7c3cb"),
+    ("8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b", "40351d587109b95175f43aff81a1287e"),
+)
+CIFAR100_DIGESTS = (
+    ("f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29", "16019d7e3df5f24257cddd939b257f8d"),
+    ("d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a", "f0ef6b0ae62326f3e7ffdfab6717acfc"),
+)
+CIFAR10_NAMES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
 CIFAR10_FILES = tuple(
-    OfficialFile(f"{stem}.bin", 10_000 * (1 + 3 * PIXELS), sha256, pickle_md5)
-    for stem, sha256, pickle_md5 in (
-        ("data_batch_1", "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
-         "c99cafc152244af753f735de768cd75f"),
-        ("data_batch_2", "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
-         "d4bba439e000b95fd0a9bffe97cbabec"),
-        ("data_batch_3", "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
-         "54ebc095f3ab1f0389bbae665268c751"),
-        ("data_batch_4", "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
-         "634d18415352ddfa80567beed471001a"),
-        ("data_batch_5", "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
-         "482c414d41f54cd18b22e5b47cb7c3cb"),
-        ("test_batch", "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
-         "40351d587109b95175f43aff81a1287e"),
-    )
-)  # fmt: skip
-
-# Each SHA-256 is from third parties whose digests of CIFAR-10 are those above.
-CIFAR100_FILES = tuple(
-    OfficialFile(f"{stem}.bin", count * (2 + 3 * PIXELS), sha256, pickle_md5)
-    for stem, count, sha256, pickle_md5 in (
-        ("train", 50_000, "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
-         "16019d7e3df5f24257cddd939b257f8d"),
-        ("test", 10_000, "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
-         "f0ef6b0ae62326f3e7ffdfab6717acfc"),
-    )
-)  # fmt: skip
+    OfficialFile(name, 10_000 * (1 + 3 * PIXELS), *digests)
+    for name, digests in zip(CIFAR10_NAMES, CIFAR10_DIGESTS, strict=True)
+)
+CIFAR100_FILES = (
+    OfficialFile("train.bin", 50_000 * (2 + 3 * PIXELS), *CIFAR100_DIGESTS[0]),
+    OfficialFile("test.bin", 10_000 * (2 + 3 * PIXELS), *CIFAR100_DIGESTS[1]),
+)
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR100_CLASSES = (

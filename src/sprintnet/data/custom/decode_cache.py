@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -25,6 +25,7 @@ RESERVE_BYTES = 1 << 24
 LOCK_NAME, DECODE_LOCK_SECONDS = ".lock", 6 * 3600.0
 
 Shape = tuple[int, int, int, int]
+Value = TypeVar("Value")
 Failures = dict[int, str]
 """Index of an image that could not be decoded, whose pixels are 0 -> cause."""
 DecodeChunk = Callable[[Images, slice], tuple[Failures, bool]]
@@ -48,27 +49,31 @@ class DecodeCache:
         failures that are not permanent.
         """
         folder = self._folder / variant
-        try:
-            return _open(folder, shape)
-        except FileNotFoundError:
-            with self._locked():
-                try:
-                    return _open(folder, shape)
-                except FileNotFoundError:
-                    failures = _decode(folder, shape, decode, is_sequential)
-                    return _map(folder, shape), failures
+
+        def read() -> tuple[Images, Failures]:
+            failures = json.loads((folder / "failures.json").read_text("utf-8"))
+            return _map(folder, shape), {int(index): cause for index, cause in failures.items()}
+
+        return self._read_or_make(read, lambda: _decode(folder, shape, decode, is_sequential))
 
     def json(self, name: str, compute: Callable[[], Any]) -> Any:
         """Returns the content of a JSON file, which the first call computes."""
         file = self._folder / name
-        try:
+
+        def make() -> Any:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(file, json.dumps(compute()))
             return json.loads(file.read_text("utf-8"))
-        except FileNotFoundError:
-            with self._locked():
-                if not file.is_file():
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    write_atomic(file, json.dumps(compute()))
-                return json.loads(file.read_text("utf-8"))
+
+        return self._read_or_make(lambda: json.loads(file.read_text("utf-8")), make)
+
+    def _read_or_make(self, read: Callable[[], Value], make: Callable[[], Value]) -> Value:
+        with suppress(FileNotFoundError):
+            return read()
+        with self._locked():
+            with suppress(FileNotFoundError):  # of two processes, one makes it
+                return read()
+            return make()
 
     def remove_stale(self) -> None:
         """Removes what was computed from other states of the source, unless a process is at work there."""
@@ -96,16 +101,11 @@ def _disk_error(folder: Path, what: str, error: OSError) -> SprintNetError:
     return SprintNetError(f"{folder}: {what} ({error.strerror}); {remedy}")
 
 
-def _open(folder: Path, shape: Shape) -> tuple[Images, Failures]:
-    failures = json.loads((folder / "failures.json").read_text("utf-8"))
-    return _map(folder, shape), {int(index): cause for index, cause in failures.items()}
-
-
 def _map(folder: Path, shape: Shape) -> Images:
     return np.memmap(folder / "images", np.uint8, "c", shape=shape)  # copy on write: PyTorch warns of read-only memory
 
 
-def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool) -> Failures:
+def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool) -> tuple[Images, Failures]:
     folder.mkdir(parents=True, exist_ok=True)
     chunks = [slice(start, min(start + CHUNK_SIZE, shape[0])) for start in range(0, shape[0], CHUNK_SIZE)]
     _reserve(folder / "images", int(np.prod(shape)))
@@ -140,7 +140,7 @@ def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool
         write_atomic(folder / "failures.json", json.dumps(permanent))
         for file in (*files, folder / "done"):
             file.unlink()
-    return permanent | transient
+    return _map(folder, shape), permanent | transient
 
 
 def _reserve(file: Path, size: int) -> None:
