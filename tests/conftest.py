@@ -41,12 +41,9 @@ def tiny() -> list[str]:
 
 def call(folder: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Runs the command in this process and returns its exit code and text; a warning is an error."""
-    import torch
-
     from sprintnet.cli.main import main
 
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
-    threads = torch.get_num_threads()
     with (
         contextlib.chdir(folder),
         contextlib.redirect_stdout(out),
@@ -58,7 +55,6 @@ def call(folder: Path, *arguments: str, **environment: str) -> "subprocess.Compl
             code = main(arguments)
         except SystemExit as end:  # argparse
             code = end.code
-    torch.set_num_threads(threads)
     texts = (stream.buffer.getvalue().decode() for stream in (out, err))
     return subprocess.CompletedProcess(arguments, code, *texts)
 

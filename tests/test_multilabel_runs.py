@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -256,5 +257,5 @@ def test_a_table_may_say_that_an_image_has_no_label(run: RunFolder) -> None:
 def test_check_counts_images_not_labels(run: RunFolder, sprintnet: Command) -> None:
     said = sprintnet("check", str(run.path.parents[2] / "shapes.csv")).stdout
     assert "500 labelled images of 4 classes" in said
-    assert f"bar {splits()['train'].labels[:, 0].sum():13}" in said
-    assert "all           300        100        100" in said
+    assert re.search(rf"^bar +{splits()['train'].labels[:, 0].sum()} ", said, re.MULTILINE)
+    assert re.search(r"^all +300 +100 +100$", said, re.MULTILINE)

@@ -1,11 +1,11 @@
 """Config: a recipe's TOML, then dotted overrides, validated together and frozen; all mistakes are reported in one message."""
 
-import difflib
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -13,7 +13,7 @@ import tomli_w
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
 from sprintnet.data.settings import AugmentSettings, DataSettings
-from sprintnet.errors import SettingsError
+from sprintnet.errors import SettingsError, did_you_mean, nearest
 from sprintnet.models.settings import ModelSettings
 from sprintnet.runs.folder import dotted
 from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
@@ -123,13 +123,13 @@ class Config:
         return tomli_w.dumps(asdict(self))
 
 
-def recipes() -> dict[str, str]:
-    """Returns the shipped recipes: name -> the head of its file (the comment that states what to expect)."""
+def recipes() -> dict[str, dict[str, str]]:
+    """Returns the shipped recipes: name -> the facts at the head of its file (network, accuracy, training, use and others)."""
     found = {}
     for entry in sorted(_recipe_folder().iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".toml"):
-            head = [line for line in entry.read_text("utf-8").splitlines() if line.startswith("#")]
-            found[entry.name.removesuffix(".toml")] = "\n".join(line.lstrip("# ") for line in head)
+            head = takewhile(lambda line: ": " in line, entry.read_text("utf-8").splitlines())
+            found[entry.name.removesuffix(".toml")] = dict(line.removeprefix("# ").split(": ", 1) for line in head)
     return found
 
 
@@ -190,8 +190,8 @@ def _read_recipe(recipe: str | Path) -> Mapping[str, Any]:
     path = Path(recipe)
     if path.suffix != ".toml" and str(recipe) not in known:
         raise SettingsError(
-            f"recipe {recipe}: there is no such recipe{_did_you_mean(str(recipe), known)}; "
-            f"the recipes are {', '.join(known)}, or the path of a .toml file"
+            f"recipe {recipe}: there is no such recipe; "
+            f"use one of {', '.join(known)}, or the path of a .toml file{did_you_mean(str(recipe), known)}"
         )
     try:
         content = path.read_bytes() if path.suffix == ".toml" else (_recipe_folder() / f"{recipe}.toml").read_bytes()
@@ -214,15 +214,16 @@ def _leaves(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _split_override(override: str) -> tuple[str, str | None]:
     key, equals, value = override.partition("=")
-    return (key.replace("-", "_"), value) if equals else (override, None)
+    key = "data.name" if key == "data" else key.replace("-", "_")
+    return (key, value) if equals else (override, None)
 
 
 def _did_you_mean(key: str, known: Mapping[str, Any]) -> str:
     leaf = key.rpartition(".")[2]
-    leaves = {name: name.rpartition(".")[2] for name in known}
-    same_leaf = [name for name, other in leaves.items() if leaf in (other, other.split("_")[-1])]  # max_lr and lr: optim.max_lr
-    nearest = same_leaf or difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    leaves = {name.rpartition(".")[2]: name for name in reversed(list(known))}
+    same = (name for other, name in leaves.items() if leaf in (other, other.split("_")[-1]))  # max_lr and lr: optim.max_lr
+    meant = next(same, None) or nearest(key, known) or leaves.get(nearest(leaf, leaves) or "")
+    return f"; did you mean {meant}?" if meant else ""
 
 
 def _parse(hint: Any, text: str) -> Any:

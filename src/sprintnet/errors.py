@@ -1,4 +1,11 @@
-"""Errors that a user can cause, each with the exit code that the README documents."""
+"""Errors that a user can cause, each with the exit code that the README documents; suggestions for mistyped names."""
+
+import re
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+
+MIN_SIMILARITY = 0.7
+"""Below this, a known name is too far from what was typed to be suggested."""
 
 
 class SprintNetError(Exception):
@@ -49,3 +56,21 @@ class ParityError(SprintNetError):
     """An exported file that does not answer as the trained network; it is not left behind."""
 
     exit_code = 5
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that was probably meant: a few letters differ, or their order; None where none is near."""
+    typed = re.sub(r"[\W_]", "", word.lower())
+
+    def similarity(name: str) -> tuple[float, bool]:
+        other = re.sub(r"[\W_]", "", name.lower())
+        return SequenceMatcher(None, typed, other).ratio(), sorted(typed) == sorted(other)
+
+    best = max(known, key=similarity, default=None)
+    return best if best is not None and (similarity(best) >= (MIN_SIMILARITY,) or similarity(best)[1]) else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns the end of a message about a mistyped name: a suggestion, or nothing."""
+    found = nearest(word, known)
+    return f"; did you mean {found}?" if found else ""

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -10,26 +11,58 @@ from pathlib import Path
 import pytest
 
 from conftest import SAMPLE, Command
-from sprintnet.cli import main as cli
-from sprintnet.cli.args import recipe_and_overrides
+from sprintnet.cli.args import run_name, split_words
+from sprintnet.cli.main import VERBS
+from sprintnet.config import load_config, recipes
+from sprintnet.errors import nearest
+from sprintnet.runs.folder import RunFolder, dotted
 
 ARTICLE = (Path(__file__).parents[1] / "reference" / "article_training.txt").read_text().splitlines()
 
 
-def test_help_lists_the_verbs_without_loading_torch_or_tyro(sprintnet: Command) -> None:
-    help_text = sprintnet("--help")
-    assert help_text.returncode == 0
-    assert all(verb in help_text.stdout for verb in ("train", "val", "summary", "data", "recipes"))
-    script = "import sys; from sprintnet.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "tyro", "numpy"} & set(modules)
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A folder, runs/train/smoke, with the files that a finished run has."""
+    run = RunFolder(tmp_path / "runs" / "train" / "smoke")
+    run.path.mkdir(parents=True)
+    run.config.write_text(load_config("smoke").to_toml())
+    run.weights.write_bytes(b"none")
+    return run
 
 
-def test_help_of_train_lists_every_setting_with_the_recipes_value(sprintnet: Command) -> None:
-    text = sprintnet("train", "davidnet", "--help").stdout
-    assert "--resume" in text
-    assert re.search(r"--optim\.max-lr FLOAT.*?0\.45", text, re.DOTALL)
-    assert re.search(r"--precision \{auto,fp32,bf16,fp16\}", text)
+def test_help_lists_the_verbs(sprintnet: Command) -> None:
+    shown = sprintnet("--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert [line.split()[0] for line in shown.stdout.splitlines()[-len(VERBS) :]] == list(VERBS)
+    assert max(map(len, shown.stdout.splitlines())) < 80
+    assert sprintnet().stdout == shown.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help(sprintnet: Command, verb: str) -> None:
+    shown = sprintnet(verb, "--help", COLUMNS="80")
+    assert shown.returncode == 0
+    assert shown.stdout.startswith(f"usage: sprintnet {verb} ")
+    assert max(map(len, shown.stdout.splitlines())) < 80
+
+
+def test_help_shows_the_common_settings_and_all_shows_every_setting(sprintnet: Command) -> None:
+    common = sprintnet("train", "davidnet", "epochs=3", "--help").stdout
+    assert len(re.findall(r"^  [a-z_.]+=", common, re.MULTILINE)) == 10
+    assert re.search(r"^  epochs=3 +Passes over the training images$", common, re.MULTILINE)
+    assert "--resume" in common
+    for words in (["train", "--help", "all"], ["train", "--help", "davidnet"], ["study", "-h"]):
+        assert sprintnet(*words).returncode == 0
+    every = sprintnet("train", "--help", "all").stdout
+    settings = load_config("sprint94").to_toml()
+    assert set(re.findall(r"^  ([a-z_.0-9]+)=", every, re.MULTILINE)) == set(dotted(_read(settings)))
+    assert "schedule.resolution=0.75,1\n" in every
+
+
+def _read(toml: str) -> dict[str, object]:
+    import tomllib
+
+    return tomllib.loads(toml)
 
 
 def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> None:
@@ -45,88 +78,161 @@ def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "exit_code", "message"),
+    ("command", "exit_code", "message"),
     [
-        (["train", "davidnett"], 2, "did you mean davidnet"),
-        (["train", "davidnet", "extra"], 2, "extra: not understood; an override is written key=value"),
-        (["train", "--seed"], 2, "seed: not understood; an override is written key=value or --key value"),
-        (["train", "--name", "../x"], 2, "one folder name"),
-        (["train", "device=cuda"], 2, "device=cuda: PyTorch sees no GPU here"),
-        (["train", "data.name=nowhere"], 3, "data.name=nowhere: no built-in dataset"),
-        (["val", "nowhere"], 2, "nowhere: no such run folder"),
-        (["val", ".", "--output", "gone/a.csv"], 2, "--output gone/a.csv: there is no folder gone; make it first"),
-        (["report", ".", "--output", "gone/a.html"], 2, "--output gone/a.html: there is no folder gone; make it first"),
-        (["val", "nowhere", "more"], 2, "nowhere: no such run folder"),
-        (["train", "data.name=."], 3, "contains no image of a class that can be opened"),
-        (["recipes", "--all"], 2, "not understood: --all"),
-        (["data", "fetch"], 2, "dataset (none): must be one of cifar10, cifar100, fashion-mnist, mnist, digits, svhn"),
-        (["data", "fetch", "cifar11"], 2, "dataset cifar11: must be one of cifar10"),
+        ("fly", 2, "fly: there is no such verb; see sprintnet --help"),
+        ("trian", 2, "trian: there is no such verb; did you mean train?"),
+        ("train davidnett", 2, "sprint96, or the path of a .toml file; did you mean davidnet?"),
+        ("train sprint49", 2, "did you mean sprint94?"),
+        ("train /tmp/nowhere", 2, "or the path of a .toml file\n"),
+        ("train davidnet extra", 2, "extra: one word too many; usage: sprintnet train [RECIPE] [KEY=VALUE]... [options]"),
+        ("train --seed", 2, "seed: not understood; an override is written key=value or --key value"),
+        ("train --name", 2, "--name: expected one argument; see sprintnet train --help"),
+        ("train --name ../x", 2, "folder name"),
+        ("train data.name=nowhere", 3, "data.name=nowhere: no "),
+        ("train --data nowhere", 3, "data.name=nowhere: no "),
+        ("study --data=nowhere", 3, "data.name=nowhere: no "),
+        ("summary data=nowhere", 3, "data.name=nowhere: no "),
+        ("lr-find data=nowhere", 3, "data.name=nowhere: no "),
+        ("benchmark data=nowhere", 3, "data.name=nowhere: no "),
+        ("check --data nowhere", 3, "data.name=nowhere: no "),
+        ("train mnist", 2, "recipe mnist: is data, not a recipe; use: sprintnet train --data mnist"),
+        ("study pictures", 2, "recipe pictures: is data, not a recipe; use: sprintnet study --data pictures"),
+        ("train runs/train/smoke", 2, "is a run folder; to repeat the run, name runs/train/smoke/config.toml"),
+        ("val", 2, "RUN is missing; usage: sprintnet val RUN [KEY=VALUE]... [options]"),
+        ("compare a", 2, "STUDY is missing; usage: sprintnet compare STUDY STUDY [options]"),
+        ("val nowhere", 2, "nowhere: no such run folder; `sprintnet train` creates them in runs/train"),
+        ("val somke", 2, "somke: no such run folder; did you mean runs/train/smoke?"),
+        ("val runs/train/smoek --output x.csv", 2, "did you mean runs/train/smoke?"),
+        ("report runs/study/x", 2, "is the folder of a study, not of a run; name one of its runs, such as runs/study/x/seed-0"),
+        ("val smoke --split all", 2, "--split all: must be one of test, val, train"),
+        ("val . --output gone/a.csv", 2, "--output gone/a.csv: there is no folder gone; create it first"),
+        ("report . --output runs", 2, "--output runs: is a folder; name a file in it"),
+        ("lr-find --seeds 0", 2, "--seeds 0: must be a whole number from 1 to 1,000,000, such as 1"),
+        ("lr-find --lowest 1 --highest 1", 2, "--lowest 1: must be below --highest 1"),
+        ("serve x.onnx --port 99999", 2, "--port 99999: must be a whole number from 0 to 65,535, such as 8000"),
+        ("serve smoke", 2, "runs/train/smoke: has no export to serve; create one first: sprintnet export runs/train/smoke"),
+        ("label-errors smoke --folds 1", 2, "--folds 1: must be a whole number from 2 to 1,000,000, such as 5"),
+        ("export smoke --quantise int8", 2, "no such option; see sprintnet export --help; did you mean --quantize?"),
+        ("export smoke --quantize int4", 2, "--quantize int4: must be one of int8, fp16; did you mean int8?"),
+        ("check", 2, "check: DATA is missing"),
+        ("recipes --all", 2, "--all: there is no such option"),
+        ("data eat cifar10", 2, "data eat: must be one of list, fetch"),
+        ("data fetch", 2, "must be one of cifar10, "),
+        ("data fetch cifar11", 2, "cifar11: must be one of cifar10"),
     ],
-)
-def test_a_mistake_is_one_message_and_no_traceback(
-    sprintnet: Command, tmp_path: Path, arguments: list[str], exit_code: int, message: str
+)  # fmt: skip
+def test_a_mistake_is_one_message(
+    sprintnet: Command, run: RunFolder, tmp_path: Path, command: str, exit_code: int, message: str
 ) -> None:
-    hidden = {"CUDA_VISIBLE_DEVICES": ""}  # a GPU that may be here
-    finished = sprintnet(*arguments, SPRINTNET_CACHE=str(tmp_path / "cache"), **hidden)
-    assert finished.returncode == exit_code
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "runs" / "study" / "x" / "seed-0").mkdir(parents=True)
+    (tmp_path / "runs" / "study" / "x" / "seed-0" / "config.toml").touch()
+    finished = sprintnet(*command.split(), SPRINTNET_CACHE=str(tmp_path / "cache"))
+    assert (finished.returncode, finished.stdout) == (exit_code, "")
     assert finished.stderr.startswith("sprintnet: ")
     assert message in finished.stderr
-    assert "Traceback" not in finished.stderr
 
 
-def test_a_mistake_leaves_no_run_behind(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:
-    assert sprintnet("train", "davidnet", "--name", "mine", *tiny, "data.val=0.01").returncode == 2
-    assert "runs/train/mine" in sprintnet("train", "davidnet", "--name", "mine", *tiny, "data.val=0.1").stdout
+def test_what_cannot_be_written_is_said_without_advice_on_training(sprintnet: Command, folder: Path) -> None:
+    finished = sprintnet("check", str(folder), "--output", "/proc/rows.csv")  # a file system that takes no files
+    assert finished.returncode in (1, 2)
+    assert "/proc" in finished.stderr
+    assert "--resume" not in finished.stderr
 
 
-@pytest.mark.parametrize("arguments", [["train", "epocs=3"], ["train", "data.name=nowhere"], ["val", "nowhere"]])
-def test_mistakes_are_found_before_torch_is_loaded(arguments: list[str], tmp_path: Path) -> None:
-    script = f"import sys; from sprintnet.cli.main import main; main({arguments!r}); print(*sys.modules)"
-    finished = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert finished.stderr.startswith("sprintnet: ")
-    assert "torch" not in finished.stdout.split()
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SAMPLE, tmp_path / "pictures"))
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["val"], ["data", "eat", "cifar10"], ["val", "x", "--split", "all"]])
-def test_an_unknown_verb_or_choice_exits_with_2(sprintnet: Command, arguments: list[str]) -> None:
-    finished = sprintnet(*arguments)
+def test_no_gpu_is_one_message_and_leaves_no_run_behind(sprintnet_process: Command, tmp_path: Path) -> None:
+    finished = sprintnet_process("train", "device=cuda", f"data={SAMPLE}", CUDA_VISIBLE_DEVICES="")
     assert finished.returncode == 2
-    assert finished.stderr.startswith("usage: sprintnet")
+    assert finished.stdout.startswith("starting: sprint94 on ")
+    assert finished.stderr.startswith("sprintnet: device=cuda: PyTorch sees no GPU here")
+    assert not (tmp_path / "runs" / "train" / "sprint94" / "config.toml").exists()
+
+
+def test_a_mistake_leaves_no_run_behind(sprintnet: Command, tiny: list[str]) -> None:
+    assert sprintnet("train", "davidnet", "--name", "mine", *tiny, "data.val=0.01").returncode == 2
+    trained = sprintnet("train", "davidnet", "--name", "mine", "--no-report", *tiny, "data.val=0.1")
+    assert "runs/train/mine" in trained.stdout
+
+
+def test_help_and_mistakes_load_no_torch(tmp_path: Path) -> None:
+    script = """
+import contextlib, sys
+from sprintnet.cli.main import main
+for command in ("--help", "train --help all", "recipes", "train epocs=3", "train data=nowhere", "val x"):
+    with contextlib.suppress(SystemExit):
+        main(command.split())
+print(*sys.modules)
+"""
+    finished = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert finished.stderr.count("sprintnet: ") == 3
+    assert "torch" not in finished.stdout.splitlines()[-1].split()
 
 
 def test_train_then_val_then_resume(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:
-    trained = sprintnet("train", "davidnet", *tiny)
+    trained = sprintnet("train", "davidnet", *tiny, "--no-report")
     assert trained.returncode == 0, trained.stderr
-    run = Path("runs/train/davidnet")
+    run = "runs/train/davidnet"
     lines = trained.stdout.splitlines()
+    assert lines[0] == f"starting: davidnet on {SAMPLE}, in {run}"
     assert sum(bool(re.match(r"\|     [12] \| 0\.\d{6} \| \d\dm \d\ds \|", line)) for line in lines) == 2
-    assert lines[-2].endswith(f"run folder: {run}")
-    assert lines[-1] == f"report: {run / 'report.html'}"
-    assert (tmp_path / run / "log.txt").read_text() == trained.stdout
+    assert lines[-3].endswith(f"run folder: {run}")
+    assert lines[-2:] == [
+        f"next: sprintnet val {run} --split test   (the test set is unused so far)",
+        f"next: sprintnet export {run}",
+    ]
+    assert (tmp_path / run / "log.txt").read_text() == trained.stdout.partition("\n")[2]
     assert trained.stderr == ""
 
-    evaluated = sprintnet("val", str(run))
+    evaluated = sprintnet("val", "davidnet")
     accuracy = re.search(r"^accuracy\s+(\S+)%", evaluated.stdout, re.MULTILINE)
     assert accuracy is not None
     assert f"val accuracy {accuracy[1]}% (95% CI " in trained.stdout
-    assert "airplane" in evaluated.stdout
-    resumed = sprintnet("train", "davidnet", *tiny, "--resume")
+    assert evaluated.stdout.startswith(f"{run}: val, 100 images\n")
+    assert sprintnet("val", run, "--split", "test").returncode == 0
+    resumed = sprintnet("train", "davidnet", *tiny, "--resume", "--no-report")
     assert resumed.returncode == 0
-    assert "finished already" in resumed.stdout
-    assert "runs/train/davidnet-2" in sprintnet("train", "davidnet", *tiny).stdout
+    assert "already finished" in resumed.stdout
+    assert "--split test" not in resumed.stdout
+    repeated = sprintnet("train", f"{run}/config.toml", "--no-report")
+    assert repeated.stdout.startswith(f"starting: {run}/config.toml on {SAMPLE}, in {run}-2\n")
 
 
-def test_a_damaged_run_says_what_is_missing(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:
-    sprintnet("train", "davidnet", *tiny, "epochs=1")
-    run = tmp_path / "runs" / "train" / "davidnet"
-    weights = (run / "weights.safetensors").read_bytes()
-    (run / "weights.safetensors").write_bytes(weights[:500])
-    assert "not the weights of a network of ours" in sprintnet("val", str(run)).stderr
-    (run / "weights.safetensors").unlink()
-    assert "weights.safetensors missing" in sprintnet("val", str(run)).stderr
-    (run / "weights.safetensors").write_bytes(weights)
-    (run / "config.toml").write_text("epochs = = 1")
-    assert "not valid TOML" in sprintnet("val", str(run)).stderr
+def test_val_evaluates_other_data(sprintnet: Command, folder: Path, tmp_path: Path, tiny: list[str]) -> None:
+    from PIL import Image
+
+    assert sprintnet("train", "davidnet", *tiny, "--no-report").returncode == 0
+    same = sprintnet("val", "davidnet", "--data", str(folder), "--split", "test", "precision=fp32", "--output", "rows.csv")
+    assert same.stdout.startswith(f"runs/train/davidnet on {folder}: test, 100 images\n"), same.stderr
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 101
+    assert ": all, 300 images" in sprintnet("val", "davidnet", f"data={folder}").stdout
+    own = sprintnet("val", "davidnet", "--split", "test", "precision=fp32").stdout.splitlines()
+    assert own[1] == same.stdout.splitlines()[1]
+    for file in (folder / "test").rglob("*.png"):  # another size, which is resized as in training; fewer classes
+        Image.open(file).resize((40, 30)).save(file)
+    shutil.rmtree(folder / "train")
+    shutil.rmtree(folder / "test" / "cat")
+    smaller = sprintnet("val", "davidnet", "--data", str(folder / "test"))
+    assert ": all, 90 images" in smaller.stdout, smaller.stderr
+    assert "has no such split" in sprintnet("val", "davidnet", "--data", str(folder / "test"), "--split", "val").stderr
+    (folder / "test" / "dog").rename(folder / "test" / "wolf")
+    other = sprintnet("val", "davidnet", "--data", str(folder / "test"))
+    assert other.returncode == 2
+    assert "its classes wolf are none of the model's: airplane, automobile, bird, cat, deer, ...;" in other.stderr
+
+
+def test_a_damaged_run_says_what_is_missing(sprintnet: Command, run: RunFolder) -> None:
+    assert "not a weights file of SprintNet" in sprintnet("val", "smoke").stderr
+    run.weights.unlink()
+    assert "weights.safetensors missing" in sprintnet("val", "smoke").stderr
+    run.weights.touch()
+    run.config.write_text("epochs = = 1")
+    assert "not valid TOML" in sprintnet("val", "smoke").stderr
 
 
 def test_summary_prints_the_layers_then_the_plan(sprintnet: Command) -> None:
@@ -142,15 +248,23 @@ def test_summary_follows_the_data(sprintnet: Command, tmp_path: Path) -> None:
         (tmp_path / "three" / part).mkdir(parents=True)
         for name in ("cat", "dog", "frog"):
             (tmp_path / "three" / part / name).symlink_to(SAMPLE / part / name)
-    assert "Linear-34                   [-1, 3]" in sprintnet("summary", "davidnet", "data.name=three").stdout
+    assert "Linear-34                   [-1, 3]" in sprintnet("summary", "davidnet", "data=three").stdout
 
 
 def test_the_version_is_the_packages(sprintnet: Command) -> None:
     assert sprintnet("--version").stdout == f"sprintnet {metadata.version('sprintnet')}\n"
 
 
-def test_recipes_show_their_heads(sprintnet: Command) -> None:
-    assert "davidnet\n  DavidNet as in the article" in sprintnet("recipes").stdout
+def test_recipes_are_a_table(sprintnet: Command) -> None:
+    shown = sprintnet("recipes", COLUMNS="80").stdout
+    assert "sprint94  SprintNet   2,194,232  93.25 %   94.13 %       222 s" in shown
+    assert "AMD EPYC with AVX512-BF16" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_the_table_of_recipes_counts_parameters_as_summary_does(sprintnet: Command, name: str) -> None:
+    assert f"Total params: {recipes()[name]['parameters']}\n" in sprintnet("summary", name).stdout
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
@@ -162,26 +276,43 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert (finished.stderr, finished.returncode) == ("", 141)
 
 
+@pytest.mark.parametrize(("module", "extra"), [("torch", "train"), ("safetensors", "train"), ("scipy", "study")])
 def test_a_missing_extra_says_the_line_that_installs_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sprintnet: Command, monkeypatch: pytest.MonkeyPatch, module: str, extra: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "sprintnet.training.train", None)
-    monkeypatch.setitem(sys.modules, "torch", None)
-    for name in [name for name in sys.modules if name.startswith("sprintnet.models.")]:
+    monkeypatch.setitem(sys.modules, module, None)
+    for name in [
+        name for name in sys.modules if name.startswith(("sprintnet.models.", "sprintnet.training.", "sprintnet.experiments."))
+    ]:
         monkeypatch.delitem(sys.modules, name)
-    assert cli.main(["summary", "davidnet"]) == 2
-    assert 'pip install "sprintnet[train]"' in capsys.readouterr().err
+    verb = "compare" if module == "scipy" else "summary"
+    finished = sprintnet(*([verb, "a", "b"] if module == "scipy" else [verb, "davidnet"]))
+    assert finished.returncode == 2
+    assert finished.stderr == f'sprintnet: `sprintnet {verb}` needs {module}: pip install "sprintnet[{extra}]"\n'
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ([], ("sprint94", [])),
-        (["x.toml", "a=1"], ("x.toml", ["a=1"])),
-        (["a.b=1"], ("sprint94", ["a.b=1"])),
-        (["--a.b", "1", "c=2", "--d=3"], ("sprint94", ["a.b=1", "c=2", "d=3"])),
-        (["r", "--a.b", "-1"], ("r", ["a.b=-1"])),
+        ([], ([], [])),
+        (["x.toml", "a=1"], (["x.toml"], ["a=1"])),
+        (["a.b=1", "x.toml"], (["x.toml"], ["a.b=1"])),
+        (["--a.b", "1", "c=2", "--d=3"], ([], ["a.b=1", "c=2", "d=3"])),
+        (["r", "--a.b", "-1"], (["r"], ["a.b=-1"])),
     ],
 )
-def test_overrides_have_two_spellings(words: list[str], expected: tuple[str, list[str]]) -> None:
-    assert recipe_and_overrides(words) == expected
+def test_overrides_have_three_spellings(words: list[str], expected: tuple[list[str], list[str]]) -> None:
+    assert split_words(words, has_settings=True) == expected
+
+
+def test_a_repeated_run_is_named_after_its_folder() -> None:
+    names = ["sprint94", "my/recipe.toml", "runs/train/mine-2/config.toml", "runs/train/mine/resolved.toml"]
+    assert [run_name(recipe) for recipe in names] == ["sprint94", "recipe", "mine-2", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("cifar-10", "cifar10"), ("CIFAR10", "cifar10"), ("fashion_mnist", "fashion-mnist"), ("photos", None), ("", None)],
+)
+def test_the_nearest_name_is_near(typed: str, meant: str | None) -> None:
+    assert nearest(typed, ["cifar10", "cifar100", "fashion-mnist", "mnist", "digits", "svhn"]) == meant

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -298,10 +299,10 @@ def test_files_that_are_not_ours(model: Path, sprintnet: Command, tmp_path: Path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "no image files: name files"),
-        (["a.png", "--top", "0"], "--top and --batch must be at least 1"),
-        (["a.png", "--abstain-below", "2"], "--abstain-below a probability from 0 to 1"),
-        (["a.png", "--fast"], "not understood: --fast"),
+        ([], "IMAGE is missing"),
+        (["a.png", "--top", "0"], "--top 0: must be a whole number from 1"),
+        (["a.png", "--abstain-below", "2"], "--abstain-below 2: must be a number from 0 to 1"),
+        (["a.png", "--fast"], "--fast: there is no such option"),
     ],
 )
 def test_mistakes(model: Path, sprintnet: Command, words: list[str], message: str) -> None:
@@ -336,3 +337,18 @@ def test_a_fresh_environment_without_torch_predicts(model: Path, tmp_path: Path)
     (found,) = json.loads(done.stdout)
     assert found["predicted"] == expected.labels[0]
     assert found["confidence"] == pytest.approx(float(expected.confidences[0]), abs=1e-6)
+
+
+def test_a_run_predicts_as_its_export_does(exported: dict[str, RunFolder], sprintnet: Command, tmp_path: Path) -> None:
+    runs = tmp_path / "runs" / "train"
+    shutil.copytree(exported["davidnet"].path, runs / "whole")
+    shutil.copytree(exported["davidnet"].path, runs / "bare", ignore=shutil.ignore_patterns("export"))
+    Image.open(next((SAMPLE / "test" / "dog").iterdir())).resize((50, 40)).save(tmp_path / "large.png")
+    words = ["large.png", str(SAMPLE / "test" / "cat"), "--format", "csv"]
+    tables = [rows(sprintnet("predict", name, *words).stdout) for name in ("whole", str(runs / "whole/export"), "bare")]
+    assert tables[0] == tables[1]
+    assert len(tables[2]) == 11
+    for exact, ours in zip(tables[0], tables[2], strict=True):
+        assert (exact["file"], exact["predicted"]) == (ours["file"], ours["predicted"])
+        assert float(exact["confidence"]) == pytest.approx(float(ours["confidence"]), abs=1e-4)
+    assert rows(sprintnet("predict", "runs/train/whole/export/model.onnx", *words).stdout) == tables[0]

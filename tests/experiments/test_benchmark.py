@@ -84,7 +84,7 @@ def test_a_training_that_diverges_keeps_its_exit_code_and_the_phases(
 def test_a_target_is_a_share(sprintnet: Command, target: str) -> None:
     finished = sprintnet("benchmark", "davidnet", "--target", target)
     assert finished.returncode == 2
-    assert "must be a share above 0 and at most 1" in finished.stderr
+    assert "must be a number from 0.01 to 1, such as 0.94" in finished.stderr
 
 
 def test_settings_that_do_not_fit_the_images_are_one_message(sprintnet: Command, tiny: list[str]) -> None:

@@ -106,7 +106,7 @@ def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tm
     assert "runs/study/davidnet: 2 runs\n" in resumed.stdout
     assert "seed-0: already finished" in resumed.stdout
     assert sprintnet(*words, "optim.max_lr=0.01", "--name", "slow").returncode == 0
-    compared = sprintnet("compare", "runs/study/davidnet", "runs/study/slow")
+    compared = sprintnet("compare", "davidnet", "slow")
     assert compared.returncode == 0, compared.stderr
     assert [line.split("  ")[0] for line in compared.stdout.splitlines()[3:7]] == [
         "accuracy",
@@ -150,8 +150,8 @@ def test_a_study_that_cannot_start_leaves_its_name_free(tmp_path: Path, tiny: li
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["study", "smoke", "--seeds", "1"], "--seeds 1: a standard deviation needs two or more"),
-        (["compare", "nowhere", "."], "nowhere: no such folder"),
+        (["study", "smoke", "--seeds", "1"], "--seeds 1: must be a whole number from 2 to"),
+        (["compare", "nowhere", "."], "nowhere: no such study folder"),
         (["compare", ".", "."], "0 finished runs; a standard deviation needs two or more"),
         (["study", "smoke", "epocs=1"], "epocs=1: there is no such setting"),
     ],

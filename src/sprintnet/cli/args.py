@@ -1,5 +1,7 @@
-"""What the words after a verb and its options mean: a recipe, overrides, or a mistake."""
+"""What the words after a verb mean: names, overrides of settings, or a mistake."""
 
+import os
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,44 +13,57 @@ if TYPE_CHECKING:
 DEFAULT_RECIPE = "sprint94"
 
 
-def recipe_and_overrides(words: list[str]) -> tuple[str, list[str]]:
-    """Returns the recipe, which comes first or not at all, and the overrides."""
-    if words and "=" not in words[0] and not words[0].startswith("--"):
-        return words[0], overrides_in(words[1:])
-    return DEFAULT_RECIPE, overrides_in(words)
+def split_words(words: list[str], has_settings: bool) -> tuple[list[str], list[str]]:
+    """Returns names, and overrides as `key=value`, of which `--key value` and `--key=value` are other spellings.
 
-
-def overrides_in(words: list[str]) -> list[str]:
-    """Returns `key=value` from the words of a command line, in which `--key value` and `--key=value` are other spellings."""
-    overrides, left = [], list(words)
+    Without settings, only what begins with -- is an override, and one too many.
+    """
+    names: list[str] = []
+    overrides: list[str] = []
+    left = list(words)
     while left:
         word = left.pop(0)
-        if word.startswith("--") and "=" not in word:
-            word = f"{word}={left.pop(0)}" if left else word
-        overrides.append(word.removeprefix("--"))
-    return overrides
+        if has_settings and word.startswith("--") and "=" not in word and left:
+            word = f"{word}={left.pop(0)}"
+        (overrides if word.startswith("--") or (has_settings and "=" in word) else names).append(word)
+    return names, [word.removeprefix("--") if has_settings else word for word in overrides]
 
 
-def refuse(words: list[str]) -> None:
-    """Raises SettingsError where anything is left over."""
-    if words:
-        raise SettingsError(f"not understood: {' '.join(words)}; see sprintnet --help")
+def recipe_of(options: Namespace) -> str:
+    """Returns the recipe that a command names, or the default."""
+    return options.names[0] if options.names else DEFAULT_RECIPE
 
 
-def check_folder_of(output: str) -> None:
-    """Raises SettingsError where the folder that is to hold a file is not there, or a folder has the file's name."""
-    if output and Path(output).is_dir():
-        raise SettingsError(f"--output {output}: is a folder; name a file in it")
-    folder = Path(output).parent
-    if not folder.is_dir():
-        raise SettingsError(f"--output {output}: there is no folder {folder}; make it first")
+def run_name(recipe: str) -> str:
+    """Returns the name of a recipe's runs: its own, or the run folder's that holds the file."""
+    path = Path(recipe)
+    return path.resolve().parent.name if path.name in ("config.toml", "resolved.toml") else path.stem
 
 
-def load_available_config(recipe: str, overrides: list[str]) -> "Config":
-    """Returns the settings of a recipe whose data can be had."""
-    from sprintnet.config import load_config
+def load_recipe(options: Namespace) -> "Config":
+    """Returns the settings of a command, whose data are there; raises SettingsError or DataError otherwise."""
+    from sprintnet.config import load_config, recipes
+    from sprintnet.data.builtin.registry import BUILTIN_DATASETS
     from sprintnet.data.custom.load import require_available
 
-    config = load_config(recipe, overrides)
+    recipe = recipe_of(options)
+    if recipe not in recipes() and not recipe.endswith(".toml"):
+        if (Path(recipe) / "config.toml").is_file():
+            raise SettingsError(f"recipe {recipe}: is a run folder; to repeat the run, name {Path(recipe) / 'config.toml'}")
+        if recipe in BUILTIN_DATASETS or Path(recipe).exists():
+            raise SettingsError(f"recipe {recipe}: is data, not a recipe; use: sprintnet {options.verb} --data {recipe}")
+    config = load_config(recipe, options.overrides)
     require_available(config.data.name)
     return config
+
+
+def check_output(output: str) -> None:
+    """Raises SettingsError where a file cannot be written: before the work, not after it."""
+    folder = Path(output).parent
+    for is_wrong, rule in (
+        (Path(output).is_dir(), "is a folder; name a file in it"),
+        (not folder.is_dir(), f"there is no folder {folder}; create it first"),
+        (not os.access(folder, os.W_OK), f"the folder {folder} is not writable; choose another"),
+    ):
+        if output and is_wrong:
+            raise SettingsError(f"--output {output}: {rule}")

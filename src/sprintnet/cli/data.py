@@ -1,31 +1,38 @@
-"""What the verbs about data do; each imports what it needs when it runs."""
+"""The commands about data: data, check. Each imports what it needs when it runs."""
 
-import argparse
+from argparse import Namespace
 from pathlib import Path
 
-from sprintnet.cli.args import DEFAULT_RECIPE, check_folder_of, overrides_in, refuse
+from sprintnet.cli.args import DEFAULT_RECIPE, check_output
+from sprintnet.errors import SettingsError, did_you_mean
+
+ACTIONS = ("list", "fetch")
 
 
-def data(options: argparse.Namespace, words: list[str]) -> None:
-    """Lists the named data sets, or puts one into the cache."""
-    refuse(words)
+def data(options: Namespace) -> None:
+    """Lists the built-in datasets, or fetches one into the cache."""
+    action, name = [*options.names, ""][:2]
+    if action not in ACTIONS:
+        raise SettingsError(f"data {action}: must be one of {', '.join(ACTIONS)}{did_you_mean(action, ACTIONS)}")
     from sprintnet.data.builtin.cache import fetch, is_cached
     from sprintnet.runs.io import cache_folder
 
-    if options.action == "list":
+    if action == "list":
         from sprintnet.data.builtin.registry import BUILTIN_DATASETS
         from sprintnet.reporting.text.datasets import dataset_lines
 
         print(*dataset_lines(BUILTIN_DATASETS, {name for name in BUILTIN_DATASETS if is_cached(name)}), sep="\n")
-        return
-    files = fetch(options.dataset, options.source)
-    print(f"{options.dataset}: {sum(map(len, files.values())):,} bytes in {cache_folder() / options.dataset}")
+    else:
+        files = fetch(name, options.source)
+        print(f"{name}: {sum(map(len, files.values())):,} bytes in {cache_folder() / name}")
 
 
-def check(options: argparse.Namespace, words: list[str]) -> None:
-    """Looks for all that is wrong with a data set, and says what there is."""
-    overrides = overrides_in(words)
-    check_folder_of(options.output)
+def check(options: Namespace) -> None:
+    """Checks a dataset for everything that is wrong with it."""
+    overrides = [*(f"data={name}" for name in options.names), *options.overrides]
+    if not any(override.partition("=")[0] in ("data", "data.name") for override in overrides):
+        raise SettingsError("check: DATA is missing; name a folder, a table, an .npz file or a built-in dataset")
+    check_output(options.output)
     from sprintnet.config import load_config
     from sprintnet.data import validate
     from sprintnet.data.custom.manifest import Problem
@@ -33,12 +40,12 @@ def check(options: argparse.Namespace, words: list[str]) -> None:
     from sprintnet.reporting.text.validation import checked_lines
     from sprintnet.runs.io import write_rows
 
-    settings = load_config(DEFAULT_RECIPE, [f"data.name={options.data}", *overrides]).data
+    settings = load_config(DEFAULT_RECIPE, overrides).data
     found = validate.check(settings)
     rows = [problem._asdict() for problem in found.problems]
-    print(*checked_lines(options.data, found), sep="\n")
+    print(*checked_lines(settings.name, found), sep="\n")
     if options.output:
         write_rows(Path(options.output), rows, Problem._fields)
-        print(f"\na row a problem: {options.output}")
+        print(f"\none row per problem: {options.output}")
     if wrong := sum(row["severity"] != "note" for row in rows):
-        raise DataError(f"{options.data}: {wrong:,} problem{'s' if wrong > 1 else ''} to fix before training, listed above")
+        raise DataError(f"{settings.name}: {wrong:,} problem{'s' if wrong > 1 else ''} to fix before training, listed above")

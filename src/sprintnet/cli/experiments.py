@@ -1,27 +1,19 @@
 """The commands about many runs: study, compare, benchmark, label-errors. Each imports what it needs when it runs."""
 
-import argparse
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from sprintnet.cli.args import load_available_config, recipe_and_overrides, refuse
-from sprintnet.errors import SettingsError
-
-if TYPE_CHECKING:
-    pass
+from sprintnet.cli.args import load_recipe, recipe_of, run_name
+from sprintnet.runs.folder import STUDY_FOLDER, new_run, open_run, read_rows
 
 
-def study(options: argparse.Namespace, words: list[str]) -> None:
-    """Trains a recipe under several seeds and states mean, spread and interval."""
-    recipe, overrides = recipe_and_overrides(words)
-    if options.seeds < 2:
-        raise SettingsError(f"--seeds {options.seeds}: a standard deviation needs two or more")
-    from sprintnet.runs.folder import STUDY_FOLDER, new_run
-
-    config = load_available_config(recipe, overrides)
-    name = options.name or Path(recipe).stem
+def study(options: Namespace) -> None:
+    """Trains a recipe with several seeds: mean, spread, interval."""
+    config = load_recipe(options)
+    name = options.name or run_name(recipe_of(options))
     folder = new_run(name, exact=bool(options.name), resume=options.resume, parent=STUDY_FOLDER)
+    print(f"starting: {options.seeds} seeds of {recipe_of(options)} on {config.data.name}, in {folder.path}", flush=True)
 
     from sprintnet.experiments.compare import metric_values, summarise
     from sprintnet.experiments.study import run_study
@@ -35,54 +27,45 @@ def study(options: argparse.Namespace, words: list[str]) -> None:
     print(*summary_lines({label: summarise(values) for label, values in metric_values(runs).items()}), sep="\n")
 
 
-def compare(options: argparse.Namespace, words: list[str]) -> None:
-    """Says whether two studies differ by more than their spread."""
-    refuse(words)
+def compare(options: Namespace) -> None:
+    """Tests whether two studies differ by more than their spread."""
     from sprintnet.experiments.compare import compare, metric_values, read_runs
     from sprintnet.reporting.text.statistics import comparison_lines
 
-    runs = {path: read_runs(path) for path in (options.a, options.b)}
-    for side, path in (("A", options.a), ("B", options.b)):
-        print(f"{side}: {path}, {len(runs[path])} runs")
-    a, b = metric_values(runs[options.a]), metric_values(runs[options.b])
+    runs = [read_runs(name) for name in options.names]
+    for side, name, found in zip("AB", options.names, runs, strict=True):
+        print(f"{side}: {name}, {len(found)} runs")
+    a, b = map(metric_values, runs)
     print(*comparison_lines({label: compare(a[label], b[label]) for label in a if label in b}), sep="\n")
 
 
-def benchmark(options: argparse.Namespace, words: list[str]) -> None:
-    """Measures a recipe on this machine: phases of a step, then a whole training."""
-    recipe, overrides = recipe_and_overrides(words)
-    if not 0 < options.target <= 1:
-        raise SettingsError(f"--target {options.target:g}: must be a share above 0 and at most 1, such as 0.94")
-    from sprintnet.runs.folder import new_run, read_rows
-    from sprintnet.runs.io import append_row
-
-    config = load_available_config(recipe, overrides)
+def benchmark(options: Namespace) -> None:
+    """Measures the speed of a recipe on this machine."""
+    recipe, config = recipe_of(options), load_recipe(options)
 
     from sprintnet.data.load import load_splits
     from sprintnet.experiments.benchmark import measure_phases, measure_training
     from sprintnet.reporting.figures.curves import accuracy_over_time
     from sprintnet.reporting.figures.style import save
     from sprintnet.reporting.text.benchmark import phase_lines, training_lines
+    from sprintnet.runs.io import append_row
 
     phases = measure_phases(config, load_splits(config.data)["train"])
     print(*phase_lines(phases), sep="\n")
-    row = {"recipe": recipe, "overrides": overrides, "phases": phases}
+    row = {"recipe": recipe, "overrides": options.overrides, "phases": phases}
     append_row(Path(options.output), row)
     if not options.phases:
-        run = new_run(f"benchmark-{Path(recipe).stem}", exact=False, resume=False)
-        training = measure_training([recipe, *overrides], run, options.target)
+        run = new_run(f"benchmark-{run_name(recipe)}", exact=False, resume=False)
+        training = measure_training([recipe, *options.overrides], run, options.target)
         append_row(Path(options.output), {**row, "training": training})
         print(*training_lines(training), sep="\n")
         save(partial(accuracy_over_time, {recipe: read_rows(run.results)}, options.target), run.plots / "accuracy_over_time")
     print(f"measurements appended to {options.output}")
 
 
-def label_errors(options: argparse.Namespace, words: list[str]) -> None:
-    """Finds likely label errors: each training image is judged by a network trained without it."""
-    refuse(words)
-    from sprintnet.runs.folder import open_run
-
-    run = open_run(options.folder)
+def label_errors(options: Namespace) -> None:
+    """Finds training images whose labels are likely wrong."""
+    run = open_run(*options.names)
 
     from sprintnet.config import load_config
     from sprintnet.data.load import load_splits, require_same_splits
@@ -91,8 +74,8 @@ def label_errors(options: argparse.Namespace, words: list[str]) -> None:
 
     config = load_config(run.config)
     splits = load_splits(config.data, run=run if run.splits.exists() else None)
-    require_same_splits(splits, run, options.folder)
+    require_same_splits(splits, run, str(run.path))
     found = label_errors(config, splits, run, options.folds, options.resume)
     table = run.label_errors.with_suffix(".csv")
-    print(f"{len(found.ranked):,} of {len(found.probabilities):,} labels are likely wrong, the worst first: {table}")
+    print(f"{len(found.ranked):,} of {len(found.probabilities):,} labels are likely wrong, most suspicious first: {table}")
     print(f"report: {write_report(run)}")

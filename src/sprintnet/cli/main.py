@@ -1,192 +1,236 @@
-"""The command line: what can be typed, and the exit code and message of whatever goes wrong."""
+"""The command line: its verbs and options, and the exit code and message of every failure."""
 
 import argparse
+import contextlib
 import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from PIL import Image
 
 from sprintnet import __version__
 from sprintnet.cli import data, deploy, evaluate, experiments, train
-from sprintnet.cli.args import DEFAULT_RECIPE
-from sprintnet.errors import SettingsError, SprintNetError
+from sprintnet.cli.args import recipe_of, split_words
+from sprintnet.errors import SettingsError, SprintNetError, did_you_mean
 
-EXTRA_OF_MODULE = {
-    "torch": "train",
-    "cleanlab": "labels",
-    "safetensors": "train",
-    "scipy": "study",
-    "datasets": "datasets",
-    "pyarrow": "datasets",
-    "matplotlib": "train",
-    "jinja2": "train",
-    "tensorboardX": "track",
-    "onnx": "export",
-    "onnxscript": "export",
-    "onnxruntime": "predict",
-    "python_multipart": "serve",
-    "starlette": "serve",
-    "uvicorn": "serve",
+EXTRAS = {
+    "train": ("torch", "safetensors", "matplotlib", "jinja2"),
+    "study": ("scipy",),
+    "track": ("tensorboardX",),
+    "export": ("onnx", "onnxscript"),
+    "predict": ("onnxruntime",),
+    "serve": ("python_multipart", "starlette", "uvicorn"),
+    "datasets": ("datasets", "pyarrow"),
+    "labels": ("cleanlab",),
 }
+"""The modules that each extra of the package installs."""
+Option = tuple[str, dict[str, Any]]
+"""The name of an option, and the keyword arguments of argparse's add_argument."""
+
+
+class Verb(NamedTuple):
+    """What a verb does, the words that follow it, and its options."""
+
+    run: Callable[[argparse.Namespace], None]
+    words: str
+    options: Sequence[Option] = ()
+
+
+def _option(name: str, help: str, default: Any = "", rule: Sequence[Any] = (), metavar: str = "") -> Option:
+    """Returns an option of the default's type; `rule` is the smallest and largest number, or the words to choose from."""
+    if default is False:
+        return name, {"action": "store_true", "help": help}
+    is_number = isinstance(default, int | float)
+
+    def read(word: str) -> Any:
+        with contextlib.suppress(ValueError):
+            value = type(default)(word) if is_number else word
+            if not rule or (rule[0] <= value <= rule[1] if is_number else value in rule):
+                return value
+        if not is_number:
+            raise SettingsError(f"{name} {word}: must be one of {', '.join(rule)}{did_you_mean(word, rule)}")
+        kind = "a whole number" if isinstance(default, int) else "a number"
+        raise SettingsError(f"{name} {word}: must be {kind} from {rule[0]:,} to {rule[1]:,}, such as {default}")
+
+    details = {"type": read, "metavar": metavar or ("N" if is_number else "|".join(rule)), "default": default, "help": help}
+    if default == []:
+        return name, {**details, "action": "append", "help": f"{help}; may be repeated"}
+    return name, {**details, "help": f"{help} (default: {default})"} if default not in ("", None) else details
+
+
+OVERRIDES = "[KEY=VALUE]..."
+RECIPE = f"[RECIPE] {OVERRIDES}"
+MAX = 1_000_000
+RESUME = _option("--resume", "continue the one of that name, or the newest, where it was interrupted", default=False)
+VERBS = {
+    "train": Verb(train.train, RECIPE, [
+        _option("--name", "name of the run folder in runs/train (default: the recipe's)", metavar="NAME"),
+        RESUME,
+        _option("--tensorboard", "also write TensorBoard event files into the run folder", False),
+        _option("--no-report", "skip Grad-CAM, figures and report.html at the end", False),
+    ]),
+    "val": Verb(evaluate.val, f"RUN {OVERRIDES}", [
+        _option("--split", "default: the evaluation split; of --data: all images", None, ("test", "val", "train")),
+        _option("--output", "also write one row per image to a CSV file", metavar="FILE"),
+    ]),
+    "study": Verb(experiments.study, RECIPE, [
+        _option("--seeds", "number of runs, from the recipe's seed upwards", 10, (2, MAX)),
+        _option("--name", "name of the folder in runs/study (default: the recipe's)", metavar="NAME"),
+        RESUME,
+    ]),
+    "compare": Verb(experiments.compare, "STUDY STUDY"),
+    "explain": Verb(evaluate.explain, "RUN [IMAGE]...", [
+        _option("--wrong", "without IMAGE: how many of the most confident errors", evaluate.ERRORS, (1, evaluate.MAX_ERRORS)),
+        _option("--target-class", "the class of the maps: predicted, true, or a name", "predicted", metavar="CLASS"),
+        _option("--layer", "one layer (default: the last feature layer, and the mean of all)", metavar="NAME"),
+    ]),
+    "label-errors": Verb(experiments.label_errors, "RUN", [
+        _option("--folds", "number of trainings, each without one fold of the images", 5, (2, MAX)),
+        RESUME,
+    ]),
+    "report": Verb(evaluate.report, "RUN [RUN]...", [
+        _option("--output", "the page (default: RUN/report.html; of several runs: comparison.html)", metavar="FILE"),
+    ]),
+    "export": Verb(deploy.export, "RUN", [
+        _option("--quantize", "also write a smaller file", [], ("int8", "fp16")),
+        _option("--outputs", "outputs of the model", "probabilities,logits,activation_maps", metavar="NAMES"),
+        _option("--license", "licence of the weights, as the Hugging Face hub spells it", "unknown", metavar="NAME"),
+        _option("--web", "also create a folder with a page that classifies in the browser", metavar="DIR"),
+    ]),
+    "predict": Verb(deploy.predict, "MODEL IMAGE [IMAGE]...", [
+        _option("--top", "classes to list per image", 3, (1, MAX)),
+        _option("--abstain-below", "mark predictions below this confidence as unsure", 0.0, (0, 1)),
+        _option("--format", "output format", "table", ("table", "csv", "json")),
+        _option("--batch", "batch size", 64, (1, MAX)),
+    ]),
+    "serve": Verb(deploy.serve, "MODEL", [
+        _option("--host", "address to listen at; 127.0.0.1: this machine only", "127.0.0.1", metavar="ADDRESS"),
+        _option("--port", "port; 0: any free one", 8000, (0, 65535)),
+        _option("--allow-host", "another name of the server for clients", [], metavar="NAME"),
+        _option("--allow-origin", "a site whose pages may send requests, such as https://example.org", [], metavar="ORIGIN"),
+    ]),
+    "lr-find": Verb(train.lr_find, RECIPE, [
+        _option("--seeds", "number of sweeps, from the recipe's seed upwards", 1, (1, MAX)),
+        _option("--lowest", "first learning rate", 1e-7, (1e-12, 1e6)),
+        _option("--highest", "last learning rate", 10.0, (1e-12, 1e6)),
+        _option("--rates", "steps of a sweep", 100, (10, MAX)),
+    ]),
+    "benchmark": Verb(experiments.benchmark, RECIPE, [
+        _option("--phases", "only measure single steps, without a complete training", False),
+        _option("--target", "accuracy for the time to accuracy", 0.94, (0.01, 1)),
+        _option("--output", "file to append a row to", "benchmarks/results/benchmark.jsonl", metavar="FILE"),
+    ]),
+    "summary": Verb(train.summary, RECIPE),
+    "check": Verb(data.check, f"[DATA] {OVERRIDES}", [
+        _option("--output", "also write one row per problem to a CSV file", metavar="FILE"),
+    ]),
+    "data": Verb(data.data, "list|fetch [DATASET]", [
+        _option("--source", "a local folder or archive to take the dataset from (default: the network)", metavar="PATH"),
+    ]),
+    "recipes": Verb(train.recipes, ""),
+}  # fmt: skip
+RESUMABLE = ("train", "study", "label-errors")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns its exit code, which the README documents; a user's mistake is one message, no traceback."""
+    """Runs one verb and returns its exit code (see README); a user error is one message without a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # images.py refuses such pictures itself
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # and reads others as far as they can be
-    options, words = _parser().parse_known_args(arguments)
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # images.py has a limit of its own
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        options.run(options, words)
+        options = _parse(arguments)
+        VERBS[options.verb].run(options)
         sys.stdout.flush()
     except SprintNetError as error:
         return _fail(getattr(error, "flag_message", str(error)), error.exit_code)
     except ModuleNotFoundError as error:
-        if error.name not in EXTRA_OF_MODULE:
+        if not (extra := next((extra for extra, modules in EXTRAS.items() if error.name in modules), None)):
             raise
-        remedy = f'pip install "sprintnet[{EXTRA_OF_MODULE[error.name]}]"'
-        return _fail(f"`sprintnet {options.verb}` needs {error.name}: {remedy}", SettingsError.exit_code)
+        return _fail(
+            f'`sprintnet {arguments[0]}` needs {error.name}: pip install "sprintnet[{extra}]"', SettingsError.exit_code
+        )
     except KeyboardInterrupt:
         return _fail("interrupted; finished files are kept", 130)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
         cause = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
-        remedy = "mend the cause and repeat the command; an unfinished training goes on with --resume"
-        return _fail(f"{cause}; {remedy}", SprintNetError.exit_code)
+        repeat = "with --resume" if arguments[0] in RESUMABLE else "again"
+        return _fail(f"{cause}; fix the cause and run the command {repeat}", SprintNetError.exit_code)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("sprintnet", description="Train, explain, prove and ship small-image classifiers.")
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are SettingsErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Returns the verb, its options, `names` and `overrides`; raises SettingsError for what is not understood."""
+    name = arguments[0] if arguments else "--help"
+    if name not in VERBS:
+        _parse_without_verb([name])
+        raise SettingsError(f"{name}: there is no such verb{did_you_mean(name, VERBS) or '; see sprintnet --help'}")
+    verb = VERBS[name]
+    usage = f"sprintnet {name} {verb.words}".strip() + " [options]"
+    parser = _Parser(f"sprintnet {name}", usage=usage, description=verb.run.__doc__, add_help=False, allow_abbrev=False)
+    if verb.words == RECIPE:
+        parser.add_argument("-h", "--help", nargs="?", const="common", help="this help; `--help all` lists every setting")
+    else:
+        parser.add_argument("-h", "--help", action="help", help="this help")
+    for option, details in verb.options:
+        parser.add_argument(option, **details)
+    options, words = parser.parse_known_args(arguments[1:])
+    options.verb, has_settings = name, OVERRIDES in verb.words
+    options.names, options.overrides = split_words(words, has_settings)
+    if verb.words == RECIPE and options.help:
+        _print_help(parser, options)
+    if options.overrides and not has_settings:
+        hint = did_you_mean(options.overrides[0], dict(verb.options))
+        raise SettingsError(f"{options.overrides[0]}: there is no such option; see {parser.prog} --help{hint}")
+    expected = verb.words.removesuffix(OVERRIDES).split()
+    required = sum(not word.startswith("[") for word in expected)
+    if len(options.names) < required or (len(options.names) > len(expected) and not "".join(expected[-1:]).endswith("...")):
+        is_missing = len(options.names) < required
+        cause = f"{expected[len(options.names)]} is missing" if is_missing else f"{options.names[-1]}: one word too many"
+        raise SettingsError(f"{cause}; usage: {usage}")
+    return options
+
+
+def _parse_without_verb(arguments: Sequence[str]) -> None:
+    """Prints the help or the version, where they are asked for, and exits."""
+    verbs = "\n".join(f"  {name:14}{verb.run.__doc__}" for name, verb in VERBS.items())
+    parser = _Parser("sprintnet", usage="sprintnet VERB ...", formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.description = "Train, explain, verify and deploy small-image classifiers."
+    parser.epilog = f"verbs (`sprintnet VERB --help` shows the options of each):\n{verbs}"
     parser.add_argument("--version", action="version", version=f"sprintnet {__version__}")
-    commands = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    parser.parse_known_args(arguments)
 
-    def add(verb: str, run: object, usage: str, help: bool = True) -> argparse.ArgumentParser:
-        text = (run.__doc__ or "").splitlines()[0]
-        # what a verb does not know is left over: overrides for some, a mistake for the others
-        added = commands.add_parser(verb, help=text, description=text, usage=usage, add_help=help, allow_abbrev=False)
-        added.set_defaults(run=run, parser=added)
-        return added
 
-    overrides = "[RECIPE] [KEY=VALUE | --KEY VALUE]..."
-    switches = "[--name NAME] [--resume] [--tensorboard] [--no-report]"
-    usage = f"sprintnet train {overrides} {switches}   (default: {DEFAULT_RECIPE})"
-    verb = add("train", train.train, usage, help=False)
-    verb.add_argument("-h", "--help", action="store_true", help="show this and every setting of the recipe")
-    verb.add_argument("--name", default="", help="name of the run folder under runs/train (default: the recipe's)")
-    verb.add_argument("--resume", action="store_true", help="go on with the run of that name from its last checkpoint")
-    verb.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's event files into the run folder")
-    verb.add_argument("--data", default="", metavar="DATA", help="the same as data.name=DATA")
-    verb.add_argument("--dedupe", action="store_true", help="the same as data.dedupe=true")
-    verb.add_argument("--no-report", action="store_true", help="leave out Grad-CAM, figures and report.html at the end")
-    verb = add("val", evaluate.val, "sprintnet val RUN [--split test|val|train] [--output FILE] [KEY=VALUE | --KEY VALUE]...")
-    verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/davidnet")
-    verb.add_argument("--split", choices=("test", "val", "train"), help="which images (default: those that judge the run)")
-    verb.add_argument("--output", default="", metavar="FILE", help="also write a row an image to a CSV file")
-    verb = add("study", experiments.study, f"sprintnet study {overrides} [--seeds N] [--name NAME] [--resume]")
-    verb.add_argument("--seeds", type=int, default=10, help="number of runs, from the recipe's seed upwards (default: 10)")
-    verb.add_argument("--name", default="", help="name of the folder under runs/study (default: the recipe's)")
-    verb.add_argument("--resume", action="store_true", help="go on with the study of that name, or add seeds to it")
-    verb = add("compare", experiments.compare, "sprintnet compare A B")
-    verb.add_argument("a", metavar="A", help="a folder of runs, such as runs/study/sprint94")
-    verb.add_argument("b", metavar="B", help="another one")
-    verb = add(
-        "explain", evaluate.explain, "sprintnet explain RUN [IMAGE...] [--wrong N] [--target-class CLASS] [--layer NAME]"
-    )
-    verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/sprint94")
-    verb.add_argument("--wrong", type=int, help="without files: how many of the surest wrong answers (default: 16)")
-    verb.add_argument("--target-class", default="predicted", help="the class of the maps: predicted (default), true or a name")
-    verb.add_argument(
-        "--layer", default="", help="one layer by its name (default: the last feature layer, and the mean of all)"
-    )
-    verb = add("label-errors", experiments.label_errors, "sprintnet label-errors RUN [--folds K] [--resume]")
-    verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/sprint94")
-    verb.add_argument("--folds", type=int, default=5, metavar="K", help="trainings, each without one K-th (default: 5)")
-    verb.add_argument("--resume", action="store_true", help="go on with the folds of that run")
-    verb = add("report", evaluate.report, "sprintnet report RUN [RUN...] [--output FILE]")
-    verb.add_argument("folders", metavar="RUN", nargs="+", help="run folders; of several: one page, side by side")
-    verb.add_argument(
-        "--output", default="", metavar="FILE", help="the page (default: RUN/report.html; of several: comparison.html)"
-    )
-    verb = add(
-        "export",
-        deploy.export,
-        "sprintnet export RUN [--quantize int8|fp16]... [--outputs NAMES] [--license NAME] [--web DIR]",
-    )
-    verb.add_argument("folder", metavar="RUN", help="a run folder, such as runs/train/sprint94; the files go to RUN/export")
-    verb.add_argument(
-        "--quantize", action="append", default=[], choices=("int8", "fp16"), help="also a smaller file; may be given twice"
-    )
-    every = "probabilities,logits,activation_maps"
-    verb.add_argument("--outputs", default=every, help=f"what the file answers, probabilities at least (default: {every})")
-    verb.add_argument("--license", default="unknown", help="the weights' licence, as the hub spells it (default: unknown)")
-    verb.add_argument("--web", default="", metavar="DIR", help="also a folder with a page that classifies in the browser")
-    verb = add(
-        "predict",
-        deploy.predict,
-        "sprintnet predict MODEL IMAGE... [--top K] [--abstain-below P] [--format table|csv|json] [--batch N]",
-    )
-    verb.add_argument("model", metavar="MODEL", help="an exported file, such as runs/train/sprint94/export/model.onnx")
-    verb.add_argument("--top", type=int, default=3, metavar="K", help="classes to name for each image (default: 3)")
-    verb.add_argument(
-        "--abstain-below",
-        type=float,
-        default=0.0,
-        metavar="P",
-        help="not sure (?) below this probability (default: 0)",
-    )
-    verb.add_argument("--format", choices=("table", "csv", "json"), default="table", help="default: table")
-    verb.add_argument("--batch", type=int, default=64, metavar="N", help="images at once (default: 64)")
-    verb = add(
-        "serve",
-        deploy.serve,
-        "sprintnet serve MODEL [--host ADDRESS] [--port PORT] [--allow-host NAME]... [--allow-origin ORIGIN]...",
-    )
-    verb.add_argument("model", metavar="MODEL", help="an exported file, such as runs/train/sprint94/export/model.onnx")
-    verb.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen at (default: 127.0.0.1, this machine)")
-    verb.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes any free one")
-    verb.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="another name under which clients reach the server"
-    )
-    verb.add_argument(
-        "--allow-origin",
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="a site whose pages may ask, as https://example.org",
-    )
-    verb = add("lr-find", train.lr_find, f"sprintnet lr-find {overrides} [--seeds N] [--lowest LR] [--highest LR] [--rates N]")
-    verb.add_argument("--seeds", type=int, default=1, help="sweeps, from the recipe's seed upwards (default: 1)")
-    verb.add_argument("--lowest", type=float, default=1e-7, help="the first rate (default: 1e-7)")
-    verb.add_argument("--highest", type=float, default=10.0, help="the last rate (default: 10)")
-    verb.add_argument("--rates", type=int, default=100, help="steps of the sweep (default: 100)")
-    verb = add(
-        "benchmark", experiments.benchmark, f"sprintnet benchmark {overrides} [--phases] [--target ACCURACY] [--output FILE]"
-    )
-    verb.add_argument("--phases", action="store_true", help="measure single steps alone, without a whole training")
-    verb.add_argument("--target", type=float, default=0.94, help="accuracy to which seconds are counted (default: 0.94)")
-    results = "benchmarks/results/benchmark.jsonl"
-    verb.add_argument("--output", default=results, help=f"file that a row is appended to (default: {results})")
-    add("summary", train.summary, f"sprintnet summary {overrides}")
-    verb = add("data", data.data, "sprintnet data list | sprintnet data fetch DATASET [--source PATH]")
-    verb.add_argument("action", choices=("list", "fetch"), help="list the named data sets, or put one into the cache")
-    verb.add_argument("dataset", nargs="?", default="", help="the data set's name")
-    verb.add_argument("--source", default="", help="a local folder or archive to take it from (default: the network)")
-    verb = add("check", data.check, "sprintnet check DATA [KEY=VALUE | --KEY VALUE]... [--output FILE]")
-    verb.add_argument("data", metavar="DATA", help="a folder or table of pictures, or a named data set")
-    verb.add_argument("--output", default="", metavar="FILE", help="also write a row a problem to a CSV file")
-    add("recipes", train.recipes, "sprintnet recipes")
-    return parser
+def _print_help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> NoReturn:
+    """Prints a verb's options and its settings, the common ones or all, and exits."""
+    from sprintnet.cli.settings_help import add_settings
+    from sprintnet.config import load_config
+
+    if options.help not in ("common", "all"):  # --help RECIPE
+        options.names.insert(0, options.help)
+    recipe = recipe_of(options)
+    group = parser.add_argument_group(f"settings of {recipe}, changed by KEY=VALUE or --KEY VALUE")
+    add_settings(parser, group, load_config(recipe, options.overrides), common=options.help != "all")
+    parser.print_help()
+    parser.exit()
 
 
 def _fail(message: str, exit_code: int) -> int:
-    """Prints a message, in which names that users gave may hold anything, and returns the exit code."""
+    """Prints a message, in which names given by users are made printable, and returns the exit code."""
     shown = "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in message)
     print(f"sprintnet: {shown}", file=sys.stderr)
     return exit_code

@@ -1,30 +1,22 @@
 """The commands about training: train, summary, lr-find, recipes. Each imports what it needs when it runs."""
 
-import argparse
 import contextlib
+import shlex
+from argparse import Namespace
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from sprintnet.cli.args import load_available_config, recipe_and_overrides, refuse
+from sprintnet.cli.args import load_recipe, recipe_of, run_name
 from sprintnet.errors import SettingsError
-
-if TYPE_CHECKING:
-    from sprintnet.evaluation.trained_model import TrainedModel
-    from sprintnet.runs.folder import RunFolder
+from sprintnet.runs.folder import LR_FOLDER, RunFolder, new_run, read_json
 
 
-def train(options: argparse.Namespace, words: list[str]) -> None:
-    """Trains a recipe into a new run folder, or resumes one."""
-    recipe, overrides = recipe_and_overrides(words)
-    overrides += [f"data.name={options.data}"] * bool(options.data) + ["data.dedupe=true"] * options.dedupe
-    if options.help:
-        _train_help(options, recipe)
-        return
-    from sprintnet.runs.folder import new_run
-
-    config = load_available_config(recipe, overrides)
-    run = new_run(options.name or Path(recipe).stem, exact=bool(options.name), resume=options.resume)
+def train(options: Namespace) -> None:
+    """Trains a recipe into a new run folder, or resumes a run."""
+    config = load_recipe(options)
+    run = new_run(options.name or run_name(recipe_of(options)), exact=bool(options.name), resume=options.resume)
+    print(f"starting: {recipe_of(options)} on {config.data.name}, in {run.path}", flush=True)
 
     from sprintnet.reporting.text.evaluation import result_lines
     from sprintnet.training import train as pipeline
@@ -35,21 +27,31 @@ def train(options: argparse.Namespace, words: list[str]) -> None:
             from sprintnet.reporting.tensorboard import Events
 
             events = stack.enter_context(Events(run))
-        on_epoch = events.row if events else lambda row: None
-        result = pipeline.train(config, run, resume=options.resume, on_epoch=on_epoch)
+        result = pipeline.train(config, run, resume=options.resume, on_epoch=events.row if events else lambda row: None)
         for line in result_lines(result.metrics, str(run.path)):
             run.log(line)
         if not options.no_report:
-            _explain_and_report(run, result.model)
+            from sprintnet.evaluation.explain import explain_wrong
+            from sprintnet.reporting.html.report import write_report
+
+            explain_wrong(run, result.model)
+            run.log(f"report: {write_report(run)}")
+        for line in _next_steps(run, result.metrics):
+            run.log(line)
         if events:
             events.figures()
 
 
-def summary(options: argparse.Namespace, words: list[str]) -> None:
-    """Prints a recipe's layer table, then its learning rate and momentum epoch by epoch."""
-    recipe, overrides = recipe_and_overrides(words)
+def _next_steps(run: RunFolder, metrics: dict[str, Any]) -> Iterator[str]:
+    """Yields the commands that usually follow a training."""
+    if "test" not in metrics and "test_sha256" in read_json(run.data) and not run.test_access.exists():
+        yield f"next: {shlex.join(['sprintnet', 'val', str(run.path), '--split', 'test'])}   (the test set is unused so far)"
+    yield f"next: {shlex.join(['sprintnet', 'export', str(run.path)])}"
 
-    config = load_available_config(recipe, overrides)
+
+def summary(options: Namespace) -> None:
+    """Prints a recipe's layers, and its learning rate per epoch."""
+    config = load_recipe(options)
 
     from sprintnet.autoconfig import resolve
     from sprintnet.models.factory import build_model
@@ -69,15 +71,13 @@ def summary(options: argparse.Namespace, words: list[str]) -> None:
         print(f"| {epoch + 1:5d} | {lr:.6f} | {config.filter_momentum:.6f} |")
 
 
-def lr_find(options: argparse.Namespace, words: list[str]) -> None:
-    """Sweeps the learning rate of a recipe and suggests where its peak should be."""
-    recipe, overrides = recipe_and_overrides(words)
-    if options.seeds < 1 or options.rates < 10 or not 0 < options.lowest < options.highest:
-        raise SettingsError("--seeds must be at least 1, --rates at least 10, and 0 < --lowest < --highest")
-    from sprintnet.runs.folder import LR_FOLDER, new_run
-
-    config = load_available_config(recipe, overrides)
-    folder = new_run(Path(recipe).stem, exact=False, resume=False, parent=LR_FOLDER)
+def lr_find(options: Namespace) -> None:
+    """Sweeps the learning rate and suggests a peak."""
+    if options.lowest >= options.highest:
+        raise SettingsError(f"--lowest {options.lowest:g}: must be below --highest {options.highest:g}")
+    config = load_recipe(options)
+    folder = new_run(run_name(recipe_of(options)), exact=False, resume=False, parent=LR_FOLDER)
+    print(f"starting: sweep of {recipe_of(options)} on {config.data.name}, in {folder.path}", flush=True)
 
     from sprintnet.reporting.figures.curves import lr_sweeps
     from sprintnet.reporting.figures.style import save
@@ -86,34 +86,23 @@ def lr_find(options: argparse.Namespace, words: list[str]) -> None:
 
     found = lr_find(config, folder, options.seeds, options.lowest, options.highest, options.rates)
     save(partial(lr_sweeps, found), folder.plots / "lr_finder")
-    print(*suggestion_lines(found, config.peak_lr), f"curve and picture in {folder.path}", sep="\n")
+    print(*suggestion_lines(found, config.peak_lr), f"curve and figure in {folder.path}", sep="\n")
 
 
-def recipes(options: argparse.Namespace, words: list[str]) -> None:
-    """Lists the shipped recipes with what to expect of each."""
-    refuse(words)
+def recipes(options: Namespace) -> None:
+    """Lists the recipes with their accuracy and training time."""
+    from rich.console import Console
+    from rich.table import Table
+
     from sprintnet.config import recipes
 
-    for name, head in recipes().items():
-        print(f"{name}\n  " + head.replace("\n", "\n  "))
-
-
-def _explain_and_report(run: "RunFolder", model: "TrainedModel") -> None:
-    """Maps of the surest wrong answers, all figures and the page of a finished run."""
-    from sprintnet.evaluation.explain import explain_wrong
-    from sprintnet.reporting.html.report import write_report
-
-    explain_wrong(run, model)
-    run.log(f"report: {write_report(run)}")
-
-
-def _train_help(options: argparse.Namespace, recipe: str) -> None:
-    """Prints the verb's own options, then every setting with the recipe's value as its default."""
-    import tyro
-
-    from sprintnet.config import Config, load_config
-
-    options.parser.print_help()
-    print(f"\nsettings of {recipe}:")
-    with contextlib.suppress(SystemExit):
-        tyro.cli(Config, default=load_config(recipe), args=["--help"], prog=f"sprintnet train {recipe}")
+    found = recipes()
+    table = Table("recipe", box=None, pad_edge=False, caption_justify="left", caption_style="")
+    columns = [key for key in next(iter(found.values())) if key != "hardware"]
+    for key in columns:
+        table.add_column(key, justify="right" if key == "parameters" else "left")
+    for name, facts in found.items():
+        table.add_row(name, *(facts[key].replace(", ", "\n").replace(" (", "\n(") for key in columns))
+    hardware = "; ".join(dict.fromkeys(facts["hardware"] for facts in found.values()))
+    table.caption = f"\nAccuracy: CIFAR-10, test set, mean of n runs. Training: {hardware}; other processors differ."
+    Console().print(table)

@@ -1,6 +1,8 @@
 """The splits of a dataset, built-in or custom, as settings name it; torch is not needed."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -8,10 +10,12 @@ from sprintnet.data.builtin import cache
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.data.custom.load import load_custom
 from sprintnet.data.custom.split import assign_splits
-from sprintnet.data.dataset import digest
+from sprintnet.data.dataset import ImageDataset, digest
+from sprintnet.data.images import convert_pixels
+from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import Splits, drop_duplicates, read_splits, stratified_sample, write_splits
-from sprintnet.errors import SettingsError
+from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.runs.folder import RunFolder, read_json
 from sprintnet.runs.io import write_json
 
@@ -75,3 +79,37 @@ def _split_builtin(settings: DataSettings, log: Log, note: Log) -> Splits:
         splits, dropped = drop_duplicates(splits)
         note(f"{sum(dropped.values()):,} duplicates left out (data.dedupe)")
     return splits
+
+
+def load_labelled(settings: DataSettings, preprocessing: Preprocessing, split: str | None = None) -> ImageDataset:
+    """Returns all images of a dataset, or those of one split, in a model's image shape and with its classes.
+
+    Raises SettingsError for classes that the model does not know, or a split that the dataset does not have.
+    """
+    height, width, channels = preprocessing.image_shape
+    if settings.name in BUILTIN_DATASETS:
+        parts = cache.load(settings.name, settings.source)
+        pixels, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
+        images, split_of = replace(parts[0], storage=pixels, labels=labels), np.repeat(["train", "test"], [*map(len, parts)])
+    else:
+        like_model: dict[str, Any] = {"channels": {1: "grey", 3: "rgb", 4: "rgba"}[channels], "resize": preprocessing.resize}
+        custom = load_custom(replace(settings, size=height if height == width else 0, **like_model))
+        images, split_of = custom.images, np.array(custom.split)
+    if unknown := [name for name in images.classes if name not in preprocessing.classes]:
+        theirs, ours = (f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}" for names in (unknown, preprocessing.classes))
+        raise SettingsError(f"data.name={settings.name}: its classes {theirs} are none of the model's: {ours}; use other data")
+    if split and split not in split_of:
+        raise ArgumentError("split", split, f"{settings.name} has no such split; leave it out to use all images")
+    if split:
+        images = images.take(np.flatnonzero(split_of == split))
+    if images.image_shape != preprocessing.image_shape:
+        shape, resize = preprocessing.image_shape, preprocessing.resize
+        resized = [convert_pixels(image, shape, resize) for block in images.blocks() for image in block]
+        images = replace(images, storage=np.stack(resized), rows=None)
+    index = np.array([preprocessing.classes.index(name) for name in images.classes])
+    if images.multi_label:
+        labels = np.zeros((len(images), len(preprocessing.classes)), np.uint8)
+        labels[:, index] = images.labels
+    else:
+        labels = index[images.labels]
+    return replace(images, labels=labels, classes=preprocessing.classes)

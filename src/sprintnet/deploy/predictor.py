@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 from PIL import Image
 
 from sprintnet.data.dataset import LABEL_SEPARATOR
@@ -93,6 +92,8 @@ class Predictor:
     """
 
     def __init__(self, path: str | Path, threads: int = 0):
+        import onnxruntime  # not above: RunPredictor works without it
+
         self.path = Path(path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_NOTHING

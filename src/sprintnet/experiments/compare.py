@@ -12,7 +12,7 @@ from scipy import stats
 
 from sprintnet.config import differences, load_config
 from sprintnet.errors import SettingsError
-from sprintnet.runs.folder import RunFolder, evaluation_split, read_json
+from sprintnet.runs.folder import STUDY_FOLDER, RunFolder, evaluation_split, find_run, read_json
 
 CONFIDENCE_LEVEL = 0.95
 POWER = 0.8
@@ -139,10 +139,7 @@ def read_runs(path: str | Path) -> list[dict[str, Any]]:
 
     Raises SettingsError for fewer than two, or for runs that differ in more than their seed.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise SettingsError(f"{path}: no such folder; `sprintnet study RECIPE` makes one under runs/study")
-    runs = finished_runs(folder)
+    runs = finished_runs(find_run(path, STUDY_FOLDER))
     if len(runs) < 2:
         raise SettingsError(
             f"{path}: {len(runs)} finished runs; a standard deviation needs two or more: "

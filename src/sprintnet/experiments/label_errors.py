@@ -85,7 +85,7 @@ def _out_of_fold_logits(config: Config, images: ImageDataset, run: RunFolder, fo
     for number in range(1, folds + 1):
         held_out = np.flatnonzero(fold_of == number - 1)
         splits = {"train": images.take(np.flatnonzero(fold_of != number - 1)), "val": images.take(held_out)}
-        fold = RunFolder(folder / f"fold-{number}")
+        fold = RunFolder(folder / f"fold-{number}", is_quiet=number > 1)
         if fold.environment.exists() and read_json(fold.environment)["data_sha256"] != digest(*splits.values()):
             rule = f"{fold.path} has other images; resume with the number of folds at its start, or remove {folder}"
             raise ArgumentError("folds", folds, rule)

@@ -22,7 +22,7 @@ def run_study(config: Config, folder: RunFolder, seeds: int) -> Iterator[dict[st
     """
     require_same_settings(folder.config, config)
     for seed in range(config.seed, config.seed + seeds):
-        run = RunFolder(folder.path / f"seed-{seed}")
+        run = RunFolder(folder.path / f"seed-{seed}", is_quiet=seed > config.seed)  # the header and epochs of one are enough
         if not run.metrics.exists():
             _require_same_code(folder.path)
         metrics = train(replace(config, seed=seed), run, resume=run.config.exists()).metrics

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sprintnet.errors import ArgumentError, SettingsError
+from sprintnet.errors import ArgumentError, SettingsError, nearest
 from sprintnet.runs.io import write_rows
 
 TRAIN_FOLDER = Path("runs") / "train"
@@ -37,6 +37,8 @@ class RunFolder:
     """The files of one run; `path`, given as text or Path, need not exist yet."""
 
     path: Path
+    is_quiet: bool = False
+    """Whether `log` prints nothing."""
 
     config = _File("config.toml")  # the settings as requested; training them again repeats the run
     resolved = _File("resolved.toml")  # the same with `auto` and `lr_find` resolved; its comments give the reasons
@@ -68,7 +70,8 @@ class RunFolder:
 
     def log(self, line: str) -> None:
         """Prints a line and appends it to log.txt."""
-        print(line, flush=True)
+        if not self.is_quiet:
+            print(line, flush=True)
         with self.log_text.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(line + "\n")
 
@@ -96,14 +99,27 @@ def _has_started(run: RunFolder) -> bool:
     return run.config.exists() or any(run.path.glob("seed-*/config.toml"))
 
 
-def open_run(path: str | Path) -> RunFolder:
-    """Returns the folder of a finished run; raises SettingsError that names what is missing and the remedy."""
-    run = RunFolder(Path(path))
-    if not run.path.is_dir():
-        raise SettingsError(f"{path}: no such run folder; `sprintnet train` creates them under {TRAIN_FOLDER}")
+def find_run(word: str | Path, parent: Path = TRAIN_FOLDER) -> Path:
+    """Returns a folder that is given by its path, or by its name in `parent`.
+
+    Raises SettingsError with the nearest name where there is none, and for a study in the place of a run.
+    """
+    path = Path(word) if Path(word).exists() else parent / word
+    if not path.is_dir():
+        near = nearest(path.name, [entry.name for entry in parent.iterdir()] if parent.is_dir() else [])
+        hint = f"did you mean {parent / near}?" if near else f"`sprintnet {parent.name}` creates them in {parent}"
+        raise SettingsError(f"{word}: no such {'run' if parent == TRAIN_FOLDER else 'study'} folder; {hint}")
+    if parent == TRAIN_FOLDER and (seeds := sorted(path.glob("seed-*/config.toml"))):
+        raise SettingsError(f"{word}: is the folder of a study, not of a run; name one of its runs, such as {seeds[0].parent}")
+    return path
+
+
+def open_run(word: str | Path) -> RunFolder:
+    """Returns the folder of a finished run, given by path or name; raises SettingsError that names what is missing."""
+    run = RunFolder(find_run(word))
     if missing := [file.name for file in (run.config, run.weights) if not file.is_file()]:
         raise SettingsError(
-            f"{path}: {' and '.join(missing)} missing; the run is unfinished or damaged: "
+            f"{run.path}: {' and '.join(missing)} missing; the run is unfinished or damaged: "
             "continue it with its command and --resume"
         )
     return run

@@ -20,7 +20,7 @@ from sprintnet.data.dataset import ImageDataset, Images, class_counts
 from sprintnet.data.duplicates import MAX_COMPARED_IMAGES, Duplicate, duplicates_within
 from sprintnet.data.images import DECODER_VERSION, IMAGE_FORMATS, PIL_MODES, convert_pixels, read_image
 from sprintnet.data.settings import DataSettings
-from sprintnet.errors import AccessError, DataError
+from sprintnet.errors import AccessError, DataError, did_you_mean
 
 TABLE_READERS = {".csv": csv_rows, ".parquet": parquet_rows}
 MAX_SEQUENTIAL_PIXELS = 64 * 64
@@ -62,8 +62,8 @@ def require_available(name: str) -> None:
     try:
         path = Path(name).expanduser()
         if not path.exists():
-            names = ", ".join(BUILTIN_DATASETS)
-            raise DataError(f"data.name={name}: no built-in dataset ({names}), and no such folder or file")
+            names, hint = ", ".join(BUILTIN_DATASETS), did_you_mean(name, BUILTIN_DATASETS)
+            raise DataError(f"data.name={name}: no built-in dataset ({names}), and no such folder or file{hint}")
         if path.is_dir():
             next(path.iterdir(), path).lstat()
         elif not (path.suffix.lower() in suffixes and path.is_file()):

@@ -17,6 +17,9 @@ def training_header(
     `settings` is a Config, `machine` the runtime's description, `images` the size of each split.
     """
     optim, schedule, model = settings.optim, settings.schedule, settings.model
+    max_lr = f"{settings.peak_lr:g}"
+    if settings.muon.max_lr:
+        max_lr += f" (filters, Muon), {optim.scaled_to(settings.batch_size).max_lr:g} (rest, SGD)"
     facts = {
         "Run Folder": run_folder,
         "Using Device": f"{machine['gpu'] or machine['device']}, {machine['precision']}, {machine['threads']} threads",
@@ -26,7 +29,7 @@ def training_header(
         "Optimizer": "Muon for the filters, SGD for the rest" if settings.muon.max_lr else "SGD",
         "Epochs": settings.epochs,
         "Lr": f"{settings.peak_lr * schedule.factors[0]:g}",
-        "Max Lr": f"{settings.peak_lr:g}, moving every {schedule.interval}",
+        "Max Lr": f"{max_lr}, moving every {schedule.interval}",
         "Batch Size": settings.batch_size,
         "Label Smoothing": f"{settings.label_smoothing:g}",
         "Dropout": f"{model.dropout:g}" if model.dropout else False,
