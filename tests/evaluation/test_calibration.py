@@ -41,7 +41,7 @@ def test_the_reliability_rows_are_the_bins_of_ece() -> None:
         assert row["confidence"] is None or index / BINS <= row["confidence"] <= (index + 1) / BINS
 
 
-def test_adaptive_bins_hold_equally_many_images() -> None:
+def test_adaptive_bins_have_equal_counts() -> None:
     order = np.argsort(PROBABILITIES.max(axis=1), kind="stable")
     hits = (LOGITS.argmax(axis=1) == LABELS).astype(float)
     parts = np.array_split(order, BINS)
@@ -63,11 +63,11 @@ def test_the_temperature_is_the_minimum_of_the_nll_with_platts_targets() -> None
 
 
 @given(st.floats(0.1, 10))
-def test_scaled_logits_need_the_temperature_scaled_alike(factor: float) -> None:
+def test_the_temperature_scales_with_the_logits(factor: float) -> None:
     assert fit_temperature(LOGITS * factor, LABELS) == pytest.approx(factor * fit_temperature(LOGITS, LABELS), rel=1e-3)
 
 
-def test_the_right_probabilities_are_calibrated_and_doubled_logits_are_healed() -> None:
+def test_true_probabilities_are_calibrated_and_the_temperature_corrects_doubled_logits() -> None:
     generator = np.random.default_rng(2)
     logits = generator.normal(0, 1.5, (20_000, 5))
     probabilities = np.exp(log_probabilities(logits))
@@ -80,14 +80,14 @@ def test_the_right_probabilities_are_calibrated_and_doubled_logits_are_healed() 
     assert before["nll"] > after["nll"]
 
 
-def test_a_few_answers_all_right_are_no_ground_for_certainty() -> None:
+def test_a_few_correct_predictions_do_not_give_infinite_certainty() -> None:
     logits = np.array([[2.0, 0.0], [0.0, 2.0]])
     assert fit_temperature(logits, np.array([0, 1])) == pytest.approx(2 / np.log(3))  # of two, three in four
     many = np.tile(logits, (500, 1))
     assert np.exp(log_probabilities(many / fit_temperature(many, np.tile([0, 1], 500)))).max() == pytest.approx(1001 / 1002)
 
 
-def test_abstaining_below_a_confidence_leaves_the_surest() -> None:
+def test_selective_prediction_keeps_the_most_confident() -> None:
     confidence, hits = PROBABILITIES.max(axis=1), LOGITS.argmax(axis=1) == LABELS
     rows = coverage_table(confidence, hits)
     assert rows[0]["accuracy"] == pytest.approx(hits.mean())

@@ -45,7 +45,7 @@ def test_under_max_pool_and_linear_a_map_weighs_channels_as_the_class_does() -> 
     torch.testing.assert_close(class_maps(model, IMAGES, CLASSES, ["block2"]), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_several_layers_are_averaged_and_nothing_is_left_behind() -> None:
+def test_several_layers_are_averaged_and_hooks_and_gradients_are_removed() -> None:
     model = network("sprintnet")
     layers = model.feature_layers
     single = [class_maps(model, IMAGES, CLASSES, [layer]) for layer in layers]
@@ -55,7 +55,7 @@ def test_several_layers_are_averaged_and_nothing_is_left_behind() -> None:
     assert 0 <= single[0].min() <= single[0].max() <= 1
 
 
-def test_hooks_go_even_when_the_pass_fails() -> None:
+def test_hooks_are_removed_when_the_pass_fails() -> None:
     model = network("davidnet")
     with pytest.raises(RuntimeError), recorded(model, ["block2"]):
         model(torch.zeros(1, 5, 32, 32))
@@ -63,14 +63,14 @@ def test_hooks_go_even_when_the_pass_fails() -> None:
 
 
 class Corner(nn.Module):
-    """Knows the class by the upper left quarter alone."""
+    """Sees only the upper left quarter."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         evidence = images[:, :, :16, :16].mean(dim=(1, 2, 3)) * 10
         return torch.stack([evidence, -evidence], dim=1)
 
 
-def test_a_map_of_what_is_used_is_more_faithful_than_noise_or_its_opposite() -> None:
+def test_a_map_of_the_used_pixels_is_more_faithful_than_noise_or_its_inverse() -> None:
     images, classes = torch.ones(4, 3, 32, 32), torch.zeros(4, dtype=torch.int64)
     right = torch.zeros(4, 32, 32)
     right[:, :16, :16] = 1

@@ -1,4 +1,4 @@
-"""Metrics against PyTorch's, scikit-learn's and SciPy's own functions, and by hand."""
+"""Metrics against PyTorch, scikit-learn and SciPy, and by hand."""
 
 from typing import Any
 
@@ -95,10 +95,10 @@ def test_f1_of_few_images_is_uncertain_even_where_all_or_none_are_right() -> Non
 
 
 def test_a_class_without_images_or_predictions_has_no_scores_and_no_warnings() -> None:
-    figures = summarise(np.eye(3)[[0, 1, 0, 0]], np.array([0, 1, 1, 2]), ("a", "b", "c"))
-    assert figures["accuracy"] == 0.5
-    assert figures["classes"]["a"]["precision"] == pytest.approx(1 / 3)
-    assert (figures["classes"]["c"]["precision"], figures["classes"]["c"]["recall"]) == (None, 0)
+    metrics = summarise(np.eye(3)[[0, 1, 0, 0]], np.array([0, 1, 1, 2]), ("a", "b", "c"))
+    assert metrics["accuracy"] == 0.5
+    assert metrics["classes"]["a"]["precision"] == pytest.approx(1 / 3)
+    assert (metrics["classes"]["c"]["precision"], metrics["classes"]["c"]["recall"]) == (None, 0)
     absent = summarise(np.eye(3)[[0, 1, 0]], np.array([0, 1, 1]), ("a", "b", "c"))["classes"]["c"]
     assert absent == {key: 0 if key == "support" else None for key in absent}
 

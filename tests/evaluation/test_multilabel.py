@@ -1,4 +1,4 @@
-"""Figures of images with several labels against scikit-learn's, torchmetrics' and PyTorch's own functions, and by hand."""
+"""Multi-label metrics against scikit-learn, torchmetrics and PyTorch, and by hand."""
 
 import numpy as np
 import pytest
@@ -36,24 +36,24 @@ GENERATOR = np.random.default_rng(0)
 LABELS = (GENERATOR.random((400, 5)) < [0.5, 0.3, 0.2, 0.1, 0.05]).astype(np.uint8)
 LOGITS = (3 * LABELS - 1.5 + GENERATOR.normal(0, 2, LABELS.shape)).round(1).astype(np.float32)  # rounded: many are equal
 NAMES = tuple("abcde")
-FIGURES = summarise_labels(LOGITS, LABELS, NAMES)
+METRICS = summarise_labels(LOGITS, LABELS, NAMES)
 
 
-def test_the_figures_of_the_whole_are_scikit_learns() -> None:
+def test_the_overall_metrics_are_scikit_learns() -> None:
     said = LOGITS > 0
-    assert FIGURES["accuracy"] == accuracy_score(LABELS, said)
-    assert FIGURES["accuracy_interval"] == pytest.approx(wilson_interval(np.int64(FIGURES["accuracy"] * 400), np.int64(400)))
-    assert FIGURES["hamming_loss"] == pytest.approx(hamming_loss(LABELS, said))
-    assert FIGURES["micro_f1"] == pytest.approx(f1_score(LABELS, said, average="micro"))
-    assert FIGURES["macro_f1"] == pytest.approx(f1_score(LABELS, said, average="macro"))
-    assert FIGURES["mean_average_precision"] == pytest.approx(average_precision_score(LABELS, LOGITS, average="macro"))
+    assert METRICS["accuracy"] == accuracy_score(LABELS, said)
+    assert METRICS["accuracy_interval"] == pytest.approx(wilson_interval(np.int64(METRICS["accuracy"] * 400), np.int64(400)))
+    assert METRICS["hamming_loss"] == pytest.approx(hamming_loss(LABELS, said))
+    assert METRICS["micro_f1"] == pytest.approx(f1_score(LABELS, said, average="micro"))
+    assert METRICS["macro_f1"] == pytest.approx(f1_score(LABELS, said, average="macro"))
+    assert METRICS["mean_average_precision"] == pytest.approx(average_precision_score(LABELS, LOGITS, average="macro"))
     theirs = multilabel_average_precision(torch.from_numpy(LOGITS), torch.from_numpy(LABELS).long(), 5)
-    assert FIGURES["mean_average_precision"] == pytest.approx(float(theirs), abs=1e-6)
+    assert METRICS["mean_average_precision"] == pytest.approx(float(theirs), abs=1e-6)
 
 
-def test_the_figures_of_each_label_are_scikit_learns() -> None:
+def test_the_metrics_of_each_label_are_scikit_learns() -> None:
     precision, recall, f1, support = precision_recall_fscore_support(LABELS, LOGITS > 0)
-    for index, row in enumerate(FIGURES["classes"].values()):
+    for index, row in enumerate(METRICS["classes"].values()):
         assert (row["precision"], row["recall"], row["f1"]) == pytest.approx((precision[index], recall[index], f1[index]))
         assert row["support"] == support[index]
         hits = support[index] - row["missed"]
@@ -105,7 +105,7 @@ def test_huge_logits_do_not_overflow() -> None:
     assert binary_cross_entropy(logits, np.array([[0, 1]])) == pytest.approx(2e4)
 
 
-def test_confidence_is_the_probability_of_the_whole_answer() -> None:
+def test_confidence_is_the_probability_of_the_label_set() -> None:
     generator = np.random.default_rng(3)
     logits = np.array([[0.3, -1.2, 2.0]])
     drawn = generator.random((20_000, 3)) < 1 / (1 + np.exp(-logits))
@@ -122,7 +122,7 @@ def test_a_prediction_row_by_hand() -> None:
         "true": "a|b",
         "predicted": "a|c",
         "confidence": f"{0.9 * 0.8 * 0.6:.6f}",
-        "margin": f"{0.9 * 0.8 * (0.6 - 0.4):.6f}",  # the second likeliest answer lacks c
+        "margin": f"{0.9 * 0.8 * (0.6 - 0.4):.6f}",  # the second most probable label set lacks c
         "loss": f"{-np.log(0.9 * 0.2 * 0.4):.6f}",
         "probabilities": "0.900000|0.200000|0.600000",
     }
@@ -134,7 +134,7 @@ def test_the_calibration_of_pairs_is_torchmetrics() -> None:
     expected = binary_calibration_error(probabilities, torch.from_numpy(LABELS).flatten().long(), n_bins=BINS)
     assert found["ece"] == pytest.approx(float(expected), abs=1e-6)
     assert sum(row["images"] for row in found["reliability"]) == LABELS.size
-    assert found["nll"] == FIGURES["cross_entropy"]
+    assert found["nll"] == METRICS["cross_entropy"]
     assert found["brier"] == pytest.approx(float(F.mse_loss(probabilities, torch.from_numpy(LABELS).flatten().double())) * 5)
 
 
@@ -150,7 +150,7 @@ def test_the_temperature_is_the_minimum_of_the_cross_entropy_with_platts_targets
     assert fit_label_temperature(2 * LOGITS, LABELS) == pytest.approx(2 * best, rel=1e-3)
 
 
-def test_the_right_probabilities_are_calibrated_and_doubled_logits_are_healed() -> None:
+def test_true_probabilities_are_calibrated_and_the_temperature_corrects_doubled_logits() -> None:
     generator = np.random.default_rng(2)
     logits = generator.normal(-1, 1.5, (10_000, 4))
     labels = (generator.random(logits.shape) < label_probabilities(logits)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Event files as TensorBoard itself reads them: scalars as in results.csv, every figure a picture."""
+"""Event files as TensorBoard reads them: scalars as in results.csv, every figure an image."""
 
 import io
 from pathlib import Path

@@ -49,7 +49,7 @@ def test_the_results_of_a_training_are_one_line_a_split() -> None:
     found = {"test": {**test, "cross_entropy": 1.0795, "tta": tta}, "train_seconds": 27.9, "images_per_second": 3581.2}
     assert list(result_lines(found, "runs/train/x")) == [
         "test accuracy 66.10% (95% CI 65.17 to 67.02) on 10,000 images, top-5 accuracy 97.11%, cross-entropy 1.0795",
-        "test TTA accuracy 70.00% (95% CI 60.00 to 80.00), TTA for the 40% least confident images, 1.3 s",
+        "test TTA accuracy 70.00% (95% CI 60.00 to 80.00), TTA on 40% of the images, 1.3 s",
         "trained in 27.9 s (3,581 images/s); run folder: runs/train/x",
     ]
 

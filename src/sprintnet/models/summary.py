@@ -8,7 +8,7 @@ from torch import nn
 
 MEGABYTE = 1024**2
 BYTES = 4  # fp32
-RULE = 64
+TABLE_WIDTH = 64
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LayerTable:
 
     def __str__(self) -> str:
         """Returns the article's table; sizes are of one image in fp32, activations counted forward and backward."""
-        lines = ["-" * RULE, f"{'Layer (type)':>20} {'Output Shape':>25} {'Param #':>15}", "=" * RULE]
+        lines = ["-" * TABLE_WIDTH, f"{'Layer (type)':>20} {'Output Shape':>25} {'Param #':>15}", "=" * TABLE_WIDTH]
         for number, layer in enumerate(self.layers, 1):
             shape = str([-1, *layer.shape])
             lines.append(f"{f'{layer.type}-{number}':>20} {shape:>25} {layer.parameters:>15,}")
@@ -49,14 +49,14 @@ class LayerTable:
         return "\n".join(
             [
                 *lines,
-                "=" * RULE,
+                "=" * TABLE_WIDTH,
                 f"Total params: {self.parameters:,}",
                 f"Trainable params: {self.trainable:,}",
                 f"Non-trainable params: {self.parameters - self.trainable:,}",
-                "-" * RULE,
+                "-" * TABLE_WIDTH,
                 *(f"{name} (MB): {size:.2f}" for name, size in sizes.items()),
                 f"Estimated Total Size (MB): {sum(sizes.values()):.2f}",
-                "-" * RULE,
+                "-" * TABLE_WIDTH,
             ]
         )
 

@@ -11,7 +11,7 @@ from sprintnet.errors import SettingsError
 from sprintnet.reporting.figures.curves import accuracy_over_time
 from sprintnet.reporting.figures.style import save
 from sprintnet.reporting.html.page import figure_uris, render
-from sprintnet.reporting.text.task_scores import overall_scores
+from sprintnet.reporting.text.task_scores import accuracy_with_interval, overall_scores
 from sprintnet.runs.folder import RunFolder, dotted, evaluation_split, read_json, read_rows, require_consistent
 from sprintnet.runs.io import write_atomic
 
@@ -46,8 +46,8 @@ def _by_row(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 def _metrics(metrics: Mapping[str, Any]) -> dict[str, str]:
     evaluated = metrics[evaluation_split(metrics)]
     return {
-        "accuracy": f"{evaluated['accuracy']:.2%}",
-        **({"TTA accuracy": f"{evaluated['tta']['accuracy']:.2%}"} if "tta" in evaluated else {}),
+        "accuracy": accuracy_with_interval(evaluated),
+        **({"TTA accuracy": accuracy_with_interval(evaluated["tta"])} if "tta" in evaluated else {}),
         **overall_scores(evaluated),
         "cross-entropy": f"{evaluated['cross_entropy']:.4f}",
         "calibration error (ECE)": f"{evaluated['calibration']['ece']:.2%}",

@@ -72,5 +72,4 @@ def faithfulness_lines(faithfulness: Mapping[str, Mapping[str, float]]) -> Itera
 
 
 def _tta(tta: Mapping[str, Any]) -> str:
-    share, seconds = f"{tta['fraction']:.0%}", f"{tta['seconds']:.1f} s"
-    return f"{scores.accuracy_with_interval(tta)}, TTA for the {share} least confident images, {seconds}"
+    return f"{scores.accuracy_with_interval(tta)}, TTA on {tta['fraction']:.0%} of the images, {tta['seconds']:.1f} s"

@@ -58,6 +58,6 @@ def _interval(label: str, found: Any) -> str:
 
 
 def _text(label: str, value: float) -> str:
-    if "accuracy" in label or label.startswith("mAP"):
+    if "accuracy" in label or label.startswith(("mAP", "ECE")):
         return f"{value:.2%}"
     return f"{value:.1f}" if "seconds" in label else f"{value:.4f}"
