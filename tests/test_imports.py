@@ -26,7 +26,7 @@ def modules_after(code: str) -> set[str]:
         "import sprintnet.reporting.text.training_table, sprintnet.progress, sprintnet.training.schedule",
     ],
 )
-def test_the_light_rooms_load_no_torch(code: str) -> None:
+def test_what_needs_no_torch_does_not_load_it(code: str) -> None:
     assert "torch" not in modules_after(code)
 
 

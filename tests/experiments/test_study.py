@@ -105,7 +105,10 @@ def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tm
     assert resumed.returncode == 0, resumed.stderr
     assert "runs/study/davidnet: 2 runs\n" in resumed.stdout
     assert "seed-0: already finished" in resumed.stdout
-    assert sprintnet(*words, "optim.max_lr=0.01", "--name", "slow").returncode == 0
+    slow = sprintnet(*words, "optim.max_lr=0.01", "--name", "slow")
+    assert slow.returncode == 0
+    assert slow.stdout.count("Run Folder:") == 1
+    assert "\n2 of 2: accuracy " in slow.stdout
     compared = sprintnet("compare", "davidnet", "slow")
     assert compared.returncode == 0, compared.stderr
     assert [line.split("  ")[0] for line in compared.stdout.splitlines()[3:7]] == [

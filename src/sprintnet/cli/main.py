@@ -7,13 +7,14 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from PIL import Image
 
 from sprintnet import __version__
 from sprintnet.cli import data, deploy, evaluate, experiments, train
-from sprintnet.cli.args import recipe_of, split_words
+from sprintnet.cli.args import split_words
+from sprintnet.cli.settings_help import print_help
 from sprintnet.errors import SettingsError, SprintNetError, did_you_mean
 
 EXTRAS = {
@@ -29,14 +30,8 @@ EXTRAS = {
 """The modules that each extra of the package installs."""
 Option = tuple[str, dict[str, Any]]
 """The name of an option, and the keyword arguments of argparse's add_argument."""
-
-
-class Verb(NamedTuple):
-    """What a verb does, the words that follow it, and its options."""
-
-    run: Callable[[argparse.Namespace], None]
-    words: str
-    options: Sequence[Option] = ()
+Verb = tuple[Callable[[argparse.Namespace], None], str, list[Option]]
+"""What a verb does, the words that follow it, and its options."""
 
 
 def _option(name: str, help: str, default: Any = "", rule: Sequence[Any] = (), metavar: str = "") -> Option:
@@ -65,74 +60,60 @@ OVERRIDES = "[KEY=VALUE]..."
 RECIPE = f"[RECIPE] {OVERRIDES}"
 MAX = 1_000_000
 RESUME = _option("--resume", "continue the one of that name, or the newest, where it was interrupted", default=False)
-VERBS = {
-    "train": Verb(train.train, RECIPE, [
+VERBS: dict[str, Verb] = {
+    "train": (train.train, RECIPE, [
         _option("--name", "name of the run folder in runs/train (default: the recipe's)", metavar="NAME"),
         RESUME,
         _option("--tensorboard", "also write TensorBoard event files into the run folder", False),
-        _option("--no-report", "skip Grad-CAM, figures and report.html at the end", False),
-    ]),
-    "val": Verb(evaluate.val, f"RUN {OVERRIDES}", [
+        _option("--no-report", "skip Grad-CAM, figures and report.html at the end", False)]),
+    "val": (evaluate.val, f"RUN {OVERRIDES}", [
         _option("--split", "default: the evaluation split; of --data: all images", None, ("test", "val", "train")),
-        _option("--output", "also write one row per image to a CSV file", metavar="FILE"),
-    ]),
-    "study": Verb(experiments.study, RECIPE, [
+        _option("--output", "also write one row per image to a CSV file", metavar="FILE")]),
+    "study": (experiments.study, RECIPE, [
         _option("--seeds", "number of runs, from the recipe's seed upwards", 10, (2, MAX)),
         _option("--name", "name of the folder in runs/study (default: the recipe's)", metavar="NAME"),
-        RESUME,
-    ]),
-    "compare": Verb(experiments.compare, "STUDY STUDY"),
-    "explain": Verb(evaluate.explain, "RUN [IMAGE]...", [
+        RESUME]),
+    "compare": (experiments.compare, "STUDY STUDY", []),
+    "explain": (evaluate.explain, "RUN [IMAGE]...", [
         _option("--wrong", "without IMAGE: how many of the most confident errors", evaluate.ERRORS, (1, evaluate.MAX_ERRORS)),
         _option("--target-class", "the class of the maps: predicted, true, or a name", "predicted", metavar="CLASS"),
-        _option("--layer", "one layer (default: the last feature layer, and the mean of all)", metavar="NAME"),
-    ]),
-    "label-errors": Verb(experiments.label_errors, "RUN", [
+        _option("--layer", "one layer (default: the last feature layer, and the mean of all)", metavar="NAME")]),
+    "label-errors": (experiments.label_errors, "RUN", [
         _option("--folds", "number of trainings, each without one fold of the images", 5, (2, MAX)),
-        RESUME,
-    ]),
-    "report": Verb(evaluate.report, "RUN [RUN]...", [
-        _option("--output", "the page (default: RUN/report.html; of several runs: comparison.html)", metavar="FILE"),
-    ]),
-    "export": Verb(deploy.export, "RUN", [
+        RESUME]),
+    "report": (evaluate.report, "RUN [RUN]...", [
+        _option("--output", "the page (default: RUN/report.html; of several runs: comparison.html)", metavar="FILE")]),
+    "export": (deploy.export, "RUN", [
         _option("--quantize", "also write a smaller file", [], ("int8", "fp16")),
         _option("--outputs", "outputs of the model", "probabilities,logits,activation_maps", metavar="NAMES"),
         _option("--license", "licence of the weights, as the Hugging Face hub spells it", "unknown", metavar="NAME"),
-        _option("--web", "also create a folder with a page that classifies in the browser", metavar="DIR"),
-    ]),
-    "predict": Verb(deploy.predict, "MODEL IMAGE [IMAGE]...", [
+        _option("--web", "also create a folder with a page that classifies in the browser", metavar="DIR")]),
+    "predict": (deploy.predict, "MODEL IMAGE [IMAGE]...", [
         _option("--top", "classes to list per image", 3, (1, MAX)),
         _option("--abstain-below", "mark predictions below this confidence as unsure", 0.0, (0, 1)),
         _option("--format", "output format", "table", ("table", "csv", "json")),
-        _option("--batch", "batch size", 64, (1, MAX)),
-    ]),
-    "serve": Verb(deploy.serve, "MODEL", [
+        _option("--batch", "batch size", 64, (1, MAX))]),
+    "serve": (deploy.serve, "MODEL", [
         _option("--host", "address to listen at; 127.0.0.1: this machine only", "127.0.0.1", metavar="ADDRESS"),
         _option("--port", "port; 0: any free one", 8000, (0, 65535)),
         _option("--allow-host", "another name of the server for clients", [], metavar="NAME"),
-        _option("--allow-origin", "a site whose pages may send requests, such as https://example.org", [], metavar="ORIGIN"),
-    ]),
-    "lr-find": Verb(train.lr_find, RECIPE, [
+        _option("--allow-origin", "a site whose pages may send requests, such as https://example.org", [], metavar="ORIGIN")]),
+    "lr-find": (train.lr_find, RECIPE, [
         _option("--seeds", "number of sweeps, from the recipe's seed upwards", 1, (1, MAX)),
         _option("--lowest", "first learning rate", 1e-7, (1e-12, 1e6)),
         _option("--highest", "last learning rate", 10.0, (1e-12, 1e6)),
-        _option("--rates", "steps of a sweep", 100, (10, MAX)),
-    ]),
-    "benchmark": Verb(experiments.benchmark, RECIPE, [
+        _option("--rates", "steps of a sweep", 100, (10, MAX))]),
+    "benchmark": (experiments.benchmark, RECIPE, [
         _option("--phases", "only measure single steps, without a complete training", False),
         _option("--target", "accuracy for the time to accuracy", 0.94, (0.01, 1)),
-        _option("--output", "file to append a row to", "benchmarks/results/benchmark.jsonl", metavar="FILE"),
-    ]),
-    "summary": Verb(train.summary, RECIPE),
-    "check": Verb(data.check, f"[DATA] {OVERRIDES}", [
-        _option("--output", "also write one row per problem to a CSV file", metavar="FILE"),
-    ]),
-    "data": Verb(data.data, "list|fetch [DATASET]", [
-        _option("--source", "a local folder or archive to take the dataset from (default: the network)", metavar="PATH"),
-    ]),
-    "recipes": Verb(train.recipes, ""),
+        _option("--output", "file to append a row to", "benchmarks/results/benchmark.jsonl", metavar="FILE")]),
+    "summary": (train.summary, RECIPE, []),
+    "check": (data.check, f"[DATA] {OVERRIDES}", [
+        _option("--output", "also write one row per problem to a CSV file", metavar="FILE")]),
+    "data": (data.data, "list|fetch [DATASET]", [
+        _option("--source", "a local folder or archive to take the dataset from (default: the network)", metavar="PATH")]),
+    "recipes": (train.recipes, "", []),
 }  # fmt: skip
-RESUMABLE = ("train", "study", "label-errors")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options = _parse(arguments)
-        VERBS[options.verb].run(options)
+        VERBS[options.verb][0](options)
         sys.stdout.flush()
     except SprintNetError as error:
         return _fail(getattr(error, "flag_message", str(error)), error.exit_code)
@@ -161,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         cause = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
-        repeat = "with --resume" if arguments[0] in RESUMABLE else "again"
+        repeat = "with --resume" if arguments[0] in ("train", "study", "label-errors") else "again"
         return _fail(f"{cause}; fix the cause and run the command {repeat}", SprintNetError.exit_code)
     return 0
 
@@ -179,54 +160,42 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if name not in VERBS:
         _parse_without_verb([name])
         raise SettingsError(f"{name}: there is no such verb{did_you_mean(name, VERBS) or '; see sprintnet --help'}")
-    verb = VERBS[name]
-    usage = f"sprintnet {name} {verb.words}".strip() + " [options]"
-    parser = _Parser(f"sprintnet {name}", usage=usage, description=verb.run.__doc__, add_help=False, allow_abbrev=False)
-    if verb.words == RECIPE:
+    run, form, known = VERBS[name]
+    usage = f"sprintnet {name} {form}".strip() + " [options]"
+    parser = _Parser(f"sprintnet {name}", usage=usage, description=run.__doc__, add_help=False, allow_abbrev=False)
+    if form == RECIPE:
         parser.add_argument("-h", "--help", nargs="?", const="common", help="this help; `--help all` lists every setting")
     else:
         parser.add_argument("-h", "--help", action="help", help="this help")
-    for option, details in verb.options:
+    for option, details in known:
         parser.add_argument(option, **details)
     options, words = parser.parse_known_args(arguments[1:])
-    options.verb, has_settings = name, OVERRIDES in verb.words
+    options.verb, has_settings = name, OVERRIDES in form
     options.names, options.overrides = split_words(words, has_settings)
-    if verb.words == RECIPE and options.help:
-        _print_help(parser, options)
+    if form == RECIPE and options.help:
+        if options.help not in ("common", "all"):  # --help RECIPE
+            options.names.insert(0, options.help)
+        print_help(parser, options)
     if options.overrides and not has_settings:
-        hint = did_you_mean(options.overrides[0], dict(verb.options))
+        hint = did_you_mean(options.overrides[0], dict(known))
         raise SettingsError(f"{options.overrides[0]}: there is no such option; see {parser.prog} --help{hint}")
-    expected = verb.words.removesuffix(OVERRIDES).split()
+    expected = form.removesuffix(OVERRIDES).split()
     required = sum(not word.startswith("[") for word in expected)
-    if len(options.names) < required or (len(options.names) > len(expected) and not "".join(expected[-1:]).endswith("...")):
-        is_missing = len(options.names) < required
-        cause = f"{expected[len(options.names)]} is missing" if is_missing else f"{options.names[-1]}: one word too many"
-        raise SettingsError(f"{cause}; usage: {usage}")
+    if len(options.names) < required:
+        raise SettingsError(f"{expected[len(options.names)]} is missing; usage: {usage}")
+    if len(options.names) > len(expected) and not "".join(expected[-1:]).endswith("..."):
+        raise SettingsError(f"{options.names[-1]}: one word too many; usage: {usage}")
     return options
 
 
 def _parse_without_verb(arguments: Sequence[str]) -> None:
     """Prints the help or the version, where they are asked for, and exits."""
-    verbs = "\n".join(f"  {name:14}{verb.run.__doc__}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:14}{run.__doc__}" for name, (run, *_) in VERBS.items())
     parser = _Parser("sprintnet", usage="sprintnet VERB ...", formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.description = "Train, explain, verify and deploy small-image classifiers."
     parser.epilog = f"verbs (`sprintnet VERB --help` shows the options of each):\n{verbs}"
     parser.add_argument("--version", action="version", version=f"sprintnet {__version__}")
     parser.parse_known_args(arguments)
-
-
-def _print_help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> NoReturn:
-    """Prints a verb's options and its settings, the common ones or all, and exits."""
-    from sprintnet.cli.settings_help import add_settings
-    from sprintnet.config import load_config
-
-    if options.help not in ("common", "all"):  # --help RECIPE
-        options.names.insert(0, options.help)
-    recipe = recipe_of(options)
-    group = parser.add_argument_group(f"settings of {recipe}, changed by KEY=VALUE or --KEY VALUE")
-    add_settings(parser, group, load_config(recipe, options.overrides), common=options.help != "all")
-    parser.print_help()
-    parser.exit()
 
 
 def _fail(message: str, exit_code: int) -> int:

@@ -5,13 +5,25 @@ import ast
 import inspect
 from dataclasses import is_dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NoReturn
+
+from sprintnet.cli.args import recipe_of
 
 COMMON = {"epochs", "batch_size", "seed", "precision", "device", "threads", "data.name", "data.val"}
 COMMON |= {"model.width", "optim.max_lr"}
 
 
-def add_settings(parser: argparse.ArgumentParser, group: Any, settings: Any, common: bool, prefix: str = "") -> None:
+def print_help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> NoReturn:
+    """Prints a verb's options and its settings, the common ones or all, and exits."""
+    from sprintnet.config import load_config
+
+    group = parser.add_argument_group(f"settings of {recipe_of(options)}, changed by KEY=VALUE or --KEY VALUE")
+    _add_settings(parser, group, load_config(recipe_of(options), options.overrides), common=options.help == "common")
+    parser.print_help()
+    parser.exit()
+
+
+def _add_settings(parser: argparse.ArgumentParser, group: Any, settings: Any, common: bool, prefix: str = "") -> None:
     """Adds the fields of a dataclass to an argument group, and those of the dataclasses in it: the common ones, or all."""
     (declared,) = ast.parse(inspect.getsource(type(settings))).body
     for field, after in zip_longest(declared.body, declared.body[1:]):  # type: ignore[attr-defined]
@@ -21,7 +33,7 @@ def add_settings(parser: argparse.ArgumentParser, group: Any, settings: Any, com
         key, value = prefix + name, getattr(settings, name)
         if is_dataclass(value):
             section = group if common else parser.add_argument_group(f"{key}: {(type(value).__doc__ or '').removesuffix('.')}")
-            add_settings(parser, section, value, common, f"{key}.")
+            _add_settings(parser, section, value, common, f"{key}.")
         elif key in COMMON or not common:
             sentence = " ".join(ast.literal_eval(after.value).split()).split(". ")[0].removesuffix(".")
             group.add_argument(key, metavar=f"{key}={_text(value)}", help=sentence.replace("%", "%%"))

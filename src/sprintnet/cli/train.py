@@ -3,13 +3,11 @@
 import contextlib
 import shlex
 from argparse import Namespace
-from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 from sprintnet.cli.args import load_recipe, recipe_of, run_name
 from sprintnet.errors import SettingsError
-from sprintnet.runs.folder import LR_FOLDER, RunFolder, new_run, read_json
+from sprintnet.runs.folder import LR_FOLDER, new_run, read_json
 
 
 def train(options: Namespace) -> None:
@@ -21,6 +19,7 @@ def train(options: Namespace) -> None:
     from sprintnet.reporting.text.evaluation import result_lines
     from sprintnet.training import train as pipeline
 
+    place = shlex.quote(str(run.path))
     with contextlib.ExitStack() as stack:
         events = None
         if options.tensorboard:
@@ -36,17 +35,11 @@ def train(options: Namespace) -> None:
 
             explain_wrong(run, result.model)
             run.log(f"report: {write_report(run)}")
-        for line in _next_steps(run, result.metrics):
-            run.log(line)
+        if "test" not in result.metrics and "test_sha256" in read_json(run.data) and not run.test_access.exists():
+            run.log(f"next: sprintnet val {place} --split test   (the test set is unused so far)")
+        run.log(f"next: sprintnet export {place}")
         if events:
             events.figures()
-
-
-def _next_steps(run: RunFolder, metrics: dict[str, Any]) -> Iterator[str]:
-    """Yields the commands that usually follow a training."""
-    if "test" not in metrics and "test_sha256" in read_json(run.data) and not run.test_access.exists():
-        yield f"next: {shlex.join(['sprintnet', 'val', str(run.path), '--split', 'test'])}   (the test set is unused so far)"
-    yield f"next: {shlex.join(['sprintnet', 'export', str(run.path)])}"
 
 
 def summary(options: Namespace) -> None:

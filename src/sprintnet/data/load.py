@@ -90,10 +90,10 @@ def load_labelled(settings: DataSettings, preprocessing: Preprocessing, split: s
     if settings.name in BUILTIN_DATASETS:
         parts = cache.load(settings.name, settings.source)
         pixels, labels = (np.concatenate([getattr(part, name) for part in parts]) for name in ("images", "labels"))
-        images, split_of = replace(parts[0], storage=pixels, labels=labels), np.repeat(["train", "test"], [*map(len, parts)])
+        images, split_of = ImageDataset(pixels, labels, parts[0].classes), np.repeat(["train", "test"], [*map(len, parts)])
     else:
         like_model: dict[str, Any] = {"channels": {1: "grey", 3: "rgb", 4: "rgba"}[channels], "resize": preprocessing.resize}
-        custom = load_custom(replace(settings, size=height if height == width else 0, **like_model))
+        custom = load_custom(replace(settings, size=height if height == width else 0, **like_model), for_training=False)
         images, split_of = custom.images, np.array(custom.split)
     if unknown := [name for name in images.classes if name not in preprocessing.classes]:
         theirs, ours = (f"{', '.join(names[:5])}{', ...' * (len(names) > 5)}" for names in (unknown, preprocessing.classes))

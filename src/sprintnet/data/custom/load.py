@@ -13,7 +13,7 @@ from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.data.custom.decode_cache import DecodeCache, DecodeChunk, Failures
 from sprintnet.data.custom.folders import read_folder
 from sprintnet.data.custom.headers import ImageHeader, choose_shape, read_headers, suffix_problems
-from sprintnet.data.custom.manifest import Manifest, Problem, as_text, class_problems, stamp
+from sprintnet.data.custom.manifest import TRAINING_PROBLEMS, Manifest, Problem, as_text, class_problems, stamp
 from sprintnet.data.custom.npz import Archive
 from sprintnet.data.custom.tables import csv_rows, is_huggingface, parquet_rows, read_huggingface, read_table
 from sprintnet.data.dataset import ImageDataset, Images, class_counts
@@ -74,11 +74,12 @@ def require_available(name: str) -> None:
         raise DataError(f"data.name={name}: no such user; write the full path") from None
 
 
-def load_custom(settings: DataSettings) -> CustomData:
+def load_custom(settings: DataSettings, *, for_training: bool = True) -> CustomData:
     """Returns a custom dataset; raises DataError with all problems, but for those that `settings.skip_bad` leaves out."""
     data = read_custom(settings)
     ignored = ("note", "skippable") if settings.skip_bad else ("note",)
-    if problems := [problem for problem in data.problems if problem.severity not in ignored]:
+    allowed = () if for_training else TRAINING_PROBLEMS
+    if problems := [problem for problem in data.problems if problem.severity not in ignored and problem.kind not in allowed]:
         _raise_problems(settings.name, problems)
     return data
 

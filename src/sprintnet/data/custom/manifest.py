@@ -12,6 +12,8 @@ import numpy as np
 from sprintnet.data.dataset import LABEL_SEPARATOR, Labels
 
 Severity = Literal["error", "skippable", "note"]
+TRAINING_PROBLEMS = ("no training images", "unseen class", "one class")
+"""The kinds of problems that do not matter to data for evaluation."""
 
 
 class Problem(NamedTuple):
