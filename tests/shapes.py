@@ -1,4 +1,4 @@
-"""Pictures with any number of labels: a red square, a green cross, a blue ring, a white bar, each there or not."""
+"""Multi-label images: each shows any of a red square, a green cross, a blue ring and a white bar."""
 
 import csv
 from functools import cache
@@ -16,7 +16,7 @@ SIDE = 8
 
 
 def shapes(count: int, seed: int) -> ImageDataset:
-    """Returns grey noise uint8 (count, 32, 32, 3) with shapes at places of their own, and labels (count, 4)."""
+    """Returns grey noise uint8 (count, 32, 32, 3) with shapes at random positions, and labels (count, 4)."""
     generator = np.random.default_rng(seed)
     images = generator.integers(60, 120, (count, 32, 32, 3), dtype=np.uint8)
     labels = (generator.random((count, len(CLASSES))) < SHARES).astype(np.uint8)
@@ -38,7 +38,7 @@ def splits() -> dict[str, ImageDataset]:
 
 
 def write_table(folder: Path, splits: dict[str, ImageDataset]) -> Path:
-    """Writes a table of pictures, and returns its place: path, labels with | between them (| alone: none) and split."""
+    """Writes images and a table of path, labels separated by | (| alone: none) and split; returns the table's path."""
     table = folder / "shapes.csv"
     with table.open("w", newline="") as stream:
         writer = csv.writer(stream)

@@ -1,4 +1,4 @@
-"""Small folders of pictures of one colour, and reading them."""
+"""Small folders of images of one colour, and how they are read."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Small named sets and folders, an empty cache, and a server that has what a test wants."""
+"""Fixtures: small datasets and folders, an empty cache, a web server."""
 
 import os
 import threading
@@ -23,7 +23,7 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch, empty_cache: None, tmp_path: Path) -> dict[str, bytes]:
-    """Six small files in the binary layout, taken for the official ones; there is no source, nor any program."""
+    """Six small files in the binary layout as the official ones of CIFAR-10; no sources and no programs exist."""
     generator = np.random.default_rng(0)
     contents = {}
     for official in cifar.CIFAR10_FILES:
@@ -37,7 +37,7 @@ def files(monkeypatch: pytest.MonkeyPatch, empty_cache: None, tmp_path: Path) ->
 
 @pytest.fixture
 def idx(monkeypatch: pytest.MonkeyPatch, empty_cache: None) -> dict[str, np.ndarray]:
-    """Small arrays by the names of MNIST's files, taken for the official ones; there is no source."""
+    """Small arrays by the names of MNIST's files, as the official ones; no sources exist."""
     generator = np.random.default_rng(0)
     arrays = {}
     for file, shape in zip(BUILTIN_DATASETS["mnist"].files, ((7, 28, 28), (7,), (3, 28, 28), (3,)), strict=True):
@@ -67,7 +67,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Respond], Serve
 
 @pytest.fixture
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
-    """The cache is an empty folder, but for tests of the real CIFAR-10."""
+    """The cache is an empty folder, except for tests of the real CIFAR-10."""
     place = tmp_path_factory.mktemp("cache")
     if not request.node.get_closest_marker("cifar10"):
         monkeypatch.setenv("SPRINTNET_CACHE", str(place))
@@ -76,7 +76,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twelve pictures of two classes in train/ and test/."""
+    """Twelve images of two classes in train/ and test/."""
     for part in ("train", "test"):
         for label, name in enumerate(("cat", "dog")):
             for index in range(3):
@@ -85,8 +85,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def open_to_all(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder; whoever runs the test, it has nobody's rights: root may read whatever is there."""
+def unprivileged_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder; the test runs as an unprivileged user, since root may read everything."""
     is_root = os.geteuid() == 0
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)

@@ -76,12 +76,12 @@ def test_multi_label_decides_what_one_hot_labels_mean() -> None:
         (IMAGES, ["a|b", "c", "c", "c"], None, "^labels: class names must differ, not be empty and not contain |"),
     ],
 )
-def test_what_is_wrong_names_the_argument(images: np.ndarray, labels: object, classes: list[str] | None, said: str) -> None:
+def test_an_error_names_the_argument(images: np.ndarray, labels: object, classes: list[str] | None, said: str) -> None:
     with pytest.raises(DataError, match=said):
         from_arrays(images, labels, classes)  # type: ignore[arg-type]
 
 
-def test_a_set_in_memory_is_split_like_one_of_files(tmp_path: Path) -> None:
+def test_a_dataset_in_memory_is_split_like_one_of_files(tmp_path: Path) -> None:
     files = load_custom(DataSettings(str(SAMPLE / "train"))).images
     images = np.concatenate([files.images, files.images[:40]])  # with duplicates
     data = from_arrays(images, np.concatenate([files.labels, files.labels[:40]]), files.classes)

@@ -51,7 +51,7 @@ def test_a_crop_is_the_window_of_the_padded_image() -> None:
 
 
 @pytest.mark.parametrize("mode", ["constant", "reflect"])
-def test_a_crop_that_mirrors_is_a_crop_and_a_flip(mode: str) -> None:
+def test_a_flipping_crop_equals_a_crop_and_a_flip(mode: str) -> None:
     corners, chosen = torch.randint(9, (6, 2)), torch.tensor([True, False, True, True, False, False])
     padded = torch.nn.functional.pad(IMAGES, (4, 4, 4, 4), mode)
     expected = torch.stack([image[:, y : y + 12, x : x + 16] for image, (y, x) in zip(padded, corners.tolist(), strict=True)])
@@ -59,7 +59,7 @@ def test_a_crop_that_mirrors_is_a_crop_and_a_flip(mode: str) -> None:
     assert torch.equal(crop(IMAGES, corners, 4, mode, chosen), flip(expected, chosen))
 
 
-def test_a_flip_mirrors_the_chosen_and_twice_is_nothing() -> None:
+def test_a_flip_applies_to_the_chosen_images_and_twice_is_the_identity() -> None:
     chosen = torch.tensor([True, False, True, True, False, False])
     once = flip(IMAGES, chosen)
     assert torch.equal(once[chosen], IMAGES[chosen].flip(-1))
@@ -72,18 +72,18 @@ def test_quarter_turns_are_exact(angle: float, turns: int) -> None:
     torch.testing.assert_close(warp(SQUARE, matrices(6, angle)), torch.rot90(SQUARE, turns, (2, 3)), atol=1e-4, rtol=0)
 
 
-def test_a_shift_by_whole_pixels_moves_them_and_brings_zeros() -> None:
+def test_a_shift_by_integer_pixels_moves_them_and_fills_with_zeros() -> None:
     moved = warp(SQUARE, matrices(6, shift=(2 * 3 / 12, 0)))  # 3 of 12 pixels
     torch.testing.assert_close(moved[..., :-3], SQUARE[..., 3:], atol=1e-4, rtol=0)
     assert moved[..., -3:].abs().max() < 1e-4
 
 
-def test_twice_the_scale_shows_the_middle() -> None:
+def test_a_scale_of_two_shows_the_centre() -> None:
     ramp = torch.arange(12.0).expand(1, 1, 12, 12)
     assert warp(ramp, matrices(1, scale=2.0))[0, 0, 6] == pytest.approx([3 + (2 * i - 1) / 4 for i in range(12)], abs=1e-4)
 
 
-def test_what_is_not_chosen_stays() -> None:
+def test_images_not_chosen_are_unchanged() -> None:
     kept = _affine_matrices(torch.ones(6), torch.full((6,), 2.0), torch.ones(6, 2), torch.zeros(6, dtype=torch.bool))
     torch.testing.assert_close(warp(IMAGES, kept), IMAGES, atol=1e-4, rtol=1e-4)
 
@@ -98,7 +98,7 @@ def test_cutout_zeroes_one_square_clipped_at_the_border() -> None:
 
 @given(st.integers(0, 2**31), st.integers(1, 4))
 @settings(max_examples=25, deadline=None)
-def test_draws_stay_in_range_and_are_the_generators(seed: int, start: int) -> None:
+def test_sampled_parameters_are_in_range_and_a_function_of_the_generator(seed: int, start: int) -> None:
     variation = AugmentSettings()
     params = sample_params(64, 12, 16, variation, torch.Generator().manual_seed(seed))
     again = sample_params(64, 12, 16, variation, torch.Generator().manual_seed(seed))
@@ -113,7 +113,7 @@ def test_draws_stay_in_range_and_are_the_generators(seed: int, start: int) -> No
     assert torch.equal(augment(images, params[part], variation), augment(images, again[part], variation))
 
 
-def test_about_as_many_as_asked_are_flipped_and_warped() -> None:
+def test_flips_and_warps_have_the_given_probabilities() -> None:
     params = sample_params(10_000, 8, 8, AugmentSettings(flip=0.3, affine=0.7), torch.Generator().manual_seed(0))
     assert params.flip.float().mean() == pytest.approx(0.3, abs=0.02)
     is_identity = (params.affine == torch.eye(2, 3)).all(dim=(1, 2))

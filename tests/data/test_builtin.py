@@ -85,9 +85,7 @@ def test_a_gzip_bomb_is_refused_at_its_first_byte_too_many(idx: dict[str, np.nda
 
 
 @pytest.mark.parametrize("layout", ["binary", "python"])
-def test_cifar100_keeps_the_fine_of_its_two_labels(
-    monkeypatch: pytest.MonkeyPatch, empty_cache: None, tmp_path: Path, layout: str
-) -> None:
+def test_cifar100_uses_the_fine_label(monkeypatch: pytest.MonkeyPatch, empty_cache: None, tmp_path: Path, layout: str) -> None:
     members, contents, pickles = {}, [], []
     for stem, count in (("train", 6), ("test", 4)):
         coarse, fine = GENERATOR.integers(0, 20, count), GENERATOR.integers(0, 100, count)
@@ -109,7 +107,7 @@ def test_cifar100_keeps_the_fine_of_its_two_labels(
 
 @pytest.fixture
 def svhn(monkeypatch: pytest.MonkeyPatch, empty_cache: None, tmp_path: Path) -> tuple[str, np.ndarray]:
-    """A folder with two small MATLAB files, taken for the official ones, and the images of the second (N, H, W, C)."""
+    """A folder with two small MATLAB files as the official ones of SVHN, and the images of the second (N, H, W, C)."""
     members = {}
     for name, labels in (("train_32x32.mat", [1, 9, 10, 5]), ("test_32x32.mat", [10, 2])):
         images = GENERATOR.integers(0, 256, (len(labels), 32, 32, 3), np.uint8)
@@ -130,7 +128,7 @@ def test_svhn_is_read_and_its_ten_is_the_digit_zero(svhn: tuple[str, np.ndarray]
 
 
 class WithoutScipy:
-    """Finds no SciPy, as a machine that lacks it."""
+    """Import finder without SciPy."""
 
     def find_spec(self, name: str, *_: object) -> None:
         if name == "scipy":
@@ -149,7 +147,7 @@ def test_without_scipy_the_extra_is_named(
     assert 'needs scipy: pip install "sprintnet[study]"' in capsys.readouterr().err
 
 
-def test_digits_are_scikit_learns_and_split_as_they_always_were(empty_cache: None) -> None:
+def test_digits_are_those_of_scikit_learn_with_a_fixed_split(empty_cache: None) -> None:
     train, test = cache.load("digits")
     expected = load_digits()
     assert (len(train), len(test)) == BUILTIN_DATASETS["digits"].images
@@ -167,7 +165,7 @@ def test_digits_are_scikit_learns_and_split_as_they_always_were(empty_cache: Non
     )
 
 
-def test_a_set_that_nobody_has_says_what_to_download(idx: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_dataset_says_what_to_download(idx: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
     set_sources(monkeypatch, "mnist", download.installed("images", "no_such_module", "data"))
     with pytest.raises(DataError) as caught:
         cache.fetch("mnist")
@@ -179,12 +177,12 @@ def test_a_set_that_nobody_has_says_what_to_download(idx: dict[str, np.ndarray],
 
 
 @pytest.mark.parametrize(("name", "shown"), [("cifar11", "cifar11"), ("", r"\(none\)"), (".", r"\.")])
-def test_an_unknown_set_is_refused_with_the_known_ones(name: str, shown: str) -> None:
+def test_an_unknown_dataset_is_refused_with_the_known_names(name: str, shown: str) -> None:
     with pytest.raises(SettingsError, match=f"dataset {shown}: must be one of cifar10, cifar100, fashion-mnist, mnist"):
         cache.fetch(name)
 
 
-def test_the_list_shows_each_set_and_whether_it_is_cached(
+def test_the_list_shows_each_dataset_and_whether_it_is_cached(
     idx: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache.fetch("mnist", folder_of(tmp_path / "source", {name: idx_of(array) for name, array in idx.items()}))
@@ -206,11 +204,11 @@ MEANS = {
     "mnist": (0.1307,),
     "svhn": (0.4377, 0.4438, 0.4728),
 }
-"""The means by which published training code normalises: https://github.com/pytorch/examples and others."""
+"""Means used by published training code: https://github.com/pytorch/examples and others."""
 
 
 @pytest.mark.parametrize("name", MEANS)
-def test_a_real_set_is_what_is_known_of_it(name: str) -> None:
+def test_a_real_dataset_has_the_known_statistics(name: str) -> None:
     if not cache.is_cached(name):
         pytest.skip(f"not in the cache: sprintnet data fetch {name}")
     known = BUILTIN_DATASETS[name]

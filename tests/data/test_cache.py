@@ -1,4 +1,4 @@
-"""The cache and its small CIFAR-10, from real folders and archives; the real one where it is cached."""
+"""The cache with a small CIFAR-10 from folders and archives, and with the real one if it is cached."""
 
 import http.server
 import os
@@ -64,7 +64,7 @@ def test_a_changed_byte_a_missing_member_and_a_foreign_pickle_are_refused(files:
 
 
 class Hostile:
-    """Unpickling this makes a file."""
+    """Unpickling this creates a folder."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -74,7 +74,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"\x1f\x8b\x08\0"])
-def test_a_source_that_is_no_archive_is_named(files: dict[str, bytes], tmp_path: Path, content: bytes) -> None:
+def test_a_source_that_is_no_archive_is_an_error(files: dict[str, bytes], tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tgz").write_bytes(content)
     with pytest.raises(DataError, match="cannot be read as a folder or archive"):
         cache.fetch("cifar10", str(tmp_path / "a.tgz"))
@@ -111,7 +111,7 @@ def test_a_full_cache_needs_no_lock_and_no_writing(files: dict[str, bytes], tmp_
     assert {path.name for path in folder.iterdir()} == set(files)
 
 
-def test_what_a_kill_left_behind_is_cleared_away(files: dict[str, bytes], tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(files: dict[str, bytes], tmp_path: Path) -> None:
     left = cache_folder() / "cifar10" / ".fetch-abc"
     left.mkdir(parents=True)
     (left / "half.tar.gz").touch()
@@ -119,7 +119,7 @@ def test_what_a_kill_left_behind_is_cleared_away(files: dict[str, bytes], tmp_pa
     assert not left.exists()
 
 
-def test_a_damaged_cache_is_noticed_and_mended(files: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_damaged_cached_file_is_replaced(files: dict[str, bytes], tmp_path: Path) -> None:
     source = archive(tmp_path / "a.tgz", LAYOUTS["binary"](files))
     cache.fetch("cifar10", str(source))
     cached = cache_folder() / "cifar10" / "data_batch_5.bin"

@@ -62,7 +62,7 @@ def test_a_table_says_label_split_and_group(folder: Path) -> None:
     assert found.images.labels.tolist() == [[1, 0, 1], [0, 1, 0]]
 
 
-def test_what_is_wrong_with_a_table_is_named_by_row(folder: Path) -> None:
+def test_problems_of_a_table_name_the_row(folder: Path) -> None:
     table = folder / "t.csv"
     rows = [
         "train/cat/0.png,cat,",
@@ -85,7 +85,7 @@ def test_what_is_wrong_with_a_table_is_named_by_row(folder: Path) -> None:
     assert "has the columns file, class; path and label are needed" in message(table)
 
 
-def test_pictures_of_many_sizes_are_brought_to_one_and_it_says_so(folder: Path) -> None:
+def test_images_of_several_sizes_are_resized_with_a_note(folder: Path) -> None:
     write(folder / "train" / "cat" / "0.png", (200, 100), 9)
     found = read(folder)
     assert found.images.image_shape == (64, 64, 3)
@@ -98,7 +98,7 @@ def test_pictures_of_many_sizes_are_brought_to_one_and_it_says_so(folder: Path) 
     assert (cropped[4:12] == (9, 0, 255)).all()
 
 
-def test_grey_pictures_stay_grey_and_others_may_be_asked_for(tmp_path: Path) -> None:
+def test_grey_images_stay_grey_unless_channels_says_otherwise(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / name / "0.png", colour=7, mode="L")
     assert read(tmp_path).images.images.shape == (2, 8, 8, 1)
@@ -108,7 +108,7 @@ def test_grey_pictures_stay_grey_and_others_may_be_asked_for(tmp_path: Path) -> 
     assert read(tmp_path).images.image_shape == (8, 8, 3)
 
 
-def test_everything_that_a_real_folder_holds(folder: Path) -> None:
+def test_everything_that_a_real_folder_contains(folder: Path) -> None:
     cat, dog = folder / "train" / "cat", folder / "train" / "dog"
     for clutter in (cat / ".DS_Store", cat / "Thumbs.db", folder / ".hidden"):
         clutter.touch()
@@ -123,7 +123,7 @@ def test_everything_that_a_real_folder_holds(folder: Path) -> None:
     bad = {
         "zero.png": b"",
         "truncated.png": (dog / "1.png").read_bytes()[:-30],
-        "text.jpg": b"no picture",
+        "text.jpg": b"no image",
         "bomb.png": (dog / "1.png").read_bytes().replace((8).to_bytes(4) * 2, (30_000).to_bytes(4) * 2),
     }
     for name, content in bad.items():
@@ -149,7 +149,7 @@ def test_everything_that_a_real_folder_holds(folder: Path) -> None:
     assert found.images.images.sum(axis=(1, 2, 3)).min() > 0  # none is the black that stands for what cannot be read
 
 
-def test_what_no_skipping_mends_stops(folder: Path, tmp_path: Path) -> None:
+def test_errors_stop_even_with_skip_bad(folder: Path, tmp_path: Path) -> None:
     write(folder / "test" / "fox" / "0.png")
     assert "fox: has no training image" in message(folder, skip_bad=True)
     (folder / "test" / "fox" / "0.png").unlink()
@@ -170,14 +170,14 @@ def test_what_no_skipping_mends_stops(folder: Path, tmp_path: Path) -> None:
     assert "must be a folder or a file .csv" in message(folder / "test" / "cat" / "0.png")
 
 
-def test_a_suffix_that_lies_is_read_by_content_and_noted(folder: Path) -> None:
+def test_a_wrong_suffix_is_read_by_content_and_noted(folder: Path) -> None:
     Image.new("RGB", (8, 8)).save(folder / "train" / "cat" / "really.png", format="JPEG")
     problem = next(problem for problem in read(folder).problems)
     assert (problem.kind, problem.severity) == ("wrong suffix", "note")
-    assert "contains a JPEG, and is read as one; rename it to .jpg" in problem.text
+    assert "contains a JPEG, and is read as one; rename it to .jpeg" in problem.text
 
 
-def test_the_gravest_comes_first(folder: Path) -> None:
+def test_the_most_severe_problem_comes_first(folder: Path) -> None:
     for index in range(30):
         (folder / "train" / "cat" / f"{index:02}.gif").touch()
     write(folder / "test" / "fox" / "0.png")
@@ -187,7 +187,7 @@ def test_the_gravest_comes_first(folder: Path) -> None:
     assert lines[-1] == f"  and 11 more: sprintnet check {folder}"
 
 
-def test_folders_are_called_as_others_call_them_and_nothing_beside_them_is_lost_in_silence(folder: Path) -> None:
+def test_split_folders_have_aliases_and_folders_beside_them_are_problems(folder: Path) -> None:
     (folder / "test").rename(folder / "valid")
     assert read(folder).split == ("train",) * 6 + ("val",) * 6
     write(folder / "more" / "cat" / "0.png")
@@ -200,8 +200,8 @@ def test_folders_are_called_as_others_call_them_and_nothing_beside_them_is_lost_
 
 
 def test_a_photograph_with_a_second_frame_is_a_jpeg(folder: Path) -> None:
-    pictures = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    pictures[0].save(folder / "train" / "cat" / "two.jpg", format="MPO", save_all=True, append_images=pictures[1:])
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "train" / "cat" / "two.jpg", format="MPO", save_all=True, append_images=frames[1:])
     found = read(folder)
     assert found.problems == ()
     assert found.images.images[3, 0, 0, 0] > 200
@@ -214,25 +214,25 @@ def test_a_table_in_another_encoding_has_labels_that_can_be_written(folder: Path
     write_splits(tmp_path / "splits.csv", {"train": found})
 
 
-def test_what_may_not_be_read_is_named(open_to_all: Path) -> None:
-    train = open_to_all / "train"
+def test_files_without_permission_are_named(unprivileged_folder: Path) -> None:
+    train = unprivileged_folder / "train"
     for name in ("cat", "dog", "fox"):
         for index in range(3):
             write(train / name / f"{index}.png", colour=index)
     (train / "cat" / "1.png").chmod(0)
     (train / "fox").chmod(0)
-    said = message(open_to_all)
+    said = message(unprivileged_folder)
     assert "2 problems" in said
     assert f"{train / 'fox'}: Permission denied; make it readable, or remove it" in said
     assert f"{train / 'cat' / '1.png'}: cannot be read: Permission denied; make it readable" in said
-    assert len(read(open_to_all, skip_bad=True).images) == 5
-    open_to_all.chmod(0)
-    assert message(open_to_all) == f"data.name={open_to_all}: Permission denied; make it readable"
-    open_to_all.chmod(0o700)
+    assert len(read(unprivileged_folder, skip_bad=True).images) == 5
+    unprivileged_folder.chmod(0)
+    assert message(unprivileged_folder) == f"data.name={unprivileged_folder}: Permission denied; make it readable"
+    unprivileged_folder.chmod(0o700)
     (train / "cat" / "1.png").chmod(0o600)
-    assert len(read(open_to_all, skip_bad=True).images) == 6  # no failure is kept that may pass
+    assert len(read(unprivileged_folder, skip_bad=True).images) == 6  # no failure is kept that may pass
     (train / "fox").chmod(0o700)
-    assert len(read(open_to_all).images) == 9
+    assert len(read(unprivileged_folder).images) == 9
 
 
 def test_a_hundred_thousand_files_in_one_folder(folder: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_hundred_thousand_files_in_one_folder(folder: Path) -> None:
     assert [entry.path[-10:] for entry in listing.entries[:4]] == ["/cat/0.png", "/cat/1.png", "/cat/2.png", "000000.png"]
 
 
-def test_what_cannot_be_decoded_chooses_no_size(folder: Path) -> None:
+def test_undecodable_images_do_not_determine_the_size(folder: Path) -> None:
     large = write(folder / "train" / "dog" / "broken.png", (200, 100))
     large.write_bytes(large.read_bytes()[:-30])
     found = read(folder, skip_bad=True)
@@ -254,13 +254,13 @@ def test_what_cannot_be_decoded_chooses_no_size(folder: Path) -> None:
     assert found.images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
 
 
-def test_what_is_passed_over_is_counted(folder: Path) -> None:
+def test_ignored_files_are_counted(folder: Path) -> None:
     for clutter in (folder / ".git", folder / "train" / "cat" / ".DS_Store", folder / "test" / "dog" / "Thumbs.db"):
         clutter.touch()
     assert read(folder).notes == ("hidden and system files ignored: 3",)
 
 
-def test_splits_are_known_by_any_case(folder: Path) -> None:
+def test_split_names_ignore_case(folder: Path) -> None:
     (folder / "train").rename(folder / "Train")
     (folder / "test").rename(folder / "Validation")
     assert read(folder).split == ("train",) * 6 + ("val",) * 6
@@ -269,12 +269,12 @@ def test_splits_are_known_by_any_case(folder: Path) -> None:
     assert read(folder / "t.csv").split == ("train", "val", "")
 
 
-def test_labels_may_have_room_around_them(folder: Path) -> None:
+def test_spaces_around_labels_are_ignored(folder: Path) -> None:
     (folder / "t.csv").write_text("path,label\ntrain/cat/0.png,cat | dog |\ntrain/dog/0.png,dog\n")
     assert read(folder / "t.csv").images.classes == ("cat", "dog")
 
 
-def test_a_row_that_names_no_picture_is_a_problem(folder: Path) -> None:
+def test_a_row_that_names_no_image_is_a_problem(folder: Path) -> None:
     os.mkfifo(folder / "pipe.png")
     (folder / "t.csv").write_text("path,label\ntrain/cat/0.png,cat\ntrain/dog/0.png,dog\npipe.png,cat\ntrain,dog\n")
     said = message(folder / "t.csv")

@@ -1,4 +1,4 @@
-"""Splits and statistics of a data set."""
+"""Statistics, digest and parts of a dataset."""
 
 from dataclasses import replace
 
@@ -40,7 +40,7 @@ def test_a_constant_channel_is_divided_by_one() -> None:
     assert channel_statistics(images) == ((pytest.approx(0.2),), (1.0,))
 
 
-def test_joined_parts_hold_every_image_with_its_file() -> None:
+def test_concatenated_parts_contain_every_image_with_its_file() -> None:
     whole = dataset([20, 11])
     whole = replace(whole, files=tuple(map(str, range(len(whole)))))
     odd = np.arange(len(whole)) % 2 == 1

@@ -1,4 +1,4 @@
-"""Decoded pictures in the cache: made once, whole whatever cuts their making short, gone when they are no longer so."""
+"""Decode cache: images are decoded once, completely even after a kill, and removed when they are stale."""
 
 import os
 import resource
@@ -20,7 +20,7 @@ from sprintnet.errors import SprintNetError
 pytestmark = pytest.mark.usefixtures("cache")
 
 
-def test_pictures_are_decoded_once_until_one_changes(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_decoded_once_until_one_changes(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = read(folder).images.images
     with monkeypatch.context() as patch:
         patch.setattr(load, "read_image", lambda *_: pytest.fail("decoded again"))
@@ -49,9 +49,9 @@ load.load_custom(DataSettings(sys.argv[1]))
 
 
 @pytest.mark.parametrize("side", [8, 80])  # on one thread, on all cores
-def test_a_kill_while_decoding_costs_only_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch, side: int) -> None:
-    for picture in folder.rglob("*.png"):
-        Image.open(picture).resize((side, side)).save(picture)
+def test_decoding_continues_after_a_kill(folder: Path, monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+    for file in folder.rglob("*.png"):
+        Image.open(file).resize((side, side)).save(file)
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
     )
@@ -64,7 +64,7 @@ def test_a_kill_while_decoding_costs_only_the_rest(folder: Path, monkeypatch: py
     assert 0 < len(decoded) < 12
 
 
-def test_pixels_that_a_power_cut_lost_are_decoded_again(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_lost_in_a_power_cut_are_decoded_again(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sprintnet.data.custom.decode_cache.CHUNK_SIZE", 4)
     subprocess.run([sys.executable, "-c", KILLED, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     (stored,) = cache.glob("decoded/*/*/*/images")
@@ -73,7 +73,7 @@ def test_pixels_that_a_power_cut_lost_are_decoded_again(folder: Path, cache: Pat
     assert read(folder).images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
 
 
-def test_what_is_no_longer_so_goes_when_nobody_is_at_work_there(folder: Path, cache: Path) -> None:
+def test_stale_entries_are_removed_unless_locked(folder: Path, cache: Path) -> None:
     read(folder)
     (images,) = cache.glob("decoded/*/*/*/images")
     source, other = images.parents[2], images.parents[2] / "another state"
@@ -86,7 +86,7 @@ def test_what_is_no_longer_so_goes_when_nobody_is_at_work_there(folder: Path, ca
     assert images.exists()
 
 
-def test_processes_that_meet_a_changed_folder_agree(folder: Path) -> None:
+def test_concurrent_processes_agree_on_a_changed_folder(folder: Path) -> None:
     load = "import sys; from sprintnet.data.custom.load import *"
     code = f"{load}; print(load_custom(DataSettings(sys.argv[1])).images.images.sum())"
     for colour in (100, 101):
@@ -97,7 +97,7 @@ def test_processes_that_meet_a_changed_folder_agree(folder: Path) -> None:
         assert said == {f"{read(folder).images.images.sum()}\n"}
 
 
-def test_one_folder_has_one_store_however_it_is_spelt(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_spellings_of_a_folder_share_one_cache(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder.parent / "link").symlink_to(folder)
     read(folder)
     monkeypatch.chdir(folder)
@@ -123,18 +123,18 @@ def test_a_full_disk_is_a_message(folder: Path, room: int, said: str) -> None:
     assert len(read(folder).images) == 49
 
 
-def test_one_decodes_what_the_cache_lacks_and_all_read_what_it_has(open_to_all: Path) -> None:
+def test_a_full_read_only_cache_can_be_read(unprivileged_folder: Path) -> None:
     for name in ("cat", "dog"):
         for index in range(10):
-            write(open_to_all / name / f"{index}.png", colour=index)
-    config, cache = load_config("davidnet", [f"data.name={open_to_all}"]), open_to_all.parent / "cache"
+            write(unprivileged_folder / name / f"{index}.png", colour=index)
+    config, cache = load_config("davidnet", [f"data.name={unprivileged_folder}"]), unprivileged_folder.parent / "cache"
     assert sum(map(len, load_splits(config.data, test=True).values())) == 20
     places = [cache, *cache.rglob("*")]
     for place in places:
         place.chmod(0o555 if place.is_dir() else 0o444)
     try:
         assert sum(map(len, load_splits(config.data, test=True).values())) == 20
-        write(open_to_all / "cat" / "new.png")
+        write(unprivileged_folder / "cat" / "new.png")
         with pytest.raises(SprintNetError, match=r"cannot be written \(Permission denied\); .*SPRINTNET_CACHE"):
             load_splits(config.data)
     finally:

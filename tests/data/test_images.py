@@ -1,4 +1,4 @@
-"""Files of every odd kind become the pixels that a browser would show, or one message."""
+"""Unusual image files become the pixels that a browser shows, or one message."""
 
 import io
 import os
@@ -13,28 +13,28 @@ from sprintnet.data.images import read_image
 from sprintnet.errors import DataError
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-PICTURE = Image.fromarray(COLOURS)
+IMAGE = Image.fromarray(COLOURS)
 
 
-def saved(path: Path, picture: Image.Image, **options: object) -> Path:
-    picture.save(path, **options)
+def saved(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)
     return path
 
 
-def test_plain_files_are_their_pixels(tmp_path: Path) -> None:
+def test_plain_files_are_decoded_exactly(tmp_path: Path) -> None:
     for name in ("a.png", "a.bmp"):
-        np.testing.assert_array_equal(read_image(saved(tmp_path / name, PICTURE)), COLOURS)
-    np.testing.assert_array_equal(read_image(saved(tmp_path / "a.webp", PICTURE, lossless=True)), COLOURS)
-    grey = np.asarray(PICTURE.convert("L"))
+        np.testing.assert_array_equal(read_image(saved(tmp_path / name, IMAGE)), COLOURS)
+    np.testing.assert_array_equal(read_image(saved(tmp_path / "a.webp", IMAGE, lossless=True)), COLOURS)
+    grey = np.asarray(IMAGE.convert("L"))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", channels=1), grey[..., None])
-    np.testing.assert_array_equal(read_image(saved(tmp_path / "grey.png", PICTURE.convert("L"))), np.stack([grey] * 3, axis=2))
+    np.testing.assert_array_equal(read_image(saved(tmp_path / "grey.png", IMAGE.convert("L"))), np.stack([grey] * 3, axis=2))
 
 
 @pytest.mark.parametrize(("orientation", "turned"), [(3, (2, 2)), (6, (3, 1)), (8, (1, 1)), (2, None)])
-def test_the_orientation_tag_is_obeyed(tmp_path: Path, orientation: int, turned: tuple[int, int] | None) -> None:
+def test_the_exif_orientation_is_applied(tmp_path: Path, orientation: int, turned: tuple[int, int] | None) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    pixels = read_image(saved(tmp_path / "a.png", PICTURE, exif=exif))
+    pixels = read_image(saved(tmp_path / "a.png", IMAGE, exif=exif))
     np.testing.assert_array_equal(pixels, COLOURS[:, ::-1] if turned is None else np.rot90(COLOURS, turned[0]))
 
 
@@ -44,25 +44,25 @@ def test_16_bits_become_8(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels[..., 0], deep >> 8)
 
 
-def test_transparency_lies_on_white(tmp_path: Path) -> None:
+def test_transparency_becomes_white(tmp_path: Path) -> None:
     clear = np.dstack([COLOURS, np.full((6, 8), 255, np.uint8)])
     clear[0, 0] = (9, 9, 9, 0)
     expected = COLOURS.copy()
     expected[0, 0] = 255
     np.testing.assert_array_equal(read_image(saved(tmp_path / "a.png", Image.fromarray(clear))), expected)
-    palette = PICTURE.convert("P", palette=Image.Palette.ADAPTIVE)
+    palette = IMAGE.convert("P", palette=Image.Palette.ADAPTIVE)
     first = np.asarray(palette) == 0
     np.testing.assert_array_equal(read_image(saved(tmp_path / "p.png", palette, transparency=0))[first], 255)
     np.testing.assert_array_equal(read_image(saved(tmp_path / "q.png", palette)), np.asarray(palette.convert("RGB")))
 
 
-def test_cmyk_and_the_first_picture_of_an_animation(tmp_path: Path) -> None:
-    cmyk = PICTURE.convert("CMYK")
+def test_cmyk_and_the_first_frame_of_an_animation(tmp_path: Path) -> None:
+    cmyk = IMAGE.convert("CMYK")
     written = saved(tmp_path / "a.jpg", cmyk, quality=100, subsampling=0)
     with Image.open(written) as image:
         np.testing.assert_array_equal(read_image(written), np.asarray(image.convert("RGB")))
-    second = Image.new("RGB", PICTURE.size, "red")
-    moving = saved(tmp_path / "a.webp", PICTURE, save_all=True, append_images=[second], lossless=True)
+    second = Image.new("RGB", IMAGE.size, "red")
+    moving = saved(tmp_path / "a.webp", IMAGE, save_all=True, append_images=[second], lossless=True)
     np.testing.assert_array_equal(read_image(moving), COLOURS)
 
 
@@ -77,7 +77,7 @@ def test_cmyk_and_the_first_picture_of_an_animation(tmp_path: Path) -> None:
         (b"GIF89a" + bytes(20), "cannot be read as an image"),
     ],
 )
-def test_what_is_no_image_is_one_message(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_no_image_gives_one_message(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -89,8 +89,8 @@ def test_what_is_no_image_is_one_message(tmp_path: Path, content: bytes, message
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
-def test_no_cut_or_changed_file_raises_anything_else(tmp_path: Path, suffix: str) -> None:
-    whole = saved(tmp_path / f"whole.{suffix}", PICTURE).read_bytes()
+def test_damaged_files_raise_nothing_else(tmp_path: Path, suffix: str) -> None:
+    whole = saved(tmp_path / f"whole.{suffix}", IMAGE).read_bytes()
     file = tmp_path / f"a.{suffix}"
     generator = np.random.default_rng(1)
     failed = 0
@@ -107,7 +107,7 @@ def test_no_cut_or_changed_file_raises_anything_else(tmp_path: Path, suffix: str
     assert failed > 30
 
 
-def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/\xff.png"
     Path(os.fsdecode(name)).write_bytes(b"")
     with pytest.raises(DataError, match="cannot be read as an image"):

@@ -108,13 +108,13 @@ def test_an_epoch_continues_from_any_batch(dataset: ImageDataset, first: int, is
     )
 
 
-def test_the_batch_size_does_not_change_what_an_image_undergoes(dataset: ImageDataset) -> None:
+def test_the_batch_size_does_not_change_the_augmentation(dataset: ImageDataset) -> None:
     small, large = (connected_groups(loader(dataset, size).epoch(0, 5, AugmentSettings())) for size in (7, 50))
     assert torch.equal(small[1], large[1])
     torch.testing.assert_close(small[0], large[0], atol=1e-5, rtol=0)
 
 
-def test_alternating_flips_turn_every_image_over_after_each_epoch(dataset: ImageDataset) -> None:
+def test_alternating_flips_are_inverted_after_each_epoch(dataset: ImageDataset) -> None:
     settings = AugmentSettings(crop_padding=0, affine=0, cutout=0, alternate_flip=True)
     plain, _ = connected_groups(loader(dataset).sequential())
 
@@ -130,13 +130,13 @@ def test_alternating_flips_turn_every_image_over_after_each_epoch(dataset: Image
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
-def test_alternating_flips_have_a_stream_of_their_own(dataset: ImageDataset, epoch: int) -> None:
+def test_alternating_flips_use_a_separate_random_stream(dataset: ImageDataset, epoch: int) -> None:
     # from an epoch's own stream, whether an image is flipped would follow from its place in that epoch
     stream = torch.Generator().manual_seed(_epoch_seed(0, epoch))
     assert not torch.equal(loader(dataset)._flipped(0, 0, 0.5), torch.rand(COUNT, generator=stream) < 0.5)
 
 
-def test_the_first_images_of_a_set_in_order_of_class_are_of_all_classes() -> None:
+def test_the_first_images_of_a_dataset_sorted_by_class_cover_all_classes() -> None:
     images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
     sequential = ImageDataset(images, np.repeat(np.arange(10), 10), tuple(map(str, range(10))))
     assert (
@@ -148,13 +148,13 @@ def test_the_first_images_of_a_set_in_order_of_class_are_of_all_classes() -> Non
 
 
 def is_read_at_random(file: Path) -> bool:
-    """Whether the system was told so of the file's mapping (proc(5), VmFlags)."""
+    """Whether the file is mapped with random access (proc(5), VmFlags)."""
     maps = Path("/proc/self/smaps").read_text().split(f"{file}\n")[1]
     return "rr" in maps.split("VmFlags:")[1].splitlines()[0].split()
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says how a file is mapped")
-def test_mapped_images_are_the_same_and_read_at_random_in_epochs_alone(dataset: ImageDataset, tmp_path: Path) -> None:
+def test_mapped_images_are_equal_and_read_at_random_only_in_epochs(dataset: ImageDataset, tmp_path: Path) -> None:
     dataset.images.tofile(tmp_path / "images")
     storage = np.memmap(tmp_path / "images", np.uint8, "c", shape=dataset.images.shape)
     in_memory, mapped = loader(dataset), loader(replace(dataset, storage=storage))

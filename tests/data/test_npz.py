@@ -1,4 +1,4 @@
-"""Arrays, Parquet and Hugging Face's folders become the images that a folder of files would."""
+"""Archives, Parquet tables and Hugging Face folders give the same images as a folder of files."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def read(path: Path, **settings: object) -> ImageDataset:
     return load_custom(DataSettings(str(path), **settings)).images  # type: ignore[arg-type]
 
 
-def test_an_archive_of_either_layout_is_its_arrays(tmp_path: Path, sample: ImageDataset) -> None:
+def test_archives_of_both_layouts_are_read(tmp_path: Path, sample: ImageDataset) -> None:
     images, labels = sample.images, sample.labels
     names = np.array(sample.classes)
     medmnist = {"train_images": images[:200], "train_labels": labels[:200, None], "test_images": images[200:]}
@@ -42,7 +42,7 @@ def test_an_archive_of_either_layout_is_its_arrays(tmp_path: Path, sample: Image
     assert [found.images.classes[label] for label in found.images.labels] == names[labels[:260]].tolist()
 
 
-def test_an_archive_may_have_several_labels_an_image_and_another_size(tmp_path: Path, sample: ImageDataset) -> None:
+def test_an_archive_may_be_multi_label_and_resized(tmp_path: Path, sample: ImageDataset) -> None:
     marks = np.eye(10, dtype=np.uint8)[sample.labels] | np.eye(10, dtype=np.uint8)[sample.labels[::-1]]
     np.savez(tmp_path / "c.npz", images=sample.images, labels=marks)
     found = read(tmp_path / "c.npz", size=16, channels="grey")
@@ -74,7 +74,7 @@ def read_grey(sample: ImageDataset) -> np.ndarray:
         ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([{}, 1], object)}, "Object arrays cannot be loaded"),
     ],
 )
-def test_what_is_wrong_with_an_archive_is_named(tmp_path: Path, arrays: dict[str, np.ndarray], said: str) -> None:
+def test_errors_in_an_archive_are_named(tmp_path: Path, arrays: dict[str, np.ndarray], said: str) -> None:
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(DataError, match=said):
         read(tmp_path / "x.npz")
@@ -88,7 +88,7 @@ def test_a_truncated_archive_is_a_message(tmp_path: Path) -> None:
         read(tmp_path / "x.npz")
 
 
-def test_a_parquet_table_is_the_csv(tmp_path: Path) -> None:
+def test_a_parquet_table_equals_the_csv_table(tmp_path: Path) -> None:
     files = sorted((SAMPLE / "train").rglob("*.png"))[::20]
     table = pandas.DataFrame({"path": [str(file) for file in files], "label": [file.parent.name for file in files]})
     table.to_parquet(tmp_path / "t.parquet")
@@ -101,7 +101,7 @@ def test_a_parquet_table_is_the_csv(tmp_path: Path) -> None:
         read(tmp_path / "t.parquet")
 
 
-def test_a_folder_of_hugging_faces_datasets_is_its_pictures(tmp_path: Path, sample: ImageDataset) -> None:
+def test_a_folder_of_hugging_face_datasets_is_read(tmp_path: Path, sample: ImageDataset) -> None:
     assert sample.files is not None
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(sample.classes))})
     parts = {"train": slice(200), "validation": slice(200, 250), "test": slice(250, 300)}
@@ -124,7 +124,7 @@ def test_a_folder_of_hugging_faces_datasets_is_its_pictures(tmp_path: Path, samp
         read(tmp_path / "text")
 
 
-def test_pictures_without_a_label_are_named(tmp_path: Path, sample: ImageDataset) -> None:
+def test_images_without_a_label_are_named(tmp_path: Path, sample: ImageDataset) -> None:
     assert sample.files is not None
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
     rows = {"image": [*sample.files[:3], None], "label": [0, -1, 1, 1]}
@@ -134,7 +134,7 @@ def test_pictures_without_a_label_are_named(tmp_path: Path, sample: ImageDataset
     assert read(tmp_path / "hf", skip_bad=True).labels.tolist() == [0, 1]
 
 
-def test_an_archive_whose_classes_will_not_do_is_refused(tmp_path: Path) -> None:
+def test_an_archive_with_invalid_classes_is_refused(tmp_path: Path) -> None:
     images = np.zeros((4, 8, 8), np.uint8)
     np.savez(tmp_path / "a.npz", x_train=images, y_train=[0, 1, 0, 1], x_test=images, y_test=[0, 1, 2, 2])
     with pytest.raises(DataError, match="2: has no training image"):

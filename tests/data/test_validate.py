@@ -26,7 +26,7 @@ def test_a_sound_folder_is_counted(sprintnet: Command, folder: Path, tmp_path: P
     assert "no problems found\n" in done.stdout
 
 
-def test_every_problem_comes_with_its_path_by_gravity(sprintnet: Command, folder: Path, tmp_path: Path) -> None:
+def test_problems_are_listed_with_path_by_severity(sprintnet: Command, folder: Path, tmp_path: Path) -> None:
     cats = folder / "train" / "cat"
     files = sorted(cats.iterdir())
     for file in files[5:]:
@@ -52,7 +52,7 @@ def test_every_problem_comes_with_its_path_by_gravity(sprintnet: Command, folder
     assert skipped.returncode == 3
 
 
-def test_training_stops_for_the_same_problems_and_goes_on_without_them(sprintnet: Command, folder: Path) -> None:
+def test_training_stops_for_the_same_problems_unless_they_are_skipped(sprintnet: Command, folder: Path) -> None:
     broken = next((folder / "train" / "cat").iterdir())
     broken.write_bytes(b"")
     tiny = ["model.width=4", "epochs=1", "batch_size=32", "threads=1", "--no-report"]
@@ -65,7 +65,7 @@ def test_training_stops_for_the_same_problems_and_goes_on_without_them(sprintnet
     assert "data: left out (data.skip_bad): 1" in done.stdout
 
 
-def test_the_test_set_is_read_by_val_alone_and_each_reading_is_noted(sprintnet: Command, folder: Path, tmp_path: Path) -> None:
+def test_only_val_reads_the_test_set_and_each_access_is_recorded(sprintnet: Command, folder: Path, tmp_path: Path) -> None:
     tiny = ["model.width=4", "epochs=1", "batch_size=32", "threads=1", "--no-report", "--name", "x"]
     sprintnet("train", "davidnet", "--data", str(folder), *tiny)
     run = tmp_path / "runs" / "train" / "x"
@@ -95,7 +95,7 @@ def test_a_run_without_a_test_set_says_what_it_has(sprintnet: Command, folder: P
     assert "--split test: this run has train, val" in done.stderr
 
 
-def test_a_data_set_that_is_none_is_a_message(sprintnet: Command) -> None:
+def test_an_unknown_dataset_gives_a_message(sprintnet: Command) -> None:
     done = sprintnet("check", "nowhere")
     assert (done.returncode, done.stdout) == (3, "")
     assert "data.name=nowhere: no built-in dataset (cifar10" in done.stderr

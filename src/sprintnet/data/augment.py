@@ -103,9 +103,9 @@ def _reflect(positions: Tensor, length: int) -> Tensor:
     return torch.minimum(positions, period - positions).clamp(max=length - 1)
 
 
-def resize(images: Tensor, share: float) -> Tensor:
-    """Returns the images with sides scaled by `share` and rounded; each pixel is the mean of the area that it covers."""
-    sides = [round(share * side) for side in images.shape[2:]]
+def resize(images: Tensor, scale: float) -> Tensor:
+    """Returns the images with sides scaled and rounded; each pixel is the mean of the area that it covers."""
+    sides = [round(scale * side) for side in images.shape[2:]]
     if sides == list(images.shape[2:]):
         return images
     count, channels, height, width = images.shape

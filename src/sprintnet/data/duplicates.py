@@ -3,6 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -144,14 +145,10 @@ def _edges(images: Images) -> Floats:
 def _correlations(a: Floats, b: Floats) -> Floats:
     """Returns the correlation (N,) of edges at the best shift of up to MAX_SHIFT pixels."""
     best = np.full(len(a), -1, np.float32)
-    for down in range(-MAX_SHIFT, MAX_SHIFT + 1):
-        for right in range(-MAX_SHIFT, MAX_SHIFT + 1):
-            u = a[:, :, _from(down), _from(right)].reshape(len(a), -1)
-            v = b[:, :, _from(-down), _from(-right)].reshape(len(b), -1)
-            norm = np.sqrt((u * u).sum(axis=1) * (v * v).sum(axis=1))
-            best = np.maximum(best, (u * v).sum(axis=1) / np.maximum(norm, 1e-6))
+    overlap = {shift: slice(max(0, shift), HASH_SIDE - 2 + min(0, shift)) for shift in range(-MAX_SHIFT, MAX_SHIFT + 1)}
+    for y, x in product(overlap, repeat=2):
+        u = a[:, :, overlap[y], overlap[x]].reshape(len(a), -1)
+        v = b[:, :, overlap[-y], overlap[-x]].reshape(len(b), -1)
+        norm = np.sqrt((u * u).sum(axis=1) * (v * v).sum(axis=1))
+        best = np.maximum(best, (u * v).sum(axis=1) / np.maximum(norm, 1e-6))
     return np.asarray(best)
-
-
-def _from(shift: int) -> slice:
-    return slice(max(0, shift), HASH_SIDE - 2 + min(0, shift))

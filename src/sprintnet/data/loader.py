@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sprintnet.data.augment import augment, sample_params
-from sprintnet.data.dataset import ImageDataset, Labels, advise_access, release_pages
+from sprintnet.data.dataset import ImageDataset, advise_access, release_pages
 from sprintnet.data.preprocessing import Normalisation
 from sprintnet.data.settings import AugmentSettings
 
@@ -42,7 +42,10 @@ class Loader:
         self.device = device
         self.normalisation = normalisation
         self.batch_size = batch_size
-        self._members = indices_by_class(dataset.labels) if is_balanced else None
+        labels = dataset.labels
+        self._members = (
+            [torch.from_numpy(np.flatnonzero(labels == label)) for label in np.unique(labels)] if is_balanced else []
+        )
         # (pixel / 255 - mean) / std, as one multiplication and one addition
         mean, std = (torch.tensor(values, device=device) for values in (normalisation.mean, normalisation.std))
         self._scale, self._offset = 1 / (255 * std), -mean / std
@@ -64,7 +67,7 @@ class Loader:
         generator = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
         order = torch.randperm(count, generator=generator)
         if self._members:
-            order = balanced(self._members, count, generator)[order]
+            order = sample_balanced(self._members, count, generator)[order]
         order = order.to(self.device)
         params = sample_params(count, height, width, settings, generator)
         if settings.alternate_flip:
@@ -110,21 +113,16 @@ class Loader:
         return normalised
 
 
-def balanced(members: Sequence[Tensor], count: int, generator: torch.Generator) -> Tensor:
+def sample_balanced(members: Sequence[Tensor], count: int, generator: torch.Generator) -> Tensor:
     """Returns `count` indices, class by class: each class, and each of its members, equally often, to within one."""
     per_class, rest = divmod(count, len(members))
     order = torch.randperm(len(members), generator=generator)
     indices = []
-    for own, position in zip(members, order.tolist(), strict=True):
-        repeats, more = divmod(per_class + (position < rest), len(own))
-        extra = torch.randperm(len(own), generator=generator)[:more]
-        indices.append(torch.cat([own.repeat(repeats), own[extra]]))
+    for images, position in zip(members, order.tolist(), strict=True):
+        repeats, more = divmod(per_class + (position < rest), len(images))
+        extra = torch.randperm(len(images), generator=generator)[:more]
+        indices.append(torch.cat([images.repeat(repeats), images[extra]]))
     return torch.cat(indices)
-
-
-def indices_by_class(labels: Labels) -> list[Tensor]:
-    """Returns the indices of the images of each class that has any."""
-    return [torch.from_numpy(np.flatnonzero(labels == label)) for label in np.unique(labels)]
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

@@ -16,13 +16,6 @@ from sprintnet.progress import track
 MAX_NATIVE_SIDE, DEFAULT_SIDE = 96, 64
 CHANNEL_COUNTS = {"grey": 1, "rgb": 3, "rgba": 4}
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
-SUFFIXES_OF_FORMAT = {
-    "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
-    "MPO": (".jpg", ".jpeg", ".mpo"),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-}
 EXIF_ORIENTATION, MIN_TRANSPOSED = 0x0112, 5
 """The EXIF tag, and the lowest of its values that swap height and width."""
 
@@ -42,16 +35,12 @@ ImageHeaders = Sequence[ImageHeader | None]
 
 def read_headers(manifest: Manifest, cache: DecodeCache) -> ImageHeaders:
     """Returns the header of each image, cached; files that could not be opened are tried again."""
-    headers = cache.json("headers.json", lambda: _read_all_headers(manifest))
-    return [
-        ImageHeader(*header) if header else _read_header(manifest, entry)
-        for header, entry in zip(headers, manifest.entries, strict=True)
-    ]
-
-
-def _read_all_headers(manifest: Manifest) -> ImageHeaders:
-    entries = track(manifest.entries, len(manifest.entries), f"reading {len(manifest.entries):,} image headers")
-    return [_read_header(manifest, entry) for entry in entries]  # threads would be slower: all need Python's lock
+    entries = manifest.entries
+    tracked = track(entries, len(entries), f"reading {len(entries):,} image headers")
+    # in one thread: threads would wait for Python's lock
+    headers = cache.json("headers.json", lambda: [_read_header(manifest, entry) for entry in tracked])
+    pairs = zip(headers, entries, strict=True)
+    return [ImageHeader(*header) if header else _read_header(manifest, entry) for header, entry in pairs]
 
 
 def _read_header(manifest: Manifest, entry: ManifestEntry) -> ImageHeader | None:
@@ -87,8 +76,11 @@ def choose_shape(headers: Sequence[ImageHeader], settings: DataSettings) -> tupl
 
 def suffix_problems(manifest: Manifest, headers: ImageHeaders) -> Iterator[Problem]:
     """Yields a note for each file whose suffix does not fit its content."""
+    formats = Image.registered_extensions()
     for entry, header in zip(manifest.entries, headers, strict=True):
         suffix = os.path.splitext(entry.path)[1].lower()  # noqa: PTH122  # a fifth of Path's time
-        if header and suffix and suffix not in SUFFIXES_OF_FORMAT[header.format]:
-            text = f"contains a {header.format}, and is read as one; rename it to {SUFFIXES_OF_FORMAT[header.format][0]}"
-            yield Problem(as_text(entry.path), "wrong suffix", text, "note")
+        if header and suffix:
+            found = "JPEG" if header.format == "MPO" else header.format  # a JPEG with several images
+            if found != formats.get(suffix):
+                text = f"contains a {found}, and is read as one; rename it to .{found.lower()}"
+                yield Problem(as_text(entry.path), "wrong suffix", text, "note")
