@@ -104,11 +104,12 @@ def find_run(word: str | Path, parent: Path = TRAIN_FOLDER) -> Path:
 
     Raises SettingsError with the nearest name where there is none, and for a study in the place of a run.
     """
-    path = Path(word) if Path(word).exists() else parent / word
-    if not path.is_dir():
-        near = nearest(path.name, [entry.name for entry in parent.iterdir()] if parent.is_dir() else [])
+    found = [path for path in (Path(word), parent / word) if path.is_dir()]
+    if not found:
+        near = nearest(Path(word).name, [entry.name for entry in parent.iterdir()] if parent.is_dir() else [])
         hint = f"did you mean {parent / near}?" if near else f"`sprintnet {parent.name}` creates them in {parent}"
         raise SettingsError(f"{word}: no such {'run' if parent == TRAIN_FOLDER else 'study'} folder; {hint}")
+    path = next((path for path in found if RunFolder(path).config.is_file()), found[0])
     if parent == TRAIN_FOLDER and (seeds := sorted(path.glob("seed-*/config.toml"))):
         raise SettingsError(f"{word}: is the folder of a study, not of a run; name one of its runs, such as {seeds[0].parent}")
     return path
@@ -118,10 +119,9 @@ def open_run(word: str | Path) -> RunFolder:
     """Returns the folder of a finished run, given by path or name; raises SettingsError that names what is missing."""
     run = RunFolder(find_run(word))
     if missing := [file.name for file in (run.config, run.weights) if not file.is_file()]:
-        raise SettingsError(
-            f"{run.path}: {' and '.join(missing)} missing; the run is unfinished or damaged: "
-            "continue it with its command and --resume"
-        )
+        remedy = "the run is unfinished or damaged: continue it with its command and --resume"
+        state = "it is not a run folder" if len(missing) == 2 else remedy
+        raise SettingsError(f"{run.path}: {' and '.join(missing)} missing; {state}")
     return run
 
 
