@@ -58,6 +58,7 @@ def _option(name: str, help: str, default: Any = "", rule: Sequence[Any] = (), m
 
 OVERRIDES = "[KEY=VALUE]..."
 RECIPE = f"[RECIPE] {OVERRIDES}"
+SETTINGS_HELP = "a setting, such as device=cpu or --data X (data.name=X); `sprintnet train --help all` lists them"
 MAX = 1_000_000
 RESUME = _option("--resume", "continue the one of that name, or the newest, where it was interrupted", default=False)
 VERBS: dict[str, Verb] = {
@@ -167,6 +168,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.add_argument("-h", "--help", nargs="?", const="common", help="this help; `--help all` lists every setting")
     else:
         parser.add_argument("-h", "--help", action="help", help="this help")
+        parser.epilog = f"KEY=VALUE: {SETTINGS_HELP}" if OVERRIDES in form else None
     for option, details in known:
         parser.add_argument(option, **details)
     options, words = parser.parse_known_args(arguments[1:])

@@ -17,7 +17,7 @@ def print_help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     """Prints a verb's options and its settings, the common ones or all, and exits."""
     from sprintnet.config import load_config
 
-    group = parser.add_argument_group(f"settings of {recipe_of(options)}, changed by KEY=VALUE or --KEY VALUE")
+    group = parser.add_argument_group(f"settings of {recipe_of(options)} (KEY=VALUE or --KEY VALUE; --data X: data.name)")
     _add_settings(parser, group, load_config(recipe_of(options), options.overrides), common=options.help == "common")
     parser.print_help()
     parser.exit()
