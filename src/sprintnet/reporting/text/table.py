@@ -3,10 +3,6 @@
 import io
 from collections.abc import Iterable, Iterator, Sequence
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from sprintnet.reporting.text.names import plain
 
 MAX_LINE = 100_000
@@ -14,6 +10,10 @@ MAX_LINE = 100_000
 
 def table_lines(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Yields the lines of a table; the first column is left-aligned, the others right-aligned. Cells are shown by `plain`."""
+    from rich.console import Console  # not above: commands without a table start faster
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, header in enumerate(headers):
         table.add_column(Text(plain(header)), justify="right" if number else "left", no_wrap=True)
