@@ -54,7 +54,7 @@ def test_a_changed_byte_a_missing_member_and_a_foreign_pickle_are_refused(files:
         (changed, "test_batch.bin has SHA-256"),
         (missing, "contains no data_batch_3.bin"),
         (short, "data_batch_4.bin has 12,287 bytes, not 12,292"),
-        (hostile, "data_batch_1 has MD5"),
+        (hostile, "the pickle of data_batch_1.bin has MD5"),
         ({"other": b""}, "contains neither data_batch_1.bin"),
     ):
         with pytest.raises(DataError, match=message):

@@ -68,7 +68,7 @@ def test_pixels_lost_in_a_power_cut_are_decoded_again(folder: Path, cache: Path,
     monkeypatch.setattr("sprintnet.data.custom.decode_cache.CHUNK_SIZE", 4)
     subprocess.run([sys.executable, "-c", KILLED, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     (stored,) = cache.glob("decoded/*/*/*/images")
-    assert any((stored.parent / "done").read_bytes())
+    assert (stored.parent / "done.jsonl").read_text()
     stored.write_bytes(bytes(stored.stat().st_size))  # what was marked had not reached the disk
     assert read(folder).images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12] * 2
 

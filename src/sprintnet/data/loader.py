@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sprintnet.data.augment import augment, sample_params
-from sprintnet.data.dataset import ImageDataset, advise_access, release_pages
+from sprintnet.data.dataset import ImageDataset, advise
 from sprintnet.data.preprocessing import Normalisation
 from sprintnet.data.settings import AugmentSettings
 
@@ -56,7 +56,7 @@ class Loader:
 
     def sequential(self) -> Iterator[Batch]:
         """Yields each image once, in order, without augmentation."""
-        advise_access(self.storage, is_random=False)
+        advise(self.storage, "MADV_NORMAL")
         for batch in range(len(self)):
             part = self._part(batch)
             yield self._read(part), self.labels[part]
@@ -73,7 +73,7 @@ class Loader:
         if settings.alternate_flip:
             params = replace(params, flip=self._flipped(seed, epoch, settings.flip)[order.cpu()])
         params = params.to(self.device)
-        advise_access(self.storage, is_random=True)
+        advise(self.storage, "MADV_RANDOM")
         for batch in range(first_batch, len(self)):
             part = self._part(batch)
             chosen = order[part]
@@ -109,7 +109,7 @@ class Loader:
     def _read(self, part: slice | Tensor) -> Tensor:
         pixels = self.images[part if self.rows is None else self.rows[part]]
         normalised = torch.addcmul(self._offset, pixels.float(), self._scale).permute(0, 3, 1, 2)
-        release_pages(self.storage)
+        advise(self.storage, "MADV_DONTNEED")
         return normalised
 
 

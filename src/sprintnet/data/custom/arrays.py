@@ -56,9 +56,8 @@ def encode_labels(
     Arguments as in `from_arrays`. Raises DataError, calling the labels `name`.
     """
     if labels.dtype.kind in "SO":
-        labels = np.array([label.decode() if isinstance(label, bytes) else label for label in labels.flat]).reshape(
-            labels.shape
-        )
+        texts = [label.decode() if isinstance(label, bytes) else label for label in labels.flat]
+        labels = np.array(texts).reshape(labels.shape)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     is_binary = labels.ndim == 2 and labels.dtype.kind in "iubf" and bool(np.isin(labels, (0, 1)).all())
@@ -76,17 +75,13 @@ def encode_labels(
         if multi_label is False and not is_one_hot:
             raise DataError(f"{name}: has rows without exactly one 1; with multi_label=False each image has one class")
         return (labels.argmax(axis=1) if is_one_hot else labels.astype(np.uint8)), names, is_one_hot
-    if labels.dtype.kind == "U" and (unknown := set(values.tolist()) - set(names)):
-        raise DataError(f"{name}: has {', '.join(sorted(unknown))}, which the class names do not include; add them")
     if labels.dtype.kind == "i" and len(values) and values[0] < 0:
         raise DataError(f"{name}: has {values[0]}; negative numbers mark images without a label: leave these out")
-    if classes is None:
-        return np.searchsorted(values, labels), names, False
-    if labels.dtype.kind == "U":
-        return np.array([names.index(label) for label in labels.tolist()], np.int64), names, False
-    if len(values) and values[-1] >= len(names):
-        raise DataError(f"{name}: has labels {values[0]} to {values[-1]} and {len(names)} class names; give each a name")
-    return labels.astype(np.int64), names, False
+    index = {text: position for position, text in enumerate(names)}
+    known = [index.get(str(value), -1) for value in values] if classes is None or labels.dtype.kind == "U" else values
+    if missing := [value for value, position in zip(values, known, strict=True) if not 0 <= position < len(names)]:
+        raise DataError(f"{name}: has {missing[0]}, for which the {len(names)} class names have no entry; add it")
+    return np.asarray(known, np.int64)[np.searchsorted(values, labels)], names, False
 
 
 def _as_array(name: str, values: npt.ArrayLike) -> Array:

@@ -5,22 +5,22 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from sprintnet.data.dataset import Images, release_pages
+from sprintnet.data.dataset import Images, advise
 from sprintnet.errors import DataError, SprintNetError
 from sprintnet.progress import track
 from sprintnet.runs.io import cache_folder, write_atomic
 
 CHUNK_SIZE = 256
-"""Images that are decoded, and marked as done by their CRC-32, together."""
+"""Images that are decoded, and logged as done with their CRC-32, together."""
 RESERVE_BYTES = 1 << 24
 LOCK_NAME, DECODE_LOCK_SECONDS = ".lock", 6 * 3600.0
 
@@ -70,10 +70,17 @@ class DecodeCache:
     def _read_or_make(self, read: Callable[[], Value], make: Callable[[], Value]) -> Value:
         with suppress(FileNotFoundError):
             return read()
-        with self._locked():
-            with suppress(FileNotFoundError):  # of two processes, one makes it
-                return read()
-            return make()
+        try:
+            self._source_folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._source_folder / LOCK_NAME, timeout=DECODE_LOCK_SECONDS):
+                with suppress(FileNotFoundError):  # another process has made it
+                    return read()
+                return make()
+        except Timeout:
+            hours = f"{DECODE_LOCK_SECONDS / 3600:g} h"
+            raise DataError(f"{self._source_folder}: another process has been decoding for {hours}; end it") from None
+        except OSError as error:
+            raise _disk_error(self._source_folder, "cannot be written", error) from None
 
     def remove_stale(self) -> None:
         """Removes what was computed from other states of the source, unless a process is at work there."""
@@ -82,18 +89,6 @@ class DecodeCache:
             with suppress(OSError), FileLock(self._source_folder / LOCK_NAME, timeout=0):  # a Timeout is an OSError
                 for folder in stale:
                     shutil.rmtree(folder, ignore_errors=True)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self._source_folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._source_folder / LOCK_NAME, timeout=DECODE_LOCK_SECONDS):
-                yield
-        except Timeout:
-            hours = f"{DECODE_LOCK_SECONDS / 3600:g} h"
-            raise DataError(f"{self._source_folder}: another process has been decoding for {hours}; end it") from None
-        except OSError as error:
-            raise _disk_error(self._source_folder, "cannot be written", error) from None
 
 
 def _disk_error(folder: Path, what: str, error: OSError) -> SprintNetError:
@@ -107,39 +102,44 @@ def _map(folder: Path, shape: Shape) -> Images:
 
 def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool) -> tuple[Images, Failures]:
     folder.mkdir(parents=True, exist_ok=True)
-    chunks = [slice(start, min(start + CHUNK_SIZE, shape[0])) for start in range(0, shape[0], CHUNK_SIZE)]
     _reserve(folder / "images", int(np.prod(shape)))
-    _reserve(folder / "done", 4 * len(chunks))
     images = np.memmap(folder / "images", np.uint8, "r+", shape=shape)
-    done = np.memmap(folder / "done", np.uint32, "r+", shape=(len(chunks),))
+    chunks = [slice(start, min(start + CHUNK_SIZE, shape[0])) for start in range(0, shape[0], CHUNK_SIZE)]
+    permanent: Failures = {}
     transient: Failures = {}
 
-    def run(number: int) -> None:
-        (folder / f"failures-{number}.json").unlink(missing_ok=True)
-        failures, is_permanent = decode(images, chunks[number])
-        if is_permanent:
-            if failures:
-                write_atomic(folder / f"failures-{number}.json", json.dumps(failures))
-            done[number] = zlib.crc32(images[chunks[number]].data)  # may reach the disk before the pixels do
-        else:
-            transient.update(failures)
-        release_pages(images)
+    def run(number: int) -> tuple[Failures, bool]:
+        result = decode(images, chunks[number])
+        advise(images, "MADV_DONTNEED")
+        return result
 
-    left = [index for index, chunk in enumerate(chunks) if not done[index] or done[index] != zlib.crc32(images[chunk].data)]
-    with ThreadPoolExecutor(1 if is_sequential else os.cpu_count()) as pool:
+    left = set(range(len(chunks)))
+    with (
+        (folder / "done.jsonl").open("a+", encoding="utf-8") as log,
+        ThreadPoolExecutor(1 if is_sequential else os.cpu_count()) as pool,
+    ):
+        log.seek(0)
+        for line in log:
+            with suppress(ValueError):  # of a line cut off by a kill
+                number, checksum, failures = json.loads(line)
+                if number in left and zlib.crc32(images[chunks[number]].data) == checksum:  # the pixels reached the disk
+                    left.remove(number)
+                    permanent |= {int(index): cause for index, cause in failures.items()}
+        numbers = sorted(left)
+        results = track(pool.map(run, numbers), len(numbers), f"decoding {shape[0]:,} images")
         try:
-            for _ in track(pool.map(run, left), len(left), f"decoding {shape[0]:,} images"):
-                pass
+            for number, (failures, is_permanent) in zip(numbers, results, strict=True):
+                (permanent if is_permanent else transient).update(failures)
+                if is_permanent:
+                    log.write("\n" + json.dumps([number, zlib.crc32(images[chunks[number]].data), failures]))
+                    log.flush()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     images.flush()
-    files = sorted(folder.glob("failures-*.json"))
-    permanent = {int(index): cause for file in files for index, cause in json.loads(file.read_text("utf-8")).items()}
     if not transient:
         write_atomic(folder / "failures.json", json.dumps(permanent))
-        for file in (*files, folder / "done"):
-            file.unlink()
+        (folder / "done.jsonl").unlink()
     return _map(folder, shape), permanent | transient
 
 

@@ -43,7 +43,11 @@ def read_folder(root: Path) -> Manifest:
     if splits and "train" not in splits.values():
         text = f"has {next(iter(splits))}/ but no train/; add it"
         scan.problems.append(Problem(as_text(root), "no training images", text, "error"))
-    return Manifest(root, tuple(entries), tuple(scan.problems), tuple(scan.all_notes()))
+    if scan.non_images:
+        scan.notes.append(f"files ignored since they are no images: {scan.non_images:,} (sprintnet check lists them)")
+    if scan.hidden_files:
+        scan.notes.append(f"hidden and system files ignored: {scan.hidden_files:,}")
+    return Manifest(root, tuple(entries), tuple(scan.problems), tuple(scan.notes))
 
 
 def _split_folders(folders: Sequence[os.DirEntry[str]], scan: "_Scan") -> dict[str, str]:
@@ -53,16 +57,15 @@ def _split_folders(folders: Sequence[os.DirEntry[str]], scan: "_Scan") -> dict[s
     """
     named = [folder for folder in folders if folder.name.lower() in SPLIT_ALIASES]
     splits = named if len(named) == len(folders) else [folder for folder in named if _contains_classes(folder)]
-    for folder in named:
-        if folder not in splits:
-            scan.notes.append(f"{as_text(folder.name)}/ is read as a class, not as a split: it is beside other classes")
+    classes = [as_text(folder.name) for folder in named if folder not in splits]
+    scan.notes += [f"{name}/ is read as a class, not as a split: it is beside other classes" for name in classes]
     found = {folder.name: SPLIT_ALIASES[folder.name.lower()] for folder in splits}
     return dict(sorted(found.items(), key=lambda item: SPLITS.index(item[1])))
 
 
 def _contains_classes(folder: os.DirEntry[str]) -> bool:
     children = [child for child, _ in _Scan().entries(Path(folder.path))]
-    return any(child.is_dir() for child in children) and not any(is_image_name(child.name) for child in children)
+    return any(child.is_dir() for child in children) and not any(_suffix(child.name) in IMAGE_SUFFIXES for child in children)
 
 
 def _images_in(folder: os.DirEntry[str], split: str, scan: "_Scan") -> list[ManifestEntry]:
@@ -72,16 +75,11 @@ def _images_in(folder: os.DirEntry[str], split: str, scan: "_Scan") -> list[Mani
             scan.report(file, "nested folder", "is a folder within a class; move its images up, or remove it")
         elif not stat.S_ISREG(status.st_mode):
             scan.report(file, "no file", "is a pipe, socket or device; remove it")
-        elif not is_image_name(file.name):
+        elif _suffix(file.name) not in IMAGE_SUFFIXES:
             scan.report(file, "other file", f"is none of {' '.join(IMAGE_SUFFIXES)}; convert or remove it")
         else:
             images.append(ManifestEntry(file.path, as_text(folder.name), split, "", stamp(status)))
     return images
-
-
-def is_image_name(name: str) -> bool:
-    """Returns whether a file has the suffix of an image."""
-    return _suffix(name) in IMAGE_SUFFIXES
 
 
 def _suffix(name: str) -> str:
@@ -95,7 +93,7 @@ class _Scan:
         self.problems: list[Problem] = []
         self.notes: list[str] = []
         self.unreadable: set[str] = set()
-        self._ignored = self._non_images = 0
+        self.hidden_files = self.non_images = 0
 
     def entries(self, folder: Path) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
         """Yields the entries of a folder by name; links are followed, a loop of links is a problem."""
@@ -108,7 +106,7 @@ class _Scan:
             return
         for entry in found:
             if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FILES:
-                self._ignored += 1
+                self.hidden_files += 1
                 continue
             try:
                 status = entry.stat()
@@ -120,14 +118,6 @@ class _Scan:
     def report(self, entry: os.DirEntry[str], kind: str, text: str, severity: Severity = "skippable") -> None:
         """Adds a problem, a note for a file that cannot be meant as an image."""
         if _suffix(entry.name) in NON_IMAGE_SUFFIXES and entry.is_file():
-            self._non_images += 1
+            self.non_images += 1
             severity = "note"
         self.problems.append(Problem(as_text(entry.path), kind, text, severity))
-
-    def all_notes(self) -> Iterator[str]:
-        """Yields the notes, those about ignored files last."""
-        yield from self.notes
-        if self._non_images:
-            yield f"files ignored since they are no images: {self._non_images:,} (sprintnet check lists them)"
-        if self._ignored:
-            yield f"hidden and system files ignored: {self._ignored:,}"

@@ -121,22 +121,12 @@ def _load_images(manifest: Manifest, settings: DataSettings) -> CustomData:
     if left_out and settings.skip_bad:
         notes.append(f"left out (data.skip_bad): {left_out:,}")
     groups = tuple(entry.group for entry in manifest.entries)
-    return CustomData(
-        ImageDataset(
-            images,
-            manifest.labels(),
-            manifest.classes,
-            tuple(as_text(entry.path) for entry in manifest.entries),
-            None if len(rows) == len(images) else rows,
-            groups if any(groups) else None,
-        ),
-        tuple(entry.split for entry in manifest.entries),
-        problems,
-        (*notes, *manifest.notes, *_duplicate_notes(len(rows))),
-        tuple(header for index in rows if (header := headers[index])),
-        cache,
-        variant,
-    )
+    files, split = tuple(as_text(entry.path) for entry in manifest.entries), tuple(entry.split for entry in manifest.entries)
+    taken = None if len(rows) == len(images) else rows
+    dataset = ImageDataset(images, manifest.labels(), manifest.classes, files, taken, groups if any(groups) else None)
+    kept_headers = tuple(header for index in rows if (header := headers[index]))
+    all_notes = (*notes, *manifest.notes, *_duplicate_notes(len(rows)))
+    return CustomData(dataset, split, problems, all_notes, kept_headers, cache, variant)
 
 
 def _decoder(manifest: Manifest, shape: tuple[int, int, int], settings: DataSettings) -> DecodeChunk:
@@ -169,18 +159,14 @@ def _load_archive(path: Path, settings: DataSettings) -> CustomData:
     images, _ = cache.images(variant, (len(archive.split), *shape), decode, is_sequential=True)
     cache.remove_stale()
     files = tuple(f"{split or 'images'}/{index}" for split, n in Counter(archive.split).items() for index in range(n))
-    seen, trained = (
+    dataset = ImageDataset(images, archive.labels, archive.classes, files)
+    training = archive.labels[[split in ("", "train") for split in archive.split]]
+    names, training_names = (
         [archive.classes[index] for index in np.flatnonzero(class_counts(labels, len(archive.classes)))]
-        for labels in (archive.labels, archive.labels[[split in ("", "train") for split in archive.split]])
+        for labels in (archive.labels, training)
     )
-    return CustomData(
-        ImageDataset(images, archive.labels, archive.classes, files),
-        archive.split,
-        tuple(class_problems(path, seen, trained)),
-        (*notes, *archive.notes, *_duplicate_notes(len(files))),
-        cache=cache,
-        variant=variant,
-    )
+    all_notes = (*notes, *archive.notes, *_duplicate_notes(len(files)))
+    return CustomData(dataset, archive.split, tuple(class_problems(path, names, training_names)), all_notes, (), cache, variant)
 
 
 def _variant(shape: tuple[int, int, int], settings: DataSettings) -> str:

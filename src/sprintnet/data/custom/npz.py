@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from sprintnet.data.custom.arrays import Array, check_images, encode_labels, to_uint8
+from sprintnet.data.custom.arrays import check_images, encode_labels, to_uint8
 from sprintnet.data.dataset import Images
 from sprintnet.data.splits import SPLIT_ALIASES
 from sprintnet.errors import DataError
@@ -44,8 +44,9 @@ class Archive:
             if missing := [name for _, _, name in parts if name not in names]:
                 raise DataError(f"{path}: has no array {missing[0]}")
             members = [_read_member(path, archive, images) for _, images, _ in parts]
-            labels = [np.atleast_1d(_read_array(archive, name)) for _, _, name in parts]
-            classes = _read_array(archive, "classes") if "classes" in names else None
+            with np.load(path) as arrays:
+                labels = [np.atleast_1d(arrays[name]) for _, _, name in parts]
+                classes = arrays["classes"] if "classes" in names else None
         except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             cause = getattr(error, "strerror", None) or str(error).strip("'\"")
             raise DataError(f"{path}: cannot be read as a NumPy archive ({cause}); write it again with numpy.savez") from None
@@ -78,7 +79,7 @@ def _read_images(path: Path, archive: zipfile.ZipFile, members: Sequence[Member]
         size_bytes = int(np.prod(size)) * dtype.itemsize
         with archive.open(f"{name}.npy") as file:
             _, is_fortran_order, _ = _read_header(file)
-            stream = io.BytesIO(_read_array(archive, name).tobytes()) if is_fortran_order else file
+            stream = io.BytesIO(np.load(path)[name].tobytes()) if is_fortran_order else file
             for _ in range(count):
                 try:
                     content = stream.read(size_bytes)
@@ -94,11 +95,6 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> Member:
         shape, _, dtype = _read_header(stream)
     check_images(f"{path}: {name}", dtype, shape)
     return name, shape, dtype
-
-
-def _read_array(archive: zipfile.ZipFile, name: str) -> Array:
-    with archive.open(f"{name}.npy") as stream:
-        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -103,7 +103,7 @@ def read_huggingface(folder: Path) -> Manifest:
     problems: list[Problem] = []
     encoded: dict[str, Any] = {}
     for name, part in parts.items():
-        image, (label, class_names) = _image_column(folder, part), _label_column(folder, part)
+        image, label, class_names = _columns(folder, part)
         encoded[name or "images"] = part.select_columns([image]).cast_column(image, datasets.Image(decode=False))
         for index, value in enumerate(part[label]):
             path, values = f"{name or 'images'}/{index}", value if isinstance(value, list) else [value]
@@ -124,23 +124,15 @@ def read_huggingface(folder: Path) -> Manifest:
     return Manifest(folder, tuple(entries), tuple(problems), open=open_entry)
 
 
-def _image_column(folder: Path, part: Any) -> str:
+def _columns(folder: Path, part: Any) -> tuple[str, str, list[str]]:
+    """Returns the names of the image column and the label column, and the class names, none if the labels are text."""
     import datasets
 
-    for name, feature in part.features.items():
-        if isinstance(feature, datasets.Image):
-            return str(name)
-    raise DataError(f"{folder}: has no image column among {', '.join(part.features)}; cast one to datasets.Image")
-
-
-def _label_column(folder: Path, part: Any) -> tuple[str, list[str]]:
-    """Returns the name of the label column and its class names, none if the labels are text."""
-    import datasets
-
-    for name, feature in part.features.items():
-        class_label = getattr(feature, "feature", feature)
-        if isinstance(class_label, datasets.ClassLabel):
-            return name, list(class_label.names)
-    if "label" not in part.features:
-        raise DataError(f"{folder}: has no label column among {', '.join(part.features)}; name one label")
-    return "label", []
+    features = {name: getattr(feature, "feature", feature) for name, feature in part.features.items()}
+    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    labels = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)] or ["label"]
+    if not images:
+        raise DataError(f"{folder}: has no image column among {', '.join(features)}; cast one to datasets.Image")
+    if labels[0] not in features:
+        raise DataError(f"{folder}: has no label column among {', '.join(features)}; name one label")
+    return images[0], labels[0], list(getattr(features[labels[0]], "names", ()))
