@@ -1,1 +1,1 @@
-"""Trained networks leave the training stack: ONNX files, and answers from them without PyTorch."""
+"""Deployment: exported ONNX files, predictions without PyTorch, a server and a page."""

@@ -1,1 +1,1 @@
-"""A finished run becomes ONNX files, weights and a model card."""
+"""Export of a finished run: ONNX files, weights and a model card."""

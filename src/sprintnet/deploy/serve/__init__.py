@@ -1,1 +1,1 @@
-"""The HTTP server and the page."""
+"""HTTP server and browser page for an exported file."""
