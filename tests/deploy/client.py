@@ -1,4 +1,4 @@
-"""What a client sends and gets."""
+"""Requests and responses of a test client."""
 
 import io
 
@@ -19,7 +19,7 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
 
 
 def slow_image() -> bytes:
-    """A PNG that takes a good part of a second to answer."""
+    """A PNG that takes a good part of a second to predict."""
     return encoded(Image.new("RGB", (4500, 4500)))
 
 

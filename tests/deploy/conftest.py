@@ -1,4 +1,4 @@
-"""Two small runs, exported once; servers on real sockets."""
+"""Fixtures: two small exported runs, servers on real sockets."""
 
 import os
 import re
@@ -43,11 +43,11 @@ class Server:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunFolder]:
-    """Runs over the sample by the name of their network, exported in fp32."""
+    """Runs on the sample by network, exported in fp32."""
     runs = {}
     for name, more in {"davidnet": [], "sprintnet": ["model.width=8"]}.items():
         run = RunFolder(tmp_path_factory.mktemp(name) / "run")
-        # long enough that its answers are no matter of a last bit
+        # long enough that predictions do not depend on rounding
         pipeline.train(load_config("davidnet", [*TINY, "epochs=10", f"model.name={name}", *more]), run)
         run.report.write_text("SprintNet report")
         export(run.path)
@@ -84,7 +84,7 @@ def model(exported: dict[str, RunFolder]) -> Path:
 
 @pytest.fixture
 def start(model: Path) -> Iterator[Start]:
-    """Starts a server of the model under limits; the test's end ends it."""
+    """Starts a server of the model with limits; it ends with the test."""
     servers = []
 
     def begin(limits: str = "", hosts: str = "()", origins: str = "()", model: Path = model, **settings: object) -> Server:
@@ -104,7 +104,7 @@ def start(model: Path) -> Iterator[Start]:
 
 @pytest.fixture(scope="session")
 def server(model: Path) -> Iterator[str]:
-    """The address of a server that was started by the command."""
+    """The address of a server started by the command."""
     command = [sys.executable, "-W", "error", "-m", "sprintnet", "serve", str(model), "--port", "0"]
     server = Server(command)
     yield server.url
@@ -127,7 +127,7 @@ def runtime() -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def static(model: Path, runtime: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a plain web server over the exported folder."""
+    """The address of a static web server of the exported page."""
     folder = tmp_path_factory.mktemp("web")
     shutil.copytree(model.parents[1], folder / "run")
     assert main(["export", str(folder / "run"), "--web", str(folder / "page")]) == 0

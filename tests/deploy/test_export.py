@@ -1,4 +1,4 @@
-"""Exported files against the network itself, Grad-CAM, Pillow's resizing and the hub's reading; then the gate."""
+"""Exported files compared with the trained model, Grad-CAM and Pillow's resizing; model card; parity gate."""
 
 import json
 import shutil
@@ -38,16 +38,16 @@ def copied(run: RunFolder, into: Path) -> RunFolder:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_file_answers_as_the_network(exported: dict[str, RunFolder], network: str, val: ImageDataset) -> None:
+def test_a_file_matches_the_trained_model(exported: dict[str, RunFolder], network: str, val: ImageDataset) -> None:
     run = exported[network]
     trained, _ = load_run(run.path, FP32)
     assert trained.preprocessing.temperature is not None
     logits = trained.predict_logits(val.images)
-    answers = Predictor(run.export / "model.onnx")(val.images)
-    assert answers.classes == val.classes
-    np.testing.assert_allclose(answers.logits, logits, atol=1e-4)
+    predictions = Predictor(run.export / "model.onnx")(val.images)
+    assert predictions.classes == val.classes
+    np.testing.assert_allclose(predictions.logits, logits, atol=1e-4)
     probabilities = np.exp(log_probabilities(logits / (trained.preprocessing.temperature or 1)))
-    np.testing.assert_allclose(answers.probabilities, probabilities, atol=1e-5)
+    np.testing.assert_allclose(predictions.probabilities, probabilities, atol=1e-5)
     row = read_json(run.export / "parity.json")["files"]["model.onnx"]
     assert (row["images"], row["agreement"]) == (100, 1)
     assert row["largest_difference"] < 1e-5
@@ -55,7 +55,7 @@ def test_a_file_answers_as_the_network(exported: dict[str, RunFolder], network: 
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_its_maps_are_grad_cams(exported: dict[str, RunFolder], network: str, val: ImageDataset) -> None:
+def test_activation_maps_are_grad_cam(exported: dict[str, RunFolder], network: str, val: ImageDataset) -> None:
     run = exported[network]
     trained, _ = load_run(run.path, FP32)
     images = val.images[::25]
@@ -81,12 +81,12 @@ def test_other_sizes_are_resized_as_pillow_does(model: Path, size: tuple[int, in
     predictor = Predictor(model)
     large = np.asarray(Image.fromarray(val.images[7]).resize(size, Image.Resampling.BICUBIC))
     resized = np.asarray(Image.fromarray(large).resize((32, 32), Image.Resampling.BILINEAR))
-    answers = predictor([large, val.images[0], resized])  # sizes may be mixed
-    np.testing.assert_allclose(answers.probabilities[0], answers.probabilities[2], atol=0.01)
-    np.testing.assert_allclose(answers.probabilities[1], predictor(val.images[:1]).probabilities[0], atol=1e-6)
+    predictions = predictor([large, val.images[0], resized])  # sizes may be mixed
+    np.testing.assert_allclose(predictions.probabilities[0], predictions.probabilities[2], atol=0.01)
+    np.testing.assert_allclose(predictions.probabilities[1], predictor(val.images[:1]).probabilities[0], atol=1e-6)
 
 
-def test_a_file_holds_everything_and_tells_nothing_of_its_maker(
+def test_a_file_contains_its_metadata_and_no_local_paths(
     exported: dict[str, RunFolder], tmp_path: Path, val: ImageDataset
 ) -> None:
     run = exported["sprintnet"]
@@ -112,7 +112,7 @@ def test_a_file_holds_everything_and_tells_nothing_of_its_maker(
     assert facts["parity"]["agreement"] == 1
 
 
-def test_negative_scales_stay_as_they_are(exported: dict[str, RunFolder], val: ImageDataset) -> None:
+def test_a_norm_with_a_negative_scale_is_not_folded(exported: dict[str, RunFolder], val: ImageDataset) -> None:
     trained, _ = load_run(exported["davidnet"].path, FP32)
     with torch.no_grad():
         trained.model.get_parameter("block1.norm.weight")[0] *= -1
@@ -124,16 +124,16 @@ def test_negative_scales_stay_as_they_are(exported: dict[str, RunFolder], val: I
     )
 
 
-def test_smaller_files_answer_alike(
+def test_reduced_precision_files_predict_alike(
     exported: dict[str, RunFolder], tmp_path: Path, val: ImageDataset, train: ImageDataset
 ) -> None:
     file = onnx.load(exported["davidnet"].export / "model.onnx")
     exact = Predictor(exported["davidnet"].export / "model.onnx")(val.images)
     for name, smaller, far in (("fp16", to_fp16(file), 0.01), ("int8", to_int8(file, train), 0.1)):
         onnx.save(smaller, tmp_path / f"{name}.onnx")
-        answers = Predictor(tmp_path / f"{name}.onnx")(val.images)
-        assert 0 < np.abs(answers.probabilities - exact.probabilities).max() < far, name
-        assert answers.activation_maps is not None
+        predictions = Predictor(tmp_path / f"{name}.onnx")(val.images)
+        assert 0 < np.abs(predictions.probabilities - exact.probabilities).max() < far, name
+        assert predictions.activation_maps is not None
     kinds = {tensor.data_type for tensor in onnx.load(tmp_path / "int8.onnx").graph.initializer}
     assert onnx.TensorProto.INT8 in kinds
     weights = [tensor for tensor in onnx.load(tmp_path / "fp16.onnx").graph.initializer if len(tensor.dims) == 4]
@@ -160,7 +160,7 @@ def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder], val: Im
             loaded.predict_logits(wrong)
 
 
-def test_a_file_that_answers_otherwise_is_not_left_behind(
+def test_a_file_that_differs_is_not_kept(
     exported: dict[str, RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = copied(exported["davidnet"], tmp_path)
@@ -223,7 +223,7 @@ def test_the_gate(row: dict[str, float], is_exact: bool, message: str) -> None:
     check_parity("model.onnx", {**whole, "agreement": 0.9999, "largest_difference": 1e-3, "accuracy": 0.8985}, is_exact)
 
 
-def test_other_data_prove_nothing(exported: dict[str, RunFolder], tmp_path: Path) -> None:
+def test_changed_data_are_refused(exported: dict[str, RunFolder], tmp_path: Path) -> None:
     run = copied(exported["davidnet"], tmp_path)
     moved = shutil.copytree(SAMPLE, tmp_path / "moved")
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(min((moved / "train").rglob("*.png")))
@@ -244,7 +244,7 @@ def test_the_command_prints_the_table(
     predictor = Predictor(run.export / "model-fp16.onnx")
     assert (predictor.outputs, predictor.metadata["license"]) == (("probabilities",), "mit")
     assert predictor(val.images[:2]).activation_maps is None
-    for outputs in ("logits,pictures", "probabilities,pictures", "probabilities,probabilities"):
+    for outputs in ("logits,images", "probabilities,images", "probabilities,probabilities"):
         refused = sprintnet("export", str(run.path), "--outputs", outputs)
         assert refused.returncode == 2
         assert (

@@ -1,4 +1,4 @@
-"""Several labels an image over HTTP and on the page, by a server and by the browser alone: those of the predictor."""
+"""Multi-label predictions over HTTP and on the page, with a server and without: equal to the Predictor's."""
 
 import shutil
 from pathlib import Path
@@ -16,16 +16,16 @@ from sprintnet.runs.folder import RunFolder
 
 @pytest.fixture
 def files(labelled: RunFolder) -> list[Path]:
-    """Pictures of one label, of several, and one of none, by what the network says."""
-    pictures = sorted(labelled.path.parents[2].glob("test-*.png"))
-    answers = Predictor(labelled.export / "model.onnx")(pictures)
-    by_count = {len(labels): file for file, labels in zip(pictures, answers.label_sets, strict=True)}
+    """Images with none, one and two predicted labels."""
+    images = sorted(labelled.path.parents[2].glob("test-*.png"))
+    predictions = Predictor(labelled.export / "model.onnx")(images)
+    by_count = {len(labels): file for file, labels in zip(images, predictions.label_sets, strict=True)}
     assert by_count.keys() >= {0, 1, 2}
     return [by_count[count] for count in (0, 1, 2)]
 
 
 def headings(files: list[Path], predictor: Predictor) -> list[str]:
-    """What the page says of each picture."""
+    """The page's heading for each image."""
     shown = [
         ", ".join(f"{label} {100 * probability:.1f} %" for label, probability in labels)
         for labels in predictor(files).label_sets

@@ -1,4 +1,4 @@
-"""What the server will not take, and how it ends."""
+"""What the server refuses, and how it ends."""
 
 import resource
 import signal
@@ -45,15 +45,15 @@ def test_many_large_images_in_one_request_are_refused(server: str) -> None:
     assert message.startswith("1.png: more than 64 million pixels in one request")
 
 
-def test_overload_is_answered_at_once_and_passes(start: Start) -> None:
+def test_overload_is_refused_at_once_and_passes(start: Start) -> None:
     server, content = start("queued_requests=1"), slow_image()
     with ThreadPoolExecutor(8) as clients:
-        answers = list(clients.map(lambda _: send(server.url, content), range(8)))
-    refused = [answer for answer in answers if answer.status_code == 503]
+        responses = list(clients.map(lambda _: send(server.url, content), range(8)))
+    refused = [response for response in responses if response.status_code == 503]
     assert len(refused) >= 4
-    assert {error(answer)[1] for answer in refused} == {"busy"}
+    assert {error(response)[1] for response in refused} == {"busy"}
     assert refused[0].headers["retry-after"] == "1"
-    assert {answer.status_code for answer in answers} == {200, 503}
+    assert {response.status_code for response in responses} == {200, 503}
     assert send(server.url, FILES[0].read_bytes()).status_code == 200
 
 
@@ -111,15 +111,15 @@ def test_a_client_that_goes_away_does_no_harm(start: Start) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_server_when_it_has_answered(start: Start, number: signal.Signals) -> None:
+def test_a_signal_ends_the_server_after_open_requests(start: Start, number: signal.Signals) -> None:
     server, content = start(), slow_image()
-    answers: list[httpx.Response] = []
-    client = threading.Thread(target=lambda: answers.append(send(server.url, content)))
+    responses: list[httpx.Response] = []
+    client = threading.Thread(target=lambda: responses.append(send(server.url, content)))
     client.start()
     time.sleep(0.3)
     server.process.send_signal(number)
     client.join()
-    assert answers[0].status_code == 200
+    assert responses[0].status_code == 200
     assert server.process.wait(10) == 0
 
 
@@ -130,7 +130,7 @@ def test_nothing_that_is_uploaded_is_written(start: Start) -> None:
     assert CLIENT.post(f"{server.url}/predict", files={"image": large}).status_code == 200
 
 
-def answers(url: str) -> bool:
+def responds(url: str) -> bool:
     try:
         return httpx.get(f"{url}/health").status_code == 200
     except httpx.TransportError:  # as many connections as there may be: closed, or reset
@@ -150,8 +150,8 @@ def test_those_who_never_read_lock_nobody_out(start: Start) -> None:
                 client.send(b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n")
             except BlockingIOError:  # the server has stopped taking: it waits for us to read
                 break
-    patience = time.monotonic() + 30  # a busy machine is slow to come to the answer that nobody reads; only then runs the clock
-    while not answers(server.url):
+    patience = time.monotonic() + 30  # a busy machine takes a while until the time limit starts
+    while not responds(server.url):
         assert time.monotonic() < patience
         time.sleep(0.2)
     for client in deaf:

@@ -1,4 +1,4 @@
-"""The page in a real browser, over the server and as a plain folder: the same answers, nothing from elsewhere."""
+"""The page in a real browser, with a server and from a static folder: equal predictions, no requests to other hosts."""
 
 import base64
 import io
@@ -39,11 +39,11 @@ def shown(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Visit]:
 
 
 def drawn(page: Page) -> bytes:
-    """The first card's picture as it is seen, a PNG."""
+    """A screenshot of the first card's image (PNG)."""
     return page.locator("article .image").first.screenshot()
 
 
-def test_pictures_that_are_chosen_are_answered_as_by_the_predictor(shown: Visit, model: Path) -> None:
+def test_chosen_images_are_predicted_as_by_the_predictor(shown: Visit, model: Path) -> None:
     page = shown.page
     page.locator("#files").set_input_files(FILES)
     expect(page.locator("article .classes")).to_have_count(len(FILES))
@@ -103,7 +103,7 @@ def test_the_keyboard_is_enough(shown: Visit) -> None:
     assert page.evaluate("document.activeElement.id") == "files"
 
 
-def test_what_is_no_image_is_said_and_the_rest_answered(shown: Visit, tmp_path: Path) -> None:
+def test_unreadable_files_are_reported_and_the_rest_predicted(shown: Visit, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / HOSTILE.replace("/", "")).write_text("no image")
     shown.page.locator("#files").set_input_files([*tmp_path.iterdir(), FILES[0]])
@@ -116,13 +116,13 @@ def test_what_is_no_image_is_said_and_the_rest_answered(shown: Visit, tmp_path: 
     shown.said[:] = [text for text in shown.said if "422" not in text]  # the browser's own remark about each refusal
 
 
-def test_pictures_can_be_dropped_and_pasted(shown: Visit) -> None:
+def test_images_can_be_dropped_and_pasted(shown: Visit) -> None:
     for kind, property in (("drop", "dataTransfer"), ("paste", "clipboardData")):
         shown.page.evaluate(HAND_OVER, [kind, property, list(FILES[0].read_bytes())])
         expect(shown.page.locator("article .file").first).to_contain_text(f"{kind} · 32 x 32 pixels")
 
 
-def test_a_turned_photograph_is_shown_and_answered_upright(shown: Visit, tmp_path: Path, model: Path) -> None:
+def test_a_turned_photograph_is_shown_and_predicted_upright(shown: Visit, tmp_path: Path, model: Path) -> None:
     with Image.open(FILES[0]) as image:
         upright = image.resize((300, 200))
     exif = Image.Exif()
@@ -224,8 +224,8 @@ def test_the_map_that_is_seen_is_the_predictors(shown: Visit, model: Path) -> No
     seen = shown.page.evaluate("document.querySelector('article canvas').toDataURL()")
     with Image.open(io.BytesIO(base64.b64decode(seen.partition(",")[2]))) as image:
         strength = (np.asarray(image.convert("RGBA"))[..., 3] / 255) ** 2
-    answers = Predictor(model)(FILES[:1])
-    assert answers.activation_maps is not None
-    expected = answers.activation_maps[0, answers.classes.index(answers.labels[0])]
+    predictions = Predictor(model)(FILES[:1])
+    assert predictions.activation_maps is not None
+    expected = predictions.activation_maps[0, predictions.classes.index(predictions.labels[0])]
     centres = [(2 * np.arange(count) + 1) * len(strength) // (2 * count) for count in expected.shape]
     assert strength[np.ix_(*centres)] == pytest.approx(expected / expected.max(), abs=0.06)

@@ -1,4 +1,4 @@
-"""Predictions without PyTorch: those of `val`, from every way to name files; what cannot be read or used."""
+"""Predictions without PyTorch: equal to those of `val`; ways to name files; inputs and files that are refused."""
 
 import csv
 import io
@@ -35,7 +35,7 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_the_answers_are_those_of_val(
+def test_predictions_equal_those_of_val(
     exported: dict[str, RunFolder], sprintnet: Command, tmp_path: Path, test_set: ImageDataset
 ) -> None:
     run = exported["davidnet"]
@@ -223,7 +223,7 @@ def test_hidden_and_system_files_in_a_folder_are_skipped(tmp_path: Path) -> None
     assert list(find_files([str(tmp_path)], sys.stdin)) == [tmp_path / "a.png", tmp_path / "deep/b.PNG"]
 
 
-def test_answers_do_not_depend_on_the_company(model: Path, test_set: ImageDataset) -> None:
+def test_predictions_do_not_depend_on_the_batch(model: Path, test_set: ImageDataset) -> None:
     predictor = Predictor(model)
     alone = np.concatenate([predictor([image]).probabilities for image in test_set.images[:6]])
 

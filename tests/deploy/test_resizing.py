@@ -1,4 +1,4 @@
-"""A file brings pictures of any size to the network's as training did."""
+"""Exported files resize images as training did."""
 
 import numpy as np
 import onnx
@@ -19,8 +19,8 @@ def test_every_policy_is_known_to_files() -> None:
 @pytest.mark.parametrize("shape", [(32, 32, 3), (20, 30, 1), (16, 16, 4)])
 def test_pixels_are_those_of_training(policy: str, shape: tuple[int, int, int]) -> None:
     pixels = helper.make_tensor_value_info("pixels", onnx.TensorProto.UINT8, ["N", shape[2], *shape[:2]])
-    answers = helper.make_tensor_value_info("same", onnx.TensorProto.UINT8, ["N", shape[2], *shape[:2]])
-    graph = helper.make_graph([helper.make_node("Identity", ["pixels"], ["same"])], "g", [pixels], [answers])
+    resized = helper.make_tensor_value_info("same", onnx.TensorProto.UINT8, ["N", shape[2], *shape[:2]])
+    graph = helper.make_graph([helper.make_node("Identity", ["pixels"], ["same"])], "g", [pixels], [resized])
     resize_first(graph, shape, policy)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
@@ -29,8 +29,8 @@ def test_pixels_are_those_of_training(policy: str, shape: tuple[int, int, int]) 
     for height, width in [(32, 32), (20, 30), (47, 91), (300, 7), (1, 1), (5, 64), (128, 128)]:
         smooth = Image.fromarray(generator.integers(0, 256, (5, 6, shape[2]), np.uint8).squeeze(), PIL_MODES[shape[2]])
         given = np.asarray(smooth.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, shape[2])
-        picture = Image.fromarray(given.squeeze(2) if shape[2] == 1 else given, PIL_MODES[shape[2]])
-        wanted = np.asarray(resize_image(picture, shape[:2], policy)).reshape(shape).astype(int)
+        image = Image.fromarray(given.squeeze(2) if shape[2] == 1 else given, PIL_MODES[shape[2]])
+        wanted = np.asarray(resize_image(image, shape[:2], policy)).reshape(shape).astype(int)
         found = session.run(None, {"images": given[None]})[0][0].transpose(1, 2, 0)
         assert np.abs(wanted - found).max() <= 2, (policy, height, width)  # each rounds its two passes in its own way
 

@@ -1,4 +1,4 @@
-"""The server over real sockets: right answers, and one message for whatever it cannot or will not take."""
+"""The server on real sockets: predictions, and one message for each request that it refuses."""
 
 import json
 import time
@@ -25,7 +25,7 @@ FORM = "multipart/form-data; boundary="
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
 
-def test_answers_are_the_predictors(server: str, model: Path) -> None:
+def test_predictions_are_the_predictors(server: str, model: Path) -> None:
     expected = Predictor(model)(FILES)
     assert expected.activation_maps is not None
     form = [("image", (file.name, file.read_bytes(), "image/png")) for file in FILES]
@@ -52,7 +52,7 @@ def test_one_image_is_the_whole_body_or_a_form(server: str) -> None:
     assert send(server, content, "?top=1000").json()["images"][0]["top"][:5] == raw[0]["top"]
 
 
-def test_many_clients_at_once_get_each_their_own_answer(server: str) -> None:
+def test_many_clients_at_once_get_their_own_predictions(server: str) -> None:
     contents = [file.read_bytes() for file in FILES] + [encoded(Image.fromarray(NOISE)), encoded(Image.new("RGB", (900, 700)))]
     alone = [send(server, content).json()["images"] for content in contents]
     with ThreadPoolExecutor(len(contents)) as clients:
@@ -92,7 +92,7 @@ def test_what_the_server_says_about_itself(server: str, model: Path) -> None:
     ],
     ids=["CMYK", "16 bits", "palette", "black and white", "transparent", "animated", "one pixel"],
 )
-def test_unusual_images_are_answered_as_from_a_file(server: str, model: Path, tmp_path: Path, content: bytes) -> None:
+def test_unusual_images_are_predicted_as_from_a_file(server: str, model: Path, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "image").write_bytes(content)
     expected = Predictor(model)([tmp_path / "image"]).confidences[0]
     assert send(server, content).json()["images"][0]["top"][0]["probability"] == pytest.approx(expected, abs=1e-5)
@@ -152,7 +152,7 @@ def test_a_request_that_will_not_do_gets_one_message(
     assert error(send(server, FILES[0].read_bytes(), query, **headers))[:2] == refused
 
 
-def test_other_addresses_and_methods_are_answered_in_json(server: str) -> None:
+def test_other_addresses_and_methods_are_refused_in_json(server: str) -> None:
     assert error(CLIENT.get(f"{server}/nothing"))[:2] == (404, "not_found")
     assert error(CLIENT.get(f"{server}/predict"))[:2] == (405, "wrong_method")
     assert error(CLIENT.get(f"{server}/../../etc/passwd"))[:2] == (404, "not_found")
@@ -160,7 +160,7 @@ def test_other_addresses_and_methods_are_answered_in_json(server: str) -> None:
     assert error(CLIENT.post(f"{server}/predict", files={"image": (None, b"x")}))[:2] == (400, "no_image")
 
 
-def test_answers_are_sent_at_once(server: str) -> None:
+def test_responses_are_sent_at_once(server: str) -> None:
     seconds = []
     with httpx.Client() as client:
         for _ in range(30):
@@ -198,7 +198,7 @@ def test_no_body_makes_the_server_fail(server: str, content: bytes, kind: str) -
         ("predict", GenerationMode.NEGATIVE),
     ],
 )
-def test_the_interface_keeps_its_description(server: str, operation: str, mode: GenerationMode) -> None:
+def test_the_interface_matches_its_description(server: str, operation: str, mode: GenerationMode) -> None:
     schema = schemathesis.openapi.from_url(f"{server}/openapi.json")
 
     @given(schema.find_operation_by_id(operation).as_strategy(generation_mode=mode))
@@ -210,7 +210,7 @@ def test_the_interface_keeps_its_description(server: str, operation: str, mode: 
 
 
 @pytest.mark.parametrize("query", ["", "?top=1", "?top=1000&activation_maps=true"])
-def test_a_real_answer_keeps_its_description(server: str, query: str) -> None:
+def test_a_real_response_matches_its_description(server: str, query: str) -> None:
     operation = schemathesis.openapi.from_url(f"{server}/openapi.json").find_operation_by_id("predict")
     response = requests.post(f"{server}/predict{query}", files={"image": FILES[0].read_bytes()}, timeout=30)
     assert response.status_code == 200
@@ -226,9 +226,9 @@ def test_a_real_answer_keeps_its_description(server: str, query: str) -> None:
 def test_no_encoding_of_names_makes_the_server_fail(server: str, charset: str) -> None:
     head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="\xff-\xff9.png"\r\n\r\n'
     kind = f"multipart/form-data; boundary=b; charset={charset}"
-    answer = send(server, head + FILES[0].read_bytes() + b"\r\n--b--\r\n", **{"Content-Type": kind})
-    assert answer.status_code in (200, 400)
-    assert "content-security-policy" in answer.headers
+    response = send(server, head + FILES[0].read_bytes() + b"\r\n--b--\r\n", **{"Content-Type": kind})
+    assert response.status_code in (200, 400)
+    assert "content-security-policy" in response.headers
 
 
 def test_an_address_that_is_not_there_is_json(server: str) -> None:

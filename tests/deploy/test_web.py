@@ -1,4 +1,4 @@
-"""The folder that needs no server program: what is in it, and that it answers as the predictor does."""
+"""The folder for static web servers: its files, and predictions equal to the Predictor's."""
 
 import json
 import shutil
@@ -44,23 +44,25 @@ def save_brightness_model(path: Path) -> None:
     onnx.save(model, path)
 
 
-def test_unusual_pictures_are_answered_in_the_browser_as_elsewhere(
+def test_unusual_images_are_predicted_in_the_browser_as_elsewhere(
     static: str, browser: Browser, model: Path, tmp_path: Path
 ) -> None:
     colours = np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8)
-    picture = Image.fromarray(colours).resize((150, 100), Image.Resampling.BICUBIC)
-    picture.save(tmp_path / "transparent.png")
-    picture.convert("RGB").quantize(32).save(tmp_path / "palette.png")
-    picture.convert("L").save(tmp_path / "grey.png")
-    Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257).save(tmp_path / "16-bit.png")
-    picture.convert("RGB").resize((3000, 2000)).save(tmp_path / "large.webp", lossless=True, method=0)
-    picture.convert("RGB").save(tmp_path / "animated.webp", save_all=True, append_images=[Image.new("RGB", (150, 100))])
+    image = Image.fromarray(colours).resize((150, 100), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "transparent.png")
+    image.convert("RGB").quantize(32).save(tmp_path / "palette.png")
+    image.convert("L").save(tmp_path / "grey.png")
+    Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257).save(tmp_path / "16-bit.png")
+    image.convert("RGB").resize((3000, 2000)).save(tmp_path / "large.webp", lossless=True, method=0)
+    image.convert("RGB").save(tmp_path / "animated.webp", save_all=True, append_images=[Image.new("RGB", (150, 100))])
     files = sorted(tmp_path.iterdir())
     found = visit(browser, static)
     found.page.locator("#files").set_input_files(files)
     expect(found.page.locator("article.waiting")).to_have_count(0)
-    answers = Predictor(model)(files)
-    for card, label, confidence in zip(found.page.locator("article").all(), answers.labels, answers.confidences, strict=True):
+    predictions = Predictor(model)(files)
+    for card, label, confidence in zip(
+        found.page.locator("article").all(), predictions.labels, predictions.confidences, strict=True
+    ):
         assert card.locator(".name").first.inner_text() == label
         share = float(card.locator(".share").first.inner_text().rstrip(" %"))
         assert share == pytest.approx(100 * confidence, abs=0.3)

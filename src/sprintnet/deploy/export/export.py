@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from PIL import Image
 
@@ -32,7 +31,6 @@ from sprintnet.runs.io import write_atomic, write_json
 from sprintnet.runtime import multiplies_bf16
 
 FP32_FILE = "model.onnx"
-QUANTIZED_FILES = {"fp16": "model-fp16.onnx", "int8": "model-int8.onnx"}
 MAX_SAMPLES = 8
 
 
@@ -113,18 +111,15 @@ def _write_models(
     evaluated = splits[evaluation_split(splits)]
     logits = trained.predict_logits(evaluated.images, "PyTorch")
     exact = build_graph(trained, outputs)
-    builders: dict[str, Callable[[], onnx.ModelProto]] = {
-        "fp16": partial(to_fp16, exact),
-        "int8": partial(to_int8, exact, splits["train"]),
-    }
-    models = {FP32_FILE: lambda: exact, **{QUANTIZED_FILES[precision]: builders[precision] for precision in quantize}}
     rows: dict[str, dict[str, float]] = {}
-    for name, build in models.items():
-        model, file = build(), folder / name
+    for precision in ("fp32", *quantize):
+        model = to_fp16(exact) if precision == "fp16" else to_int8(exact, splits["train"]) if precision == "int8" else exact
+        name = FP32_FILE if model is exact else f"model-{precision}.onnx"
+        file = folder / name
         add_metadata(model, metadata)
         file.write_bytes(model.SerializeToString())
         row = parity(trained, predict_all(Predictor(file), evaluated.images, name), logits, evaluated.labels)
-        check_parity(name, row, is_exact=name == FP32_FILE)
+        check_parity(name, row, is_exact=model is exact)
         add_metadata(model, {"parity": json.dumps(row)})
         file.write_bytes(model.SerializeToString())
         rows[name] = {"bytes": file.stat().st_size, **row}
