@@ -1,4 +1,4 @@
-"""Batch norm with SiLU after it, in one compiled kernel where a CPU trains in bf16: half of the memory is read and written."""
+"""Batch norm and SiLU fused in a C kernel where a CPU trains in bf16: half of the memory traffic."""
 
 from typing import Any
 
@@ -8,25 +8,34 @@ from torch.autograd.function import once_differentiable
 
 from sprintnet.kernels.build import call, load_library
 
-LANES, PARTS = 16, 64
-"""Channels that are computed at once, and the parts of a batch that sums are taken over: as in batchnorm_silu.c."""
+NORM_CHANNELS, ROW_PARTS = 16, 64
+"""As in batchnorm_silu.c: channels computed at once, parts of the rows that sums are over."""
 
 
 class Norm(nn.BatchNorm2d):
-    """Batch norm with a trained bias, a fixed weight of 1 and quick statistics."""
+    """Batch norm with a trained bias, a fixed weight of 1 and fast running statistics."""
 
     def __init__(self, channels: int):
         super().__init__(channels, eps=1e-12, momentum=0.4)
         self.weight.requires_grad = False
 
+    def forward_silu(self, maps: Tensor, silu: nn.Module) -> Tensor:
+        """Returns silu(self(maps)), (B, C, H, W); in one kernel where possible."""
+        features: Tensor = self._fused_silu(maps) if self.can_fuse_silu(maps) else silu(self(maps))
+        return features
+
     def can_fuse_silu(self, maps: Tensor) -> bool:
-        """Returns whether the kernel may take these maps: else this layer and SiLU are two."""
+        """Returns whether the kernel supports these maps."""
         is_trained = self.training and torch.is_grad_enabled() and self.bias.dtype == torch.float32
-        fits = maps.device.type == "cpu" and maps.dtype == torch.bfloat16 and maps.dim() == 4 and maps.shape[1] % LANES == 0
+        fits = (
+            maps.device.type == "cpu"
+            and maps.dtype == torch.bfloat16
+            and maps.dim() == 4
+            and maps.shape[1] % NORM_CHANNELS == 0
+        )
         return is_trained and fits and _rows(maps)[0] > 1 and load_library("batchnorm_silu") is not None
 
-    def silu(self, maps: Tensor) -> Tensor:
-        """Returns SiLU of the normalised maps (B, C, H, W), where `can_fuse_silu` allows; running statistics are updated."""
+    def _fused_silu(self, maps: Tensor) -> Tensor:
         features, mean, variance = _NormSiLU.apply(maps, self.bias, self.eps)  # type: ignore[no-untyped-call]
         count, _ = _rows(maps)
         assert self.running_mean is not None
@@ -59,30 +68,39 @@ class _NormSiLU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_features: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None]:
         maps, bias, scale, shift = ctx.saved_tensors
-        of_features = of_features.contiguous(memory_format=torch.channels_last)
-        of_bias, of_scale = _mean_moments("gradient_moments", maps, scale, shift, of_features)
-        of_scale -= bias * of_bias  # of x / its standard deviation, which is z without the bias
-        slope = -scale * of_scale
-        offset = -scale * of_bias - slope * bias
-        of_maps = torch.empty_like(maps)
+        grad_output = grad_output.contiguous(memory_format=torch.channels_last)
+        grad_bias, grad_scale = _mean_moments("gradient_moments", maps, scale, shift, grad_output)
+        grad_scale -= bias * grad_bias  # of x / sd: z without the bias
+        slope = -scale * grad_scale
+        offset = -scale * grad_bias - slope * bias
+        grad_input = torch.empty_like(maps)
         call(
-            "batchnorm_silu", "gradient", *_rows(maps), maps, scale, shift, of_features, slope.float(), offset.float(), of_maps
+            "batchnorm_silu",
+            "input_gradient",
+            *_rows(maps),
+            maps,
+            scale,
+            shift,
+            grad_output,
+            slope.float(),
+            offset.float(),
+            grad_input,
         )
-        return of_maps, (of_bias * _rows(maps)[0]).float(), None
+        return grad_input, (grad_bias * _rows(maps)[0]).float(), None
 
 
 def _mean_moments(name: str, maps: Tensor, *more: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns two means by channel, (C,) of fp64."""
+    """Returns two means for each channel, fp64 (C,)."""
     rows, channels = _rows(maps)
-    sums = torch.empty(PARTS, 2, channels, dtype=torch.float32, device=maps.device)
+    sums = torch.empty(ROW_PARTS, 2, channels, dtype=torch.float32, device=maps.device)
     call("batchnorm_silu", name, rows, channels, maps, *more, sums)
     first, second = sums.double().sum(0) / rows
     return first, second
 
 
 def _rows(maps: Tensor) -> tuple[int, int]:
-    """Returns pixels and channels."""
+    """Returns the numbers of pixels and of channels."""
     channels = maps.shape[1]
     return maps.numel() // channels, channels

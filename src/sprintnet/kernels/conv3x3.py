@@ -1,20 +1,21 @@
-"""A 3x3 convolution whose large layers train on a CPU in bf16 with fewer products, and the first one with its pooling.
+"""Convolution3x3: large layers train on a CPU in bf16 by Winograd convolution, the first layer fused with its pooling.
 
-The price of fewer products is rounding: a result is off by 0.6 to 3.2 %, a convolution's own by 0.3 % (LOG.md has what training
-makes of it). Predictions outside training are PyTorch's own.
+Winograd convolution rounds more: a result is off by 0.6 to 3.2 %, a direct bf16 convolution by 0.3 % (LOG.md has the effect on
+training). Predictions outside training use PyTorch's own convolution.
 """
 
 import torch
 from torch import Tensor, nn
 
-from sprintnet.kernels import conv_pool, winograd, winograd_torch
+from sprintnet.kernels import conv_pool
+from sprintnet.kernels.dispatch import can_fuse_conv_pool, choose_conv3x3
 
 MIN_BATCH = 64
-"""With fewer, what kernels do once a batch costs what they save."""
+"""Images below which the kernels' work per batch costs more than they save."""
 
 
 class Convolution3x3(nn.Conv2d):
-    """nn.Conv2d with 3x3 filters, padding 1 and no bias; trained on a CPU in bf16, it takes fewer products."""
+    """nn.Conv2d with 3x3 filters, padding 1 and no bias."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
@@ -22,26 +23,25 @@ class Convolution3x3(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Returns features (B, out_channels, H, W)."""
         if self._trains_in_bf16(input):
-            for way in (winograd, winograd_torch):
-                if way.is_profitable(self.in_channels, self.out_channels, *input.shape[2:]):
-                    with torch.autocast("cpu", enabled=False):
-                        features: Tensor = way.convolve(input.bfloat16(), self.weight)
-                    return features
+            implementation = choose_conv3x3(self.in_channels, self.out_channels, *input.shape[2:])
+            if implementation is not None:
+                with torch.autocast("cpu", enabled=False):
+                    features: Tensor = implementation.convolve(input.bfloat16(), self.weight)
+                return features
         return super().forward(input)
 
-    def can_fuse_pool(self, input: Tensor) -> bool:
-        """Returns whether a kernel may take this layer and max pooling after it in one: else they are two."""
-        fits = self._trains_in_bf16(input) and not input.requires_grad
-        return fits and conv_pool.is_supported(self.in_channels, self.out_channels, *input.shape[2:])
-
-    def conv_pool(self, input: Tensor) -> Tensor:
-        """Returns the maxima (B, out_channels, H/2, W/2) of 2x2 of the features' pixels, where `can_fuse_pool` allows."""
-        with torch.autocast("cpu", enabled=False):
-            maxima: Tensor = conv_pool.convolve_and_pool(input.bfloat16(), self.weight)
+    def forward_pooled(self, input: Tensor, pool: nn.Module) -> Tensor:
+        """Returns pool(self(input)), (B, out_channels, H/2, W/2), for 2x2 max pooling; in one kernel where possible."""
+        shape = self.in_channels, self.out_channels, *input.shape[2:]
+        if not input.requires_grad and self._trains_in_bf16(input) and can_fuse_conv_pool(*shape):
+            with torch.autocast("cpu", enabled=False):
+                maxima: Tensor = conv_pool.convolve_and_pool(input.bfloat16(), self.weight)
+        else:
+            maxima = pool(self(input))
         return maxima
 
     def _trains_in_bf16(self, input: Tensor) -> bool:
-        """Returns whether this is training on a CPU in bf16 with images enough for kernels."""
+        """Returns whether this is training on a CPU in bf16 with a batch large enough for the kernels."""
         in_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
         on_cpu = input.device.type == self.weight.device.type == "cpu"
         is_trained = self.training and torch.is_grad_enabled() and in_bf16 and on_cpu and self.weight.dtype == torch.float32

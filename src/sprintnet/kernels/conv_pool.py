@@ -1,8 +1,7 @@
-"""A 3x3 convolution of few channels and max pooling over 2x2 pixels in one compiled kernel, for maps that need no gradient.
+"""A 3x3 convolution with few input channels and 2x2 max pooling in one C kernel, for inputs that need no gradient.
 
-The map between, the largest of a network that has both on its images, is never written, nor is its gradient. Maxima are
-those of a convolution's results, but for the order of its sums; they are found before sums are rounded to bf16, so that a
-gradient may go to another of the pixels that round alike.
+The feature map in between, the largest of a network, is never written, nor is its gradient. Maxima are taken before sums are
+rounded to bf16, so the gradient may go to another of the pixels that round to the same value.
 """
 
 from typing import Any
@@ -10,76 +9,83 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import register_flop_formula
 
 from sprintnet.kernels.build import call, load_library
-from sprintnet.kernels.flops import count_products
 
-LANES, CHANNELS, PARTS = 32, 8, 64
-"""As in conv_pool.c: what outputs and channels are multiples of, and the parts of a batch that sums are taken over."""
-MAX_CHANNELS, MAX_MAP_SIDE = 32, 64
-"""So that what a thread needs fits its stack."""
+PANEL_OUTPUTS, CHANNEL_MULTIPLE, BATCH_PARTS = 32, 8, 64
+"""As in conv_pool.c: output channels at once, what input channels are a multiple of, parts of a batch that sums are over."""
+MAX_INPUT_CHANNELS, MAX_OUTPUTS, MAX_IMAGE_SIDE = 32, 256, 64
+"""So that the working memory of a thread fits its stack."""
 
 
 def is_supported(channels: int, outputs: int, height: int, width: int) -> bool:
-    """Returns whether the kernel is there and takes layers of this shape."""
-    is_small = (
-        channels <= MAX_CHANNELS and outputs <= 8 * LANES and 2 <= min(height, width) <= max(height, width) <= MAX_MAP_SIDE
-    )
-    return is_small and channels % CHANNELS == outputs % LANES == 0 and load_library("conv_pool") is not None
+    """Returns whether the kernel is available and supports layers of this shape."""
+    is_small = channels <= MAX_INPUT_CHANNELS and outputs <= MAX_OUTPUTS and min(height, width) >= 2
+    fits = is_small and max(height, width) <= MAX_IMAGE_SIDE and channels % CHANNEL_MULTIPLE == outputs % PANEL_OUTPUTS == 0
+    return fits and load_library("conv_pool") is not None
 
 
 def convolve_and_pool(maps: Tensor, weight: Tensor) -> Tensor:
     """Returns maxima (N, O, H/2, W/2), in channels_last, of bf16 maps (N, C, H, W) convolved with weight (O, C, 3, 3).
 
-    Padding is 1; a last row or column without a partner is left out. `is_supported` says which shapes it takes.
+    Padding is 1; an odd last row or column is left out. Raises ValueError for tensors that the kernel does not support.
     """
     (_, channels, *size), outputs = maps.shape, len(weight)
-    assert weight.shape == (outputs, channels, 3, 3)
-    assert maps.dtype == torch.bfloat16
-    assert maps.device.type == weight.device.type == "cpu"
-    assert not maps.requires_grad
-    assert is_supported(channels, outputs, *size)
-    maxima: Tensor = _ConvolutionMaxima.apply(maps, weight)  # type: ignore[no-untyped-call]
+    on_cpu = maps.device.type == weight.device.type == "cpu"
+    if not (
+        weight.shape == (outputs, channels, 3, 3)
+        and maps.dtype == torch.bfloat16
+        and on_cpu
+        and not maps.requires_grad
+        and is_supported(channels, outputs, *size)
+    ):
+        raise ValueError(f"conv_pool: not for maps {maps.dtype} {tuple(maps.shape)} and weight {tuple(weight.shape)}")
+    maxima: Tensor = _ConvPool.apply(maps, weight)  # type: ignore[no-untyped-call]
     return maxima
 
 
-class _ConvolutionMaxima(torch.autograd.Function):
+class _ConvPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
         maps = maps.contiguous(memory_format=torch.channels_last)
-        (images, _, height, width), outputs = maps.shape, len(weight)
-        shape = (images, outputs, height // 2, width // 2)
-        maxima = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
-        places = torch.empty(shape, dtype=torch.uint8, device=maps.device, memory_format=torch.channels_last)
-        _count(maps, outputs)
-        call("conv_pool", "convolve_and_pool", *_sizes(maps, outputs), maps, _in_panels(weight), maxima, places)
-        ctx.save_for_backward(maps, places)
+        maxima: Tensor
+        maxima, indices = _conv_pool(maps, weight)
+        ctx.save_for_backward(maps, indices)
         return maxima
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_maxima: Tensor) -> tuple[None, Tensor]:
-        maps, places = ctx.saved_tensors
-        (_, channels, *_), outputs = maps.shape, places.shape[1]
-        of_maxima = of_maxima.contiguous(memory_format=torch.channels_last)
-        of_filters = torch.empty(PARTS, 3, 3, channels, outputs, dtype=torch.float32, device=maps.device)
-        _count(maps, outputs)
-        call("conv_pool", "gradient_of_filters", *_sizes(maps, outputs), maps, of_maxima, places, of_filters)
-        return None, of_filters.sum(0).permute(3, 2, 0, 1)
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[None, Tensor]:
+        maps, indices = ctx.saved_tensors
+        return None, _grad_weight(maps, grad_output.contiguous(memory_format=torch.channels_last), indices)
 
 
-def _sizes(maps: Tensor, outputs: int) -> tuple[int, ...]:
-    images, channels, height, width = maps.shape
-    return images, height, width, channels, outputs
+@torch.library.custom_op("sprintnet::conv_pool", mutates_args=())
+def _conv_pool(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns maxima and, as bytes, which of its four pixels each comes from."""
+    (images, channels, height, width), outputs = maps.shape, len(weight)
+    shape = (images, outputs, height // 2, width // 2)
+    maxima = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
+    indices = torch.empty(shape, dtype=torch.uint8, device=maps.device, memory_format=torch.channels_last)
+    halves = weight.bfloat16().reshape(outputs // PANEL_OUTPUTS, 2, PANEL_OUTPUTS // 2, channels // 2, 2, 3, 3)
+    panels = halves.permute(0, 5, 6, 3, 1, 2, 4).contiguous()  # the order in which the kernel reads the filters
+    sizes = images, height, width, channels, outputs
+    call("conv_pool", "convolve_and_pool", *sizes, maps, panels, maxima, indices)
+    return maxima, indices
 
 
-def _in_panels(weight: Tensor) -> Tensor:
-    """Returns weight (O, C, 3, 3) in bf16, in the order in which the kernel reads it."""
-    outputs, channels, *_ = weight.shape
-    halves = weight.bfloat16().reshape(outputs // LANES, 2, LANES // 2, channels // 2, 2, 3, 3)
-    return halves.permute(0, 5, 6, 3, 1, 2, 4).contiguous()
+@torch.library.custom_op("sprintnet::conv_pool_grad_weight", mutates_args=())
+def _grad_weight(maps: Tensor, grad_output: Tensor, indices: Tensor) -> Tensor:
+    """Returns the gradient of the weight, fp32 (O, C, 3, 3)."""
+    (images, channels, height, width), outputs = maps.shape, indices.shape[1]
+    sums = torch.empty(BATCH_PARTS, 3, 3, channels, outputs, dtype=torch.float32, device=maps.device)
+    call("conv_pool", "weight_gradient", images, height, width, channels, outputs, maps, grad_output, indices, sums)
+    return sums.sum(0).permute(3, 2, 0, 1).clone()  # an output may not be a view
 
 
-def _count(maps: Tensor, outputs: int) -> None:
-    images, channels, height, width = maps.shape
-    count_products(images, (height // 2) * (width // 2) * 4, 9 * channels, outputs)
+@register_flop_formula([torch.ops.sprintnet.conv_pool, torch.ops.sprintnet.conv_pool_grad_weight])
+def _flop(maps: Any, other: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    images, channels, height, width = maps
+    outputs = other[0] if other[2:] == (3, 3) else other[1]  # weight (O, C, 3, 3), or the gradient (N, O, H/2, W/2)
+    return int(2 * images * (height // 2) * (width // 2) * 4 * 9 * channels * outputs)

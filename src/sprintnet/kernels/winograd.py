@@ -1,12 +1,12 @@
-"""A 3x3 convolution by fewer products, in a compiled kernel: some images at a time, so that what lies between stays cached.
+"""Winograd convolution in C, some images at a time, so that the transformed tiles stay in a core's cache.
 
-Tiles of 2 to 5 pixels cover a map X (toom_cook.py). Of one channel and one filter W, a tile is
+Tiles of 2 to 5 pixels cover a feature map X (toom_cook.py). For one channel and one filter W, a tile is
 
-    Y = A [(B X B') * (G W G')] A',        * entry by entry, ' transposed:
+    Y = A [(B X B') * (G W G')] A',        * elementwise, ' transposed:
 
-summed over the channels, that is one matrix product for each entry: two to four times fewer products than a convolution makes
-(Winograd 1980; in networks: Lavin and Gray 2016, arXiv:1509.09308). The gradient of X is the same with all that is transposed;
-that of W, products of the entries of X and of Y's gradient.
+summed over the channels, that is one matrix product for each element of the transform, with two to four times fewer
+multiplications than a direct convolution (Winograd 1980; in networks: Lavin and Gray 2016, arXiv:1509.09308). The gradient of X
+is the same with every matrix transposed; that of W, products of the transforms of X and of Y's gradient.
 """
 
 import ctypes
@@ -17,21 +17,21 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import register_flop_formula
 
 from sprintnet.kernels.build import call, load_library
-from sprintnet.kernels.flops import count_products
 from sprintnet.kernels.toom_cook import POINTS, toom_cook
 
-TAPS, LANES, MAX_TILE_ENTRIES, ROWS = 3, 32, 7, 12
-"""As in winograd.c: taps of a filter, channels at once, entries of a tile at most (along a side), rows of a product at once."""
-GROUP = 350_000
-"""Entries of a group of images at most, of maps and features together: 0.7 MB, most of a core's own cache."""
+TAPS, VECTOR_CHANNELS, MAX_TILE_ENTRIES, PRODUCT_ROWS = 3, 32, 7, 12
+"""As in winograd.c: filter taps, channels of a vector, elements along a tile's side at most, rows of a product at once."""
+GROUP_ELEMENTS = 350_000
+"""Elements of a group of images, inputs and outputs together: 0.7 MB, most of a core's cache."""
 MIN_GROUPS = 16
-"""Of a batch, where it has the images: so many cores can share it. Not by their number, of which results are independent."""
+"""Groups of a batch, where it has the images: that many cores can share it. Results do not depend on the number of cores."""
 MIN_CHANNELS = 64
-"""With fewer the transforms take a larger share than the products save."""
+"""With fewer channels the transforms take a larger share than the products save."""
 MAX_CHANNELS, MAX_MAP_SIDE = 1024, 32
-"""So that what a thread needs fits its stack."""
+"""So that the working memory of a thread fits its stack."""
 
 
 class _Line(ctypes.Structure):
@@ -53,27 +53,31 @@ class _Bank(ctypes.Structure):
 
 
 def is_profitable(channels: int, outputs: int, height: int, width: int) -> bool:
-    """Returns whether layers of this shape gain, and the kernel takes them here."""
+    """Returns whether layers of this shape gain, and the kernel supports them here."""
     return min(channels, outputs) >= MIN_CHANNELS and is_supported(channels, outputs, height, width)
 
 
 def is_supported(channels: int, outputs: int, height: int, width: int) -> bool:
-    """Returns whether the kernel is there and takes layers of this shape."""
+    """Returns whether the kernel is available and supports layers of this shape."""
     is_small = 2 <= min(height, width) <= max(height, width) <= MAX_MAP_SIDE and max(channels, outputs) <= MAX_CHANNELS
-    fits = is_small and channels % LANES == outputs % LANES == 0
+    fits = is_small and channels % VECTOR_CHANNELS == outputs % VECTOR_CHANNELS == 0
     return fits and all(load_library(name) is not None for name in ("winograd", "winograd_filters"))
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
-    """Returns bf16 maps (N, C, H, W) convolved with weight (O, C, 3, 3), padding 1, as (N, O, H, W) in channels_last.
+    """Returns bf16 maps (N, C, H, W) convolved with fp32 weight (O, C, 3, 3), padding 1, as (N, O, H, W) in channels_last.
 
-    `is_profitable` says which shapes it takes.
+    Raises ValueError for tensors that the kernel does not support.
     """
     (_, channels, *size), outputs = maps.shape, len(weight)
-    assert weight.shape == (outputs, channels, 3, 3)
-    assert (maps.dtype, weight.dtype) == (torch.bfloat16, torch.float32)
-    assert maps.device.type == weight.device.type == "cpu"
-    assert is_supported(channels, outputs, *size)
+    on_cpu = maps.device.type == weight.device.type == "cpu"
+    if not (
+        weight.shape == (outputs, channels, 3, 3)
+        and (maps.dtype, weight.dtype) == (torch.bfloat16, torch.float32)
+        and on_cpu
+        and is_supported(channels, outputs, *size)
+    ):
+        raise ValueError(f"winograd: not for maps {maps.dtype} {tuple(maps.shape)} and weight {tuple(weight.shape)}")
     features: Tensor = _Convolution.apply(maps, weight)  # type: ignore[no-untyped-call]
     return features
 
@@ -81,56 +85,75 @@ def convolve(maps: Tensor, weight: Tensor) -> Tensor:
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
-        (outputs, channels, *_), size = weight.shape, maps.shape[2:]
-        taken, given = _input_tiling(channels, *size), _output_tiling(outputs, *size)
-        features, entries = _products(maps, weight.transpose(0, 1), taken, given)
-        ctx.save_for_backward(entries, weight)
+        features: Tensor
+        features, transformed = _products(maps, weight.transpose(0, 1), False)
+        ctx.save_for_backward(transformed, weight)
         return features
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_features: Tensor) -> tuple[Tensor, Tensor]:
-        entries, weight = ctx.saved_tensors
-        (outputs, channels, *_), size = weight.shape, of_features.shape[2:]
-        taken, given = _output_tiling(outputs, *size), _input_tiling(channels, *size)
-        of_maps, of_products = _products(of_features, weight, taken, given)
-        of_entries = torch.empty(len(entries), channels, outputs, dtype=torch.float32, device=entries.device)
-        count_products(len(entries), channels, entries.shape[1], outputs)
-        call("winograd", "correlate", *entries.shape, outputs, entries, of_products, of_entries)
-        of_weight = torch.empty_like(weight)
-        call("winograd_filters", "gather_filters", _bank(of_weight.transpose(0, 1), *size), of_entries, of_weight)
-        return of_maps, of_weight
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor]:
+        transformed, weight = ctx.saved_tensors
+        grad_input, grad_transformed = _products(grad_output, weight, True)
+        grad_filters = _weight_products(transformed, grad_transformed)
+        grad_weight = torch.empty_like(weight)
+        size = grad_output.shape[2:]
+        call("winograd_filters", "filter_gradient", _bank(grad_weight.transpose(0, 1), *size), grad_filters, grad_weight)
+        return grad_input, grad_weight
 
 
-def _products(maps: Tensor, taps: Tensor, taken: _Tiling, given: _Tiling) -> tuple[Tensor, Tensor]:
-    """Returns features (N, O, H, W) of maps by the filters of taps (C, O, 3, 3), and the maps' entries (entries, rows, C)."""
+@torch.library.custom_op("sprintnet::winograd_products", mutates_args=())
+def _products(maps: Tensor, filters: Tensor, is_backward: bool) -> tuple[Tensor, Tensor]:
+    """Returns features (N, O, H, W) of maps by filters (C, O, 3, 3), and the transformed maps (elements, rows, C)."""
     maps = maps.contiguous(memory_format=torch.channels_last)
-    (channels, outputs, *_), entries = taps.shape, taken.rows.entries * taken.columns.entries
-    filters = maps.new_empty(entries, channels * outputs)
-    call("winograd_filters", "spread_filters", _bank(taps, *maps.shape[2:]), taps, filters)
-    tiles = taken.rows.tiles * taken.columns.tiles
-    even = math.lcm(tiles, ROWS) // tiles  # images whose tiles fill whole ROWS
-    largest = min(GROUP // (tiles * entries * (channels + outputs)), len(maps) // MIN_GROUPS)
+    (channels, outputs, *_), size = filters.shape, maps.shape[2:]
+    tilings = (_output_tiling, _input_tiling) if is_backward else (_input_tiling, _output_tiling)
+    source, target = (tiling(count, *size) for tiling, count in zip(tilings, (channels, outputs), strict=True))
+    elements, tiles = source.rows.entries * source.columns.entries, source.rows.tiles * source.columns.tiles
+    transformed_filters = maps.new_empty(elements, channels * outputs)
+    call("winograd_filters", "transform_filters", _bank(filters, *size), filters, transformed_filters)
+    even = math.lcm(tiles, PRODUCT_ROWS) // tiles  # images whose tiles fill whole PRODUCT_ROWS
+    largest = min(GROUP_ELEMENTS // (tiles * elements * (channels + outputs)), len(maps) // MIN_GROUPS)
     group = max(largest // even, 1) * even
     threads = torch.get_num_threads()
-    shape = (len(maps), outputs, *maps.shape[2:])
-    features = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
-    kept = maps.new_empty(entries, -(-len(maps) // group) * group * tiles, channels)
-    scratch = maps.new_empty(threads, group * tiles * entries * (channels + outputs))
-    count_products(entries, kept.shape[1], channels, outputs)
-    call("winograd", "convolve", taken, given, len(maps), group, maps, filters, features, kept, scratch, threads)
-    return features, kept
+    features = torch.empty((len(maps), outputs, *size), dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
+    transformed = maps.new_empty(elements, -(-len(maps) // group) * group * tiles, channels)
+    scratch = maps.new_empty(threads, group * tiles * elements * (channels + outputs))
+    tensors = maps, transformed_filters, features, transformed, scratch
+    call("winograd", "convolve", source, target, len(maps), group, *tensors, threads)
+    return features, transformed
+
+
+@torch.library.custom_op("sprintnet::winograd_weight_products", mutates_args=())
+def _weight_products(transformed: Tensor, grad_transformed: Tensor) -> Tensor:
+    """Returns the gradient of the transformed filters, fp32 (elements, C, O)."""
+    (elements, rows, channels), outputs = transformed.shape, grad_transformed.shape[2]
+    grad_filters = torch.empty(elements, channels, outputs, dtype=torch.float32, device=transformed.device)
+    call("winograd", "correlate", elements, rows, channels, outputs, transformed, grad_transformed, grad_filters)
+    return grad_filters
+
+
+@register_flop_formula(torch.ops.sprintnet.winograd_products)
+def _products_flop(maps: Any, filters: Any, is_backward: bool, *_: Any, out_shape: Any, **__: Any) -> int:
+    _, (elements, rows, channels) = out_shape
+    return int(2 * elements * rows * channels * filters[1])
+
+
+@register_flop_formula(torch.ops.sprintnet.winograd_weight_products)
+def _weight_products_flop(transformed: Any, grad_transformed: Any, *_: Any, **__: Any) -> int:
+    elements, rows, channels = transformed
+    return int(2 * elements * rows * channels * grad_transformed[2])
 
 
 def _tile_side(height: int, width: int) -> int:
-    """Returns the outputs along a side of a tile with which a map takes the fewest products."""
+    """Returns the side of the tiles, in output pixels, with the fewest multiplications for a map."""
     return min(POINTS, key=lambda side: -(-height // side) * -(-width // side) * (side + 2) ** 2)
 
 
-def _bank(taps: Tensor, height: int, width: int) -> _Bank:
-    """Returns where taps (C, O, 3, 3) lie, and what makes them entries for maps of this size."""
+def _bank(filters: Tensor, height: int, width: int) -> _Bank:
+    """Returns the layout of filters (C, O, 3, 3) and their transform for maps of this size."""
     _, matrix, _ = toom_cook(_tile_side(height, width))
-    bank = _Bank(*taps.shape[:2], len(matrix), *taps.stride())
+    bank = _Bank(*filters.shape[:2], len(matrix), *filters.stride())
     for row, values in zip(bank.matrix, matrix.tolist(), strict=False):
         row[:] = values
     return bank
@@ -138,14 +161,14 @@ def _bank(taps: Tensor, height: int, width: int) -> _Bank:
 
 @cache
 def _input_tiling(channels: int, height: int, width: int) -> _Tiling:
-    """Returns the tiles of the input transform, by B: a pixel further than those that they give."""
+    """Returns the tiling of the input transform, by B: its tiles overlap by a pixel on each side."""
     side = _tile_side(height, width)
     return _Tiling(channels, *(_line(size, side, -1, toom_cook(side)[2]) for size in (height, width)))
 
 
 @cache
 def _output_tiling(channels: int, height: int, width: int) -> _Tiling:
-    """Returns the tiles of the output transform, by A'."""
+    """Returns the tiling of the output transform, by A'."""
     side = _tile_side(height, width)
     return _Tiling(channels, *(_line(size, side, 0, toom_cook(side)[0].T) for size in (height, width)))
 

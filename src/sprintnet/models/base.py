@@ -1,9 +1,11 @@
-"""What both networks are: features, then a head, which can be trained alone."""
+"""Network: the base class of both networks, features and a head that can be trained alone."""
+
+from abc import abstractmethod
 
 from torch import Tensor, nn
 
 HEAD = ("dropout", "linear")
-"""What is trained where the rest is frozen."""
+"""The parts that are trained where the rest is frozen."""
 
 
 class Network(nn.Module):
@@ -12,27 +14,27 @@ class Network(nn.Module):
     linear: nn.Linear
     is_frozen = False
 
+    @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """Returns the last map."""
-        raise NotImplementedError
+        """Returns the last feature map."""
 
+    @abstractmethod
     def classify(self, maps: Tensor) -> Tensor:
-        """Returns logits (B, classes) of the last map."""
-        raise NotImplementedError
+        """Returns logits (B, classes) of the last feature map."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits (B, classes)."""
         return self.classify(self.features(x))
 
     def freeze(self) -> None:
-        """Leaves nothing but the head to be trained; batch norm keeps to its statistics, in training too."""
+        """Freezes everything but the head; batch norm keeps its statistics, in training too."""
         self.is_frozen = True
         for name, part in self.named_children():
             part.requires_grad_(name in HEAD)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Network":
-        """Sets training mode, or evaluation; what is frozen always evaluates."""
+        """Sets training or evaluation mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         if self.is_frozen:
             for name, part in self.named_children():

@@ -23,7 +23,7 @@ class WyConv2d(nn.Module):
 
 
 class WyBlock(nn.Module):
-    """Halves the map, then adds two convolutions to it: out = x + f(x), one skip."""
+    """Halves the resolution, then a residual branch of two convolutions: out = x + f(x), one skip."""
 
     skipped_by = ("residual_conv1", "residual_norm1", "residual_conv2", "residual_norm2")
 
@@ -56,7 +56,7 @@ class DavidNet(Network):
     """Images (B, channels, H, W) -> logits (B, classes), scaled by 0.125."""
 
     logit_scale = 0.125
-    feature_layers = ("block1", "transition", "block2")  # from fine maps to coarse ones; Grad-CAM shows the last by itself
+    feature_layers = ("block1", "transition", "block2")  # from fine to coarse; Grad-CAM shows the last
 
     def __init__(self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0):
         super().__init__()
@@ -70,12 +70,12 @@ class DavidNet(Network):
         self.linear = nn.Linear(8 * width, classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """Returns the last map (B, 8 * width, H/8, W/8)."""
+        """Returns the last feature map (B, 8 * width, H/8, W/8)."""
         maps: Tensor = self.block2(self.transition(self.block1(self.prepare(x))))
         return maps
 
     def classify(self, maps: Tensor) -> Tensor:
-        """Returns logits (B, classes) of the last map: its maxima, weighed."""
+        """Returns logits (B, classes) of the last feature map."""
         x = self.view(self.pool(maps))
         if self.dropout is not None:
             x = self.dropout(x)

@@ -1,8 +1,11 @@
-"""SprintNet: frozen patch whitening, three pairs of convolutions and a residual one; after airbench94 (arXiv:2404.00498).
+"""SprintNet: frozen patch whitening, three blocks of two convolutions and a residual; after airbench94 (arXiv:2404.00498).
 
-Unlike there, the second block widens in two steps, since its first convolution, on the larger map, was the dearest of all; a
-seventh convolution, on the smallest map, costs about 5 %; and the blocks have SiLU, a third of GELU's time on a CPU.
+Unlike there, the second block widens in two steps, since its first convolution, on the larger feature map, was the most
+expensive layer; a seventh convolution, on the smallest feature map, costs about 5%; and the blocks use SiLU, a third of GELU's
+time on a CPU.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,45 +18,35 @@ from sprintnet.models.base import Network
 
 
 class Convolution(Convolution3x3):
-    """A 3x3 convolution without bias that begins as the identity on its first channels (dirac initialisation)."""
+    """A 3x3 convolution without bias, initialised as the identity on its first channels (dirac initialisation)."""
 
     def reset_parameters(self) -> None:
-        """Sets the first min(in, out) filters to pass their channel on; the others keep PyTorch's initialisation."""
+        """Sets the first min(in, out) filters to the identity; the others keep PyTorch's initialisation."""
         super().reset_parameters()
         nn.init.dirac_(self.weight.data[: self.in_channels])
 
 
 class Block(nn.Sequential):
-    """Two convolutions; the map is halved after the first."""
+    """Two convolutions; the resolution is halved after the first."""
 
     def __init__(self, in_channels: int, middle: int, out_channels: int):
-        super().__init__(
-            Convolution(in_channels, middle),
-            MaxPool2x2(),
-            Norm(middle),
-            nn.SiLU(),
-            Convolution(middle, out_channels),
-            Norm(out_channels),
-            nn.SiLU(),
-        )
+        first = Convolution(in_channels, middle), MaxPool2x2(), Norm(middle), nn.SiLU()
+        second = Convolution(middle, out_channels), Norm(out_channels), nn.SiLU()
+        super().__init__(*first, *second)
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns features (B, out_channels, H/2, W/2)."""
-        layers = iter(self)
-        for layer in layers:
-            if isinstance(layer, Norm) and layer.can_fuse_silu(input):
-                input = layer.silu(input)
-                next(layers)  # SiLU
-            elif isinstance(layer, Convolution) and layer is self[0] and layer.can_fuse_pool(input):
-                input = layer.conv_pool(input)
-                next(layers)  # MaxPool2x2
-            else:
-                input = layer(input)
-        return input
+        layers: list[Any] = list(self)
+        convolution1, pool, norm1, silu1, convolution2, norm2, silu2, *residual = layers
+        features: Tensor = norm1.forward_silu(convolution1.forward_pooled(input, pool), silu1)
+        features = norm2.forward_silu(convolution2(features), silu2)
+        for layer in residual:
+            features = layer(features)
+        return features
 
 
 class Residual(nn.Module):
-    """A convolution whose result is added to what it came from."""
+    """A convolution with a skip connection."""
 
     skipped_by = ("convolution", "norm")
 
@@ -68,12 +61,12 @@ class Residual(nn.Module):
 
 
 class SprintNet(Network):
-    """Images (B, channels, H, W) -> logits (B, classes); `whiten_from` must see training images before the first step.
+    """Images (B, channels, H, W) -> logits (B, classes); `whiten_from` must be called with training images before training.
 
-    A stride of 2 looks at every second pixel both ways, so that images of twice the side cost the same.
+    With a stride of 2, images of twice the side cost about the same.
     """
 
-    feature_layers = ("blocks.0", "blocks.1", "blocks.2")  # from fine maps to coarse ones
+    feature_layers = ("blocks.0", "blocks.1", "blocks.2")  # from fine to coarse
 
     def __init__(
         self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0, stride: int = 1
@@ -97,30 +90,30 @@ class SprintNet(Network):
     def whiten_from(self, images: Tensor, epsilon: float = 5e-4) -> None:
         """Sets the first layer to eigenvectors of patches of normalised images (N, C, H, W), and their negatives.
 
-        All of them for patches of 2x2; of the larger ones that a stride has, as many: those of the largest variance.
+        Patches of 2x2 use all eigenvectors; larger patches, with a stride, the same number: those of the largest variance.
         """
         products, count = torch.zeros(()), 0
         side = self.whiten.kernel_size[0]
         for part in images.split(500):  # type: ignore[no-untyped-call]  # all patches at once take gigabytes at 64x64
             patches = F.unfold(part, side, stride=self.whiten.stride).transpose(1, 2).flatten(0, 1)  # (N * L, C * side**2)
             products, count = products.to(patches) + patches.T @ patches, count + len(patches)
-        values, vectors = torch.linalg.eigh(products / count)  # rising variance
+        values, vectors = torch.linalg.eigh(products / count)  # ascending variance
         kept = self.whiten.out_channels // 2
         filters = (vectors / torch.sqrt(values + epsilon)).T[-kept:].reshape(-1, *self.whiten.weight.shape[1:])
         self.whiten.weight.data.copy_(torch.cat([filters, -filters]))
 
     @property
     def logit_scale(self) -> float:
-        """What the last layer's outputs are multiplied by."""
+        """The factor of the last layer's outputs."""
         return 1 / self.linear.in_features
 
     def features(self, x: Tensor) -> Tensor:
-        """Returns the last map (B, 4 * width, H, W)."""
+        """Returns the last feature map (B, 4 * width, H, W)."""
         maps: Tensor = self.blocks(F.gelu(self.whiten(x)))
         return maps
 
     def classify(self, maps: Tensor) -> Tensor:
-        """Returns logits (B, classes) of the last map: its maxima, weighed."""
+        """Returns logits (B, classes) of the last feature map."""
         x = self.pool(maps).flatten(1)
         if self.dropout is not None:
             x = self.dropout(x)
