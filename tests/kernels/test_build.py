@@ -33,7 +33,7 @@ def twice(numbers: torch.Tensor) -> list[float]:
 
 
 def libraries() -> list[Path]:
-    return sorted((cache_folder() / "load_library").iterdir())
+    return sorted((cache_folder() / "compiled").iterdir())
 
 
 def test_a_kernel_is_made_once_and_called_with_tensors(sources: Path) -> None:
@@ -81,7 +81,7 @@ def test_its_threads_are_pytorchs_whatever_else_has_openmp(sources: Path) -> Non
         ("compiler", "no-such-compiler is not installed"),
         ("source", "error: no such instructions|compilation terminated|gcc: "),
         ("cache", "Not a directory|File exists"),
-        ("rights", "can be written by others; remove it"),
+        ("rights", "can be written by other users; remove it"),
         ("threads", "PyTorch's threads are not those of GNU's OpenMP"),
         ("processor", "the processor has no AVX512-BF16"),
         ("time", "gcc took longer than 0 s"),
@@ -97,8 +97,8 @@ def test_what_cannot_be_made_is_done_without_and_said(
     elif obstacle == "cache":
         (tmp_path / "cache").write_text("a file, not a folder", "utf-8")
     elif obstacle == "rights":
-        (tmp_path / "cache" / "load_library").mkdir(parents=True)
-        (tmp_path / "cache" / "load_library").chmod(0o777)
+        (tmp_path / "cache" / "compiled").mkdir(parents=True)
+        (tmp_path / "cache" / "compiled").chmod(0o777)
     elif obstacle == "threads":
         monkeypatch.setattr(build.importlib.util, "find_spec", lambda _: None)
     elif obstacle == "processor":

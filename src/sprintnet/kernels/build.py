@@ -1,6 +1,6 @@
-"""Kernels in C (kernels/), compiled for this machine when they are first needed, and kept in the cache.
+"""The C kernels (csrc/): compiled for this machine at first use and cached.
 
-They are for training on a CPU in bf16; where they cannot be made, PyTorch's own operations do their work, more slowly.
+They serve training on a CPU in bf16; where they are unavailable, PyTorch's own operations do the work.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sprintnet.runs.environment import cpu_flags
-from sprintnet.runs.io import cache_folder, write_atomic
+from sprintnet.runs.io import cache_folder
 
 SOURCES = Path(__file__).parent / "csrc"
 COMPILER = "gcc"
@@ -25,26 +25,27 @@ COMPILE_SECONDS = 60.0
 
 
 class UnavailableError(Exception):
-    """Why a kernel cannot be made here."""
+    """Why a kernel cannot be built here."""
 
 
 def load_library(name: str) -> ctypes.CDLL | None:
-    """Returns the library made from kernels/NAME.c, or None where none can be made."""
-    made = _library(name, SOURCES)
-    return made if isinstance(made, ctypes.CDLL) else None
+    """Returns the library of csrc/NAME.c, or None where it is unavailable."""
+    library = _library(name, SOURCES)
+    return library if isinstance(library, ctypes.CDLL) else None
 
 
 def unavailable_reason() -> str:
-    """Returns why not all kernels can be made here; nothing where they can."""
+    """Returns why not all kernels are available; an empty text where they are."""
     with ThreadPoolExecutor() as compilers:
-        made = compilers.map(lambda path: _library(path.stem, SOURCES), sorted(SOURCES.glob("*.c")))
-    return next((reason for reason in made if isinstance(reason, str)), "")
+        built = compilers.map(lambda path: _library(path.stem, SOURCES), sorted(SOURCES.glob("*.c")))
+    return next((reason for reason in built if isinstance(reason, str)), "")
 
 
 def call(name: str, function: str, *arguments: Any) -> None:
-    """Calls a function of a library that was made: whole numbers as int64_t, tensors and structures by their address."""
+    """Calls a function of an available library: integers as int64_t, tensors and structures by address."""
     library = load_library(name)
-    assert library is not None
+    if library is None:
+        raise RuntimeError(f"kernel {name} is unavailable")
     getattr(library, function)(*map(_as_c, arguments))
 
 
@@ -56,7 +57,7 @@ def _as_c(argument: Any) -> Any:
 
 @cache
 def _library(name: str, sources: Path) -> ctypes.CDLL | str:
-    """Returns a library, or why there is none; it is asked once, so that a run computes in one way throughout."""
+    """Returns a library, or why there is none; cached, so that a run computes in one way throughout."""
     try:
         if "avx512_bf16" not in cpu_flags():
             raise UnavailableError("the processor has no AVX512-BF16")
@@ -66,23 +67,23 @@ def _library(name: str, sources: Path) -> ctypes.CDLL | str:
         try:
             return ctypes.CDLL(str(library))
         except OSError:
-            library.unlink(missing_ok=True)  # damaged, perhaps: the next run makes it anew
+            library.unlink(missing_ok=True)  # perhaps damaged: the next run rebuilds it
             raise
     except (UnavailableError, OSError, RuntimeError) as error:  # pathlib's, where there is no home
         return str(error)
 
 
 def _compile(source: Path, library: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # its own, since processes may compile at the same time
         new = Path(folder) / library.name
         done = _run(*FLAGS, str(source), str(_openmp()), "-o", str(new))
         if done.returncode:
             raise UnavailableError(f"{COMPILER}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
-        write_atomic(library, new.read_bytes())
+        new.replace(library)
 
 
 def _fingerprint(sources: Path) -> str:
-    """Returns what a library depends on: the sources, the compiler, the processor, PyTorch's OpenMP."""
+    """Returns a digest of what a library depends on: sources, compiler, processor, PyTorch's OpenMP."""
     code = [path.read_bytes() for path in sorted(sources.iterdir()) if path.suffix in {".c", ".h"}]
     made_by = (_run("--version").stdout, *FLAGS, str(_openmp()), *sorted(cpu_flags()))
     return hashlib.sha256(b"\0".join([*code, *map(os.fsencode, made_by)])).hexdigest()[:16]
@@ -99,17 +100,17 @@ def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def _folder() -> Path:
-    """Returns where libraries are kept: nobody else may have put one there, since their code runs in this process."""
+    """Returns the folder of libraries, which nobody else may write: their code runs in this process."""
     folder = cache_folder() / "compiled"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = folder.stat()
     if state.st_uid != os.getuid() or state.st_mode & 0o022:
-        raise UnavailableError(f"{folder} can be written by others; remove it")
+        raise UnavailableError(f"{folder} can be written by other users; remove it")
     return folder
 
 
 def _openmp() -> Path:
-    """Returns the OpenMP library of PyTorch in this process, in whose threads kernels run.
+    """Returns PyTorch's OpenMP library in this process, in whose threads the kernels run.
 
     Two can_fuse_pool of threads on the same cores would wait for each other.
     """

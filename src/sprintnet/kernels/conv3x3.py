@@ -32,13 +32,17 @@ class Convolution3x3(nn.Conv2d):
 
     def forward_pooled(self, input: Tensor, pool: nn.Module) -> Tensor:
         """Returns pool(self(input)), (B, out_channels, H/2, W/2), for 2x2 max pooling; in one kernel where possible."""
-        shape = self.in_channels, self.out_channels, *input.shape[2:]
-        if not input.requires_grad and self._trains_in_bf16(input) and can_fuse_conv_pool(*shape):
+        if self.can_fuse_pool(input):
             with torch.autocast("cpu", enabled=False):
                 maxima: Tensor = conv_pool.convolve_and_pool(input.bfloat16(), self.weight)
         else:
             maxima = pool(self(input))
         return maxima
+
+    def can_fuse_pool(self, input: Tensor) -> bool:
+        """Returns whether one kernel may take this layer and the pooling after it."""
+        is_fusible = not input.requires_grad and self._trains_in_bf16(input)
+        return is_fusible and can_fuse_conv_pool(self.in_channels, self.out_channels, *input.shape[2:])
 
     def _trains_in_bf16(self, input: Tensor) -> bool:
         """Returns whether this is training on a CPU in bf16 with a batch large enough for the kernels."""

@@ -1,4 +1,4 @@
-"""Toom and Cook's algorithm on one line of pixels: m outputs of a filter with 3 taps for m + 2 products instead of 3m."""
+"""Toom-Cook matrices: m outputs of a filter with 3 taps by m + 2 multiplications instead of 3m."""
 
 from functools import cache
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 POINTS = {2: (0, 1, -1), 3: (0.4, -0.4, 1.3, -1.3), 4: (0, 0.6, -0.6, 1.6, -1.6), 5: (0.3, -0.3, 0.9, -0.9, 1.75, -1.75)}
-"""By size of tile, where polynomials are evaluated besides infinity: small errors in bf16 (LOG.md)."""
+"""Tile size -> evaluation points besides infinity, chosen for small errors in bf16 (LOG.md)."""
 
 
 @cache
 def toom_cook(outputs: int) -> tuple[Tensor, Tensor, Tensor]:
     """Returns A (m, m + 2), G (m + 2, 3) and B (m + 2, m + 2), fp64: y = A [(G w) * (B x)] slides w along x for m outputs.
 
-    The rows of G and B have length 1, which keeps their entries alike in size and so the rounding small. B's rows for points a
-    and -a differ in the sign of their odd entries, as A's columns do.
+    The rows of G and B are normalised, which keeps their elements of similar size and so the rounding small. B's rows for
+    points a and -a differ in the sign of their odd elements, as A's columns do.
     """
     points = torch.tensor(POINTS[outputs], dtype=torch.float64)
     count = len(points)
@@ -24,7 +24,7 @@ def toom_cook(outputs: int) -> tuple[Tensor, Tensor, Tensor]:
         output[:, i] = point ** torch.arange(outputs)
         taps[i] = point ** torch.arange(3) / (point - others[i]).prod()
         inputs[i, :-1] = _polynomial(others[i])
-        if point < 0 and count % 2 == 0:  # without the point 0 the even entries would differ
+        if point < 0 and count % 2 == 0:  # without the point 0 the even elements would differ
             taps[i], inputs[i] = -taps[i], -inputs[i]
     output[-1, -1] = taps[-1, -1] = 1
     inputs[-1] = _polynomial(points)
@@ -33,7 +33,7 @@ def toom_cook(outputs: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _polynomial(roots: Tensor) -> Tensor:
-    """Returns the coefficients of the monic polynomial with these roots, the constant first."""
+    """Returns the coefficients of the monic polynomial with these roots, constant first."""
     coefficients = roots.new_ones(1)
     for root in roots:
         shifted = torch.cat([coefficients.new_zeros(1), coefficients])

@@ -1,11 +1,11 @@
-"""A 3x3 convolution of a whole batch by fewer products, in PyTorch's operations: for where winograd.py's kernel cannot be made.
+"""Winograd convolution of a whole batch in PyTorch's operations, where winograd.py's kernel is unavailable.
 
-Tiles of 2 to 4 pixels cover a whole map X with one channel (toom_cook.py), and per filter W
+Tiles of 2 to 4 pixels cover a feature map X (toom_cook.py). For one channel and one filter W
 
-    Y = A [(B X B') * (G W G')] A',        * entry by entry, ' transposed:
+    Y = A [(B X B') * (G W G')] A',        * elementwise, ' transposed:
 
-summed over the channels, that is one matrix product for each entry, over all images at once. Autograd's gradients are matrix
-products again and cost as little.
+summed over the channels, that is one matrix product for each element of the transform, over all images at once. Autograd's
+gradients are matrix products too.
 """
 
 from functools import cache
@@ -16,10 +16,10 @@ from torch import Tensor
 from sprintnet.kernels.toom_cook import toom_cook
 
 MIN_CHANNELS, MAX_MAP_SIDE = 128, 16
-"""With fewer, or on larger maps (pixels along a side), the transforms cost what the products save (LOG.md has the figures)."""
+"""With fewer channels, or on larger maps, the transforms cost as much as the products save (LOG.md)."""
 
 MAX_TILE = 4
-"""Pixels along a side; what is rounded between the two sides' transforms would be felt in longer ones."""
+"""Output pixels of a tile's side; in longer ones, rounding between the two transforms would matter."""
 
 
 def is_profitable(channels: int, outputs: int, height: int, width: int) -> bool:
@@ -30,7 +30,7 @@ def is_profitable(channels: int, outputs: int, height: int, width: int) -> bool:
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
     """Returns maps (N, C, H, W) convolved with weight (O, C, 3, 3), padding 1, as (N, O, H, W) in channels_last.
 
-    The number format is that of the maps; H and W are 2 or more.
+    The dtype is that of the maps; H and W are 2 or more.
     """
     (images, channels, height, width), outputs = maps.shape, len(weight)
     (out_h, filter_h, in_h), (out_w, filter_w, in_w) = transforms(height), transforms(width)
@@ -41,9 +41,9 @@ def convolve(maps: Tensor, weight: Tensor) -> Tensor:
         half = (of_rows.to(maps.dtype) @ rows_first).view(len(of_rows), of_columns.shape[1], -1)
         return torch.bmm(of_columns.to(maps.dtype).expand(len(half), -1, -1), half)
 
-    # pixels first, images and channels last: so each step is one product of matrices, or a batch of them
+    # pixels first, images and channels last: each step is one matrix product, or a batch of them
     channels_last = maps.permute(0, 2, 3, 1)
-    if channels_last.requires_grad:  # the layers before are several times slower on a gradient with pixels first
+    if channels_last.requires_grad:  # earlier layers are several times slower on a gradient with pixels first
         channels_last.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
     pixels = channels_last.permute(1, 2, 0, 3).reshape(height, -1)
     entries = transform(pixels, in_h, in_w).view(rows * columns, images, channels)
@@ -74,7 +74,7 @@ def transforms(size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def tile_lengths(size: int) -> list[int]:
-    """Returns the outputs of each tile along a line of `size` pixels, 2 or more: as few tiles as can be, longer ones first."""
+    """Returns the outputs of each tile along a line of `size` pixels, 2 or more: longer tiles first."""
     assert size >= 2
     tiles = -(-size // MAX_TILE)
     return [size // tiles + (tile < size % tiles) for tile in range(tiles)]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sprintnet.config import Config
 from sprintnet.data.augment import augment, sample_params
-from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.dataset import ImageDataset, first_of_each_class
 from sprintnet.data.loader import Loader
 from sprintnet.data.preprocessing import Normalisation
 from sprintnet.data.splits import Splits
@@ -39,7 +39,8 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
     split = evaluation_split(splits)
     train, evaluated = splits["train"], splits[split]
     task, classes = trained.task, len(train.classes)
-    shown, originals = _one_a_class(task, train)
+    examples = first_of_each_class(train.labels)[:EXAMPLES]
+    originals = train.take(examples)
     errors = _most_confident_errors(task, read_arrays(run.predictions)[f"{split}_logits"], evaluated.labels)
     schedule = Schedule(config.schedule, config.epochs)
     positions = np.linspace(0, config.epochs, SCHEDULE_POINTS, endpoint=False)
@@ -48,7 +49,7 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
         classes=np.array(train.classes),
         **{f"counts_{name}": task.membership(part.labels, classes).sum(axis=0) for name, part in splits.items()},
         originals=originals.images,
-        original_labels=shown,
+        original_labels=np.flatnonzero(task.membership(train.labels, classes).any(axis=0))[:EXAMPLES],
         augmented=_variants(originals, config, trained.preprocessing.normalisation),
         error_index=errors,
         error_images=evaluated.take(errors).images,
@@ -58,13 +59,6 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
         schedule_momentum=np.full(len(positions), config.filter_momentum),
     )
     write_json(run.network, asdict(layer_table(trained.model, train.image_shape)))
-
-
-def _one_a_class(task: Task, images: ImageDataset) -> tuple[NDArray[np.int64], ImageDataset]:
-    """Returns the first classes, and the first image of each."""
-    members = task.membership(images.labels, len(images.classes))
-    classes = np.flatnonzero(members.any(axis=0))[:EXAMPLES]
-    return classes, images.take(members[:, classes].argmax(axis=0))
 
 
 def _variants(images: ImageDataset, config: Config, normalisation: Normalisation) -> NDArray[np.uint8]:
