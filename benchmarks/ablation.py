@@ -81,12 +81,12 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
         if arm.returns_memory:
             runtime._keep_freed_memory = lambda: None
         config = load_config(recipe, arm.overrides)
-        context = runtime.start(config.device, config.precision, config.threads, 0)
-        step, loader = build_step(config, cache.load("cifar10")[0], context)
-        whiten(step.model, loader, config)
-        set_learning_rates(step.optimizer, 0.1, 0.1 if arm.trains_whitening else 0)
+        context = runtime.select_runtime(config.device, config.precision, config.threads)
         batch_size, laps = config.batch_size, []
-        with Threads(context) as threads:
+        with context.activated(0), Threads(context) as threads:
+            step, loader = build_step(config, cache.load("cifar10")[0], context)
+            whiten(step.model, loader, config)
+            set_learning_rates(step.optimizer, 0.1, 0.1 if arm.trains_whitening else 0)
             last = time.perf_counter()
             for images, labels in loader.epoch(0, 0, config.augment):
                 step(resize(images, arm.resolution), labels)

@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sprintnet import runtime
 from sprintnet.config import load_config
 from sprintnet.data.builtin.cache import load
 from sprintnet.data.custom.load import load_custom
@@ -32,7 +31,7 @@ from sprintnet.data.load import load_splits
 from sprintnet.data.settings import DataSettings
 from sprintnet.runs.folder import RunFolder
 from sprintnet.runs.io import append_row
-from sprintnet.runtime import Runtime
+from sprintnet.runtime import Runtime, select_runtime
 from sprintnet.training.setup import build_step, whiten
 
 RESULTS = Path(__file__).parent / "results" / "custom_data.jsonl"
@@ -101,7 +100,7 @@ class Steps:
 
 def alternate(datasets: dict[str, ImageDataset]) -> dict[str, object]:
     """Returns the images/s of two datasets, measured in alternation, and the median ratio of the second to the first."""
-    context = runtime.start("auto", "auto", 0, 0)
+    context = select_runtime("auto", "auto", 0)
     ready = {name: Steps(images, context) for name, images in datasets.items()}
     rates: dict[str, list[float]] = {name: [] for name in ready}
     for _ in range(ROUNDS):
@@ -161,7 +160,7 @@ def inside(file: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         splits = load_splits(DataSettings(name=str(file)), run=RunFolder(Path(folder)))
     digest(*splits.values())
-    print(Steps(splits["train"], runtime.start("auto", "auto", 0, 0)).images_per_second())
+    print(Steps(splits["train"], select_runtime("auto", "auto", 0)).images_per_second())
 
 
 def main() -> None:

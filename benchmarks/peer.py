@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from sprintnet import runtime
 from sprintnet.data.builtin import cache
+from sprintnet.runtime import select_runtime
 
 
 class Clock:
@@ -68,7 +68,6 @@ def save_data(folder: Path) -> None:
 
 def move_to_cpu() -> None:
     """Replaces what exists on CUDA only."""
-    runtime.start("cpu", "bf16", 0, 0)
     load = torch.load
     torch.load = lambda *arguments, **options: load(*arguments, **{**options, "map_location": "cpu"})  # type: ignore[assignment]
     torch.compile = lambda function=None, **_: function or (lambda inner: inner)  # type: ignore[assignment]
@@ -112,7 +111,8 @@ def main() -> None:
         if is_final_entry:
             found.append({"accuracy": variables["tta_val_acc"], "seconds": seconds})
 
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    context = contextlib.nullcontext() if on_gpu else select_runtime("cpu", "bf16", 0).activated(0)
+    with context, tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         save_data(Path("cifar10"))
         Path("script.py").write_text(code, "utf-8")
         sys.argv = ["script.py"]

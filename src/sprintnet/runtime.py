@@ -1,11 +1,15 @@
-"""Device, precision, threads and seeds: decided once for a run, never at import."""
+"""Device, precision, threads and seeds: chosen once for a run, in force inside `activated`, never at import."""
 
 import ctypes
+import math
+import os
+import re
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import torch
@@ -27,7 +31,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and in which number format a run computes."""
+    """The device, number format and threads of a run. Creating one changes no global state; `activated` does."""
 
     device: torch.device
     precision: str
@@ -35,8 +39,29 @@ class Runtime:
     adapts_threads: bool = False
     """Whether cores may be left to other processes that keep them busy."""
 
+    @contextmanager
+    def activated(self, seed: int | None = None) -> Iterator[None]:
+        """Sets PyTorch's threads and cuDNN's flags and, with a seed, its generators; restores all of them on exit.
+
+        With a seed, which training has, glibc's allocator also keeps freed memory, until the process ends.
+        """
+        cudnn, threads = torch.backends.cudnn, torch.get_num_threads()
+        flags = cudnn.deterministic, cudnn.benchmark
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else [], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+                if self.device.type == "cpu":
+                    _keep_freed_memory()
+            try:
+                torch.set_num_threads(self.threads)
+                cudnn.deterministic, cudnn.benchmark = True, False  # a resumed run must end in the same bits
+                yield
+            finally:
+                cudnn.deterministic, cudnn.benchmark = flags
+                torch.set_num_threads(threads)
+
     def autocast(self) -> AbstractContextManager[Any]:
-        """Returns the context in which the network's forward pass runs: reduced precision over fp32 weights, or nothing."""
+        """Returns the context of the forward pass: reduced precision over fp32 weights, or nothing for fp32."""
         return torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32")
 
     def place(self, model: Module) -> Module:
@@ -45,18 +70,8 @@ class Runtime:
 
     @property
     def kernels_available(self) -> bool:
-        """Whether training takes the kernels in C: on a CPU in bf16, where they can be made."""
+        """Whether training uses the compiled kernels: on a CPU in bf16, where they can be built."""
         return self.device.type == "cpu" and self.precision == "bf16" and not build.unavailable_reason()
-
-    def peak_gib(self) -> float | None:
-        """Returns the most memory that this process has held, in GiB: of the GPU if it computes there; None where unknown."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**30
-        try:
-            status = Path("/proc/self/status").read_text("utf-8")
-        except OSError:
-            return None
-        return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
 
     def describe(self) -> dict[str, Any]:
         """Returns the part of a run's environment record that PyTorch knows."""
@@ -71,35 +86,83 @@ class Runtime:
         }
 
 
-def start(device: str, precision: str, threads: int, seed: int | None) -> Runtime:
-    """Returns the Runtime for these settings, after setting PyTorch's threads and, with a seed, its generators.
+def select_runtime(device: str, precision: str, threads: int) -> Runtime:
+    """Returns the Runtime for these settings; `threads` 0 is PyTorch's number, at most `available_cores`.
 
-    Raises SettingsError for a device or a precision that this machine lacks.
+    Raises SettingsError for a device that this machine lacks.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("device=cuda: PyTorch sees no GPU here; use device=auto or device=cpu")
     chosen = "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
-    if chosen == "cpu":
-        _keep_freed_memory()
-    if threads:
-        torch.set_num_threads(threads)
-    if seed is not None:
-        torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic = True  # a resumed run must end in the same bits
-    torch.backends.cudnn.benchmark = False
     return Runtime(
         torch.device(chosen),
         _best_precision(chosen) if precision == "auto" else precision,
-        torch.get_num_threads(),
+        threads or min(torch.get_num_threads(), available_cores()),
         adapts_threads=chosen == "cpu" and not threads and sys.platform == "linux",
     )
 
 
-def _keep_freed_memory() -> None:
-    """Tells glibc's allocator to keep what is freed.
+def available_cores(root: Path = Path("/")) -> int:
+    """Returns how many CPUs this process may keep busy: those of its affinity mask, at most the quota of its cgroups."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min([cores, *_cpu_quotas(root)])
 
-    A training step frees hundreds of megabytes and asks for them again; handed back to the system in between, each page
-    costs a fault. Other C libraries have no mallopt, and keep their own ways.
+
+def _cpu_quotas(root: Path) -> Iterator[int]:
+    """Yields the limits of all control groups above this process (cgroup v1 and v2), in CPUs, rounded up."""
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text("utf-8").splitlines():
+            _, controllers, name = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            group, mount = PurePosixPath(name), root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+            for folder in (mount / parent.relative_to("/") for parent in (group, *group.parents)):
+                files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+                with suppress(OSError, ValueError):  # a group without a limit: no file, "max" or -1
+                    quota, period = map(int, " ".join((folder / file).read_text("utf-8") for file in files).split())
+                    if quota > 0:
+                        yield math.ceil(quota / period)
+
+
+class PeakMemory:
+    """The most memory held since its creation: by this process, or by PyTorch on the GPU where one computes."""
+
+    def __init__(self, device: torch.device):
+        self.device, self._before = device, 0
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        try:
+            Path("/proc/self/clear_refs").write_text("5", "ascii")  # resets VmHWM: man 5 proc_pid_clear_refs
+        except OSError:
+            self._before = _most_resident() or 0
+
+    def gib(self) -> float | None:
+        """Returns the peak in GiB, None where it is unknown: not reported, or below an earlier peak of the process."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**30
+        peak = _most_resident() or 0
+        return peak / 2**30 if peak > self._before else None
+
+
+def _most_resident() -> int | None:
+    """Returns the process's largest resident set so far, in bytes."""
+    with suppress(OSError):
+        if found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("utf-8")):
+            return int(found[1]) * 1024
+    with suppress(ImportError):  # Windows has no such module
+        import resource
+
+        # not first: after fork and exec it includes the parent's
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return None
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc's allocator to keep freed memory.
+
+    A training step frees hundreds of megabytes and allocates them again; each page that was returned to the system costs a page
+    fault. Other C libraries have no mallopt.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -110,10 +173,10 @@ def _keep_freed_memory() -> None:
 def _best_precision(device: str) -> str:
     if device == "cuda":
         return "fp16"
-    return "bf16" if multiplies_bf16(device) else "fp32"
+    return "bf16" if has_fast_bf16(device) else "fp32"
 
 
 @cache
-def multiplies_bf16(device: str) -> bool:
-    """Returns whether products of bf16 matrices are fast on `cpu` or `cuda` here."""
+def has_fast_bf16(device: str) -> bool:
+    """Returns whether bf16 matrix products are fast on `cpu` or `cuda` here."""
     return device == "cuda" or bool(cpu_flags() & {"amx_bf16", "avx512_bf16"})

@@ -17,7 +17,7 @@ from sprintnet.data.load import load_splits
 from sprintnet.errors import SettingsError
 from sprintnet.models.transfer import load_pretrained
 from sprintnet.runs.folder import RunFolder, read_arrays, read_rows
-from sprintnet.runtime import start
+from sprintnet.runtime import select_runtime
 from sprintnet.training import train as pipeline
 from sprintnet.training.lr_search import lr_find
 from sprintnet.training.setup import build_step, whiten
@@ -90,7 +90,11 @@ def test_the_same_classes_keep_their_head(origin: tuple[str, RunFolder], place: 
     config = load_config(recipe, [*WORDS[recipe], f"data.name={place / 'first'}", f"init_from={run.path}"])
     said: list[str] = []
     step, loader = build_step(
-        config, load_splits(config.data)["train"], start("cpu", "fp32", 1, 5), load_pretrained(config.init_from), said.append
+        config,
+        load_splits(config.data)["train"],
+        select_runtime("cpu", "fp32", 1),
+        load_pretrained(config.init_from),
+        said.append,
     )
     whiten(step.model, loader, config)
     assert said == [f"init_from: weights of {run.path}, head included"]
@@ -154,7 +158,7 @@ def test_images_may_have_another_size(origin: tuple[str, RunFolder]) -> None:
     generator = np.random.default_rng(0)
     images = ImageDataset(generator.integers(0, 256, (30, 48, 40, 3), np.uint8), np.arange(30) % 3, ("a", "b", "c"))
     config = load_config(recipe, [*WORDS[recipe], f"init_from={run.path}"])
-    step, loader = build_step(config, images, start("cpu", "fp32", 1, 0), load_pretrained(config.init_from))
+    step, loader = build_step(config, images, select_runtime("cpu", "fp32", 1), load_pretrained(config.init_from))
     for batch in loader.epoch(0, 0, config.augment):
         step(*batch)
     assert step.is_sound()
@@ -191,4 +195,4 @@ def test_images_of_other_channels_are_refused(place: Path) -> None:
     grey = ImageDataset(np.zeros((30, 32, 32, 1), np.uint8), np.arange(30) % 3, ("a", "b", "c"))
     config = load_config("davidnet", [*WORDS["davidnet"], f"init_from={run.path}"])
     with pytest.raises(SettingsError, match=r"takes images of 3 channels, the data has 1; set data.channels"):
-        build_step(config, grey, start("cpu", "fp32", 1, 0), load_pretrained(config.init_from))
+        build_step(config, grey, select_runtime("cpu", "fp32", 1), load_pretrained(config.init_from))

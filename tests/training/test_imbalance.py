@@ -8,7 +8,7 @@ from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.loader import Loader
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.predict import predict
-from sprintnet.runtime import start
+from sprintnet.runtime import select_runtime
 from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.setup import build_step, whiten
 
@@ -25,7 +25,7 @@ def brighter(common: int, rare: int, seed: int) -> ImageDataset:
 def recalls(overrides: list[str]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     small = ["model.width=4", "batch_size=110", "threads=1", "precision=fp32", "label_smoothing=0.1"]
     config = load_config("sprint94", [*small, *overrides])
-    step, loader = build_step(config, brighter(1000, 100, seed=0), start("cpu", "fp32", 1, 0))
+    step, loader = build_step(config, brighter(1000, 100, seed=0), select_runtime("cpu", "fp32", 1))
     whiten(step.model, loader, config)
     for epoch in range(10):
         set_learning_rates(step.optimizer, 0.3 * (1 - epoch / 10), 0)
@@ -49,4 +49,4 @@ def test_images_of_several_labels_have_no_one_class_to_weigh(remedy: str) -> Non
     marks = np.random.default_rng(0).integers(0, 2, (30, 3), np.uint8)
     images = ImageDataset(np.zeros((30, 12, 12, 1), np.uint8), marks, ("a", "b", "c"))
     with pytest.raises(SettingsError, match=f"{remedy}.*: these images may have several labels"):
-        build_step(load_config("davidnet", [remedy]), images, start("cpu", "fp32", 1, 0))
+        build_step(load_config("davidnet", [remedy]), images, select_runtime("cpu", "fp32", 1))

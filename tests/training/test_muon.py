@@ -17,7 +17,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 def test_singular_vectors_stay_and_values_come_near_one(
     shape: tuple[int, int], in_bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(muon, "multiplies_bf16", lambda device: in_bf16)
+    monkeypatch.setattr(muon, "has_fast_bf16", lambda device: in_bf16)
     matrices = torch.randn(5, *shape, generator=GENERATOR)
     result = orthogonalise(matrices, steps=5)
     assert result.dtype == torch.float32

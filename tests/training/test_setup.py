@@ -8,7 +8,7 @@ from sprintnet.autoconfig import DatasetFacts
 from sprintnet.config import load_config, recipes
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.evaluation.predict import predict, predict_tta
-from sprintnet.runtime import start
+from sprintnet.runtime import select_runtime
 from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.setup import build_step, dataset_facts, whiten
 
@@ -29,7 +29,7 @@ def coloured(side: int, channels: int, classes: int) -> ImageDataset:
 def test_every_recipe_learns_any_images(recipe: str, side: int, channels: int, classes: int) -> None:
     images = coloured(side, channels, classes)
     config = load_config(recipe, ["model.width=8", "batch_size=40", "threads=1", "precision=fp32"])
-    step, loader = build_step(config, images, start("cpu", "fp32", 1, 0))
+    step, loader = build_step(config, images, select_runtime("cpu", "fp32", 1))
     whiten(step.model, loader, config)
     set_learning_rates(step.optimizer, 0.3, 0.3)
     for epoch in range(8):

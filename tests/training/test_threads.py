@@ -4,37 +4,43 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from sprintnet.runtime import Runtime, start
-from sprintnet.training.threads import Threads, Usage, usage
+from sprintnet.runtime import Runtime, select_runtime
+from sprintnet.training import threads as threads_module
+from sprintnet.training.threads import CpuTime, Threads, cpu_time
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing adapts where there is no /proc/stat")
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
 BUSY = [sys.executable, "-c", "while True: pass"]
 
 
+def adapting(threads: int) -> Runtime:
+    return Runtime(torch.device("cpu"), "fp32", threads, adapts_threads=True)
+
+
 def test_what_others_take_is_all_that_is_used_less_the_own() -> None:
-    start = Usage(wall=10, own=5, all=100)
-    assert Usage(12, 5 + 3.9, 100 + 3.95).taken_since(start) == pytest.approx(0.025)  # alone on two cores
-    assert Usage(12, 5 + 2, 100 + 4).taken_since(start) == pytest.approx(1)  # beside one busy process
+    start = CpuTime(wall=10, own=5, all=100)
+    assert CpuTime(12, 5 + 3.9, 100 + 3.95).cores_taken_since(start) == pytest.approx(0.025)  # alone on two cores
+    assert CpuTime(12, 5 + 2, 100 + 4).cores_taken_since(start) == pytest.approx(1)  # beside one busy process
 
 
-def test_usage_sees_what_another_process_uses() -> None:
-    before = usage()
-    started = time.monotonic()
+def test_cpu_time_counts_another_process_as_others() -> None:
+    before = cpu_time()
     process = subprocess.Popen(BUSY)
     try:
         time.sleep(2)
     finally:
         process.kill()
         process.wait()
-    after = usage()
-    assert after.wall - before.wall == pytest.approx(time.monotonic() - started, abs=0.2)
-    assert after.taken_since(before) > 0.3
-    assert after.own - before.own < 1
+    after = cpu_time()
+    assert before
+    assert after
+    assert after.cores_taken_since(before) > 0.3
+    assert after.all - before.all > after.own - before.own
 
 
 @pytest.mark.parametrize(
@@ -47,31 +53,52 @@ def test_each_core_that_others_take_is_a_thread_less(
     numbers: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", numbers.append)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    moments = [Usage(0, 0, 0)]
+    moments = [CpuTime(0, 0, 0)]
     for cores in taken:
         last = moments[-1]
-        moments.append(Usage(last.wall + 1, last.own + 4, last.all + 4 + cores))
-    monkeypatch.setattr("sprintnet.training.threads.usage", lambda: moments.pop(0))
-    with Threads(Runtime(torch.device("cpu"), "fp32", 8, adapts_threads=True)) as threads:
+        moments.append(CpuTime(last.wall + 1, last.own + 4, last.all + 4 + cores))
+    monkeypatch.setattr(threads_module, "cpu_time", lambda: moments.pop(0))
+    with Threads(adapting(8), window=0) as threads:
         assert [threads.adapt() for _ in taken] == [number < 8 for number in expected]
     assert numbers == [*expected, 8]
 
 
 def test_fewer_threads_than_cores_are_not_less_where_cores_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    moments = [Usage(0, 0, 0), Usage(0.5, 0, 0), Usage(1, 4, 7)]
-    monkeypatch.setattr("sprintnet.training.threads.usage", lambda: moments.pop(0))
-    with Threads(Runtime(torch.device("cpu"), "fp32", 4, adapts_threads=True)) as threads:
-        assert not threads.adapt()  # too early to say
+    moments = [CpuTime(0, 0, 0), CpuTime(1, 4, 7)]
+    monkeypatch.setattr(threads_module, "cpu_time", lambda: moments.pop(0))
+    try:
+        with Threads(adapting(4), window=0) as threads:
+            assert not threads.adapt()
+            assert not moments
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_proc_stat_is_read_once_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[CpuTime | None] = []
+    monkeypatch.setattr(threads_module, "cpu_time", lambda: read.append(cpu_time()) or read[-1])
+    with Threads(adapting(CORES), window=1000) as threads:
+        assert not any(threads.adapt() for _ in range(100))
+    assert len(read) == 1
+
+
+def test_without_proc_stat_the_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(path: Path, *_: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", unreadable)
+    with Threads(adapting(CORES), window=0) as threads:
         assert not threads.adapt()
 
 
 @pytest.mark.skipif(CORES == 1, reason="one core has one thread")
 def test_a_real_busy_process_costs_a_thread() -> None:
-    runtime = Runtime(torch.device("cpu"), "fp32", CORES, adapts_threads=True)
+    before = torch.get_num_threads()
     process = subprocess.Popen(BUSY, start_new_session=True)
     try:
-        with Threads(runtime) as threads:
+        with Threads(adapting(CORES)) as threads:
             time.sleep(1.2)
             assert threads.adapt()
             assert torch.get_num_threads() < CORES
@@ -79,15 +106,13 @@ def test_a_real_busy_process_costs_a_thread() -> None:
     finally:
         process.kill()
         process.wait()
+        torch.set_num_threads(before)
 
 
 def test_a_number_that_the_user_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sprintnet.training.threads.usage", lambda: pytest.fail("nothing to look at"))
-    before = torch.get_num_threads()
-    try:
-        with Threads(start("cpu", "fp32", 1, 0), window=0) as threads:
-            assert not threads.adapt()
-            assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
-    assert start("cpu", "fp32", 0, 0).adapts_threads
+    monkeypatch.setattr(threads_module, "cpu_time", lambda: pytest.fail("nothing to look at"))
+    runtime = select_runtime("cpu", "fp32", 1)
+    with runtime.activated(), Threads(runtime, window=0) as threads:
+        assert not threads.adapt()
+        assert torch.get_num_threads() == 1
+    assert select_runtime("cpu", "fp32", 0).adapts_threads

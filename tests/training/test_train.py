@@ -28,7 +28,7 @@ from sprintnet.evaluation.trained_model import load_run
 from sprintnet.kernels import conv3x3, winograd, winograd_torch
 from sprintnet.kernels.build import load_library
 from sprintnet.runs.folder import RunFolder, read_rows
-from sprintnet.runtime import start
+from sprintnet.runtime import select_runtime
 from sprintnet.training import train as pipeline
 from sprintnet.training.setup import build_step
 from sprintnet.training.train import train
@@ -133,7 +133,7 @@ def test_a_batch_of_one_image_is_refused(tiny: list[str]) -> None:
     config = load_config("davidnet", [*tiny, "batch_size=2"])
     three = load_splits(config.data)["train"].take(np.arange(3))
     with pytest.raises(SettingsError, match=r"batch_size=2: leaves one of the 3 training images alone.*use 3"):
-        build_step(config, three, start("cpu", "fp32", 1, 0))
+        build_step(config, three, select_runtime("cpu", "fp32", 1))
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path: Path, tiny: list[str]) -> None:

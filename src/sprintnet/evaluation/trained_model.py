@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
-from sprintnet import runtime as runtimes
 from sprintnet.config import Config, load_config
 from sprintnet.data.dataset import ImageDataset, Images
 from sprintnet.data.loader import Batch, Loader
@@ -22,7 +21,7 @@ from sprintnet.evaluation.task import TASKS, Task, task_of
 from sprintnet.models.factory import load_model, weights_file
 from sprintnet.progress import track
 from sprintnet.runs.folder import open_run
-from sprintnet.runtime import Runtime
+from sprintnet.runtime import Runtime, select_runtime
 
 EVALUATION_BATCH = 500
 
@@ -59,7 +58,8 @@ class TrainedModel:
         if dataset.classes != self.classes:
             theirs, ours = (", ".join(classes) for classes in (dataset.classes, self.classes))
             raise SettingsError(f"the data has the classes {theirs}; the model: {ours}; use data with the model's classes")
-        return predict(self.model, self._batches(dataset, "evaluating"), self.runtime)
+        with self.runtime.activated():
+            return predict(self.model, self._batches(dataset, "evaluating"), self.runtime)
 
     def evaluate(self, dataset: ImageDataset, tta: float = 0.0) -> Evaluation:
         """Returns arrays and metrics of a dataset, calibration and coverage included.
@@ -73,7 +73,8 @@ class TrainedModel:
         arrays = {"logits": logits, "labels": labels}
         if tta:
             batches, flip = self._batches(dataset, "TTA"), self.preprocessing.flip_tta
-            tta_logits = predict_tta(self.model, batches, self.runtime, logits, confidence, tta, flip=flip)
+            with self.runtime.activated():
+                tta_logits = predict_tta(self.model, batches, self.runtime, logits, confidence, tta, flip=flip)
             arrays["tta_logits"] = tta_logits
             metrics["tta"] = {
                 **accuracy_with_interval(self.task.correct_mask(tta_logits, labels)),
@@ -95,7 +96,8 @@ class TrainedModel:
                 f"images: {images.dtype} of shape {images.shape}; the model takes {wanted}; resize or convert them"
             )
         unlabelled = ImageDataset(images, np.zeros(len(images), np.int64), self.classes)
-        return predict(self.model, self._batches(unlabelled, label), self.runtime)[0]
+        with self.runtime.activated():
+            return predict(self.model, self._batches(unlabelled, label), self.runtime)[0]
 
     def _batches(self, dataset: ImageDataset, label: str) -> Iterable[Batch]:
         loader = Loader(dataset, self.preprocessing.normalisation, EVALUATION_BATCH, self.runtime.device)
@@ -104,7 +106,7 @@ class TrainedModel:
 
 def load(path: str | Path, device: str = "auto", precision: str = "auto") -> TrainedModel:
     """Returns the model of a weights file, or of a run or export folder; raises SettingsError where there is none."""
-    return _open(weights_file(Path(path)), runtimes.start(device, precision, 0, None))
+    return _open(weights_file(Path(path)), select_runtime(device, precision, 0))
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedModel, Config]:
@@ -114,7 +116,7 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedMo
     """
     run = open_run(path)
     config = load_config(run.config, overrides)
-    return _open(run.weights, runtimes.start(config.device, config.precision, config.threads, config.seed)), config
+    return _open(run.weights, select_runtime(config.device, config.precision, config.threads)), config
 
 
 def _open(weights: Path, runtime: Runtime) -> TrainedModel:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sprintnet import runtime as runtimes
 from sprintnet.autoconfig import DatasetFacts, resolve
 from sprintnet.config import Config
 from sprintnet.data.augment import resize
@@ -24,10 +23,10 @@ from sprintnet.data.loader import Loader
 from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import SprintNetError
 from sprintnet.evaluation.predict import predict
-from sprintnet.models.transfer import load_pretrained
+from sprintnet.models.transfer import Pretrained, load_pretrained
 from sprintnet.reporting.text.training_table import COLUMNS
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_json, read_rows
-from sprintnet.runtime import DTYPES, Runtime
+from sprintnet.runtime import DTYPES, Runtime, select_runtime
 from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.setup import build_step
 
@@ -46,7 +45,12 @@ def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
     """
     pretrained = load_pretrained(config.init_from)
     config, _ = resolve(config, DatasetFacts.of(images, pretrained.saved.settings if pretrained else None))
-    runtime = runtimes.start(config.device, config.precision, config.threads, config.seed)
+    runtime = select_runtime(config.device, config.precision, config.threads)
+    with runtime.activated(config.seed):
+        return _measure_phases(config, images, runtime, pretrained)
+
+
+def _measure_phases(config: Config, images: ImageDataset, runtime: Runtime, pretrained: Pretrained | None) -> dict[str, Any]:
     some = images.take(np.arange(min(len(images), (WARM_UP + REPEATS) * config.batch_size)))
     step, loader = build_step(config, some, runtime, pretrained)
     set_learning_rates(step.optimizer, 1e-6, 0)  # the whitening bias is frozen during most of training

@@ -88,8 +88,9 @@ def load_model(path: Path) -> SavedModel:
             metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
             tensors: dict[str, torch.Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         settings, preprocessing = ModelSettings(**metadata["model"]), Preprocessing.from_metadata(metadata)
-        network = build_model(settings, len(preprocessing.classes), preprocessing.image_shape)
-        network.load_state_dict(tensors)
+        with torch.device("meta"):  # draws no random numbers
+            network = build_model(settings, len(preprocessing.classes), preprocessing.image_shape)
+        network.load_state_dict(tensors, assign=True)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         cause = str(error).splitlines()[0]
         raise SettingsError(f"{path}: not a weights file of SprintNet ({cause}); train again") from None

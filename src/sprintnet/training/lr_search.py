@@ -4,7 +4,6 @@ import itertools
 from dataclasses import asdict
 from typing import Any
 
-from sprintnet import runtime
 from sprintnet.autoconfig import DatasetFacts, resolve
 from sprintnet.config import Config, require_same_settings
 from sprintnet.data.augment import resize
@@ -15,6 +14,7 @@ from sprintnet.models.transfer import Pretrained, load_pretrained
 from sprintnet.progress import track
 from sprintnet.runs.folder import RunFolder, read_json, require_consistent
 from sprintnet.runs.io import write_atomic, write_json
+from sprintnet.runtime import select_runtime
 from sprintnet.training.lr_finder import sweep
 from sprintnet.training.schedule import Schedule
 from sprintnet.training.setup import build_step, whiten
@@ -74,14 +74,14 @@ def _sweep_seeds(
 ) -> list[Found]:
     lowest, highest, rates = limits
     resolution = Schedule(config.schedule, config.epochs).resolution(0)
-    found = []
+    runtime, found = select_runtime(config.device, config.precision, config.threads), []
     for seed in range(config.seed, config.seed + seeds):
-        context = runtime.start(config.device, config.precision, config.threads, seed)
-        step, loader = build_step(config, images, context, pretrained)
-        whiten(step.model, loader, config)
-        batches = track(itertools.islice(loader.endless(seed, config.augment), rates), rates, f"seed {seed}")
-        as_trained = ((resize(images, resolution), labels) for images, labels in batches)  # as training begins
-        curve = sweep(step, as_trained, config.peak_lr, lowest, highest, rates)
+        with runtime.activated(seed):
+            step, loader = build_step(config, images, runtime, pretrained)
+            whiten(step.model, loader, config)
+            batches = track(itertools.islice(loader.endless(seed, config.augment), rates), rates, f"seed {seed}")
+            as_trained = ((resize(images, resolution), labels) for images, labels in batches)  # as training begins
+            curve = sweep(step, as_trained, config.peak_lr, lowest, highest, rates)
         found.append({"seed": seed, **asdict(curve), "suggestions": curve.suggestions()})
     write_json(folder.lr_finder, {"sweeps": found})
     return found

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sprintnet.runtime import multiplies_bf16
+from sprintnet.runtime import has_fast_bf16
 
 
 class Muon(torch.optim.Optimizer):
@@ -62,7 +62,7 @@ def orthogonalise(matrices: Tensor, steps: int = 3) -> Tensor:
     A quintic Newton-Schulz iteration, in bf16 where that is fast.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices.bfloat16() if multiplies_bf16(matrices.device.type) else matrices
+    x = matrices.bfloat16() if has_fast_bf16(matrices.device.type) else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     is_tall = x.shape[1] > x.shape[2]
     if is_tall:

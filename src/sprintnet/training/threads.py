@@ -1,4 +1,4 @@
-"""The number of CPU threads: one a core, less the cores that other processes keep busy."""
+"""The number of CPU threads: the runtime's, less the cores that other processes keep busy."""
 
 import os
 import time
@@ -13,37 +13,40 @@ USER, NICE, SYSTEM, IRQ, SOFT_IRQ = 0, 1, 2, 5, 6  # columns of /proc/stat: man 
 
 
 @dataclass(frozen=True)
-class Usage:
-    """The clock, the CPU time of this process, and that of all processes on the cores it may use; in seconds."""
+class CpuTime:
+    """Seconds so far: on the clock, of this process, and of all processes on the cores that it may use."""
 
     wall: float
     own: float
     all: float
 
-    def taken_since(self, start: "Usage") -> float:
+    def cores_taken_since(self, start: "CpuTime") -> float:
         """Returns how many cores other processes kept busy."""
         return ((self.all - start.all) - (self.own - start.own)) / (self.wall - start.wall)
 
 
-def usage() -> Usage:
-    """Returns what has been used so far (on Linux)."""
+def cpu_time() -> CpuTime | None:
+    """Returns the CPU time used so far, None where /proc/stat cannot be read."""
+    try:
+        lines = [line.split() for line in Path("/proc/stat").read_text("ascii").splitlines()]
+    except OSError:
+        return None
     allowed = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-    lines = [line.split() for line in Path("/proc/stat").read_text("ascii").splitlines()]
     ticks = [list(map(int, columns)) for name, *columns in lines if name in allowed]
     busy = sum(core[column] for core in ticks for column in (USER, NICE, SYSTEM, IRQ, SOFT_IRQ))
-    return Usage(time.monotonic(), time.process_time(), busy / os.sysconf("SC_CLK_TCK"))
+    return CpuTime(time.monotonic(), time.process_time(), busy / os.sysconf("SC_CLK_TCK"))
 
 
 class Threads:
-    """Sets PyTorch's threads between steps, and on leaving back to the runtime's; does nothing where the user chose a number.
+    """Adapts PyTorch's threads between steps and restores the runtime's on exit; does nothing where the user chose a number.
 
-    Threads wait for each other at the end of every operation, so one that has lost its core stops them all: a thread less,
-    which leaves a core to the other process, computes two to three times as much (LOG.md).
+    Threads wait for each other at the end of every operation, so one that has lost its core stops all of them. One thread less,
+    which leaves that core to the other process, is two to three times as fast (LOG.md).
     """
 
     def __init__(self, runtime: Runtime, window: float = 1.0):
         self.runtime, self.window = runtime, window
-        self._start = usage() if runtime.adapts_threads else None
+        self._start = cpu_time() if runtime.adapts_threads else None
 
     def __enter__(self) -> "Threads":
         return self
@@ -53,11 +56,11 @@ class Threads:
             torch.set_num_threads(self.runtime.threads)
 
     def adapt(self) -> bool:
-        """Looks back over the last `window` seconds, if these have passed, and returns whether there are fewer threads now."""
-        if not self._start or (now := usage()).wall - self._start.wall < self.window:
+        """Adapts to the last `window` seconds, once they have passed; returns whether there are fewer threads now."""
+        if not self._start or time.monotonic() - self._start.wall < self.window or not (now := cpu_time()):
             return False
-        left = len(os.sched_getaffinity(0)) - round(now.taken_since(self._start))
-        threads = max(1, min(self.runtime.threads, left))
+        free = len(os.sched_getaffinity(0)) - round(now.cores_taken_since(self._start))
+        threads = max(1, min(self.runtime.threads, free))
         torch.set_num_threads(threads)
         self._start = now
         return threads < self.runtime.threads

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from sprintnet import runtime as runtimes
 from sprintnet.autoconfig import DatasetFacts, resolve
 from sprintnet.config import Config, require_same_settings
 from sprintnet.data.dataset import ImageDataset, digest
@@ -26,7 +25,7 @@ from sprintnet.reporting.text.training_table import RULE, table_row, training_he
 from sprintnet.runs.environment import environment_record
 from sprintnet.runs.folder import RunFolder, log_test_access, read_json
 from sprintnet.runs.io import write_arrays, write_atomic, write_json, write_rows
-from sprintnet.runtime import Runtime
+from sprintnet.runtime import PeakMemory, Runtime, select_runtime
 from sprintnet.training.artifacts import write_artifacts
 from sprintnet.training.loop import Row, fit
 from sprintnet.training.lr_search import RECOMMENDED, find_peak_lr
@@ -68,7 +67,9 @@ def train(
                 run.log(f"{run.path}: already finished, nothing to resume")
                 run.checkpoint.unlink(missing_ok=True)
                 return TrainingResult(load_run(run.path)[0], read_json(run.metrics))
-            return _train(config, run, on_epoch, splits)
+            runtime = select_runtime(config.device, config.precision, config.threads)
+            with runtime.activated(config.seed):
+                return _train(config, run, runtime, on_epoch, splits)
     except Timeout:
         raise SettingsError(f"{run.path}: another process is training here; wait for it, or choose another name") from None
     except torch.OutOfMemoryError:
@@ -77,8 +78,10 @@ def train(
         ) from None
 
 
-def _train(requested: Config, run: RunFolder, on_epoch: Callable[[Row], object], splits: Splits | None) -> TrainingResult:
-    started = time.monotonic()
+def _train(
+    requested: Config, run: RunFolder, runtime: Runtime, on_epoch: Callable[[Row], object], splits: Splits | None
+) -> TrainingResult:
+    started, memory = time.monotonic(), PeakMemory(runtime.device)
     is_resumed = run.checkpoint.exists()
     if splits:
         write_splits(run.splits, splits)
@@ -86,7 +89,6 @@ def _train(requested: Config, run: RunFolder, on_epoch: Callable[[Row], object],
         splits = load_splits(requested.data, run.log, run)
     images, pretrained = splits["train"], load_pretrained(requested.init_from)
     config, finder_seconds = _resolve(requested, run, images, pretrained)
-    runtime = runtimes.start(config.device, config.precision, config.threads, config.seed)
     step, loader = build_step(config, images, runtime, pretrained, run.log)
     commit = _record_environment(run, runtime, splits, pretrained, is_resumed)
     write_atomic(run.config, requested.to_toml())
@@ -124,7 +126,7 @@ def _train(requested: Config, run: RunFolder, on_epoch: Callable[[Row], object],
         "train_seconds": seconds,
         "images_per_second": len(rows) * len(images) / seconds,
         "command_seconds": None if is_resumed else time.monotonic() - started,
-        "peak_gib": runtime.peak_gib(),
+        "peak_gib": memory.gib(),
     }
     write_json(run.metrics, metrics)
     run.checkpoint.unlink(missing_ok=True)

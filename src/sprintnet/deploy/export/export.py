@@ -28,7 +28,7 @@ from sprintnet.evaluation.trained_model import TrainedModel, load_run
 from sprintnet.runs.environment import cpu_name
 from sprintnet.runs.folder import SPLIT_TITLES, RunFolder, evaluation_split, open_run, read_json, require_consistent
 from sprintnet.runs.io import write_atomic, write_json
-from sprintnet.runtime import multiplies_bf16
+from sprintnet.runtime import has_fast_bf16
 
 FP32_FILE = "model.onnx"
 MAX_SAMPLES = 8
@@ -146,7 +146,7 @@ def _pytorch_functions(trained: TrainedModel) -> dict[str, Callable[[Images], ob
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
             return inference(torch.from_numpy(images).permute(0, 3, 1, 2))
 
-    kinds = {"PyTorch fp32": False, **({"PyTorch bf16": True} if multiplies_bf16("cpu") else {})}
+    kinds = {"PyTorch fp32": False, **({"PyTorch bf16": True} if has_fast_bf16("cpu") else {})}
     return {name: partial(predict, in_bf16=in_bf16) for name, in_bf16 in kinds.items()}
 
 
