@@ -165,7 +165,7 @@ def test_peak_memory_without_proc_is_the_growth_of_the_processs_or_unknown(
 def test_training_works_outside_the_main_thread_too(tmp_path: Path, tiny: list[str]) -> None:
     metrics: list[dict[str, object]] = []
     config = load_config("davidnet", [*tiny, "epochs=1"])
-    thread = threading.Thread(target=lambda: metrics.append(train(config, RunFolder(tmp_path / "run"))))
+    thread = threading.Thread(target=lambda: metrics.append(train(config, RunFolder(tmp_path / "run")).metrics))
     thread.start()
     thread.join()
     assert metrics[0]["epochs"] == 1
