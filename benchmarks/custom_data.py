@@ -101,12 +101,13 @@ class Steps:
 def alternate(datasets: dict[str, ImageDataset]) -> dict[str, object]:
     """Returns the images/s of two datasets, measured in alternation, and the median ratio of the second to the first."""
     context = select_runtime("auto", "auto", 0)
-    ready = {name: Steps(images, context) for name, images in datasets.items()}
-    rates: dict[str, list[float]] = {name: [] for name in ready}
-    for _ in range(ROUNDS):
-        for name, steps in ready.items():
-            rates[name].append(steps.images_per_second())
-            print(f"{name}: {rates[name][-1]:,.0f} images/s", flush=True)
+    rates: dict[str, list[float]] = {name: [] for name in datasets}
+    with context.activated(0):
+        ready = {name: Steps(images, context) for name, images in datasets.items()}
+        for _ in range(ROUNDS):
+            for name, steps in ready.items():
+                rates[name].append(steps.images_per_second())
+                print(f"{name}: {rates[name][-1]:,.0f} images/s", flush=True)
     first, second = rates.values()
     ratio = statistics.median(b / a for a, b in zip(first, second, strict=True))
     return {**context.describe(), "n": ROUNDS, "images_per_second": rates, "ratio": ratio}
@@ -160,7 +161,9 @@ def inside(file: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         splits = load_splits(DataSettings(name=str(file)), run=RunFolder(Path(folder)))
     digest(*splits.values())
-    print(Steps(splits["train"], select_runtime("auto", "auto", 0)).images_per_second())
+    context = select_runtime("auto", "auto", 0)
+    with context.activated(0):
+        print(Steps(splits["train"], context).images_per_second())
 
 
 def main() -> None:

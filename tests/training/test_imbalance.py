@@ -12,6 +12,8 @@ from sprintnet.runtime import select_runtime
 from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.setup import build_step, whiten
 
+CPU = select_runtime("cpu", "fp32", 1)
+
 
 def brighter(common: int, rare: int, seed: int) -> ImageDataset:
     """Images of one brightness each; those of the rare class are brighter by 1.5 standard deviations, so that many overlap."""
@@ -22,10 +24,11 @@ def brighter(common: int, rare: int, seed: int) -> ImageDataset:
     return ImageDataset(images.clip(0, 255).astype(np.uint8), labels, ("common", "rare"))
 
 
+@CPU.activated(0)
 def recalls(overrides: list[str]) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     small = ["model.width=4", "batch_size=110", "threads=1", "precision=fp32", "label_smoothing=0.1"]
     config = load_config("sprint94", [*small, *overrides])
-    step, loader = build_step(config, brighter(1000, 100, seed=0), select_runtime("cpu", "fp32", 1))
+    step, loader = build_step(config, brighter(1000, 100, seed=0), CPU)
     whiten(step.model, loader, config)
     for epoch in range(10):
         set_learning_rates(step.optimizer, 0.3 * (1 - epoch / 10), 0)
@@ -49,4 +52,4 @@ def test_images_of_several_labels_have_no_one_class_to_weigh(remedy: str) -> Non
     marks = np.random.default_rng(0).integers(0, 2, (30, 3), np.uint8)
     images = ImageDataset(np.zeros((30, 12, 12, 1), np.uint8), marks, ("a", "b", "c"))
     with pytest.raises(SettingsError, match=f"{remedy}.*: these images may have several labels"):
-        build_step(load_config("davidnet", [remedy]), images, select_runtime("cpu", "fp32", 1))
+        build_step(load_config("davidnet", [remedy]), images, CPU)

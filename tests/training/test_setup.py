@@ -12,6 +12,8 @@ from sprintnet.runtime import select_runtime
 from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.setup import build_step, dataset_facts, whiten
 
+CPU = select_runtime("cpu", "fp32", 1)
+
 
 def coloured(side: int, channels: int, classes: int) -> ImageDataset:
     """Images of noise, in which the class is how bright a band is that lies as high as the class says."""
@@ -24,12 +26,13 @@ def coloured(side: int, channels: int, classes: int) -> ImageDataset:
     return ImageDataset(images, labels, tuple(map(str, range(classes))))
 
 
+@CPU.activated(0)
 @pytest.mark.parametrize("recipe", recipes())
 @pytest.mark.parametrize(("side", "channels", "classes"), [(28, 1, 4), (64, 3, 3), (32, 4, 2), (48, 2, 5)])
 def test_every_recipe_learns_any_images(recipe: str, side: int, channels: int, classes: int) -> None:
     images = coloured(side, channels, classes)
     config = load_config(recipe, ["model.width=8", "batch_size=40", "threads=1", "precision=fp32"])
-    step, loader = build_step(config, images, select_runtime("cpu", "fp32", 1))
+    step, loader = build_step(config, images, CPU)
     whiten(step.model, loader, config)
     set_learning_rates(step.optimizer, 0.3, 0.3)
     for epoch in range(8):
