@@ -25,10 +25,12 @@ RESULTS = HERE / "results" / "side-by-side.jsonl"
 TRAINING = """
 import sys
 from pathlib import Path
-import sprintnet
+from sprintnet.config import load_config
+from sprintnet.runs.folder import RunFolder
+from sprintnet.training.train import train
 recipe, folder, *seeds = sys.argv[1:]
 for seed in seeds:
-    sprintnet.train(sprintnet.load_config(recipe, [f"seed={seed}"]), sprintnet.RunFolder(Path(folder) / seed))
+    train(load_config(recipe, [f"seed={seed}"]), RunFolder(Path(folder) / seed))
 """
 
 

@@ -1,7 +1,8 @@
 """Errors that a user can cause, each with the exit code that the README documents; suggestions for mistyped names."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import SequenceMatcher
 
 MIN_SIMILARITY = 0.7
@@ -74,3 +75,24 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Returns the end of a message about a mistyped name: a suggestion, or nothing."""
     found = nearest(word, known)
     return f"; did you mean {found}?" if found else ""
+
+
+@contextmanager
+def python_arguments(names: Sequence[str], data_prefix: str = "data__") -> Iterator[None]:
+    """Makes messages of the block name settings as Python arguments: optim__max_lr=0.4 instead of optim.max_lr=0.4.
+
+    `names` are the dotted names of the settings; those of `data` get the prefix.
+    """
+    command_or_name = re.compile(rf"sprintnet [a-z][^;\n]*|\b(?:{'|'.join(map(re.escape, names))})\b|\b\w+\.\w+(?==)")
+
+    def in_python(found: re.Match[str]) -> str:
+        if found[0].startswith("sprintnet "):
+            return found[0]
+        return re.sub("^data__", data_prefix, found[0].replace(".", "__"))
+
+    try:
+        yield
+    except SprintNetError as error:
+        message = command_or_name.sub(in_python, str(error)).replace("=true", "=True").replace("=false", "=False")
+        error.args = (message.replace("data__name", "data"), *error.args[1:])
+        raise

@@ -15,9 +15,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-import sprintnet
 from conftest import SAMPLE, Command
-from sprintnet.config import load_config
+from sprintnet.config import Config, load_config
 from sprintnet.data.custom.load import load_custom
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.load import load_splits
@@ -211,7 +210,7 @@ def test_resuming_with_other_threads_says_that_bits_may_differ(tmp_path: Path, t
     assert "resuming by other code or on another machine (threads)" in run.log_text.read_text()
 
 
-def interrupted_run(folder: Path, config: sprintnet.Config) -> tuple[RunFolder, sprintnet.Config]:
+def interrupted_run(folder: Path, config: Config) -> tuple[RunFolder, Config]:
     """A run that was stopped as its first epoch ended."""
     run = RunFolder(folder / "run")
     write = pytest.MonkeyPatch()
@@ -232,13 +231,6 @@ def test_resuming_a_finished_run_returns_its_metrics(tiny: list[str], finished: 
     metrics = train(load_config("davidnet", [*tiny, "data.val=0.1"]), finished, resume=True)
     assert metrics == json.loads(finished.metrics.read_text())
     assert finished.weights.stat().st_mtime_ns == written
-
-
-def test_public_names_train_and_load(tmp_path: Path, tiny: list[str]) -> None:
-    metrics = sprintnet.train(sprintnet.load_config("davidnet", tiny), sprintnet.RunFolder(f"{tmp_path}/mine"))
-    trained, config = sprintnet.load_run(f"{tmp_path}/mine")
-    figures = trained.evaluate(load_splits(config.data)["val"]).metrics
-    assert figures == {key: metrics["val"][key] for key in figures}
 
 
 class Trainer:

@@ -1,13 +1,15 @@
 """Decoding and resizing of image files, the same for training and prediction."""
 
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from sprintnet.errors import AccessError, DataError
+from sprintnet.errors import AccessError, DataError, SettingsError
 
 DECODER_VERSION = 1
 """Part of the decode cache's path: raise it when a file would be decoded to other pixels."""
@@ -64,6 +66,52 @@ def read_image(
             raise AccessError(f"{name}: cannot be read: {cause}; make it readable, or remove it") from None
         raise DataError(f"{name}: cannot be read as an image ({', '.join(formats)}): {cause}; repair or remove it") from None
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def each_image(images: Any) -> Iterator[Any]:
+    """Returns an iterator over one path, PIL image or array (H, W) or (H, W, C), an array (N, H, W, C), or any iterable."""
+    if isinstance(images, str | os.PathLike | Image.Image) or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
+        return iter([images])
+    if not isinstance(images, Iterable) or isinstance(images, bytes) or getattr(images, "ndim", 4) not in (1, 4):
+        raise _unusable(images)
+    return iter(images)
+
+
+def as_pixels(image: Any, channels: int, size: Size | None = None, policy: str = "stretch") -> npt.NDArray[np.uint8]:
+    """Returns the pixels uint8 (H, W, channels) of a path, a PIL image or an array, of a size if one is given.
+
+    Arrays are (H, W) or (H, W, C) with 1, 3 or 4 channels, uint8 or floats in 0..1. Raises DataError for a file that cannot be
+    read as an image, SettingsError for any other unusable input.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(Path(image), channels=channels, size=size, policy=policy)
+    if isinstance(image, Image.Image):
+        return read_image(image, "images: a PIL image", channels, size=size, policy=policy)
+    is_image = (
+        isinstance(image, np.ndarray) and 0 not in image.shape and (image.ndim == 2 or image.shape[2:] in ((1,), (3,), (4,)))
+    )
+    if not is_image or not (image.dtype == np.uint8 or image.dtype.kind == "f"):
+        raise _unusable(image)
+    pixels = to_uint8("images", image.reshape(*image.shape[:2], -1))
+    return convert_pixels(pixels, (*(size or pixels.shape[:2]), channels), policy)
+
+
+def to_uint8(name: str, pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Returns pixels as uint8, floats in 0..1 scaled to 0..255; raises DataError for other floats."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    low, high = pixels.min(initial=0), pixels.max(initial=0)
+    if not 0 <= low <= high <= 1:  # false for NaN
+        raise DataError(f"{name}: floats from {low:g} to {high:g}; must be in 0..1, or uint8 in 0..255")
+    return np.asarray(np.rint(pixels * 255), np.uint8)
+
+
+def _unusable(images: Any) -> SettingsError:
+    found = f"{images.dtype} of shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+    rule = (
+        "must be files, PIL images, or arrays (H, W), (H, W, C) or (N, H, W, C) of 1, 3 or 4 channels, uint8 or floats in 0..1"
+    )
+    return SettingsError(f"images: {found}; {rule}")
 
 
 def convert_pixels(pixels: npt.NDArray[np.uint8], shape: tuple[int, int, int], policy: str) -> npt.NDArray[np.uint8]:

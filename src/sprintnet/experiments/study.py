@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sprintnet.config import Config, require_same_settings
+from sprintnet.data.splits import Splits
 from sprintnet.errors import SettingsError
 from sprintnet.experiments.compare import finished_runs, metric_values, summarise
 from sprintnet.runs.environment import environment_record
@@ -14,18 +15,18 @@ from sprintnet.runs.io import write_atomic, write_json
 from sprintnet.training.train import train
 
 
-def run_study(config: Config, folder: RunFolder, seeds: int) -> Iterator[dict[str, Any]]:
+def run_study(config: Config, folder: RunFolder, seeds: int, splits: Splits | None = None) -> Iterator[dict[str, Any]]:
     """Trains one run for each seed (`seed-0`, ...) and yields its metrics; finished runs are read, an interrupted one resumes.
 
-    study.json in the folder holds the summary of all finished runs. Raises SettingsError where the folder's study has other
-    settings, or its runs come from other code, data or precision.
+    study.json in the folder holds the summary of all finished runs. `splits` replace the data that the settings name. Raises
+    SettingsError where the folder's study has other settings, or its runs come from other code, data or precision.
     """
     require_same_settings(folder.config, config)
     for seed in range(config.seed, config.seed + seeds):
         run = RunFolder(folder.path / f"seed-{seed}", is_quiet=seed > config.seed)  # the header and epochs of one are enough
         if not run.metrics.exists():
             _require_same_code(folder.path)
-        metrics = train(replace(config, seed=seed), run, resume=run.config.exists()).metrics
+        metrics = train(replace(config, seed=seed), run, resume=run.config.exists(), splits=splits).metrics
         write_atomic(folder.config, config.to_toml())  # once a run has shown that the settings work
         finished = finished_runs(folder.path)
         if len(finished) > 1:

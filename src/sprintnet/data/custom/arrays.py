@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sprintnet.data.dataset import LABEL_SEPARATOR, ImageDataset, Images, Labels
+from sprintnet.data.dataset import LABEL_SEPARATOR, ImageDataset, Labels
+from sprintnet.data.images import to_uint8
 from sprintnet.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -36,16 +37,6 @@ def check_images(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Non
     if not has_channels or 0 in shape[1:] or (dtype != np.uint8 and dtype.kind != "f"):
         rule = "must be uint8, or floats in 0..1, of shape (N, H, W) or (N, H, W, C) with 1, 3 or 4 channels"
         raise DataError(f"{name}: {dtype} of shape {shape}; {rule}")
-
-
-def to_uint8(name: str, pixels: Array) -> Images:
-    """Returns pixels as uint8, floats in 0..1 scaled to 0..255; raises DataError for other floats."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    low, high = pixels.min(initial=0), pixels.max(initial=0)
-    if not 0 <= low <= high <= 1:  # false for NaN
-        raise DataError(f"{name}: floats from {low:g} to {high:g}; must be in 0..1, or uint8 in 0..255")
-    return np.asarray(np.rint(pixels * 255), np.uint8)
 
 
 def encode_labels(

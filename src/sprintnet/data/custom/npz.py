@@ -10,8 +10,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from sprintnet.data.custom.arrays import check_images, encode_labels, to_uint8
+from sprintnet.data.custom.arrays import check_images, encode_labels
 from sprintnet.data.dataset import Images
+from sprintnet.data.images import to_uint8
 from sprintnet.data.splits import SPLIT_ALIASES
 from sprintnet.errors import DataError
 

@@ -19,6 +19,17 @@ MAX_THUMBNAIL_SIDE = 96
 
 
 @styled
+def examples(images: NDArray[np.uint8], names: Sequence[str]) -> StyledFigure:
+    """Returns images (N, H, W, C), each headed by its class."""
+    rows = -(-len(images) // (IMAGES_PER_ROW + 2))
+    figure, axes = _grid(rows, -(-len(images) // rows), caption=0.14)
+    for cell, image, name in zip(axes.flat, images, names, strict=False):
+        _show(cell, image)
+        cell.set_title(class_label(name, MAX_CAPTION_NAME), fontsize=7, loc="center", fontweight="normal")
+    return figure
+
+
+@styled
 def augmented(originals: NDArray[np.uint8], variants: Sequence[NDArray[np.uint8]], names: Sequence[str]) -> StyledFigure:
     """Returns a column for each image (N, H, W, C), headed by its class: the original above its variants."""
     rows = {"original": originals} | {f"variant {number}": images for number, images in enumerate(variants, 1)}

@@ -1,0 +1,297 @@
+"""The Python API: a thin layer over the other modules; PyTorch and Matplotlib are imported by the functions that need them."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property, partial
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sprintnet.config import Config, load_config
+from sprintnet.data.custom import arrays
+from sprintnet.data.custom.load import CustomData, require_available
+from sprintnet.data.custom.split import assign_splits
+from sprintnet.data.dataset import ImageDataset, first_of_each_class, label_text
+from sprintnet.data.images import as_pixels, each_image
+from sprintnet.data.load import load_splits
+from sprintnet.data.settings import DataSettings
+from sprintnet.data.splits import Splits
+from sprintnet.errors import ArgumentError, SettingsError, python_arguments
+from sprintnet.reporting.text.task_scores import accuracy_with_interval, task_scores
+from sprintnet.runs import folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sprintnet.deploy.predictor import Predictor
+    from sprintnet.evaluation.trained_model import TrainedModel
+
+IN_MEMORY = "arrays"  # data.name of a dataset made from arrays
+BATCH = 500
+python_names = partial(python_arguments, [name for name in folder.dotted(asdict(Config())) if "." in name])
+
+
+class TestImages(ImageDataset):
+    """Marks a test split: its evaluation is logged."""
+
+
+class Dataset:
+    """The splits `train`, `val` and `test`, each an ImageDataset or None; `classes`; `image_shape` (H, W, C)."""
+
+    def __init__(self, settings: DataSettings, splits: Splits):
+        self.settings, self.splits = settings, splits
+        self.train, self.val = splits["train"], splits.get("val")
+        self.classes, self.image_shape = self.train.classes, self.train.image_shape
+
+    @cached_property
+    def test(self) -> ImageDataset | None:
+        """The test split; that of a custom dataset is loaded when it is first used."""
+        splits = self.splits
+        if "test" not in splits and self.settings.name != IN_MEMORY:
+            splits = load_splits(self.settings, lambda line: None, test=True)
+        return TestImages(**vars(splits["test"])) if "test" in splits else None
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(part):,} {name}" for name, part in self.splits.items())
+        classes = ", ".join(self.classes[:10]) + ", ..." * (len(self.classes) > 10)
+        shape = "x".join(map(str, self.image_shape))
+        return f"Dataset({self.settings.name}: {sizes}; images {shape}; {len(self.classes)} classes: {classes})"
+
+    def show(self, n: int = 10) -> "Figure":
+        """Returns a figure of n training images: the first of each class, then random ones."""
+        from sprintnet.reporting.figures.images import examples
+
+        order = [*first_of_each_class(self.train.labels), *np.random.default_rng(0).permutation(len(self.train))]
+        chosen = self.train.take(np.array(list(dict.fromkeys(order))[:n]))
+        return examples(chosen.images, label_text(chosen.labels, chosen.classes))
+
+
+@python_names(data_prefix="")
+def load_data(name: str | Path, **settings: Any) -> Dataset:
+    """Returns a built-in dataset such as "cifar10", or a custom one: a folder, a table (.csv, .parquet), arrays (.npz).
+
+    Keyword arguments are those of `DataSettings`, such as val=0.1 or size=32. Raises SettingsError or DataError.
+    """
+    chosen = data_settings(str(name), settings)
+    require_available(chosen.name)
+    return Dataset(chosen, load_splits(chosen))
+
+
+@python_names(data_prefix="")
+def from_arrays(
+    images: npt.ArrayLike, labels: npt.ArrayLike, *, classes: Sequence[str] | None = None, **settings: Any
+) -> Dataset:
+    """Returns a dataset of images (N, H, W) or (N, H, W, C), uint8 or floats in 0..1, with 1, 3 or 4 channels.
+
+    Labels are integers or text (N,), or 0 and 1 (N, K) for several labels per image. The fractions `test` (default 0.2) and
+    `val` (0.1) are held out, stratified by class. Raises SettingsError or DataError.
+    """
+    chosen = data_settings(IN_MEMORY, settings)
+    data = CustomData(arrays.from_arrays(images, labels, classes))
+    return Dataset(chosen, assign_splits(data, chosen, lambda note: print(f"data: {note}")))
+
+
+def data_settings(name: str, settings: Mapping[str, Any]) -> DataSettings:
+    """Returns the settings of a dataset from keyword arguments such as val=0.1."""
+    return load_config("sprint94", [f"data.name={name}", *_overrides(settings, "data.")]).data
+
+
+def _overrides(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    lists = {key: value if isinstance(value, list | tuple) else [value] for key, value in settings.items()}
+    texts = {key: ",".join(str(item).lower() if isinstance(item, bool) else str(item) for item in lists[key]) for key in lists}
+    return [f"{prefix}{key.replace('__', '.')}={text}" for key, text in texts.items()]
+
+
+def configure(recipe: Any, data: Any, settings: Mapping[str, Any]) -> tuple[Config, Splits | None]:
+    """Returns the settings of a run, and the splits of a dataset in memory, without test."""
+    if not isinstance(recipe, str | Path):
+        example = 'train("sprint94", data, epochs=10)'
+        raise SettingsError(f"recipe: {type(recipe).__name__}; must be a recipe's name or the path of a .toml file: {example}")
+    if not isinstance(data, Dataset | str | Path | None):
+        raise SettingsError(f"data: {type(data).__name__}; must be a Dataset, a dataset's name or a path")
+    overrides = _overrides(settings)
+    if isinstance(data, Dataset):
+        if given := [key for key in settings if key.startswith("data__")]:
+            raise SettingsError(f"{given[0]}: the Dataset has its settings already; give this to load_data or from_arrays")
+        overrides += _overrides(asdict(data.settings), "data.")
+    elif data is not None:
+        overrides.append(f"data.name={data}")
+    config = load_config(recipe, overrides)
+    if isinstance(data, Dataset) and data.settings.name == IN_MEMORY:
+        return config, {name: part for name, part in data.splits.items() if name != "test"}
+    require_available(config.data.name)
+    return config, None
+
+
+@python_names()
+def train(
+    recipe: str | Path = "sprint94", data: Any = None, *, name: str | None = None, resume: bool = False, **settings: Any
+) -> "Model":
+    """Returns a model trained by a recipe, in a new run folder runs/train/NAME.
+
+    `data` is a Dataset, a dataset's name or a path; default: the recipe's. Keyword arguments are settings of the recipe, with
+    __ for the dot: epochs=3, optim__max_lr=0.4. Raises SettingsError, DataError, DivergedError or Interrupted.
+    """
+    config, splits = configure(recipe, data, settings)
+    from sprintnet.reporting.text.evaluation import result_lines
+    from sprintnet.training import train as training
+
+    run = folder.new_run(name or Path(recipe).stem, exact=bool(name), resume=resume)
+    result = training.train(config, run, resume=resume, splits=splits)
+    for line in result_lines(result.metrics, str(run.path)):
+        run.log(line)
+    return Model(result.model, run, splits)
+
+
+@python_names()
+def load(path: str | Path) -> "Model | Predictor":
+    """Returns the Model of a run (folder or name), a weights file or an export folder, or the Predictor of an .onnx file."""
+    path = Path(path)
+    if path.suffix == ".onnx":
+        from sprintnet.deploy.predictor import Predictor
+
+        return Predictor(path)
+    from sprintnet.evaluation import trained_model
+
+    if path.is_file() or (path / "model.safetensors").is_file():
+        return Model(trained_model.load(path))
+    run = folder.open_run(path)
+    return Model(trained_model.load_run(run.path)[0], run)
+
+
+class Model:
+    """A trained model, from `train` or `load`; without a run folder (weights alone) it has no metrics, figures and export.
+
+    Images are a path, a PIL image, an array (H, W), (H, W, C) or (N, H, W, C) of uint8 or of floats in 0..1, a split, or any
+    iterable of the first three. They may have any size.
+    """
+
+    def __init__(self, trained: "TrainedModel", run: folder.RunFolder | None = None, splits: Splits | None = None):
+        self._trained, self._run_folder, self._splits = trained, run, splits
+        self.classes, self.run = trained.classes, run and run.path
+
+    def __repr__(self) -> str:
+        if self._run_folder is None:
+            return f"Model({len(self.classes)} classes, without a run folder)"
+        split = folder.evaluation_split(self.metrics)
+        result = f"{split} {task_scores(self.metrics[split]).accuracy} {accuracy_with_interval(self.metrics[split])}"
+        return f"Model({self.config.model.name}, {self.config.epochs} epochs: {result}; {self.run})"
+
+    @property
+    def _run(self) -> folder.RunFolder:
+        if self._run_folder is None:
+            raise SettingsError("this model was loaded without its run folder; load that: load('runs/train/NAME')")
+        return self._run_folder
+
+    @property
+    def config(self) -> Config:
+        """The settings, with `auto` and `lr_find` resolved."""
+        return load_config(self._run.resolved)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json: metrics by split, training time and more."""
+        return folder.read_json(self._run.metrics)
+
+    @property
+    def history(self) -> Any:
+        """A row for each epoch: a DataFrame if pandas is installed, else a list of dicts."""
+        text = folder.read_rows(self._run.results)
+        rows = [{key: int(cell) if cell.isdigit() else float(cell) for key, cell in row.items()} for row in text]
+        if find_spec("pandas"):
+            import pandas
+
+            return pandas.DataFrame(rows)
+        return rows
+
+    @python_names()
+    def evaluate(self, split: ImageDataset, tta: float | None = None) -> dict[str, Any]:
+        """Returns the metrics of a split, such as data.test, whose evaluations are logged in the run's test_access.csv.
+
+        `tta`: predict images of this confidence or less with test-time augmentation; default: the recipe's.
+        """
+        if not isinstance(split, ImageDataset):
+            raise SettingsError(f"split: {type(split).__name__}; must be a split that the dataset has, such as data.train")
+        tta = tta if tta is not None else self.config.tta if self._run_folder else 0.0
+        metrics = self._trained.evaluate(split, tta).metrics
+        if self._run_folder and isinstance(split, TestImages):
+            folder.log_test_access(self._run_folder, "Model.evaluate", metrics)
+        return metrics
+
+    @python_names()
+    def predict(self, images: Any) -> list[Any]:
+        """Returns the class name of each image; of a multi-label model, lists of class names."""
+        predicted = self._trained.task.predictions(self._logits(images))
+        names = np.array(self.classes)
+        return names[predicted].tolist() if predicted.ndim == 1 else [names[row == 1].tolist() for row in predicted]
+
+    @python_names()
+    def predict_proba(self, images: Any) -> npt.NDArray[np.float32]:
+        """Returns probabilities (N, K), calibrated if the model has a temperature."""
+        import torch
+
+        logits = torch.from_numpy(self._logits(images)) / (self._trained.preprocessing.temperature or 1.0)
+        return self._trained.task.activate(logits).numpy()
+
+    def _logits(self, images: Any) -> npt.NDArray[np.float32]:
+        pixels, parts = self._read(images), [np.empty((0, len(self.classes)), np.float32)]
+        while batch := list(islice(pixels, BATCH)):
+            parts.append(self._trained.predict_logits(np.stack(batch)))
+        return np.concatenate(parts)
+
+    def _read(self, images: Any) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yields the pixels of each image, in the shape of the model."""
+        if isinstance(images, ImageDataset):
+            images = (image for block in images.blocks() for image in block)
+        (height, width, channels), policy = self._trained.preprocessing.image_shape, self._trained.preprocessing.resize
+        return (as_pixels(image, channels, (height, width), policy) for image in each_image(images))
+
+    @python_names()
+    def plot(self, name: str) -> "Figure":
+        """Returns a figure of the run, such as confusion_matrix; the error for an unknown name lists all."""
+        from sprintnet.reporting.figures.run_figures import figure
+
+        return figure(self._run, name)
+
+    @python_names()
+    def explain(self, images: Any, n: int = 8, target_class: str = "predicted") -> "Figure":
+        """Returns a figure of n images (of a split: evenly spaced) with Grad-CAM maps; target: predicted, true or a class."""
+        from sprintnet.evaluation.explain import explain
+        from sprintnet.reporting.figures.images import grad_cam
+
+        if isinstance(images, ImageDataset):
+            images = images.take(np.linspace(0, len(images) - 1, min(n, len(images))).astype(np.int64))
+        labels = images.labels if isinstance(images, ImageDataset) else None
+        if not (pixels := list(islice(self._read(images), max(n, 0)))):
+            raise ArgumentError("n", n, "at least 1 image is needed")
+        found = explain(self._trained, np.stack(pixels), labels, target_class)
+        return grad_cam(found.images, found.maps, found.predictions)
+
+    @python_names()
+    def report(self) -> Path:
+        """Writes report.html into the run folder and returns its path."""
+        from sprintnet.evaluation.explain import explain_wrong
+        from sprintnet.reporting.html.report import write_report
+
+        if not self._run.explanations.exists():
+            explain_wrong(self._run, self._trained)
+        return write_report(self._run)
+
+    @python_names()
+    def export(self, path: str | Path | None = None, quantize: str | None = None, license: str = "unknown") -> Path:
+        """Writes the run's export folder; returns its ONNX file (with `quantize` that of fp16 or int8), or a copy at `path`.
+
+        Raises ParityError if its predictions differ from the model's.
+        """
+        from sprintnet.deploy.export.export import FP32_FILE, QUANTIZED_FILES, export
+
+        if quantize not in (None, *QUANTIZED_FILES):
+            raise ArgumentError("quantize", quantize, f"must be {' or '.join(QUANTIZED_FILES)}, or None")
+        export(self._run.path, [quantize] if quantize else [], license=license, splits=self._splits)
+        file = self._run.export / (QUANTIZED_FILES[quantize] if quantize else FP32_FILE)
+        return file if path is None else Path(shutil.copy(file, path))

@@ -1,0 +1,83 @@
+"""Studies, comparisons, checks and learning-rate sweeps: results that a notebook shows as the terminal does."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sprintnet.api import Dataset, configure, data_settings, python_names
+from sprintnet.data import validate
+from sprintnet.reporting.text import statistics, validation
+from sprintnet.runs import folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """A result that displays as in the terminal; `details` has its values."""
+
+    lines: tuple[str, ...]
+    details: Any
+    path: Path = Path()
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines)
+
+    def plot(self) -> "Figure":
+        """Returns the figure of `lr_find`: loss over learning rate."""
+        from sprintnet.reporting.figures.curves import lr_sweeps
+
+        return lr_sweeps(self.details)
+
+
+@python_names()
+def study(
+    recipe: str | Path = "sprint94", data: Any = None, seeds: int = 10, *, name: str = "", resume: bool = False, **settings: Any
+) -> Result:
+    """Trains a recipe with several seeds in runs/study/NAME; returns mean, standard deviation and interval of each metric.
+
+    Other arguments as in `train`; `details` are the metrics of each run.
+    """
+    config, splits = configure(recipe, data, settings)
+    from sprintnet.experiments.compare import metric_values, summarise
+    from sprintnet.experiments.study import run_study
+
+    runs, run = [], folder.new_run(name or Path(recipe).stem, exact=bool(name), resume=resume, parent=folder.STUDY_FOLDER)
+    for metrics in run_study(config, run, seeds, splits):
+        runs.append(metrics)
+        print(f"{len(runs)} of {seeds}: {statistics.run_line(metric_values(runs))}", flush=True)
+    summaries = {label: summarise(values) for label, values in metric_values(runs).items()}
+    return Result(tuple(statistics.summary_lines(summaries)), runs, run.path)
+
+
+@python_names()
+def compare(a: "Result | str | Path", b: "Result | str | Path") -> Result:
+    """Returns how study b differs from study a (results of `study` or folders): Welch's t-test and Hedges' g of each metric."""
+    from sprintnet.experiments import compare as comparison
+
+    paths = [side.path if isinstance(side, Result) else side for side in (a, b)]
+    first, second = (comparison.metric_values(comparison.read_runs(path)) for path in paths)
+    found = {label: comparison.compare(first[label], second[label]) for label in first if label in second}
+    return Result(tuple(statistics.comparison_lines(found)), found)
+
+
+@python_names(data_prefix="")
+def check(data: Dataset | str | Path, **settings: Any) -> Result:
+    """Returns the contents and the problems of a dataset; arguments as in `load_data`. `details` has the findings."""
+    chosen = data.settings if isinstance(data, Dataset) else data_settings(str(data), settings)
+    found = validate.check(chosen)
+    rows = [problem._asdict() for problem in found.problems]
+    shown = (found.classes, found.images, found.counts, found.kinds, found.notes, rows)
+    return Result(tuple(validation.checked_lines(chosen.name, *shown)), found)
+
+
+@python_names()
+def lr_find(recipe: str | Path = "sprint94", data: Any = None, *, seeds: int = 1, **settings: Any) -> Result:
+    """Returns the loss over rising learning rates with suggestions, kept in runs/lr_find; arguments as in `train`."""
+    config, splits = configure(recipe, data, settings)
+    from sprintnet.training import lr_search
+
+    run = folder.new_run(Path(recipe).stem, exact=False, resume=False, parent=folder.LR_FOLDER)
+    sweeps = lr_search.lr_find(config, run, seeds, splits=splits)
+    return Result(tuple(statistics.suggestion_lines(sweeps, config.peak_lr)), sweeps, run.path)
