@@ -22,7 +22,7 @@ from sprintnet.data.load import load_splits
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import Splits
 from sprintnet.errors import ArgumentError, SettingsError, python_arguments
-from sprintnet.reporting.text.task_scores import accuracy_with_interval, task_scores
+from sprintnet.reporting.text.task_scores import accuracy_name, accuracy_with_interval
 from sprintnet.runs import folder
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class Model:
         if self._run_folder is None:
             return f"Model({len(self.classes)} classes, without a run folder)"
         split = folder.evaluation_split(self.metrics)
-        result = f"{split} {task_scores(self.metrics[split]).accuracy} {accuracy_with_interval(self.metrics[split])}"
+        result = f"{split} {accuracy_name(self.metrics[split])} {accuracy_with_interval(self.metrics[split])}"
         return f"Model({self.config.model.name}, {self.config.epochs} epochs: {result}; {self.run})"
 
     @property

@@ -67,9 +67,7 @@ def check(data: Dataset | str | Path, **settings: Any) -> Result:
     """Returns the contents and the problems of a dataset; arguments as in `load_data`. `details` has the findings."""
     chosen = data.settings if isinstance(data, Dataset) else data_settings(str(data), settings)
     found = validate.check(chosen)
-    rows = [problem._asdict() for problem in found.problems]
-    shown = (found.classes, found.images, found.counts, found.kinds, found.notes, rows)
-    return Result(tuple(validation.checked_lines(chosen.name, *shown)), found)
+    return Result(tuple(validation.checked_lines(chosen.name, found)), found)
 
 
 @python_names()

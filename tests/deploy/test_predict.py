@@ -159,16 +159,18 @@ def test_every_kind_of_input(model: Path, tmp_path: Path, test_set: ImageDataset
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (None, "images: NoneType; must be files, PIL images or uint8 arrays (H, W), (H, W, 3) or (N, H, W, 3)"),
+        (
+            None,
+            "images: NoneType; must be files, PIL images, or arrays (H, W), (H, W, 1, 3 or 4) or (N, H, W, 1, 3 or 4), uint8",
+        ),
         (5, "images: int; must be"),
         (b"a.png", "images: bytes; must be"),
         ([b"a.png"], "images: bytes; must be"),
         ([[[0, 0, 0]]], "images: list; must be"),
-        (IMAGES[0] / 255, "images: float64 of shape (32, 32, 3); must be"),
-        ([IMAGES[0] / 255], "convert values in 0..1 with (255 * images).round().astype(numpy.uint8)"),
-        (IMAGES[:2] / 255, "convert values in 0..1"),
+        (IMAGES[0] - 1.0, "images: floats from -1 to 0; must be in 0..1, or uint8 in 0..255"),
+        (IMAGES[:2] + 255.0, "images: floats from 0 to 255; must be in 0..1"),
         (IMAGES[:2].astype(np.int64), "images: int64 of shape (32, 32, 3); must be"),
-        (IMAGES[0, ..., :1], "images: uint8 of shape (32, 32, 1); must be"),
+        (IMAGES[0, ..., :2], "images: uint8 of shape (32, 32, 2); must be"),
         (IMAGES[:2, None], "images: uint8 of shape (2, 1, 32, 32, 3); must be"),
         (np.uint8(3), "images: uint8; must be"),
         (np.array(3), "images: int64 of shape (); must be"),

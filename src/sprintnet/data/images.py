@@ -108,9 +108,7 @@ def to_uint8(name: str, pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 def _unusable(images: Any) -> SettingsError:
     found = f"{images.dtype} of shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-    rule = (
-        "must be files, PIL images, or arrays (H, W), (H, W, C) or (N, H, W, C) of 1, 3 or 4 channels, uint8 or floats in 0..1"
-    )
+    rule = "must be files, PIL images, or arrays (H, W), (H, W, 1, 3 or 4) or (N, H, W, 1, 3 or 4), uint8 or floats in 0..1"
     return SettingsError(f"images: {found}; {rule}")
 
 

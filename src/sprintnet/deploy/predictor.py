@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sprintnet.data.dataset import LABEL_SEPARATOR
-from sprintnet.data.images import PIL_MODES, read_image
+from sprintnet.data.images import PIL_MODES, as_pixels, each_image
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import ArgumentError, SettingsError
 
@@ -28,8 +28,8 @@ REMEDY = "create one with `sprintnet export RUN`"
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
-Input = str | os.PathLike[str] | Image.Image | Pixels
-"""One image: a file, a PIL image, or pixels uint8 (H, W, C) or (H, W) of any size."""
+Input = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
+"""One image: a file, a PIL image, or an array (H, W, C) or (H, W) of any size, uint8 or floats in 0..1."""
 
 
 @dataclass(frozen=True)
@@ -146,36 +146,11 @@ class Predictor:
         """Yields the predictions for images, in order, in batches of at most `batch`; reads images as it goes."""
         if batch < 1:
             raise ArgumentError("batch", batch, "must be at least 1")
-        if isinstance(images, str | os.PathLike | Image.Image) or (isinstance(images, np.ndarray) and images.ndim in (2, 3)):
-            images = [images]
-        elif not isinstance(images, Iterable) or isinstance(images, bytes) or getattr(images, "ndim", 4) not in (1, 4):
-            raise self._refusal(images)
-        yield from map(self._predict, in_batches(map(self.read, images), batch))
+        yield from map(self._predict, in_batches(map(self.read, each_image(images)), batch))
 
     def read(self, image: Input) -> Pixels:
         """Returns the pixels (H, W, C) of one image, with the model's number of channels."""
-        channels = self.preprocessing.image_shape[2]
-        if isinstance(image, str | os.PathLike):
-            return read_image(Path(image), channels=channels)
-        if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
-            if image.ndim == 3 and image.shape[2] == channels:
-                return image
-            if image.ndim == 2:
-                image = Image.fromarray(image)
-        if isinstance(image, Image.Image):
-            return read_image(image, "images: a PIL image", channels)
-        raise self._refusal(image)
-
-    def _refusal(self, images: object) -> SettingsError:
-        channels, found, remedy = self.preprocessing.image_shape[2], type(images).__name__, ""
-        if isinstance(images, np.ndarray):
-            found = f"{images.dtype} of shape {images.shape}"
-            if images.dtype.kind == "f":
-                remedy = "; convert values in 0..1 with (255 * images).round().astype(numpy.uint8)"
-        return SettingsError(
-            f"images: {found}; must be files, PIL images or uint8 arrays (H, W), (H, W, {channels}) or (N, H, W, {channels}), "
-            f"values 0..255{remedy}"
-        )
+        return as_pixels(image, self.preprocessing.image_shape[2])
 
     def _predict(self, images: list[Pixels]) -> Predictions:
         """Returns the predictions for one batch; images of equal shape run together."""

@@ -35,20 +35,25 @@ MAX_SAMPLES = 8
 
 
 def export(
-    path: str | Path, quantize: Sequence[str] = (), outputs: Sequence[str] = OUTPUTS, license: str = "unknown"
+    path: str | Path,
+    quantize: Sequence[str] = (),
+    outputs: Sequence[str] = OUTPUTS,
+    license: str = "unknown",
+    splits: Splits | None = None,
 ) -> dict[str, Any]:
     """Exports a run into its folder `export` and returns the table of the files (parity.json).
 
     Writes model.onnx (fp32), model-fp16.onnx or model-int8.onnx as `quantize` asks, model.safetensors, README.md (the model
-    card), parity.json and a few sample images. Raises ParityError if a file does not match the trained model: an earlier
-    export stays as it was. Raises SettingsError if the run or its data are missing or have changed.
+    card), parity.json and a few sample images. `splits` replace the data that the run's settings name. Raises ParityError if a
+    file does not match the trained model: an earlier export stays as it was. Raises SettingsError if the run or its data are
+    missing or have changed.
     """
     if "probabilities" not in outputs or not set(outputs) <= set(OUTPUTS) or len(set(outputs)) < len(outputs):
         rule = "must include probabilities, and may include logits and activation_maps, each once"
         raise ArgumentError("outputs", ",".join(outputs), rule)
     run = open_run(path)
     trained, config = load_run(path, ["device=cpu", "precision=fp32", "threads=0"])
-    splits = load_splits(config.data, run=run if run.splits.exists() else None)
+    splits = splits or load_splits(config.data, run=run if run.splits.exists() else None)
     with require_consistent(run):
         require_same_splits(splits, run, str(path))
         metadata = _metadata(trained, run, license)
