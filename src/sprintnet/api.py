@@ -288,10 +288,10 @@ class Model:
 
         Raises ParityError if its predictions differ from the model's.
         """
-        from sprintnet.deploy.export.export import FP32_FILE, QUANTIZED_FILES, export
+        from sprintnet.deploy.export.export import FP32_FILE, export
 
-        if quantize not in (None, *QUANTIZED_FILES):
-            raise ArgumentError("quantize", quantize, f"must be {' or '.join(QUANTIZED_FILES)}, or None")
+        if quantize not in (None, "fp16", "int8"):
+            raise ArgumentError("quantize", quantize, "must be fp16 or int8, or None")
         export(self._run.path, [quantize] if quantize else [], license=license, splits=self._splits)
-        file = self._run.export / (QUANTIZED_FILES[quantize] if quantize else FP32_FILE)
+        file = self._run.export / (f"model-{quantize}.onnx" if quantize else FP32_FILE)
         return file if path is None else Path(shutil.copy(file, path))
