@@ -60,6 +60,7 @@ def predictions(file: Path) -> list[dict[str, str]]:
 
 def test_a_dataset_is_described_in_a_line_and_drawn(data: sn.Dataset) -> None:
     assert len(repr(data).splitlines()) == 1
+    assert repr(data.val) == "ImageDataset(100 images 32x32x3; 10 classes)"
     assert "100 train, 100 val; images 32x32x3; 10 classes: airplane" in repr(data)
     figure = data.show(12)
     assert isinstance(figure, Figure)
@@ -93,7 +94,7 @@ def test_training_leaves_a_run_like_that_of_the_command(model: sn.Model, folder:
     assert "test" not in model.metrics
     assert len(model.history) == model.config.epochs
     assert {"epoch", "train_loss", "val_accuracy"} <= set(model.history.columns)
-    assert repr(model).startswith("Model(davidnet, 8 epochs: val accuracy")
+    assert repr(model).startswith("Model(davidnet, epochs=8: val accuracy")
     assert repr(model).endswith("; runs/train/tiny)")
 
 
@@ -290,6 +291,12 @@ def test_the_learning_rate_finder_has_a_figure(data: sn.Dataset) -> None:
         (lambda: sn.load("nowhere"), "nowhere: no such "),
         (lambda: sn.load("nowhere.onnx"), "nowhere.onnx: No such file"),
         (lambda: sn.compare("nowhere", "nowhere"), "nowhere: no such "),
+        (lambda: sn.study("davidnet", SAMPLE, seeds=1), "seeds=1: a standard deviation needs two or more"),
+        (lambda: sn.lr_find("davidnet", SAMPLE, seeds=0), "seeds=0: must be at least 1"),
+        (
+            lambda: sn.check(sn.from_arrays(np.random.default_rng(0).random((40, 8, 8)), [0, 1] * 20)),
+            "data: made from arrays; ",
+        ),
     ],
 )
 def test_messages_name_python_arguments(model: sn.Model, call: Any, message: str) -> None:
@@ -307,8 +314,25 @@ def test_evaluate_needs_a_split(model: sn.Model, data: sn.Dataset) -> None:
     for wrong in (None, data, "test"):
         with pytest.raises(sn.SettingsError, match=r"^split: .* must be a split that the dataset has"):
             model.evaluate(wrong)
+
+
+def test_data_of_another_shape_is_refused(model: sn.Model, data: sn.Dataset) -> None:
+    for settings, shape in (({"size": 16}, "16x16x3"), ({"channels": "grey"}, "32x32x1")):
+        with pytest.raises(sn.SettingsError, match=f"the data has images {shape}, the model takes 32x32x3; set data__size"):
+            model.evaluate(sn.load_data(SAMPLE, **settings).val)
+
+
+def test_arguments_of_export_and_show_are_checked_first(model: sn.Model, data: sn.Dataset) -> None:
     with pytest.raises(sn.SettingsError, match="quantize='int4': must be fp16 or int8, or None"):
         model.export(quantize="int4")
+    with pytest.raises(sn.SettingsError, match=r"path='nowhere/a\.onnx': is in no folder that exists"):
+        model.export("nowhere/a.onnx")
+    with pytest.raises(sn.SettingsError, match="n=0: must be at least 1"):
+        data.show(0)
+
+
+def test_a_repeated_run_is_named_after_the_first(model: sn.Model, data: sn.Dataset) -> None:
+    assert sn.train(model.run / "config.toml", data).run.name == "tiny-2"
 
 
 def test_positional_arguments_beyond_the_data_are_a_type_error() -> None:

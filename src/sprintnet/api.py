@@ -57,15 +57,16 @@ class Dataset:
         return TestImages(**vars(splits["test"])) if "test" in splits else None
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{len(part):,} {name}" for name, part in self.splits.items())
+        sizes, shape = [f"{len(part):,} {name}" for name, part in self.splits.items()], "x".join(map(str, self.image_shape))
         classes = ", ".join(self.classes[:10]) + ", ..." * (len(self.classes) > 10)
-        shape = "x".join(map(str, self.image_shape))
-        return f"Dataset({self.settings.name}: {sizes}; images {shape}; {len(self.classes)} classes: {classes})"
+        return f"Dataset({self.settings.name}: {', '.join(sizes)}; images {shape}; {len(self.classes)} classes: {classes})"
 
     def show(self, n: int = 10) -> "Figure":
         """Returns a figure of n training images: the first of each class, then random ones."""
         from sprintnet.reporting.figures.images import examples
 
+        if n < 1:
+            raise ArgumentError("n", n, "must be at least 1")
         order = [*first_of_each_class(self.train.labels), *np.random.default_rng(0).permutation(len(self.train))]
         chosen = self.train.take(np.array(list(dict.fromkeys(order))[:n]))
         return examples(chosen.images, label_text(chosen.labels, chosen.classes))
@@ -141,7 +142,7 @@ def train(
     from sprintnet.reporting.text.evaluation import result_lines
     from sprintnet.training import train as training
 
-    run = folder.new_run(name or Path(recipe).stem, exact=bool(name), resume=resume)
+    run = folder.new_run(name or folder.run_name(recipe), exact=bool(name), resume=resume)
     result = training.train(config, run, resume=resume, splits=splits)
     for line in result_lines(result.metrics, str(run.path)):
         run.log(line)
@@ -180,7 +181,7 @@ class Model:
             return f"Model({len(self.classes)} classes, without a run folder)"
         split = folder.evaluation_split(self.metrics)
         result = f"{split} {accuracy_name(self.metrics[split])} {accuracy_with_interval(self.metrics[split])}"
-        return f"Model({self.config.model.name}, {self.config.epochs} epochs: {result}; {self.run})"
+        return f"Model({self.config.model.name}, epochs={self.config.epochs}: {result}; {self.run})"
 
     @property
     def _run(self) -> folder.RunFolder:
@@ -292,6 +293,8 @@ class Model:
 
         if quantize not in (None, "fp16", "int8"):
             raise ArgumentError("quantize", quantize, "must be fp16 or int8, or None")
+        if path and not Path(path).parent.is_dir():
+            raise ArgumentError("path", str(path), "is in no folder that exists; create it first")
         export(self._run.path, [quantize] if quantize else [], license=license, splits=self._splits)
         file = self._run.export / (f"model-{quantize}.onnx" if quantize else FP32_FILE)
         return file if path is None else Path(shutil.copy(file, path))

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sprintnet.api import Dataset, configure, data_settings, python_names
+from sprintnet.api import IN_MEMORY, Dataset, configure, data_settings, python_names
 from sprintnet.data import validate
+from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.reporting.text import statistics, validation
 from sprintnet.runs import folder
 
@@ -39,11 +40,13 @@ def study(
 
     Other arguments as in `train`; `details` are the metrics of each run.
     """
+    if seeds < 2:
+        raise ArgumentError("seeds", seeds, "a standard deviation needs two or more")
     config, splits = configure(recipe, data, settings)
     from sprintnet.experiments.compare import metric_values, summarise
     from sprintnet.experiments.study import run_study
 
-    runs, run = [], folder.new_run(name or Path(recipe).stem, exact=bool(name), resume=resume, parent=folder.STUDY_FOLDER)
+    runs, run = [], folder.new_run(name or folder.run_name(recipe), exact=bool(name), resume=resume, parent=folder.STUDY_FOLDER)
     for metrics in run_study(config, run, seeds, splits):
         runs.append(metrics)
         print(f"{len(runs)} of {seeds}: {statistics.run_line(metric_values(runs))}", flush=True)
@@ -65,6 +68,8 @@ def compare(a: "Result | str | Path", b: "Result | str | Path") -> Result:
 @python_names(data_prefix="")
 def check(data: Dataset | str | Path, **settings: Any) -> Result:
     """Returns the contents and the problems of a dataset; arguments as in `load_data`. `details` has the findings."""
+    if isinstance(data, Dataset) and data.settings.name == IN_MEMORY:
+        raise SettingsError("data: made from arrays; only datasets on disk can be checked")
     chosen = data.settings if isinstance(data, Dataset) else data_settings(str(data), settings)
     found = validate.check(chosen)
     return Result(tuple(validation.checked_lines(chosen.name, found)), found)
@@ -73,9 +78,11 @@ def check(data: Dataset | str | Path, **settings: Any) -> Result:
 @python_names()
 def lr_find(recipe: str | Path = "sprint94", data: Any = None, *, seeds: int = 1, **settings: Any) -> Result:
     """Returns the loss over rising learning rates with suggestions, kept in runs/lr_find; arguments as in `train`."""
+    if seeds < 1:
+        raise ArgumentError("seeds", seeds, "must be at least 1")
     config, splits = configure(recipe, data, settings)
     from sprintnet.training import lr_search
 
-    run = folder.new_run(Path(recipe).stem, exact=False, resume=False, parent=folder.LR_FOLDER)
+    run = folder.new_run(folder.run_name(recipe), exact=False, resume=False, parent=folder.LR_FOLDER)
     sweeps = lr_search.lr_find(config, run, seeds, splits=splits)
     return Result(tuple(statistics.suggestion_lines(sweeps, config.peak_lr)), sweeps, run.path)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from conftest import SAMPLE, Command
-from sprintnet.cli.args import run_name, split_words
+from sprintnet.cli.args import split_words
 from sprintnet.cli.main import VERBS
 from sprintnet.config import load_config, recipes
 from sprintnet.errors import nearest
-from sprintnet.runs.folder import RunFolder, dotted
+from sprintnet.runs.folder import RunFolder, dotted, run_name
 
 ARTICLE = (Path(__file__).parents[1] / "reference" / "article_training.txt").read_text().splitlines()
 

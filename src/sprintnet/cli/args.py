@@ -34,12 +34,6 @@ def recipe_of(options: Namespace) -> str:
     return options.names[0] if options.names else DEFAULT_RECIPE
 
 
-def run_name(recipe: str) -> str:
-    """Returns the name of a recipe's runs: its own, or the run folder's that holds the file."""
-    path = Path(recipe)
-    return path.resolve().parent.name if path.name in ("config.toml", "resolved.toml") else path.stem
-
-
 def load_recipe(options: Namespace) -> "Config":
     """Returns the settings of a command, whose data are there; raises SettingsError or DataError otherwise."""
     from sprintnet.config import load_config, recipes

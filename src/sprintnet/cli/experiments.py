@@ -4,8 +4,8 @@ from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
-from sprintnet.cli.args import load_recipe, recipe_of, run_name
-from sprintnet.runs.folder import STUDY_FOLDER, new_run, open_run, read_rows
+from sprintnet.cli.args import load_recipe, recipe_of
+from sprintnet.runs.folder import STUDY_FOLDER, new_run, open_run, read_rows, run_name
 
 
 def study(options: Namespace) -> None:

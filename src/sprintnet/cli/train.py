@@ -5,9 +5,9 @@ import shlex
 from argparse import Namespace
 from functools import partial
 
-from sprintnet.cli.args import load_recipe, recipe_of, run_name
+from sprintnet.cli.args import load_recipe, recipe_of
 from sprintnet.errors import SettingsError
-from sprintnet.runs.folder import LR_FOLDER, new_run, read_json
+from sprintnet.runs.folder import LR_FOLDER, new_run, read_json, run_name
 
 
 def train(options: Namespace) -> None:

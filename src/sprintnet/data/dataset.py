@@ -50,6 +50,9 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"ImageDataset({len(self):,} images {'x'.join(map(str, self.image_shape))}; {len(self.classes)} classes)"
+
     @property
     def multi_label(self) -> bool:
         """Whether images may have several labels, or none."""

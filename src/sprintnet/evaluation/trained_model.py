@@ -52,12 +52,15 @@ class TrainedModel:
         return self.preprocessing.classes
 
     def predict(self, dataset: ImageDataset) -> tuple[Floats, Ints]:
-        """Returns logits (N, K) and labels of a dataset; raises SettingsError for another task or other classes."""
+        """Returns logits (N, K) and labels of a dataset; raises SettingsError for another task, classes or image shape."""
         if task_of(dataset) is not self.task:
             raise SettingsError(f"the data is {task_of(dataset).name}, the model {self.task.name}; use data of the same kind")
         if dataset.classes != self.classes:
             theirs, ours = (", ".join(classes) for classes in (dataset.classes, self.classes))
             raise SettingsError(f"the data has the classes {theirs}; the model: {ours}; use data with the model's classes")
+        if dataset.image_shape != self.preprocessing.image_shape:
+            theirs, ours = ("x".join(map(str, shape)) for shape in (dataset.image_shape, self.preprocessing.image_shape))
+            raise SettingsError(f"the data has images {theirs}, the model takes {ours}; set data.size and data.channels")
         with self.runtime.activated():
             return predict(self.model, self._batches(dataset, "evaluating"), self.runtime)
 

@@ -94,6 +94,12 @@ def new_run(name: str, *, exact: bool, resume: bool, parent: Path = TRAIN_FOLDER
     return RunFolder(parent / f"{name}-{len(taken) + 1}")
 
 
+def run_name(recipe: str | Path) -> str:
+    """Returns the name of a recipe's runs: its own, or the run folder's that holds the file."""
+    path = Path(recipe)
+    return path.resolve().parent.name if path.name in ("config.toml", "resolved.toml") else path.stem
+
+
 def _has_started(run: RunFolder) -> bool:
     """Returns whether a run, or the first run of a study, has settings there."""
     return run.config.exists() or any(run.path.glob("seed-*/config.toml"))
