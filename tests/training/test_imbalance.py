@@ -51,5 +51,5 @@ def test_rare_images_are_found_more_often() -> None:
 def test_images_of_several_labels_have_no_one_class_to_weigh(remedy: str) -> None:
     marks = np.random.default_rng(0).integers(0, 2, (30, 3), np.uint8)
     images = ImageDataset(np.zeros((30, 12, 12, 1), np.uint8), marks, ("a", "b", "c"))
-    with pytest.raises(SettingsError, match=f"{remedy}.*: these images may have several labels"):
+    with pytest.raises(SettingsError, match=f"{remedy}.*: not defined for images with several labels"):
         build_step(load_config("davidnet", [remedy]), images, CPU)
