@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
 from itertools import islice
@@ -31,13 +31,16 @@ if TYPE_CHECKING:
     from sprintnet.deploy.predictor import Predictor
     from sprintnet.evaluation.trained_model import TrainedModel
 
-IN_MEMORY = "arrays"  # data.name of a dataset made from arrays
-BATCH = 500
+IN_MEMORY = "(arrays)"  # data.name of a dataset in memory
+PREDICTION_BATCH = 500
 python_names = partial(python_arguments, [name for name in folder.dotted(asdict(Config())) if "." in name])
 
 
+@dataclass(frozen=True)
 class TestImages(ImageDataset):
-    """Marks a test split: its evaluation is logged."""
+    """A test split, whose evaluations are logged by the run that was trained on the dataset."""
+
+    data_name: str = ""
 
 
 class Dataset:
@@ -54,7 +57,7 @@ class Dataset:
         splits = self.splits
         if "test" not in splits and self.settings.name != IN_MEMORY:
             splits = load_splits(self.settings, lambda line: None, test=True)
-        return TestImages(**vars(splits["test"])) if "test" in splits else None
+        return TestImages(**vars(splits["test"]), data_name=self.settings.name) if "test" in splits else None
 
     def __repr__(self) -> str:
         sizes, shape = [f"{len(part):,} {name}" for name, part in self.splits.items()], "x".join(map(str, self.image_shape))
@@ -85,15 +88,23 @@ def load_data(name: str | Path, **settings: Any) -> Dataset:
 
 @python_names(data_prefix="")
 def from_arrays(
-    images: npt.ArrayLike, labels: npt.ArrayLike, *, classes: Sequence[str] | None = None, **settings: Any
+    images: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    classes: Sequence[str] | None = None,
+    multi_label: bool | None = None,
+    **settings: Any,
 ) -> Dataset:
     """Returns a dataset of images (N, H, W) or (N, H, W, C), uint8 or floats in 0..1, with 1, 3 or 4 channels.
 
-    Labels are integers or text (N,), or 0 and 1 (N, K) for several labels per image. The fractions `test` (default 0.2) and
-    `val` (0.1) are held out, stratified by class. Raises SettingsError or DataError.
+    Labels are integers or text (N,), or 0 and 1 (N, K): several labels per image with `multi_label=True`, by default where
+    any image has not exactly one. The fractions `test` (default 0.2) and `val` (0.1) are held out, stratified by class;
+    dedupe=True leaves out duplicates of them. Raises SettingsError or DataError.
     """
+    if other := [key for key in settings if key not in ("val", "test", "dedupe")]:
+        raise SettingsError(f"{other[0]}: not for arrays, which take val, test and dedupe; resize or convert the images before")
     chosen = data_settings(IN_MEMORY, settings)
-    data = CustomData(arrays.from_arrays(images, labels, classes))
+    data = CustomData(arrays.from_arrays(images, labels, classes, multi_label=multi_label))
     return Dataset(chosen, assign_splits(data, chosen, lambda note: print(f"data: {note}")))
 
 
@@ -220,7 +231,7 @@ class Model:
             raise SettingsError(f"split: {type(split).__name__}; must be a split that the dataset has, such as data.train")
         tta = tta if tta is not None else self.config.tta if self._run_folder else 0.0
         metrics = self._trained.evaluate(split, tta).metrics
-        if self._run_folder and isinstance(split, TestImages):
+        if self._run_folder and isinstance(split, TestImages) and split.data_name == self.config.data.name:
             folder.log_test_access(self._run_folder, "Model.evaluate", metrics)
         return metrics
 
@@ -241,7 +252,7 @@ class Model:
 
     def _logits(self, images: Any) -> npt.NDArray[np.float32]:
         pixels, parts = self._read(images), [np.empty((0, len(self.classes)), np.float32)]
-        while batch := list(islice(pixels, BATCH)):
+        while batch := list(islice(pixels, PREDICTION_BATCH)):
             parts.append(self._trained.predict_logits(np.stack(batch)))
         return np.concatenate(parts)
 

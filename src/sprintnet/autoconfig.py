@@ -38,7 +38,7 @@ class DatasetFacts:
 
 
 def resolve(config: Config, facts: DatasetFacts) -> tuple[Config, tuple[str, ...]]:
-    """Returns the settings with every `auto` replaced by a value for this dataset, and a line of reason for each change.
+    """Returns the settings with every `auto` replaced by a value for this dataset, and the reason of each change.
 
     The batch size is never larger than the training set. Resolving again changes nothing.
     """
@@ -66,7 +66,11 @@ def _proposals(config: Config, facts: DatasetFacts) -> Iterator[tuple[str, Any, 
         # a quarter of the images: half the batch size, twice the epochs; as many steps, in half the time
         share = math.sqrt(facts.images / SMALL_DATASET)
         few = f"{facts.images:,} training images are fewer than {SMALL_DATASET:,}"
-        yield "batch_size", min(facts.images, round(config.batch_size * share)), f"{few}, which would be few steps"
+        yield (
+            "batch_size",
+            min(facts.images, round(config.batch_size * share)),
+            f"{few}, too few steps with the recipe's batch size",
+        )
         yield "epochs", round(config.epochs / share), few
     width = config.model.width
     if facts.pretrained:

@@ -54,7 +54,7 @@ class Interrupted(SprintNetError):
 
 
 class ParityError(SprintNetError):
-    """An exported file that does not answer as the trained network; it is not left behind."""
+    """An exported file whose predictions differ from the network's; the export is discarded."""
 
     exit_code = 5
 

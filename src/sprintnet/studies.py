@@ -27,6 +27,8 @@ class Result:
 
     def plot(self) -> "Figure":
         """Returns the figure of `lr_find`: loss over learning rate."""
+        if not isinstance(self.details, list) or "suggestions" not in self.details[0]:
+            raise SettingsError("plot: only results of lr_find have a figure")
         from sprintnet.reporting.figures.curves import lr_sweeps
 
         return lr_sweeps(self.details)

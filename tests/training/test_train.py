@@ -345,9 +345,7 @@ def test_a_file_that_cannot_be_written_is_one_message_and_the_run_goes_on_later(
         cwd=limited.folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert process.returncode == 1
-    assert (
-        "File too large; mend the cause and repeat the command; an unfinished training goes on with --resume" in process.stderr
-    )
+    assert "File too large; fix the cause and run the command with --resume" in process.stderr
     assert "Traceback" not in process.stderr
     limited.finish("--resume", wide)
     undisturbed.finish(wide)

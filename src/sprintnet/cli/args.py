@@ -1,4 +1,4 @@
-"""What the words after a verb mean: names, overrides of settings, or a mistake."""
+"""The words after a verb: names and overrides of settings."""
 
 import os
 from argparse import Namespace

@@ -7,7 +7,7 @@ from sprintnet.cli.args import check_output
 from sprintnet.errors import SettingsError
 from sprintnet.runs.folder import evaluation_split, log_test_access, open_run
 
-ERRORS, MAX_ERRORS = 16, 64
+ERRORS, MAX_EXPLAINED = 16, 64
 """How many of the most confident errors are explained in one figure."""
 
 
@@ -51,8 +51,8 @@ def val(options: Namespace) -> None:
 def explain(options: Namespace) -> None:
     """Shows where the network looks, by Grad-CAM."""
     name, *files = options.names
-    if len(files) > MAX_ERRORS:
-        raise SettingsError(f"IMAGE: {len(files)} files; at most {MAX_ERRORS} fit into one figure")
+    if len(files) > MAX_EXPLAINED:
+        raise SettingsError(f"IMAGE: {len(files)} files; at most {MAX_EXPLAINED} fit into one figure")
     if files and options.wrong != ERRORS:
         raise SettingsError(f"--wrong {options.wrong}: cannot be combined with image files; leave one of them out")
     run = open_run(name)

@@ -76,7 +76,7 @@ VERBS: dict[str, Verb] = {
         RESUME]),
     "compare": (experiments.compare, "STUDY STUDY", []),
     "explain": (evaluate.explain, "RUN [IMAGE]...", [
-        _option("--wrong", "without IMAGE: how many of the most confident errors", evaluate.ERRORS, (1, evaluate.MAX_ERRORS)),
+        _option("--wrong", "without IMAGE: how many of the most confident errors", evaluate.ERRORS, (1, evaluate.MAX_EXPLAINED)),
         _option("--target-class", "the class of the maps: predicted, true, or a name", "predicted", metavar="CLASS"),
         _option("--layer", "one layer (default: the last feature layer, and the mean of all)", metavar="NAME")]),
     "label-errors": (experiments.label_errors, "RUN", [
@@ -194,7 +194,7 @@ def _parse_without_verb(arguments: Sequence[str]) -> None:
     """Prints the help or the version, where they are asked for, and exits."""
     verbs = "\n".join(f"  {name:14}{run.__doc__}" for name, (run, *_) in VERBS.items())
     parser = _Parser("sprintnet", usage="sprintnet VERB ...", formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.description = "Train, explain, verify and deploy small-image classifiers."
+    parser.description = "Train, explain, prove and ship small-image classifiers."
     parser.epilog = f"verbs (`sprintnet VERB --help` shows the options of each):\n{verbs}"
     parser.add_argument("--version", action="version", version=f"sprintnet {__version__}")
     parser.parse_known_args(arguments)

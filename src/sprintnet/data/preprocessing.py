@@ -1,4 +1,4 @@
-"""Preprocessing: all that a model needs besides its weights to answer as it did in training (no torch)."""
+"""Preprocessing: all that a model needs besides its weights to predict as in training (no torch)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Normalisation(NamedTuple):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What travels with a model from training into weights, ONNX files and reports."""
+    """The metadata of a model, from training to weights files, ONNX files and reports."""
 
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]

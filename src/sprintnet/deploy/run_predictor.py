@@ -5,11 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.images import convert_pixels
-from sprintnet.data.loader import Loader
 from sprintnet.deploy.predictor import Pixels, Predictions, Predictor
-from sprintnet.evaluation.predict import predict
 from sprintnet.evaluation.trained_model import load_run
 
 
@@ -27,8 +24,6 @@ class RunPredictor(Predictor):
     def _predict(self, images: list[Pixels]) -> Predictions:
         trained, preprocessing = self._trained, self.preprocessing
         pixels = np.stack([convert_pixels(image, preprocessing.image_shape, preprocessing.resize) for image in images])
-        dataset = ImageDataset(pixels, np.zeros(len(pixels), np.int64), self.classes)
-        loader = Loader(dataset, preprocessing.normalisation, len(pixels), trained.runtime.device)
-        logits, _ = predict(trained.model, loader.sequential(), trained.runtime)
+        logits = trained.predict_logits(pixels)
         probabilities = trained.task.activate(torch.from_numpy(logits) / (preprocessing.temperature or 1)).numpy()
         return Predictions(self.classes, probabilities, logits, threshold=self.threshold)

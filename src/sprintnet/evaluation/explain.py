@@ -92,6 +92,18 @@ def explain(
     the most probable) or a class. Labels are in the task's form. All images form one batch: use at most a few hundred.
     Raises SettingsError for an unknown class or layer.
     """
+    with trained.runtime.activated():
+        return _explain(trained, images, labels, target_class, layer, files)
+
+
+def _explain(
+    trained: TrainedModel,
+    images: Images,
+    labels: Labels | None,
+    target_class: str,
+    layer: str,
+    files: Sequence[str] | None,
+) -> Explanation:
     dataset = ImageDataset(images, np.zeros(len(images), np.int64), trained.classes)
     pixels = Loader(dataset, trained.preprocessing.normalisation, len(images), trained.runtime.device).first(len(images))
     layers = _layers(trained, layer, pixels[:1])

@@ -81,7 +81,7 @@ def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
         effect = math.copysign(math.inf, difference) if difference else 0.0
         return Comparison(first, second, difference, difference, difference, certain, effect, 2 if difference else None)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # one side may not vary at all, which SciPy remarks on
+        warnings.simplefilter("ignore", RuntimeWarning)  # SciPy warns where one side does not vary
         test = stats.ttest_ind(b, a, equal_var=False)
     interval = test.confidence_interval(CONFIDENCE_LEVEL)
     degrees = first.n + second.n - 2
@@ -153,7 +153,7 @@ def finished_runs(folder: Path) -> list[dict[str, Any]]:
     runs = [RunFolder(file.parent) for file in sorted(folder.glob("*/metrics.json"))]
     for run in runs[1:]:
         first, other = (read_json(each.environment) for each in (runs[0], run))
-        changed = [key for key in SHARED_BY_ALL_RUNS if first[key] != other[key]]
+        changed = [key for key in SHARED_BY_ALL_RUNS if first.get(key) != other.get(key)]
         settings = [replace(load_config(each.config), seed=0) for each in (runs[0], run)]
         if changed or differences(*settings):
             what = ", ".join([*changed, *differences(*settings)])

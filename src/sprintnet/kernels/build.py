@@ -112,7 +112,7 @@ def _folder() -> Path:
 def _openmp() -> Path:
     """Returns PyTorch's OpenMP library in this process, in whose threads the kernels run.
 
-    Two can_fuse_pool of threads on the same cores would wait for each other.
+    A second pool of threads on the same cores would compete with it.
     """
     loaded = {Path(line.split(maxsplit=5)[-1]) for line in Path("/proc/self/maps").read_text("utf-8", "replace").splitlines()}
     found = importlib.util.find_spec("torch")

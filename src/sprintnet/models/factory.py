@@ -19,7 +19,7 @@ from sprintnet.models.sprintnet import SprintNet
 from sprintnet.runs.io import write_atomic
 
 WEIGHT_FILES = ("weights.safetensors", "model.safetensors")
-"""A run's and an export's."""
+"""Of a run folder and of an export folder."""
 FULL_SIZE = "use schedule.resolution=1 schedule.resolution_milestones=0"
 
 

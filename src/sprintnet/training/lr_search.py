@@ -1,4 +1,4 @@
-"""Which peak learning rate suits a recipe: the finder's sweep on its data and a new network."""
+"""The learning-rate finder on a recipe: its data and a new network."""
 
 import itertools
 from dataclasses import asdict

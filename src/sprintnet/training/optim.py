@@ -1,4 +1,4 @@
-"""The optimizers and the rates they step at."""
+"""The optimizers and their learning rates."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -68,7 +68,7 @@ def build_optimizer(model: nn.Module, settings: OptimSettings, muon: MuonSetting
 
 
 def set_learning_rates(optimizer: Optimizer, factor: float, whitening_factor: float) -> None:
-    """Sets the rate of every group from its peak; a whitening layer whose rate is 0 is frozen, which saves its gradients."""
+    """Sets the learning rate of every group from its peak; the whitening bias is frozen at 0."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * (whitening_factor if group["is_whitening"] else factor)
         if group["is_whitening"]:

@@ -13,7 +13,7 @@ from sprintnet.training.optim import Optimizer
 
 @dataclass(frozen=True)
 class Totals:
-    """What the steps so far add up to, read from the device; skipped steps count in `skipped` alone."""
+    """Totals over the steps so far, read from the device; skipped steps count in `skipped` alone."""
 
     loss: float
     correct: int

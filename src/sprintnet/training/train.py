@@ -57,7 +57,8 @@ def train(
     try:
         with FileLock(run.lock, blocking=False):
             if not run.config.exists():
-                run.splits.unlink(missing_ok=True)  # left by a start that failed, perhaps with other settings
+                for left in (run.splits, run.lr_finder):  # by a start that failed, perhaps with other settings
+                    left.unlink(missing_ok=True)
                 if resume:
                     run.log(f"{run.path}: nothing to resume, starting")
             elif not resume:
@@ -107,7 +108,7 @@ def _train(
         on_epoch(row)
     run.log(RULE)
 
-    # the last epoch's weights are the result: test data has chosen nothing
+    # the last epoch's weights are the result: nothing is chosen on test data
     flips = config.augment.flip > 0
     preprocessing = Preprocessing(
         images.classes, images.image_shape, loader.normalisation, config.data.resize, step.task.name, flips
@@ -160,8 +161,9 @@ def _record_environment(
     if is_resumed:
         before = read_json(run.environment)
         _require_resumable(before, record, run)
-        if before["commit"] != record["commit"]:
-            record["commit"] = f"{before['commit']} + {record['commit']}"
+        for key in ("commit", "code_sha256"):
+            if before[key] != record[key]:
+                record[key] = f"{before[key]} + {record[key]}"
     write_json(run.environment, record)
     commit: str | None = record["commit"]
     return commit

@@ -21,7 +21,7 @@ EXIF_ORIENTATION, MIN_TRANSPOSED = 0x0112, 5
 
 
 class ImageHeader(NamedTuple):
-    """What an image file says of itself."""
+    """The header of an image file."""
 
     format: str
     mode: str

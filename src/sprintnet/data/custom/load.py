@@ -105,7 +105,7 @@ def _load_images(manifest: Manifest, settings: DataSettings) -> CustomData:
         _raise_problems(settings.name, [*manifest.problems, none])
     is_small = sum(header.height * header.width for header in readable) <= MAX_SEQUENTIAL_PIXELS * len(readable)
     shape = None
-    while readable and (choice := choose_shape(readable, settings))[0] != shape:  # undecodable images have no say
+    while readable and (choice := choose_shape(readable, settings))[0] != shape:  # only images that can be decoded count
         shape, notes = choice
         variant, decode = _variant(shape, settings), _decoder(manifest, shape, settings)
         images, failures = cache.images(variant, (len(headers), *shape), decode, is_sequential=is_small)

@@ -133,9 +133,10 @@ def _write_models(
 
 def _add_speed(rows: dict[str, dict[str, float]], folder: Path, trained: TrainedModel, images: Images) -> dict[str, Any]:
     """Returns the table of the files with their speed, PyTorch's speed and the hardware."""
-    threads = torch.get_num_threads()
+    threads = trained.runtime.threads
     predictors = {name: Predictor(folder / name, threads) for name in rows}
-    speeds = throughput({**_pytorch_functions(trained), **predictors}, images)
+    with trained.runtime.activated():
+        speeds = throughput({**_pytorch_functions(trained), **predictors}, images)
     return {
         "files": {name: {**row, **speeds[name]} for name, row in rows.items()},
         "pytorch": {name: speed for name, speed in speeds.items() if name not in rows},

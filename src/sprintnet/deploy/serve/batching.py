@@ -16,7 +16,7 @@ UPLOAD_FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 class Upload(NamedTuple):
-    """An encoded image and the name that messages call it."""
+    """An encoded image and its name in messages."""
 
     name: str
     content: bytes
