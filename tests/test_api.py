@@ -224,7 +224,7 @@ def test_a_model_of_arrays_is_trained_evaluated_and_exported() -> None:
     images += (40 + 80 * labels[:, None, None] + np.random.default_rng(0).integers(0, 9, images.shape)).astype(np.uint8)
     data = sn.from_arrays(images, labels, classes=["dark", "grey", "light"])
     model = sn.train("davidnet", data, **TINY)
-    assert model.config.data.name == "arrays"
+    assert model.config.data.name == "(arrays)"
     assert model.evaluate(data.test)["images"] == 12
     assert set(model.predict(data.test)) <= set(data.classes)
     assert model.export().name == "model.onnx"

@@ -157,10 +157,8 @@ def test_a_run_says_and_keeps_what_it_chose_and_resumes(tmp_path: Path, monkeypa
     kept = load_config(run.resolved)
     assert (kept.batch_size, kept.epochs, kept.auto) == (85, 2, ())
     head = [line.removeprefix("# ") for line in run.resolved.read_text().splitlines() if line.startswith("#")]
-    assert (
-        head[0]
-        == "batch_size=85 instead of 1000: 180 training images are fewer than 25,000, too few steps with the recipe's batch size"
-    )
+    few = "180 training images are fewer than 25,000, too few steps with the recipe's batch size"
+    assert head[0] == f"batch_size=85 instead of 1000: {few}"
     assert all(f"auto: {line}" in run.log_text.read_text() for line in head)
     explicit = RunFolder(tmp_path / "explicit")  # what is kept is the run
     pipeline.train(kept, explicit)

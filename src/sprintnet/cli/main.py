@@ -76,7 +76,7 @@ VERBS: dict[str, Verb] = {
         RESUME]),
     "compare": (experiments.compare, "STUDY STUDY", []),
     "explain": (evaluate.explain, "RUN [IMAGE]...", [
-        _option("--wrong", "without IMAGE: how many of the most confident errors", evaluate.ERRORS, (1, evaluate.MAX_EXPLAINED)),
+        _option("--wrong", "without IMAGE: how many confident errors", evaluate.ERRORS, (1, evaluate.MAX_EXPLAINED)),
         _option("--target-class", "the class of the maps: predicted, true, or a name", "predicted", metavar="CLASS"),
         _option("--layer", "one layer (default: the last feature layer, and the mean of all)", metavar="NAME")]),
     "label-errors": (experiments.label_errors, "RUN", [
