@@ -228,7 +228,7 @@ def test_a_model_of_arrays_is_trained_evaluated_and_exported() -> None:
     assert model.evaluate(data.test)["images"] == 12
     assert set(model.predict(data.test)) <= set(data.classes)
     assert model.export().name == "model.onnx"
-    with pytest.raises(sn.DataError, match=r"^data=arrays: "):
+    with pytest.raises(sn.DataError, match=r"^data=\(arrays\): "):
         sn.load(model.run).export()
 
 
