@@ -75,7 +75,7 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
         batch_size, laps = training_steps(WARM_UP + STEPS)
     else:
         if arm.is_direct:
-            winograd.MIN_CHANNELS = winograd_torch.MIN_CHANNELS = sys.maxsize
+            winograd.MIN_WINOGRAD_CHANNELS = winograd_torch.MIN_TORCH_CHANNELS = sys.maxsize
         if arm.is_uncompiled:
             build.COMPILER = "none"
         if arm.returns_memory:

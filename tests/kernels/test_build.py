@@ -1,4 +1,4 @@
-"""Kernels in C: made once, kept, and done without where they cannot be made."""
+"""Kernels in C: built once, cached; where they cannot be built the reason is given. Needs gcc, no special processor."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from sprintnet.kernels import build
 from sprintnet.runs.io import cache_folder
 
 KERNEL = "#include <stdint.h>\nvoid twice(int64_t count, float *x) { for (int64_t i = 0; i < count; i++) x[i] *= 2; }\n"
-pytestmark = pytest.mark.usefixtures("kernels")
+pytestmark = pytest.mark.usefixtures("gcc")
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +20,8 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with one kernel, and a cache of its own; nothing of it is remembered afterwards."""
     monkeypatch.setenv("SPRINTNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "SOURCES", tmp_path / "kernels")
+    flags = build.cpu_flags() | {"avx512_bf16"}  # which the kernel of this file does not use
+    monkeypatch.setattr(build, "cpu_flags", lambda: flags)
     build.SOURCES.mkdir()
     (build.SOURCES / "numbers.c").write_text(KERNEL, "utf-8")
     yield build.SOURCES
@@ -33,7 +35,7 @@ def twice(numbers: torch.Tensor) -> list[float]:
 
 
 def libraries() -> list[Path]:
-    return sorted((cache_folder() / "compiled").iterdir())
+    return sorted((cache_folder() / "compiled").glob("*.so"))
 
 
 def test_a_kernel_is_made_once_and_called_with_tensors(sources: Path) -> None:
@@ -65,7 +67,8 @@ def test_its_threads_are_pytorchs_whatever_else_has_openmp(sources: Path) -> Non
     )
     script = (
         "import sys, torch\nfrom pathlib import Path\nfrom sprintnet.kernels import build\nimport sklearn.cluster\n"
-        "build.SOURCES = Path(sys.argv[1])\ntorch.set_num_threads(3)\nfound = torch.zeros(1, dtype=torch.int32)\n"
+        "build.SOURCES, build.cpu_flags = Path(sys.argv[1]), lambda: {'avx512_bf16'}\n"
+        "torch.set_num_threads(3)\nfound = torch.zeros(1, dtype=torch.int32)\n"
         "before = {line.split()[-1] for line in open('/proc/self/maps') if 'libgomp' in line}\n"
         "build.call('numbers', 'threads', found)\n"
         "after = {line.split()[-1] for line in open('/proc/self/maps') if 'libgomp' in line}\n"
@@ -82,7 +85,7 @@ def test_its_threads_are_pytorchs_whatever_else_has_openmp(sources: Path) -> Non
         ("source", "error: no such instructions|compilation terminated|gcc: "),
         ("cache", "Not a directory|File exists"),
         ("rights", "can be written by other users; remove it"),
-        ("threads", "PyTorch's threads are not those of GNU's OpenMP"),
+        ("threads", "PyTorch does not use GNU OpenMP"),
         ("processor", "the processor has no AVX512-BF16"),
         ("time", "gcc took longer than 0 s"),
     ],
@@ -110,17 +113,42 @@ def test_what_cannot_be_made_is_done_without_and_said(
         assert not build.unavailable_reason(), build.unavailable_reason()
 
 
-def test_a_damaged_library_is_made_anew_by_the_next_run(sources: Path) -> None:
-    script = (
-        "import sys, torch\nfrom pathlib import Path\nfrom sprintnet.kernels import build\n"
-        "build.SOURCES = Path(sys.argv[1])\nprint(build.unavailable_reason() or 'made')\n"
+RUN = (
+    "import sys, torch\nfrom pathlib import Path\nfrom sprintnet.kernels import build\n"
+    "build.SOURCES, build.cpu_flags = Path(sys.argv[1]), lambda: {'avx512_bf16'}\n"
+    "print(flush=True)\nsys.stdin.readline()\nprint(build.unavailable_reason() or 'built')\n"
+)
+"""Builds what is missing, once a line has been read, and says what came of it."""
+
+
+def start_run(sources: Path) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(sources)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    assert process.stdout
+    assert process.stdout.readline() == "\n"  # ready
+    return process
 
+
+def test_a_damaged_library_is_rebuilt_by_the_next_run(sources: Path) -> None:
     def another_run() -> str:
-        return subprocess.run([sys.executable, "-c", script, str(sources)], capture_output=True, text=True, check=True).stdout
+        return start_run(sources).communicate("\n")[0]
 
-    assert another_run() == "made\n"
+    assert another_run() == "built\n"
     (library,) = libraries()
     library.write_bytes(library.read_bytes()[:100])
     assert str(library) in another_run()
-    assert another_run() == "made\n"
+    assert another_run() == "built\n"
+
+
+def test_processes_that_build_at_the_same_time_all_have_kernels(sources: Path) -> None:
+    for name in ("second", "third"):
+        (sources / f"{name}.c").write_text(KERNEL, "utf-8")
+    runs = [start_run(sources) for _ in range(3)]
+    for process in runs:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate()[0] for process in runs] == ["built\n"] * 3
+    assert len(libraries()) == 3
+    assert {path.suffix for path in libraries()[0].parent.iterdir()} == {".so", ".lock"}  # no temporary files

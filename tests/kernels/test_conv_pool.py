@@ -1,17 +1,19 @@
 """The first convolution with its pooling in one kernel: what PyTorch's two layers give, on less memory."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from sprintnet.kernels import conv_pool, dispatch
+from sprintnet.kernels import conv_pool
 from sprintnet.kernels.conv3x3 import Convolution3x3
 from sprintnet.kernels.conv_pool import convolve_and_pool
 from sprintnet.models.sprintnet import Block
 
-pytestmark = pytest.mark.usefixtures("kernels")
+kernel = pytest.mark.usefixtures("kernels")
 
 
 def convolve_then_pool(maps: Tensor, weight: Tensor) -> Tensor:
@@ -33,6 +35,7 @@ def drawn(*sizes: int, outputs: int) -> tuple[Tensor, Tensor]:
     return torch.randn(sizes).bfloat16(), torch.randn(outputs, sizes[1], 3, 3).bfloat16().float()
 
 
+@kernel
 @pytest.mark.parametrize("size", [(2, 2), (3, 2), (5, 6), (8, 9), (23, 23), (31, 31), (64, 3), (3, 64)])
 @pytest.mark.parametrize(("channels", "outputs"), [(8, 32), (24, 64), (32, 96)])
 def test_maxima_and_gradients_are_those_of_two_layers(size: tuple[int, int], channels: int, outputs: int) -> None:
@@ -44,6 +47,7 @@ def test_maxima_and_gradients_are_those_of_two_layers(size: tuple[int, int], cha
     torch.testing.assert_close(gradient, of_weight.float(), rtol=1e-4, atol=1e-4)
 
 
+@kernel
 def test_the_first_of_equal_pixels_is_the_maximum_and_what_is_no_number_is_most() -> None:
     maps, weight = torch.ones(3, 8, 6, 6).bfloat16(), torch.full((32, 8, 3, 3), 0.5)
     maps[1, 3, 2, 2], maps[2, 0, 0, 5] = torch.nan, torch.inf
@@ -53,6 +57,7 @@ def test_the_first_of_equal_pixels_is_the_maximum_and_what_is_no_number_is_most(
         torch.testing.assert_close(found.float(), expected, rtol=0.01, atol=0.01, equal_nan=True)
 
 
+@kernel
 @pytest.mark.parametrize("images", [1, 7, 64, 130])
 def test_any_number_of_images_on_any_number_of_threads_gives_the_same(images: int) -> None:
     maps, weight = drawn(images, 24, 9, 7, outputs=64)
@@ -68,6 +73,7 @@ def test_any_number_of_images_on_any_number_of_threads_gives_the_same(images: in
     assert torch.equal(found[0][0], alone)
 
 
+@kernel
 def test_nothing_is_left_unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     maps, weight = drawn(21, 24, 9, 8, outputs=64)
     plain = with_gradient(convolve_and_pool, maps, weight)
@@ -81,6 +87,7 @@ def test_nothing_is_left_unwritten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(map(torch.equal, plain, filled))
 
 
+@kernel
 def test_the_largest_layers_that_are_allowed_fit_a_threads_stack() -> None:
     maps, weight = drawn(2, 32, 64, 64, outputs=256)
     expected, of_weight = with_gradient(convolve_then_pool, maps.double(), weight.double())
@@ -89,6 +96,7 @@ def test_the_largest_layers_that_are_allowed_fit_a_threads_stack() -> None:
     torch.testing.assert_close(gradient, of_weight.float(), rtol=1e-4, atol=1e-3)
 
 
+@kernel
 def test_arithmetic_is_counted_as_that_of_a_convolution() -> None:
     maps, weight = drawn(64, 24, 9, 6, outputs=32)
     with FlopCounterMode(display=False) as counter:
@@ -96,6 +104,7 @@ def test_arithmetic_is_counted_as_that_of_a_convolution() -> None:
     assert counter.get_total_flops() == 2 * 2 * 64 * 24 * 32 * 9 * 8 * 6  # forward and one gradient; without the last row
 
 
+@pytest.mark.usefixtures("available")
 @pytest.mark.parametrize(
     ("maps", "weight"),
     [
@@ -129,8 +138,9 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return seen
 
 
+@kernel
 def test_a_block_takes_it_and_gives_the_same_without_a_compiler(
-    taken: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+    taken: list[tuple[int, ...]], unavailable: Callable[[], None]
 ) -> None:
     torch.manual_seed(0)
     block, maps, found = Block(24, 64, 64), torch.randn(64, 24, 7, 7), []
@@ -140,25 +150,27 @@ def test_a_block_takes_it_and_gives_the_same_without_a_compiler(
             features = block(maps).float()
         features.square().sum().backward()
         found.append((features.detach(), block[0].weight.grad))
-        monkeypatch.setattr(conv_pool, "load_library", lambda _: None)
-        dispatch.can_fuse_conv_pool.cache_clear()
+        unavailable()
     assert taken == [maps.shape]
     for ours, theirs in zip(*found, strict=True):
         assert F.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.995
 
 
+@pytest.mark.usefixtures("available")
 @pytest.mark.parametrize("shape", [(63, 24, 7, 7), (64, 8, 7, 7), (64, 24, 7, 1), (64, 24, 65, 2), (24, 7, 7)])
 def test_other_maps_take_two_layers(shape: tuple[int, ...]) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert not Convolution3x3(24, 64).can_fuse_pool(torch.randn(shape))
 
 
+@pytest.mark.usefixtures("available")
 @pytest.mark.parametrize(("channels", "outputs"), [(24, 48), (12, 32), (40, 64), (24, 288)])
 def test_other_filters_take_two_layers(channels: int, outputs: int) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert not Convolution3x3(channels, outputs).can_fuse_pool(torch.randn(64, channels, 7, 7))
 
 
+@pytest.mark.usefixtures("available")
 def test_nothing_is_compiled_but_for_training_in_bf16_without_a_gradient_of_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, maps = Convolution3x3(24, 64), torch.randn(64, 24, 7, 7)
     with torch.autocast("cpu", torch.bfloat16):
@@ -173,6 +185,7 @@ def test_nothing_is_compiled_but_for_training_in_bf16_without_a_gradient_of_the_
     assert not layer.train().can_fuse_pool(maps)  # in fp32
 
 
+@kernel
 def test_frozen_filters_have_no_gradient() -> None:
     maps, weight = drawn(3, 24, 6, 6, outputs=32)
     assert not convolve_and_pool(maps, weight).requires_grad

@@ -1,24 +1,26 @@
 """The compiled pooling and norm against PyTorch's own, and the network that has them."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sprintnet.kernels import dispatch, max_pool
 from sprintnet.kernels.batchnorm_silu import Norm
 from sprintnet.kernels.max_pool import MaxPool2x2
 from sprintnet.models.sprintnet import SprintNet
 
-pytestmark = pytest.mark.usefixtures("kernels")
+kernel = pytest.mark.usefixtures("kernels")
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected.double()).norm() / expected.double().norm())
 
 
+@kernel
 @pytest.mark.parametrize("shape", [(3, 32, 2, 2), (2, 64, 7, 7), (5, 96, 6, 9), (1, 32, 31, 4)])
-def test_maxima_and_their_gradients_are_pytorchs_in_every_bit(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maxima_and_their_gradients_are_pytorchs_in_every_bit(shape: tuple[int, ...], unavailable: Callable[[], None]) -> None:
     torch.manual_seed(0)
     maps = torch.randn(shape).bfloat16().round(decimals=1) + 0.0  # many are equal; of zeros the kernel prefers positive ones
     maps[0, 0, 0, 0], maps[0, 1, 0, 1], maps[0, 2, 1, 1], maps[0, 3] = torch.inf, torch.nan, -torch.nan, -torch.inf
@@ -32,7 +34,7 @@ def test_maxima_and_their_gradients_are_pytorchs_in_every_bit(shape: tuple[int, 
     assert ours.grad is not None
     assert theirs.grad is not None
     assert torch.equal(ours.grad, theirs.grad)
-    monkeypatch.setattr(max_pool, "load_library", lambda _: None)
+    unavailable()
     torch.testing.assert_close(MaxPool2x2()(ours), expected, rtol=0, atol=0, equal_nan=True)
 
 
@@ -54,6 +56,7 @@ def normalised(maps: Tensor, of_features: Tensor, dtype: torch.dtype, is_fused: 
     return [features.detach(), maps.grad, layer.bias.grad], layer
 
 
+@kernel
 @pytest.mark.parametrize("shape", [(8, 16, 1, 1), (9, 32, 7, 7), (130, 64, 3, 5)])
 def test_norm_and_silu_are_nearer_to_fp64_than_pytorchs_own(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
@@ -68,6 +71,7 @@ def test_norm_and_silu_are_nearer_to_fp64_than_pytorchs_own(shape: tuple[int, ..
         torch.testing.assert_close(layer.get_buffer(name).double(), buffer.double(), rtol=1e-4, atol=1e-5)
 
 
+@kernel
 def test_norms_sums_do_not_depend_on_the_number_of_threads() -> None:
     maps, of_features, threads = torch.randn(100, 32, 5, 5).bfloat16(), torch.randn(100, 32, 5, 5), torch.get_num_threads()
     found = []
@@ -80,6 +84,7 @@ def test_norms_sums_do_not_depend_on_the_number_of_threads() -> None:
     assert all(map(torch.equal, *found))
 
 
+@kernel
 def test_a_constant_channel_with_an_outlier_first_stays_finite() -> None:
     maps = torch.full((50, 16, 4, 4), 3.0).bfloat16()
     maps[0, :, 0, 0] = 3000
@@ -91,17 +96,9 @@ def test_a_constant_channel_with_an_outlier_first_stays_finite() -> None:
     assert maps.grad.isfinite().all()
 
 
-def test_layers_are_fused_in_training_on_a_cpu_in_bf16_alone() -> None:
-    layer, maps = Norm(32), torch.randn(4, 32, 3, 3).bfloat16()
-    assert layer.can_fuse_silu(maps)
-    assert not layer.can_fuse_silu(maps.float())
-    assert not layer.can_fuse_silu(maps[:1, :, :1, :1])  # of which PyTorch says that it has no variance
-    assert not layer.eval().can_fuse_silu(maps)
-    assert not Norm(31).can_fuse_silu(torch.randn(4, 31, 3, 3).bfloat16())
-
-
+@kernel
 @pytest.mark.parametrize("trains_whitening", [True, False])
-def test_a_network_trains_with_kernels_as_without(trains_whitening: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_trains_with_kernels_as_without(trains_whitening: bool, unavailable: Callable[[], None]) -> None:
     torch.manual_seed(0)
     network, images = SprintNet(10, 3, (16, 16), width=64).to(memory_format=torch.channels_last), torch.randn(64, 3, 16, 16)
     assert network.whiten.bias is not None
@@ -110,10 +107,8 @@ def test_a_network_trains_with_kernels_as_without(trains_whitening: bool, monkey
     for is_compiled in (True, False):
         network.load_state_dict(start)
         network.zero_grad()
-        for name in () if is_compiled else ("winograd", "conv_pool", "max_pool", "batchnorm_silu"):
-            monkeypatch.setattr(f"sprintnet.kernels.{name}.load_library", lambda _: None)
-        dispatch.choose_conv3x3.cache_clear()
-        dispatch.can_fuse_conv_pool.cache_clear()
+        if not is_compiled:
+            unavailable()
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(images)
         F.cross_entropy(logits.float(), torch.arange(64) % 10).backward()

@@ -126,7 +126,7 @@ def test_as_many_channels_as_are_allowed_fit_a_threads_stack() -> None:
     compare(winograd, torch.randn(3, 32, 32, 32), torch.randn(32, 32, 3, 3), torch.bfloat16, 0.02)
 
 
-@kernel
+@pytest.mark.usefixtures("available")
 @pytest.mark.parametrize(
     ("maps", "weight"),
     [
@@ -175,8 +175,7 @@ def test_opposite_points_differ_in_the_sign_of_odd_pixels_as_the_kernel_takes_fo
         assert not matrix[-1, 1 - len(points) % 2 :: 2].any()  # infinity's: of the parity of the last power
 
 
-@kernel
-@pytest.mark.parametrize("way", [winograd, winograd_torch])
+@pytest.mark.parametrize("way", [pytest.param(winograd, marks=kernel), winograd_torch])
 def test_gradients_arrive_with_channels_last_as_the_layers_before_need_them(way: ModuleType) -> None:
     maps = torch.randn(4, 32, 7, 7).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
     features = way.convolve(maps, torch.randn(32, 32, 3, 3))

@@ -6,10 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sprintnet.kernels.build import call, load_library
-
-NORM_CHANNELS, ROW_PARTS = 16, 64
-"""As in batchnorm_silu.c: channels computed at once, parts of the rows that sums are over."""
+from sprintnet.kernels import dispatch
+from sprintnet.kernels.build import BATCH_PARTS, call
 
 
 class Norm(nn.BatchNorm2d):
@@ -26,14 +24,8 @@ class Norm(nn.BatchNorm2d):
 
     def can_fuse_silu(self, maps: Tensor) -> bool:
         """Returns whether the kernel supports these maps."""
-        is_trained = self.training and torch.is_grad_enabled() and self.bias.dtype == torch.float32
-        fits = (
-            maps.device.type == "cpu"
-            and maps.dtype == torch.bfloat16
-            and maps.dim() == 4
-            and maps.shape[1] % NORM_CHANNELS == 0
-        )
-        return is_trained and fits and _rows(maps)[0] > 1 and load_library("batchnorm_silu") is not None
+        in_bf16 = maps.dtype == torch.bfloat16 and self.bias.dtype == torch.float32
+        return in_bf16 and dispatch.can_train(self, maps) and _rows(maps)[0] > 1 and dispatch.can_fuse_silu(maps.shape[1])
 
     def _fused_silu(self, maps: Tensor) -> Tensor:
         features, mean, variance = _NormSiLU.apply(maps, self.bias, self.eps)  # type: ignore[no-untyped-call]
@@ -60,7 +52,7 @@ class _NormSiLU(torch.autograd.Function):
         scale = (variance + eps).rsqrt().float()
         shift = bias.detach() - mean.float() * scale
         features = torch.empty_like(maps)
-        call("batchnorm_silu", "activate", *_rows(maps), maps, scale, shift, features)
+        call("batchnorm_silu", "forward", *_rows(maps), maps, scale, shift, features)
         ctx.save_for_backward(maps, bias, scale, shift)
         mean, variance = mean.float(), variance.float()
         ctx.mark_non_differentiable(mean, variance)
@@ -76,25 +68,15 @@ class _NormSiLU(torch.autograd.Function):
         slope = -scale * grad_scale
         offset = -scale * grad_bias - slope * bias
         grad_input = torch.empty_like(maps)
-        call(
-            "batchnorm_silu",
-            "input_gradient",
-            *_rows(maps),
-            maps,
-            scale,
-            shift,
-            grad_output,
-            slope.float(),
-            offset.float(),
-            grad_input,
-        )
+        tensors = maps, scale, shift, grad_output, slope.float(), offset.float(), grad_input
+        call("batchnorm_silu", "backward", *_rows(maps), *tensors)
         return grad_input, (grad_bias * _rows(maps)[0]).float(), None
 
 
 def _mean_moments(name: str, maps: Tensor, *more: Tensor) -> tuple[Tensor, Tensor]:
     """Returns two means for each channel, fp64 (C,)."""
     rows, channels = _rows(maps)
-    sums = torch.empty(ROW_PARTS, 2, channels, dtype=torch.float32, device=maps.device)
+    sums = torch.empty(BATCH_PARTS, 2, channels, dtype=torch.float32, device=maps.device)
     call("batchnorm_silu", name, rows, channels, maps, *more, sums)
     first, second = sums.double().sum(0) / rows
     return first, second

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from sprintnet.runs.environment import cpu_flags
 from sprintnet.runs.io import cache_folder
 
@@ -22,6 +24,9 @@ SOURCES = Path(__file__).parent / "csrc"
 COMPILER = "gcc"
 FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-Wl,--as-needed")
 COMPILE_SECONDS = 60.0
+
+FP32_LANES, BF16_LANES, BLOCK_ROWS, BATCH_PARTS = 16, 32, 8, 64
+"""As in bf16.h."""
 
 
 class UnavailableError(Exception):
@@ -63,7 +68,9 @@ def _library(name: str, sources: Path) -> ctypes.CDLL | str:
             raise UnavailableError("the processor has no AVX512-BF16")
         library = _folder() / f"{name}-{_fingerprint(sources)}.so"
         if not library.exists():
-            _compile(sources / f"{name}.c", library)
+            with FileLock(library.with_suffix(".lock")):  # another process may be building it
+                if not library.exists():
+                    _compile(sources / f"{name}.c", library)
         try:
             return ctypes.CDLL(str(library))
         except OSError:
@@ -74,19 +81,19 @@ def _library(name: str, sources: Path) -> ctypes.CDLL | str:
 
 
 def _compile(source: Path, library: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:  # its own, since processes may compile at the same time
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         new = Path(folder) / library.name
-        done = _run(*FLAGS, str(source), str(_openmp()), "-o", str(new))
-        if done.returncode:
-            raise UnavailableError(f"{COMPILER}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+        finished = _run(*FLAGS, str(source), str(_openmp()), "-o", str(new))
+        if finished.returncode:
+            raise UnavailableError(f"{COMPILER}: {(finished.stderr.strip().splitlines() or ['failed'])[-1]}")
         new.replace(library)
 
 
 def _fingerprint(sources: Path) -> str:
     """Returns a digest of what a library depends on: sources, compiler, processor, PyTorch's OpenMP."""
     code = [path.read_bytes() for path in sorted(sources.iterdir()) if path.suffix in {".c", ".h"}]
-    made_by = (_run("--version").stdout, *FLAGS, str(_openmp()), *sorted(cpu_flags()))
-    return hashlib.sha256(b"\0".join([*code, *map(os.fsencode, made_by)])).hexdigest()[:16]
+    tools = (_run("--version").stdout, *FLAGS, str(_openmp()), *sorted(cpu_flags()))
+    return hashlib.sha256(b"\0".join([*code, *map(os.fsencode, tools)])).hexdigest()[:16]
 
 
 def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -110,14 +117,11 @@ def _folder() -> Path:
 
 
 def _openmp() -> Path:
-    """Returns PyTorch's OpenMP library in this process, in whose threads the kernels run.
-
-    A second pool of threads on the same cores would compete with it.
-    """
+    """Returns the OpenMP library that PyTorch loaded into this process; a second thread pool would compete for the cores."""
     loaded = {Path(line.split(maxsplit=5)[-1]) for line in Path("/proc/self/maps").read_text("utf-8", "replace").splitlines()}
     found = importlib.util.find_spec("torch")
     torch = Path(found.origin).resolve().parent if found and found.origin else None
     for path in sorted(loaded):
         if path.name.startswith("libgomp") and torch in (path.resolve().parent.parent, path.parent.with_suffix("")):
             return path
-    raise UnavailableError("PyTorch's threads are not those of GNU's OpenMP")
+    raise UnavailableError("PyTorch does not use GNU OpenMP")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sprintnet.kernels import conv_pool
-from sprintnet.kernels.dispatch import can_fuse_conv_pool, choose_conv3x3
+from sprintnet.kernels.dispatch import can_fuse_conv_pool, can_train, choose_conv3x3
 
 MIN_BATCH = 64
 """Images below which the kernels' work per batch costs more than they save."""
@@ -47,6 +47,7 @@ class Convolution3x3(nn.Conv2d):
     def _trains_in_bf16(self, input: Tensor) -> bool:
         """Returns whether this is training on a CPU in bf16 with a batch large enough for the kernels."""
         in_bf16 = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        on_cpu = input.device.type == self.weight.device.type == "cpu"
-        is_trained = self.training and torch.is_grad_enabled() and in_bf16 and on_cpu and self.weight.dtype == torch.float32
-        return is_trained and input.dim() == 4 and input.shape[1] == self.in_channels and len(input) >= MIN_BATCH
+        is_supported = self.weight.device.type == "cpu" and self.weight.dtype == torch.float32
+        if not (in_bf16 and is_supported and can_train(self, input)):
+            return False
+        return input.shape[1] == self.in_channels and len(input) >= MIN_BATCH

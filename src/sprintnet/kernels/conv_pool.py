@@ -11,10 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
-from sprintnet.kernels.build import call, load_library
+from sprintnet.kernels.build import BATCH_PARTS, BF16_LANES, BLOCK_ROWS, call, load_library
 
-PANEL_OUTPUTS, CHANNEL_MULTIPLE, BATCH_PARTS = 32, 8, 64
-"""As in conv_pool.c: output channels at once, what input channels are a multiple of, parts of a batch that sums are over."""
 MAX_INPUT_CHANNELS, MAX_OUTPUTS, MAX_IMAGE_SIDE = 32, 256, 64
 """So that the working memory of a thread fits its stack."""
 
@@ -22,7 +20,7 @@ MAX_INPUT_CHANNELS, MAX_OUTPUTS, MAX_IMAGE_SIDE = 32, 256, 64
 def is_supported(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether the kernel is available and supports layers of this shape."""
     is_small = channels <= MAX_INPUT_CHANNELS and outputs <= MAX_OUTPUTS and min(height, width) >= 2
-    fits = is_small and max(height, width) <= MAX_IMAGE_SIDE and channels % CHANNEL_MULTIPLE == outputs % PANEL_OUTPUTS == 0
+    fits = is_small and max(height, width) <= MAX_IMAGE_SIDE and channels % BLOCK_ROWS == outputs % BF16_LANES == 0
     return fits and load_library("conv_pool") is not None
 
 
@@ -68,11 +66,18 @@ def _conv_pool(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     shape = (images, outputs, height // 2, width // 2)
     maxima = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
     indices = torch.empty(shape, dtype=torch.uint8, device=maps.device, memory_format=torch.channels_last)
-    halves = weight.bfloat16().reshape(outputs // PANEL_OUTPUTS, 2, PANEL_OUTPUTS // 2, channels // 2, 2, 3, 3)
+    halves = weight.bfloat16().reshape(outputs // BF16_LANES, 2, BF16_LANES // 2, channels // 2, 2, 3, 3)
     panels = halves.permute(0, 5, 6, 3, 1, 2, 4).contiguous()  # the order in which the kernel reads the filters
     sizes = images, height, width, channels, outputs
-    call("conv_pool", "convolve_and_pool", *sizes, maps, panels, maxima, indices)
+    call("conv_pool", "conv_pool", *sizes, maps, panels, maxima, indices)
     return maxima, indices
+
+
+@_conv_pool.register_fake
+def _(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    shape = (len(maps), len(weight), maps.shape[2] // 2, maps.shape[3] // 2)
+    maxima = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
+    return maxima, torch.empty_like(maxima, dtype=torch.uint8)
 
 
 @torch.library.custom_op("sprintnet::conv_pool_grad_weight", mutates_args=())
@@ -80,12 +85,27 @@ def _grad_weight(maps: Tensor, grad_output: Tensor, indices: Tensor) -> Tensor:
     """Returns the gradient of the weight, fp32 (O, C, 3, 3)."""
     (images, channels, height, width), outputs = maps.shape, indices.shape[1]
     sums = torch.empty(BATCH_PARTS, 3, 3, channels, outputs, dtype=torch.float32, device=maps.device)
-    call("conv_pool", "weight_gradient", images, height, width, channels, outputs, maps, grad_output, indices, sums)
+    call("conv_pool", "conv_pool_backward", images, height, width, channels, outputs, maps, grad_output, indices, sums)
     return sums.sum(0).permute(3, 2, 0, 1).clone()  # an output may not be a view
 
 
-@register_flop_formula([torch.ops.sprintnet.conv_pool, torch.ops.sprintnet.conv_pool_grad_weight])
-def _flop(maps: Any, other: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+@_grad_weight.register_fake
+def _(maps: Tensor, grad_output: Tensor, indices: Tensor) -> Tensor:
+    shape = (maps.shape[1], indices.shape[1])
+    return maps.new_empty(3, 3, *shape, dtype=torch.float32).permute(3, 2, 0, 1).clone()
+
+
+@register_flop_formula(torch.ops.sprintnet.conv_pool)
+def _flop(maps: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return _count(maps, weight[0])
+
+
+@register_flop_formula(torch.ops.sprintnet.conv_pool_grad_weight)
+def _grad_weight_flop(maps: Any, grad_output: Any, *_: Any, **__: Any) -> int:
+    return _count(maps, grad_output[1])
+
+
+def _count(maps: Any, outputs: int) -> int:
+    """Returns the multiplications and additions of the convolution; an odd last row or column has none."""
     images, channels, height, width = maps
-    outputs = other[0] if other[2:] == (3, 3) else other[1]  # weight (O, C, 3, 3), or the gradient (N, O, H/2, W/2)
     return int(2 * images * (height // 2) * (width // 2) * 4 * 9 * channels * outputs)

@@ -6,10 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from sprintnet.kernels.build import call, load_library
-
-POOL_CHANNELS = 32
-"""Channels compared at once, as in max_pool.c."""
+from sprintnet.kernels import dispatch
+from sprintnet.kernels.build import call
 
 
 class MaxPool2x2(nn.MaxPool2d):
@@ -20,18 +18,12 @@ class MaxPool2x2(nn.MaxPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns maxima (B, C, H/2, W/2); an odd last row or column is left out."""
-        fits = (
-            self.training
-            and input.dtype == torch.bfloat16
-            and input.device.type == "cpu"
-            and input.requires_grad
-            and input.dim() == 4
-        )
-        if fits and input.shape[1] % POOL_CHANNELS == 0 and min(input.shape[2:]) >= 2 and load_library("max_pool") is not None:
+        in_bf16 = input.dtype == torch.bfloat16 and input.requires_grad
+        if in_bf16 and dispatch.can_train(self, input) and dispatch.can_pool(*input.shape[1:]):
             maxima: Tensor = _MaxPool.apply(input)  # type: ignore[no-untyped-call]
-        else:
-            maxima = super().forward(input)
-        return maxima
+            return maxima
+        output: Tensor = super().forward(input)
+        return output
 
 
 class _MaxPool(torch.autograd.Function):

@@ -19,48 +19,51 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
-from sprintnet.kernels.build import call, load_library
+from sprintnet.kernels.build import BF16_LANES, call, load_library
 from sprintnet.kernels.toom_cook import POINTS, toom_cook
 
-TAPS, VECTOR_CHANNELS, MAX_TILE_ENTRIES, PRODUCT_ROWS = 3, 32, 7, 12
-"""As in winograd.c: filter taps, channels of a vector, elements along a tile's side at most, rows of a product at once."""
+TAPS, MAX_TILE_SIDE, GEMM_ROWS = 3, 7, 12
+"""As in winograd.h and winograd.c: filter taps, elements along a transformed tile's side at most, rows of a product at once."""
 GROUP_ELEMENTS = 350_000
 """Elements of a group of images, inputs and outputs together: 0.7 MB, most of a core's cache."""
 MIN_GROUPS = 16
 """Groups of a batch, where it has the images: that many cores can share it. Results do not depend on the number of cores."""
-MIN_CHANNELS = 64
+MIN_WINOGRAD_CHANNELS = 64
 """With fewer channels the transforms take a larger share than the products save."""
-MAX_CHANNELS, MAX_MAP_SIDE = 1024, 32
+MAX_WINOGRAD_CHANNELS, MAX_WINOGRAD_SIDE = 1024, 32
 """So that the working memory of a thread fits its stack."""
 
 
-class _Line(ctypes.Structure):
+class _Axis(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("size", "tiles", "first", "step", "pixels", "entries")),
-        ("matrix", ctypes.c_float * MAX_TILE_ENTRIES * MAX_TILE_ENTRIES),
+        *((name, ctypes.c_int64) for name in ("size", "tiles", "first", "step", "pixels", "elements")),
+        ("matrix", ctypes.c_float * MAX_TILE_SIDE * MAX_TILE_SIDE),
     )
 
 
 class _Tiling(ctypes.Structure):
-    _fields_ = (("channels", ctypes.c_int64), ("rows", _Line), ("columns", _Line))
+    _fields_ = (("channels", ctypes.c_int64), ("rows", _Axis), ("columns", _Axis))
 
 
-class _Bank(ctypes.Structure):
+class _FilterBank(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "entries", "of_input", "of_output", "of_row", "of_column")),
-        ("matrix", ctypes.c_float * TAPS * MAX_TILE_ENTRIES),
+        *((name, ctypes.c_int64) for name in ("in_channels", "out_channels", "elements")),
+        *((name, ctypes.c_int64) for name in ("in_stride", "out_stride", "row_stride", "column_stride")),
+        ("matrix", ctypes.c_float * TAPS * MAX_TILE_SIDE),
     )
 
 
 def is_profitable(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether layers of this shape gain, and the kernel supports them here."""
-    return min(channels, outputs) >= MIN_CHANNELS and is_supported(channels, outputs, height, width)
+    return min(channels, outputs) >= MIN_WINOGRAD_CHANNELS and is_supported(channels, outputs, height, width)
 
 
 def is_supported(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether the kernel is available and supports layers of this shape."""
-    is_small = 2 <= min(height, width) <= max(height, width) <= MAX_MAP_SIDE and max(channels, outputs) <= MAX_CHANNELS
-    fits = is_small and channels % VECTOR_CHANNELS == outputs % VECTOR_CHANNELS == 0
+    is_small = (
+        2 <= min(height, width) <= max(height, width) <= MAX_WINOGRAD_SIDE and max(channels, outputs) <= MAX_WINOGRAD_CHANNELS
+    )
+    fits = is_small and channels % BF16_LANES == outputs % BF16_LANES == 0
     return fits and all(load_library(name) is not None for name in ("winograd", "winograd_filters"))
 
 
@@ -98,7 +101,13 @@ class _Convolution(torch.autograd.Function):
         grad_filters = _weight_products(transformed, grad_transformed)
         grad_weight = torch.empty_like(weight)
         size = grad_output.shape[2:]
-        call("winograd_filters", "filter_gradient", _bank(grad_weight.transpose(0, 1), *size), grad_filters, grad_weight)
+        call(
+            "winograd_filters",
+            "transform_filters_backward",
+            _bank(grad_weight.transpose(0, 1), *size),
+            grad_filters,
+            grad_weight,
+        )
         return grad_input, grad_weight
 
 
@@ -109,12 +118,10 @@ def _products(maps: Tensor, filters: Tensor, is_backward: bool) -> tuple[Tensor,
     (channels, outputs, *_), size = filters.shape, maps.shape[2:]
     tilings = (_output_tiling, _input_tiling) if is_backward else (_input_tiling, _output_tiling)
     source, target = (tiling(count, *size) for tiling, count in zip(tilings, (channels, outputs), strict=True))
-    elements, tiles = source.rows.entries * source.columns.entries, source.rows.tiles * source.columns.tiles
+    elements, tiles = source.rows.elements * source.columns.elements, source.rows.tiles * source.columns.tiles
     transformed_filters = maps.new_empty(elements, channels * outputs)
     call("winograd_filters", "transform_filters", _bank(filters, *size), filters, transformed_filters)
-    even = math.lcm(tiles, PRODUCT_ROWS) // tiles  # images whose tiles fill whole PRODUCT_ROWS
-    largest = min(GROUP_ELEMENTS // (tiles * elements * (channels + outputs)), len(maps) // MIN_GROUPS)
-    group = max(largest // even, 1) * even
+    group = _group(len(maps), tiles, elements, channels + outputs)
     threads = torch.get_num_threads()
     features = torch.empty((len(maps), outputs, *size), dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
     transformed = maps.new_empty(elements, -(-len(maps) // group) * group * tiles, channels)
@@ -124,13 +131,31 @@ def _products(maps: Tensor, filters: Tensor, is_backward: bool) -> tuple[Tensor,
     return features, transformed
 
 
+@_products.register_fake
+def _(maps: Tensor, filters: Tensor, is_backward: bool) -> tuple[Tensor, Tensor]:
+    (images, channels, height, width), outputs = maps.shape, filters.shape[1]
+    side = _tile_side(height, width)
+    tiles, elements = -(-height // side) * -(-width // side), (side + 2) ** 2
+    group = _group(images, tiles, elements, channels + outputs)
+    features = torch.empty(
+        (images, outputs, height, width), dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last
+    )
+    return features, maps.new_empty(elements, -(-images // group) * group * tiles, channels)
+
+
 @torch.library.custom_op("sprintnet::winograd_weight_products", mutates_args=())
 def _weight_products(transformed: Tensor, grad_transformed: Tensor) -> Tensor:
     """Returns the gradient of the transformed filters, fp32 (elements, C, O)."""
     (elements, rows, channels), outputs = transformed.shape, grad_transformed.shape[2]
     grad_filters = torch.empty(elements, channels, outputs, dtype=torch.float32, device=transformed.device)
-    call("winograd", "correlate", elements, rows, channels, outputs, transformed, grad_transformed, grad_filters)
+    call("winograd", "weight_gradient", elements, rows, channels, outputs, transformed, grad_transformed, grad_filters)
     return grad_filters
+
+
+@_weight_products.register_fake
+def _(transformed: Tensor, grad_transformed: Tensor) -> Tensor:
+    shape = len(transformed), transformed.shape[2], grad_transformed.shape[2]
+    return transformed.new_empty(shape, dtype=torch.float32)
 
 
 @register_flop_formula(torch.ops.sprintnet.winograd_products)
@@ -145,15 +170,22 @@ def _weight_products_flop(transformed: Any, grad_transformed: Any, *_: Any, **__
     return int(2 * elements * rows * channels * grad_transformed[2])
 
 
+def _group(images: int, tiles: int, elements: int, channels: int) -> int:
+    """Returns the images that are transformed and multiplied at once; their tiles fill a multiple of GEMM_ROWS."""
+    even = math.lcm(tiles, GEMM_ROWS) // tiles
+    largest = min(GROUP_ELEMENTS // (tiles * elements * channels), images // MIN_GROUPS)
+    return max(largest // even, 1) * even
+
+
 def _tile_side(height: int, width: int) -> int:
     """Returns the side of the tiles, in output pixels, with the fewest multiplications for a map."""
     return min(POINTS, key=lambda side: -(-height // side) * -(-width // side) * (side + 2) ** 2)
 
 
-def _bank(filters: Tensor, height: int, width: int) -> _Bank:
+def _bank(filters: Tensor, height: int, width: int) -> _FilterBank:
     """Returns the layout of filters (C, O, 3, 3) and their transform for maps of this size."""
     _, matrix, _ = toom_cook(_tile_side(height, width))
-    bank = _Bank(*filters.shape[:2], len(matrix), *filters.stride())
+    bank = _FilterBank(*filters.shape[:2], len(matrix), *filters.stride())
     for row, values in zip(bank.matrix, matrix.tolist(), strict=False):
         row[:] = values
     return bank
@@ -163,19 +195,19 @@ def _bank(filters: Tensor, height: int, width: int) -> _Bank:
 def _input_tiling(channels: int, height: int, width: int) -> _Tiling:
     """Returns the tiling of the input transform, by B: its tiles overlap by a pixel on each side."""
     side = _tile_side(height, width)
-    return _Tiling(channels, *(_line(size, side, -1, toom_cook(side)[2]) for size in (height, width)))
+    return _Tiling(channels, *(_axis(size, side, -1, toom_cook(side)[2]) for size in (height, width)))
 
 
 @cache
 def _output_tiling(channels: int, height: int, width: int) -> _Tiling:
     """Returns the tiling of the output transform, by A'."""
     side = _tile_side(height, width)
-    return _Tiling(channels, *(_line(size, side, 0, toom_cook(side)[0].T) for size in (height, width)))
+    return _Tiling(channels, *(_axis(size, side, 0, toom_cook(side)[0].T) for size in (height, width)))
 
 
-def _line(size: int, side: int, first: int, matrix: Tensor) -> _Line:
-    entries, pixels = matrix.shape
-    line = _Line(size, -(-size // side), first, side, pixels, entries)
+def _axis(size: int, side: int, first: int, matrix: Tensor) -> _Axis:
+    elements, pixels = matrix.shape
+    line = _Axis(size, -(-size // side), first, side, pixels, elements)
     for row, values in zip(line.matrix, matrix.tolist(), strict=False):
         row[:pixels] = values
     return line

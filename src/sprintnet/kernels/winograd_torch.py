@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sprintnet.kernels.toom_cook import toom_cook
 
-MIN_CHANNELS, MAX_MAP_SIDE = 128, 16
+MIN_TORCH_CHANNELS, MAX_TORCH_SIDE = 128, 16
 """With fewer channels, or on larger maps, the transforms cost as much as the products save (LOG.md)."""
 
 MAX_TILE = 4
@@ -24,7 +24,7 @@ MAX_TILE = 4
 
 def is_profitable(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether layers of this shape gain."""
-    return min(channels, outputs) >= MIN_CHANNELS and 2 <= min(height, width) <= max(height, width) <= MAX_MAP_SIDE
+    return min(channels, outputs) >= MIN_TORCH_CHANNELS and 2 <= min(height, width) <= max(height, width) <= MAX_TORCH_SIDE
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
@@ -75,6 +75,7 @@ def transforms(size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def tile_lengths(size: int) -> list[int]:
     """Returns the outputs of each tile along a line of `size` pixels, 2 or more: longer tiles first."""
-    assert size >= 2
+    if size < 2:
+        raise ValueError(f"winograd: feature maps of {size} pixels along a side; 2 or more are needed")
     tiles = -(-size // MAX_TILE)
     return [size // tiles + (tile < size % tiles) for tile in range(tiles)]

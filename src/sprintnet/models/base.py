@@ -1,6 +1,6 @@
 """Network: the base class of both networks, features and a head that can be trained alone."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ HEAD = ("dropout", "linear")
 """The parts that are trained where the rest is frozen."""
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """Images (B, channels, H, W) -> logits (B, classes): `classify` of `features`."""
 
     linear: nn.Linear
