@@ -175,8 +175,11 @@ def test_opposite_points_differ_in_the_sign_of_odd_pixels_as_the_kernel_takes_fo
         assert not matrix[-1, 1 - len(points) % 2 :: 2].any()  # infinity's: of the parity of the last power
 
 
-@pytest.mark.parametrize("way", [pytest.param(winograd, marks=kernel), winograd_torch])
-def test_gradients_arrive_with_channels_last_as_the_layers_before_need_them(way: ModuleType) -> None:
+@pytest.mark.parametrize("name", ["winograd", "winograd_torch"])
+def test_gradients_arrive_with_channels_last_as_the_layers_before_need_them(name: str, request: pytest.FixtureRequest) -> None:
+    if name == "winograd":
+        request.getfixturevalue("kernels")
+    way: ModuleType = {"winograd": winograd, "winograd_torch": winograd_torch}[name]
     maps = torch.randn(4, 32, 7, 7).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
     features = way.convolve(maps, torch.randn(32, 32, 3, 3))
     assert features.is_contiguous(memory_format=torch.channels_last)
