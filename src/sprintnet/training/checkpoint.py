@@ -1,4 +1,4 @@
-"""A complete training state in one safetensors file: tensors as tensors, everything else as readable JSON; no pickle."""
+"""A training state in one safetensors file: tensors as tensors, everything else as JSON; no pickle."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def load_checkpoint(path: Path, device: torch.device) -> State:
 
 
 def random_state(device: torch.device) -> State:
-    """Returns the state of PyTorch's own generators, which dropout draws from."""
+    """Returns the state of PyTorch's generators, which dropout uses."""
     return {
         "cpu": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
@@ -63,7 +63,7 @@ def _take_tensors(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> An
 
 def _put_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, dict):
-        if "tensor" in value:  # the layout too: a fused optimizer wants its state laid out as the weights are
+        if "tensor" in value:  # a fused optimizer needs the memory layout of the weights
             layout = torch.channels_last if value["channels_last"] else torch.contiguous_format
             return tensors[value["tensor"]].contiguous(memory_format=layout)
         return {key: _put_tensors(item, tensors) for key, item in value["items"]}

@@ -11,10 +11,10 @@ from sprintnet.runtime import has_fast_bf16
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised, for convolution filters (out, in, h, w); each bank keeps a norm of sqrt(out).
+    """Orthogonalised Nesterov momentum for convolution weights (out, in, h, w), each kept at a norm of sqrt(out).
 
-    Banks of one shape are orthogonalised together. `grad_scale` and `found_inf`, where a gradient scaler has set them, are what
-    the gradients were multiplied by and whether one overflowed, which makes the step nothing; neither is waited for.
+    Weights of one shape are orthogonalised in one batch. A gradient scaler sets `grad_scale`, the factor of the gradients, and
+    `found_inf`, whether one overflowed: the step then changes nothing. Neither waits for the device.
     """
 
     grad_scale: Tensor | None = None
@@ -25,13 +25,13 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Updates every filter bank that has a gradient."""
+        """Updates every weight that has a gradient."""
         for group in self.param_groups:
-            banks = defaultdict(list)
+            by_shape = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    banks[parameter.shape].append(parameter)
-            for parameters in banks.values():
+                    by_shape[parameter.shape].append(parameter)
+            for parameters in by_shape.values():
                 self._step(parameters, group["lr"], group["momentum"])
 
     def _step(self, parameters: list[nn.Parameter], lr: float, momentum: float) -> None:
@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrices: Tensor, steps: int = 3) -> Tensor:
-    """Returns matrices (N, rows, columns) with singular values near 1 (about 0.5 to 1.5) and the singular vectors kept.
+    """Returns matrices (N, rows, columns) with singular values near 1 (about 0.5 to 1.5) and unchanged singular vectors.
 
     A quintic Newton-Schulz iteration, in bf16 where that is fast.
     """

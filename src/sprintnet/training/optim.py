@@ -13,10 +13,10 @@ from sprintnet.training.settings import MuonSettings, OptimSettings
 class Optimizers:
     """Several optimizers that step, skip and are saved as one.
 
-    A gradient scaler hands them its scale and whether a gradient overflowed, both on the device, and waits for neither.
+    A gradient scaler sets its scale and whether a gradient overflowed, both on the device, and waits for neither.
     """
 
-    _step_supports_amp_scaling = True  # what the scaler asks
+    _step_supports_amp_scaling = True  # read by GradScaler
 
     def __init__(self, optimizers: Iterable[torch.optim.Optimizer]):
         self.optimizers = list(optimizers)
@@ -29,8 +29,8 @@ class Optimizers:
     def step(self) -> None:
         """Updates all parameters, or none where a gradient overflowed."""
         for optimizer in self.optimizers:
-            for given in ("grad_scale", "found_inf"):  # by a scaler, for this step alone
-                setattr(optimizer, given, getattr(self, given, None))
+            for name in ("grad_scale", "found_inf"):  # set by a scaler, for this step only
+                setattr(optimizer, name, getattr(self, name, None))
             optimizer.step()
 
     def zero_grad(self) -> None:
@@ -52,7 +52,7 @@ Optimizer = torch.optim.Optimizer | Optimizers
 
 
 def build_optimizer(model: nn.Module, settings: OptimSettings, muon: MuonSettings) -> Optimizer:
-    """Returns SGD over all trained parameters, or, where Muon has a rate, Muon for the filters and SGD for the rest.
+    """Returns SGD over all trained parameters, or, if Muon has a learning rate, Muon for the filters and SGD for the rest.
 
     Each parameter group carries its `peak_lr`, and whether it `is_whitening`: the bias of a whitening layer.
     """
@@ -104,6 +104,6 @@ def _build_sgd(groups: dict[str, list[nn.Parameter]], settings: OptimSettings) -
     )
     if settings.momentum:
         for group in optimizer.param_groups:
-            for parameter in group["params"]:  # left to itself, a first step that fp16 skips would leave it uninitialised
+            for parameter in group["params"]:  # otherwise a first step that fp16 skips would leave it uninitialised
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer

@@ -24,8 +24,8 @@ class Totals:
 class Step:
     """A training step over one model and optimizer; `totals` grows until `reset`.
 
-    In fp16 the loss is scaled (Micikevicius et al. 2017, arXiv:1710.03740). A step whose gradients overflow is skipped whole:
-    weights, optimizer, batch-norm statistics and totals stay as they were.
+    In fp16 the loss is scaled (Micikevicius et al. 2017, arXiv:1710.03740). A step whose gradients overflow is skipped
+    entirely: weights, optimizer state, batch-norm statistics and totals do not change.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Step:
             logits = self.model(images)
         if self.class_weights is None:
             loss = self.task.loss(logits.float(), labels, self.label_smoothing)
-        else:  # an image counts by its class; weights given to cross_entropy would draw all smoothed targets to rare classes
+        else:  # weights given to cross_entropy would also weight smoothed targets, towards rare classes
             losses = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing, reduction="none")
             loss = (losses * self.class_weights[labels]).mean()
         return loss + self.l1 * self._l1_norm() if self.l1 else loss, logits
