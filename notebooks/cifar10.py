@@ -42,6 +42,9 @@ model = sn.train(recipe, data)
 # %%
 model
 
+# %% [markdown]
+# Training images are augmented (cropped, flipped, partly hidden), so training looks worse than validation at first.
+
 # %%
 model.plot("results")
 
@@ -76,7 +79,8 @@ model.plot("reliability")
 
 # %% [markdown]
 # ## The learning rate
-# The finder raises the learning rate batch by batch: the loss falls, then explodes. A good peak lies where it falls fastest.
+# The finder raises the learning rate batch by batch. The loss stays level, falls and, at some point, explodes.
+# A good peak learning rate lies where the loss falls, well before it explodes.
 
 # %%
 found = sn.lr_find(recipe, data)
@@ -100,7 +104,8 @@ for best in predictor(data.val.images[:3]).top(3):
 
 # %% [markdown]
 # ## Your own images
-# A folder with a subfolder for each class is enough; put its path above. `check` looks for problems before you train.
+# A folder with a subfolder for each class is enough; put its path above. Here it is 300 images of CIFAR-10.
+# `check` looks for problems before you train.
 
 # %%
 sn.check(own_images)
@@ -110,13 +115,14 @@ own = sn.load_data(own_images)
 own.show()
 
 # %% [markdown]
-# A few images are soon learned by heart, so start from the model above: `init_from` copies its weights.
+# So few images are soon learned by heart, so start from the model above: `init_from` copies its weights, and a low learning
+# rate changes them little.
 
 # %%
-own_model = sn.train(recipe, own, init_from=str(model.run), name="mine")
+own_model = sn.train(recipe, own, name="mine", init_from=model.run, epochs=10, optim__max_lr=0.01)
 
 # %% [markdown]
-# The test images were not touched so far. Look at them once, at the end: every look is logged in `test_access.csv`.
+# The test images were not used so far. Evaluate them once, at the end; each evaluation is logged in `test_access.csv`.
 
 # %%
 metrics = own_model.evaluate(own.test)
@@ -127,7 +133,7 @@ print(f"{metrics['accuracy']:.1%} of {metrics['images']} test images (95% CI {lo
 own_model.predict(own.test.files[:5])
 
 # %% [markdown]
-# Everything above on one page, to send to somebody:
+# The report has all of it on one page that needs only a browser:
 
 # %%
 own_model.report()
