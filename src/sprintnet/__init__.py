@@ -7,8 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sprintnet.api import Dataset, Model, from_arrays, load, load_data, train
+    from sprintnet.api import Model, load, train
     from sprintnet.classifier import SprintNetClassifier
+    from sprintnet.datasets import Dataset, from_arrays, load_data
     from sprintnet.deploy.predictor import Predictor
     from sprintnet.errors import (
         AccessError,
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
-    "api": ("Dataset", "Model", "from_arrays", "load", "load_data", "train"),
+    "api": ("Model", "load", "train"),
     "classifier": ("SprintNetClassifier",),
+    "datasets": ("Dataset", "from_arrays", "load_data"),
     "deploy.predictor": ("Predictor",),
     "errors": (
         "AccessError",

@@ -13,10 +13,11 @@ from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, check_X_y
 
-from sprintnet.api import IN_MEMORY, Dataset, Model, configure, data_settings, python_names
+from sprintnet.api import Model, configure
 from sprintnet.data.custom.arrays import from_arrays
 from sprintnet.data.custom.split import DEFAULT_VAL_FRACTION
 from sprintnet.data.splits import stratified_sample
+from sprintnet.datasets import IN_MEMORY, Dataset, data_settings, python_names
 from sprintnet.errors import SprintNetError
 from sprintnet.runs.folder import RunFolder
 from sprintnet.training.train import train

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sprintnet.api import IN_MEMORY, Dataset, configure, data_settings, python_names
+from sprintnet.api import configure
 from sprintnet.data import validate
+from sprintnet.datasets import IN_MEMORY, Dataset, data_settings, python_names
 from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.reporting.text import statistics, validation
 from sprintnet.runs import folder
