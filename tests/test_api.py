@@ -74,6 +74,7 @@ def test_the_test_set_is_read_when_it_is_asked_for(data: sn.Dataset) -> None:
     assert "test" not in fresh.splits
     assert fresh.test is not None
     assert len(fresh.test) == 100
+    assert repr(fresh.test) == "ImageDataset(100 images 32x32x3; 10 classes)"
 
 
 def test_arrays_are_split_by_class() -> None:

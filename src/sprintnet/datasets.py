@@ -28,7 +28,7 @@ IN_MEMORY = "(arrays)"  # data.name of a dataset in memory
 python_names = partial(python_arguments, [name for name in folder.dotted(asdict(Config())) if "." in name])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TestImages(ImageDataset):
     """A test split, whose evaluations are logged by the run that was trained on the dataset."""
 
