@@ -24,7 +24,7 @@ from sprintnet.data.settings import DataSettings
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import fit_temperature
 from sprintnet.evaluation.trained_model import load_run
-from sprintnet.kernels import conv3x3, winograd, winograd_torch
+from sprintnet.kernels import conv3x3, dispatch, winograd, winograd_torch
 from sprintnet.kernels.build import load_library
 from sprintnet.runs.folder import RunFolder, read_rows
 from sprintnet.runtime import select_runtime
@@ -107,12 +107,12 @@ def test_a_run_opens_without_its_data_and_refuses_data_of_other_classes(finished
     trained, config = load_run(finished.path, [f"data.name={tmp_path / 'gone'}"])
     assert config.data.name == str(tmp_path / "gone")
     test = load_custom(DataSettings(str(SAMPLE))).images
-    with pytest.raises(SettingsError, match=r"the data has the classes truck, .*; the network: airplane, "):
+    with pytest.raises(SettingsError, match=r"the data has the classes truck, .*; the model: airplane, "):
         trained.predict(ImageDataset(test.images, test.labels, test.classes[::-1]))
 
 
 def test_validation_images_are_not_trained_on_and_test_images_choose_nothing(tiny: list[str]) -> None:
-    splits = load_splits(load_config("davidnet", [*tiny, "data.val=0.1"]), test=True)
+    splits = load_splits(load_config("davidnet", [*tiny, "data.val=0.1"]).data, test=True)
     assert {name: len(part) for name, part in splits.items()} == {"train": 180, "val": 20, "test": 100}
     pixels = [image.tobytes() for part in splits.values() for image in part.images]
     assert len(set(pixels)) == len(pixels)
@@ -124,14 +124,14 @@ def test_a_cutout_larger_than_the_images_is_refused(tmp_path: Path, tiny: list[s
 
 
 def test_a_hold_out_of_no_image_is_refused(tiny: list[str]) -> None:
-    with pytest.raises(SettingsError, match=r"data.val=0.01: less than one image a class"):
-        load_splits(load_config("davidnet", [*tiny, "data.val=0.01"]))
+    with pytest.raises(SettingsError, match=r"data.val=0.01: less than one image per class"):
+        load_splits(load_config("davidnet", [*tiny, "data.val=0.01"]).data)
 
 
 def test_a_batch_of_one_image_is_refused(tiny: list[str]) -> None:
     config = load_config("davidnet", [*tiny, "batch_size=2"])
     three = load_splits(config.data)["train"].take(np.arange(3))
-    with pytest.raises(SettingsError, match=r"batch_size=2: leaves one of the 3 training images alone.*use 3"):
+    with pytest.raises(SettingsError, match=r"batch_size=2: leaves a batch with a single one of the 3 training images.*use 3"):
         build_step(config, three, select_runtime("cpu", "fp32", 1))
 
 
@@ -148,7 +148,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path:
 def test_every_precision_learns_the_sample(tmp_path: Path, tiny: list[str], precision: str) -> None:
     still = ["augment.crop_padding=0", "augment.affine=0", "augment.cutout=0", "label_smoothing=0"]
     overrides = [*tiny, f"precision={precision}", "epochs=15", "model.width=8", "batch_size=20", *still]
-    metrics = train(load_config("davidnet", overrides), RunFolder(tmp_path / "run"))
+    metrics = train(load_config("davidnet", overrides), RunFolder(tmp_path / "run")).metrics
     assert metrics["skipped_steps"] <= 3
     trained, config = load_run(tmp_path / "run")
     assert trained.evaluate(load_splits(config.data)["train"]).metrics["accuracy"] > 0.5
@@ -156,22 +156,24 @@ def test_every_precision_learns_the_sample(tmp_path: Path, tiny: list[str], prec
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(
-    tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    # as large layers do, so that fewer products are taken here too
-    fewer: list[None] = []
+    # so that these small layers take Winograd convolution too
+    winograd_calls: list[None] = []
     monkeypatch.setattr(conv3x3, "MIN_BATCH", 16)
     way = winograd if load_library("winograd") else winograd_torch
     convolve = way.convolve
-    monkeypatch.setattr(way, "MIN_CHANNELS", 16)
-    monkeypatch.setattr(way, "convolve", lambda maps, weight: (fewer.append(None), convolve(maps, weight))[1])
+    monkeypatch.setattr(way, "MIN_WINOGRAD_CHANNELS" if way is winograd else "MIN_TORCH_CHANNELS", 16)
+    dispatch.choose_conv3x3.cache_clear()
+    request.addfinalizer(dispatch.choose_conv3x3.cache_clear)
+    monkeypatch.setattr(way, "convolve", lambda maps, weight: (winograd_calls.append(None), convolve(maps, weight))[1])
     small = [f"data.name={SAMPLE}", "model.width=32", "batch_size=40", "threads=1", "epochs=12", f"precision={precision}"]
     config = load_config("sprint94", [*small, "tta=1", "schedule.resolution=0.75,1", "schedule.resolution_milestones=0,0.4"])
-    metrics = train(config, RunFolder(tmp_path / "whole"))
+    metrics = train(config, RunFolder(tmp_path / "whole")).metrics
     arrays = np.load(tmp_path / "whole" / "predictions.npz")
     assert metrics["val"]["tta"]["accuracy"] == np.mean(arrays["val_tta_logits"].argmax(1) == arrays["val_labels"])
     assert not np.array_equal(arrays["val_tta_logits"], arrays["val_logits"])
-    assert bool(fewer) == (precision == "bf16")
+    assert bool(winograd_calls) == (precision == "bf16")
     trained, _ = load_run(tmp_path / "whole")
     assert trained.evaluate(load_splits(config.data)["train"]).metrics["accuracy"] > 0.7
     (tmp_path / "stopped").mkdir()
@@ -189,7 +191,7 @@ def test_resuming_under_other_settings_is_refused_by_name(tmp_path: Path, tiny: 
 
 
 def test_a_run_is_not_overwritten(tiny: list[str], finished: RunFolder) -> None:
-    with pytest.raises(SettingsError, match="holds a run already"):
+    with pytest.raises(SettingsError, match="already holds a run"):
         train(load_config("davidnet", [*tiny, "data.val=0.1"]), finished)
 
 
@@ -207,7 +209,7 @@ def test_resuming_with_other_threads_says_that_bits_may_differ(tmp_path: Path, t
     record = json.loads(run.environment.read_text())
     run.environment.write_text(json.dumps({**record, "threads": 64}))
     train(config, run, resume=True)
-    assert "resuming by other code or on another machine (threads)" in run.log_text.read_text()
+    assert "resuming with different threads: the result may differ in its last bits" in run.log_text.read_text()
 
 
 def interrupted_run(folder: Path, config: Config) -> tuple[RunFolder, Config]:
@@ -228,7 +230,7 @@ def interrupted_run(folder: Path, config: Config) -> tuple[RunFolder, Config]:
 
 def test_resuming_a_finished_run_returns_its_metrics(tiny: list[str], finished: RunFolder) -> None:
     written = finished.weights.stat().st_mtime_ns
-    metrics = train(load_config("davidnet", [*tiny, "data.val=0.1"]), finished, resume=True)
+    metrics = train(load_config("davidnet", [*tiny, "data.val=0.1"]), finished, resume=True).metrics
     assert metrics == json.loads(finished.metrics.read_text())
     assert finished.weights.stat().st_mtime_ns == written
 

@@ -208,4 +208,4 @@ def _require_resumable(old: Mapping[str, Any], new: Mapping[str, Any], run: RunF
             )
     compared = ("commit", "code_sha256", "versions", "device", "gpu", "cpu", "threads", "kernels")
     if changed := [key for key in compared if old.get(key) != new.get(key)]:
-        run.log(f"resuming with another {', '.join(changed)}: the result may differ in its last bits")
+        run.log(f"resuming with different {', '.join(changed)}: the result may differ in its last bits")
