@@ -178,7 +178,7 @@ def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(
     assert trained.evaluate(load_splits(config.data)["train"]).metrics["accuracy"] > 0.7
     (tmp_path / "stopped").mkdir()
     run, _ = interrupted_run(tmp_path / "stopped", config)
-    assert train(config, run, resume=True)["val"]["cross_entropy"] == metrics["val"]["cross_entropy"]
+    assert train(config, run, resume=True).metrics["val"]["cross_entropy"] == metrics["val"]["cross_entropy"]
     whole, resumed = (load_file(folder.weights) for folder in (RunFolder(tmp_path / "whole"), run))
     assert all(whole[name].equal(tensor) for name, tensor in resumed.items())
 

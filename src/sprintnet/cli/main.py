@@ -60,7 +60,7 @@ OVERRIDES = "[KEY=VALUE]..."
 RECIPE = f"[RECIPE] {OVERRIDES}"
 SETTINGS_HELP = "a setting, such as device=cpu or --data X (data.name=X); `sprintnet train --help all` lists them"
 MAX = 1_000_000
-RESUME = _option("--resume", "continue the one of that name, or the newest, where it was interrupted", default=False)
+RESUME = _option("--resume", "continue where it was interrupted (without a name: the newest)", default=False)
 VERBS: dict[str, Verb] = {
     "train": (train.train, RECIPE, [
         _option("--name", "name of the run folder in runs/train (default: the recipe's)", metavar="NAME"),

@@ -22,7 +22,7 @@ def training_header(
         max_lr += f" (filters, Muon), {optim.scaled_to(settings.batch_size).max_lr:g} (rest, SGD)"
     facts = {
         "Run Folder": run_folder,
-        "Using Device": f"{machine['gpu'] or machine['device']}, {machine['precision']}, {machine['threads']} threads",
+        "Using Device": f"{machine['gpu'] or machine['device']}, {machine['precision']}, {machine['threads']} thread{'s' if machine['threads'] != 1 else ''}",
         "Network": f"{model.name}, width {model.width}",
         "Data": f"{settings.data.name}: " + ", ".join(f"{count:,} {split}" for split, count in images.items()),
         "Seed": settings.seed,
