@@ -16,13 +16,14 @@ def training_header(
 
     `settings` is a Config, `machine` the runtime's description, `images` the size of each split.
     """
+    threads = f"{machine['threads']} thread" + "s" * (machine["threads"] != 1)
     optim, schedule, model = settings.optim, settings.schedule, settings.model
     max_lr = f"{settings.peak_lr:g}"
     if settings.muon.max_lr:
         max_lr += f" (filters, Muon), {optim.scaled_to(settings.batch_size).max_lr:g} (rest, SGD)"
     facts = {
         "Run Folder": run_folder,
-        "Using Device": f"{machine['gpu'] or machine['device']}, {machine['precision']}, {machine['threads']} thread{'s' if machine['threads'] != 1 else ''}",
+        "Using Device": f"{machine['gpu'] or machine['device']}, {machine['precision']}, {threads}",
         "Network": f"{model.name}, width {model.width}",
         "Data": f"{settings.data.name}: " + ", ".join(f"{count:,} {split}" for split, count in images.items()),
         "Seed": settings.seed,
