@@ -13,7 +13,6 @@ import yaml
 from PIL import Image
 from torch.nn import functional as F
 
-import sprintnet as package
 from conftest import SAMPLE, Command
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset
@@ -25,7 +24,7 @@ from sprintnet.deploy.predictor import OUTPUTS, Predictor
 from sprintnet.errors import ParityError, SettingsError
 from sprintnet.evaluation.gradcam import class_maps
 from sprintnet.evaluation.metrics import log_probabilities
-from sprintnet.evaluation.trained_model import load_run
+from sprintnet.evaluation.trained_model import load, load_run
 from sprintnet.runs.folder import RunFolder, read_json
 
 NETWORKS = ("davidnet", "sprintnet")
@@ -152,7 +151,7 @@ def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder], val: Im
     assert f"Accuracy on 100 validation images: {accuracy:.2%} (95% CI" in body
     opened, _ = load_run(exported["davidnet"].path)
     torch.manual_seed(5)
-    loaded = package.load(folder)
+    loaded = load(folder)
     assert torch.initial_seed() == 5  # opening a model draws nothing and seeds nothing
     np.testing.assert_array_equal(loaded.predict_logits(val.images), opened.predict_logits(val.images))
     for wrong in (val.images[:, ::2], val.images[..., :1], val.images / 255):
