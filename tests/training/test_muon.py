@@ -16,14 +16,17 @@ def test_singular_vectors_stay_and_values_come_near_one(
     shape: tuple[int, int], in_bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(muon, "has_fast_bf16", lambda device: in_bf16)
-    matrices = torch.randn(5, *shape, generator=torch.Generator().manual_seed(1))
-    result = orthogonalise(matrices, steps=5)
-    assert result.dtype == torch.float32
-    u, _, v = torch.linalg.svd(matrices, full_matrices=False)
-    inner = u.mT @ result @ v.mT  # diagonal, where the singular vectors are kept
-    assert (inner - torch.diag_embed(inner.diagonal(dim1=1, dim2=2))).abs().max() < 0.05
-    values = inner.diagonal(dim1=1, dim2=2)
-    assert 0.3 < values.min() <= values.max() < 1.4
+    # five steps multiply a small singular value by 3.4445**5 = 485 at most: one below 0.0006 of the norm cannot reach 0.3
+    for seed in range(12):
+        matrices = torch.randn(5, *shape, generator=torch.Generator().manual_seed(seed))
+        result = orthogonalise(matrices, steps=5)
+        assert result.dtype == torch.float32
+        u, before, v = torch.linalg.svd(matrices, full_matrices=False)
+        inner = u.mT @ result @ v.mT  # diagonal, where the singular vectors are kept
+        assert (inner - torch.diag_embed(inner.diagonal(dim1=1, dim2=2))).abs().max() < 0.05
+        values = inner.diagonal(dim1=1, dim2=2)
+        assert values.max() < 1.4
+        assert values[before > 0.001 * matrices.norm(dim=(1, 2))[:, None]].min() > 0.3
 
 
 @pytest.mark.parametrize("shape", [(64, 216), (256, 2304)])  # of sprint94's filter banks
