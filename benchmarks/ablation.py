@@ -65,9 +65,9 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
     from sprintnet.data.augment import resize
     from sprintnet.data.builtin import cache
     from sprintnet.kernels import build, winograd, winograd_torch
+    from sprintnet.training.adaptive_threads import AdaptiveThreads
     from sprintnet.training.optim import set_learning_rates
     from sprintnet.training.setup import build_step, whiten
-    from sprintnet.training.threads import Threads
 
     if arm.is_plain_script:
         from baseline import training_steps
@@ -83,7 +83,7 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
         config = load_config(recipe, arm.overrides)
         context = runtime.select_runtime(config.device, config.precision, config.threads)
         batch_size, laps = config.batch_size, []
-        with context.activated(0), Threads(context) as threads:
+        with context.activated(0), AdaptiveThreads(context) as threads:
             step, loader = build_step(config, cache.load("cifar10")[0], context)
             whiten(step.model, loader, config)
             set_learning_rates(step.optimizer, 0.1, 0.1 if arm.trains_whitening else 0)

@@ -105,7 +105,7 @@ def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> No
         ("val somke", 2, "somke: no such run folder; did you mean runs/train/smoke?"),
         ("val runs/train/smoek --output x.csv", 2, "did you mean runs/train/smoke?"),
         ("report runs/study/x", 2, "is the folder of a study, not of a run; name one of its runs, such as runs/study/x/seed-0"),
-        ("val pictures", 2, "pictures: config.toml and weights.safetensors missing; it is not a run folder"),
+        ("val pictures", 2, "pictures: config.toml, weights.safetensors, metrics.json missing; it is not a run folder"),
         ("val smoke --split all", 2, "--split all: must be one of test, val, train"),
         ("val . --output gone/a.csv", 2, "--output gone/a.csv: there is no folder gone; create it first"),
         ("report . --output runs", 2, "--output runs: is a folder; name a file in it"),

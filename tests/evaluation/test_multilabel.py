@@ -31,6 +31,7 @@ from sprintnet.evaluation.multilabel import (
     summarise_labels,
 )
 from sprintnet.evaluation.task import MULTI_LABEL, SINGLE_LABEL
+from sprintnet.training.losses import LOSSES
 
 GENERATOR = np.random.default_rng(0)
 LABELS = (GENERATOR.random((400, 5)) < [0.5, 0.3, 0.2, 0.1, 0.05]).astype(np.uint8)
@@ -94,7 +95,7 @@ def test_cross_entropy_is_pytorchs(alpha: float) -> None:
     targets = torch.from_numpy((1 - alpha) * LABELS + alpha / 2)
     expected = F.binary_cross_entropy_with_logits(torch.from_numpy(LOGITS).double(), targets, reduction="sum") / 400
     assert binary_cross_entropy(LOGITS, LABELS, alpha) == pytest.approx(float(expected), rel=1e-12)
-    trained = MULTI_LABEL.loss(torch.from_numpy(LOGITS), torch.from_numpy(LABELS), alpha)
+    trained = LOSSES["multi-label"](torch.from_numpy(LOGITS), torch.from_numpy(LABELS), alpha, None)
     assert float(trained) == pytest.approx(float(expected), rel=1e-5)
 
 

@@ -20,11 +20,11 @@ from sprintnet.errors import DivergedError, Interrupted
 from sprintnet.evaluation.task import SINGLE_LABEL
 from sprintnet.runs.folder import RunFolder
 from sprintnet.runtime import Runtime
+from sprintnet.training.adaptive_threads import AdaptiveThreads
 from sprintnet.training.loop import fit
 from sprintnet.training.optim import build_optimizer
 from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
 from sprintnet.training.step import Step
-from sprintnet.training.threads import Threads
 
 CPU = torch.device("cpu")
 
@@ -209,7 +209,7 @@ def test_the_network_sees_each_resolution_in_its_part_of_training(tmp_path: Path
 
 def test_threads_are_looked_after_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[bool] = []
-    monkeypatch.setattr(Threads, "adapt", lambda _: (calls.append(True), len(calls) in (3, 5))[1])
+    monkeypatch.setattr(AdaptiveThreads, "adapt", lambda _: (calls.append(True), len(calls) in (3, 5))[1])
     run = folder(tmp_path / "a")
     list(fit(settings_for(), step(), loader(), loader(), run, track))
     assert len(calls) == 15

@@ -1,4 +1,4 @@
-"""The task, single-label or multi-label: everything in which the two differ, as one value."""
+"""The task, single-label or multi-label: their predictions and metrics, as one value (losses: training/losses.py)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.evaluation import calibration, metrics, multilabel
@@ -16,17 +15,16 @@ from sprintnet.evaluation.metrics import Floats, Ints, Mask
 
 @dataclass(frozen=True)
 class Task:
-    """The loss, predictions and metrics for logits (N, K).
+    """The predictions and metrics for logits (N, K).
 
     Labels and predictions are (N,), or of a multi-label task (N, K) of 0 and 1. Functions of tensors run on the device, those
-    of arrays in NumPy. `loss` and `cross_entropy` take the label smoothing last, `calibration` the temperature.
+    of arrays in NumPy. `cross_entropy` takes the label smoothing last, `calibration` the temperature.
     """
 
     name: str
     threshold: float | None
     """Probability above which a label is predicted; None: the most probable class is."""
     activate: Callable[[Tensor], Tensor]
-    loss: Callable[[Tensor, Tensor, float], Tensor]
     correct: Callable[[Tensor, Tensor], Tensor]
     """(B,): whether the class, or every label, is predicted correctly."""
     predictions: Callable[[Floats], Ints]
@@ -50,23 +48,10 @@ class Task:
         return float(self.correct_mask(logits, labels).mean())
 
 
-def _smoothed_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    # the targets (1 - alpha) * one_hot + alpha / K: Szegedy et al. 2015, arXiv:1512.00567
-    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-
-
-def _smoothed_binary_loss(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    # each label is smoothed as two classes are; the sum over labels keeps the scale of the cross-entropy, to which the
-    # recipes' learning rates are tuned
-    targets = (1 - label_smoothing) * labels + label_smoothing / 2
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(labels)
-
-
 SINGLE_LABEL = Task(
     name="single-label",
     threshold=None,
     activate=lambda logits: logits.softmax(1),
-    loss=_smoothed_loss,
     correct=lambda logits, labels: logits.argmax(1) == labels,
     predictions=metrics.predictions,
     confidence=metrics.confidence,
@@ -81,7 +66,6 @@ MULTI_LABEL = Task(
     name="multi-label",
     threshold=multilabel.THRESHOLD,
     activate=torch.sigmoid,
-    loss=_smoothed_binary_loss,
     correct=lambda logits, labels: ((logits > 0) == labels).all(1),
     predictions=multilabel.label_predictions,
     confidence=multilabel.label_confidence,

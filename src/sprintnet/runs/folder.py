@@ -124,10 +124,10 @@ def find_run(word: str | Path, parent: Path = TRAIN_FOLDER) -> Path:
 def open_run(word: str | Path) -> RunFolder:
     """Returns the folder of a finished run, given by path or name; raises SettingsError that names what is missing."""
     run = RunFolder(find_run(word))
-    if missing := [file.name for file in (run.config, run.weights) if not file.is_file()]:
+    if missing := [file.name for file in (run.config, run.weights, run.metrics) if not file.is_file()]:
         remedy = "the run is unfinished or damaged: continue it with its command and --resume"
-        state = "it is not a run folder" if len(missing) == 2 else remedy
-        raise SettingsError(f"{run.path}: {' and '.join(missing)} missing; {state}")
+        state = "it is not a run folder" if len(missing) == 3 else remedy
+        raise SettingsError(f"{run.path}: {', '.join(missing)} missing; {state}")
     return run
 
 

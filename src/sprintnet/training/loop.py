@@ -14,12 +14,12 @@ from sprintnet.data.loader import Batch, Loader
 from sprintnet.errors import DivergedError
 from sprintnet.evaluation.predict import predict
 from sprintnet.runs.folder import RunFolder
+from sprintnet.training.adaptive_threads import AdaptiveThreads
 from sprintnet.training.checkpoint import State, load_checkpoint, random_state, save_checkpoint, set_random_state
 from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.schedule import Schedule
 from sprintnet.training.signals import Signals
 from sprintnet.training.step import Step, Totals
-from sprintnet.training.threads import Threads
 
 Row = dict[str, Any]
 Track = Callable[[Iterable[Batch], int, str, int], Iterable[Batch]]
@@ -54,7 +54,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader, run: RunFolder, 
 
     was_crowded = False
     step.model.train()
-    with Signals(run.path) as signals, Threads(step.runtime) as threads:
+    with Signals(run.path) as signals, AdaptiveThreads(step.runtime) as threads:
         while progress.epoch < config.epochs:
             label = f"epoch {progress.epoch + 1}/{config.epochs}"
             saved = time.monotonic()

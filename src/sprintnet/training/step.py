@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sprintnet.evaluation.task import Task
 from sprintnet.runtime import Runtime
+from sprintnet.training.losses import LOSSES
 from sprintnet.training.optim import Optimizer
 
 
@@ -58,11 +58,7 @@ class Step:
             self._statistics_before = [buffer.clone() for buffer in self._statistics]
         with self.runtime.autocast():
             logits = self.model(images)
-        if self.class_weights is None:
-            loss = self.task.loss(logits.float(), labels, self.label_smoothing)
-        else:  # weights given to cross_entropy would also weight smoothed targets, towards rare classes
-            losses = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing, reduction="none")
-            loss = (losses * self.class_weights[labels]).mean()
+        loss = LOSSES[self.task.name](logits.float(), labels, self.label_smoothing, self.class_weights)
         return loss + self.l1 * self._l1_norm() if self.l1 else loss, logits
 
     def backward(self, loss: Tensor) -> None:

@@ -89,10 +89,11 @@ def _train(
     else:
         splits = load_splits(requested.data, run.log, run)
     images, pretrained = splits["train"], load_pretrained(requested.init_from)
-    config, finder_seconds = _resolve(requested, run, images, pretrained)
+    config, reasons, finder_seconds = _resolve(requested, run, images, pretrained)
     step, loader = build_step(config, images, runtime, pretrained, run.log)
     commit = _record_environment(run, runtime, splits, pretrained, is_resumed)
     write_atomic(run.config, requested.to_toml())
+    write_atomic(run.resolved, "".join(f"# {reason}\n" for reason in reasons) + config.to_toml())
 
     whitening_seconds = whiten(step.model, loader, config)
     val_loader = Loader(splits["val" if "val" in splits else "test"], loader.normalisation, EVALUATION_BATCH, runtime.device)
@@ -136,8 +137,8 @@ def _train(
 
 def _resolve(
     requested: Config, run: RunFolder, images: ImageDataset, pretrained: Pretrained | None
-) -> tuple[Config, float | None]:
-    """Returns the settings with `auto` and `lr_find` resolved, recorded in resolved.toml, and the seconds of the finder."""
+) -> tuple[Config, tuple[str, ...], float | None]:
+    """Returns the settings with `auto` and `lr_find` resolved, the reason of each change, and the seconds of the finder."""
     config, reasons = resolve(requested, DatasetFacts.of(images, pretrained.saved.settings if pretrained else None))
     seconds = None
     if config.lr_find:
@@ -147,8 +148,7 @@ def _resolve(
         reasons += (f"peak learning rate {config.peak_lr:.3g} instead of {recipe_peak:g}: lr_find ({RECOMMENDED})",)
     for reason in reasons:
         run.log(f"auto: {reason}")
-    write_atomic(run.resolved, "".join(f"# {reason}\n" for reason in reasons) + config.to_toml())
-    return config, seconds
+    return config, reasons, seconds
 
 
 def _record_environment(

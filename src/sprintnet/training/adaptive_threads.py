@@ -37,7 +37,7 @@ def cpu_time() -> CpuTime | None:
     return CpuTime(time.monotonic(), time.process_time(), busy / os.sysconf("SC_CLK_TCK"))
 
 
-class Threads:
+class AdaptiveThreads:
     """Adapts PyTorch's threads between steps and restores the runtime's on exit; does nothing where the user chose a number.
 
     Threads wait for each other at the end of every operation, so one that has lost its core stops all of them. One thread less,
@@ -48,7 +48,7 @@ class Threads:
         self.runtime, self.window = runtime, window
         self._start = cpu_time() if runtime.adapts_threads else None
 
-    def __enter__(self) -> "Threads":
+    def __enter__(self) -> "AdaptiveThreads":
         return self
 
     def __exit__(self, *_: object) -> None:

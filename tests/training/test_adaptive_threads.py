@@ -1,4 +1,4 @@
-"""Threads: what others take by hand, then a real busy process, and back when it has gone."""
+"""AdaptiveThreads: what others take by hand, then a real busy process, and back when it has gone."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import torch
 
 from sprintnet.runtime import Runtime, select_runtime
 from sprintnet.training import threads as threads_module
-from sprintnet.training.threads import CpuTime, Threads, cpu_time
+from sprintnet.training.adaptive_threads import AdaptiveThreads, CpuTime, cpu_time
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing adapts where there is no /proc/stat")
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
@@ -58,7 +58,7 @@ def test_each_core_that_others_take_is_a_thread_less(
         last = moments[-1]
         moments.append(CpuTime(last.wall + 1, last.own + 4, last.all + 4 + cores))
     monkeypatch.setattr(threads_module, "cpu_time", lambda: moments.pop(0))
-    with Threads(adapting(8), window=0) as threads:
+    with AdaptiveThreads(adapting(8), window=0) as threads:
         assert [threads.adapt() for _ in taken] == [number < 8 for number in expected]
     assert numbers == [*expected, 8]
 
@@ -69,7 +69,7 @@ def test_fewer_threads_than_cores_are_not_less_where_cores_are_free(monkeypatch:
     moments = [CpuTime(0, 0, 0), CpuTime(1, 4, 7)]
     monkeypatch.setattr(threads_module, "cpu_time", lambda: moments.pop(0))
     try:
-        with Threads(adapting(4), window=0) as threads:
+        with AdaptiveThreads(adapting(4), window=0) as threads:
             assert not threads.adapt()
             assert not moments
     finally:
@@ -79,7 +79,7 @@ def test_fewer_threads_than_cores_are_not_less_where_cores_are_free(monkeypatch:
 def test_proc_stat_is_read_once_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[CpuTime | None] = []
     monkeypatch.setattr(threads_module, "cpu_time", lambda: read.append(cpu_time()) or read[-1])
-    with Threads(adapting(CORES), window=1000) as threads:
+    with AdaptiveThreads(adapting(CORES), window=1000) as threads:
         assert not any(threads.adapt() for _ in range(100))
     assert len(read) == 1
 
@@ -89,7 +89,7 @@ def test_without_proc_stat_the_number_stays(monkeypatch: pytest.MonkeyPatch) -> 
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "read_text", unreadable)
-    with Threads(adapting(CORES), window=0) as threads:
+    with AdaptiveThreads(adapting(CORES), window=0) as threads:
         assert not threads.adapt()
 
 
@@ -98,7 +98,7 @@ def test_a_real_busy_process_costs_a_thread() -> None:
     before = torch.get_num_threads()
     process = subprocess.Popen(BUSY, start_new_session=True)
     try:
-        with Threads(adapting(CORES)) as threads:
+        with AdaptiveThreads(adapting(CORES)) as threads:
             time.sleep(1.2)
             assert threads.adapt()
             assert torch.get_num_threads() < CORES
@@ -112,7 +112,7 @@ def test_a_real_busy_process_costs_a_thread() -> None:
 def test_a_number_that_the_user_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads_module, "cpu_time", lambda: pytest.fail("nothing to look at"))
     runtime = select_runtime("cpu", "fp32", 1)
-    with runtime.activated(), Threads(runtime, window=0) as threads:
+    with runtime.activated(), AdaptiveThreads(runtime, window=0) as threads:
         assert not threads.adapt()
         assert torch.get_num_threads() == 1
     assert select_runtime("cpu", "fp32", 0).adapts_threads
