@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sprintnet.runs.folder import RunFolder
 
 SAMPLE = Path(__file__).parent / "sample"
-"""300 real CIFAR-10 images as PNG: 20 a class for training, 10 for test, at which no training looks."""
+"""300 real CIFAR-10 images as PNG: 20 per class for training, 10 for test, which training never uses."""
 
 TINY = [f"data.name={SAMPLE}", "data.val=0.5", "model.width=4", "epochs=2", "batch_size=32", "threads=1", "optim.max_lr=0.1"]
 """Overrides of `davidnet` that train on the sample in about a second."""
@@ -80,7 +80,7 @@ def sprintnet_process(tmp_path: Path) -> Command:
 
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> "RunFolder":
-    """A run over pictures with several labels, or none, by the commands of a user: trained, reported, exported thrice."""
+    """A run on images with several labels, or none, by the commands of a user: trained, reported, exported thrice."""
     from shapes import splits, write_table
     from sprintnet.runs.folder import RunFolder
 

@@ -36,7 +36,7 @@ def expect(monkeypatch: pytest.MonkeyPatch, name: str, contents: list[bytes], pi
     monkeypatch.setitem(BUILTIN_DATASETS, name, replace(BUILTIN_DATASETS[name], files=tuple(files), sources=()))
 
 
-def folder_of(path: Path, members: dict[str, bytes]) -> str:
+def write_folder(path: Path, members: dict[str, bytes]) -> str:
     path.mkdir()
     for name, content in members.items():
         (path / name).write_bytes(content)
@@ -83,7 +83,7 @@ LAYOUTS: dict[str, Callable[[dict[str, bytes]], dict[str, bytes]]] = {
 }
 
 
-def idx_of(array: np.ndarray) -> bytes:
+def to_idx(array: np.ndarray) -> bytes:
     """The format as documented by its author: http://yann.lecun.com/exdb/mnist/."""
     header = bytes([0, 0, 8, array.ndim]) + b"".join(side.to_bytes(4, "big") for side in array.shape)
     return header + array.astype(np.uint8).tobytes()

@@ -61,20 +61,12 @@ def predictions(file: Path) -> list[dict[str, str]]:
 def test_a_dataset_is_described_in_a_line_and_drawn(data: sn.Dataset) -> None:
     assert len(repr(data).splitlines()) == 1
     assert repr(data.val) == "ImageDataset(100 images 32x32x3; 10 classes)"
-    assert "100 train, 100 val; images 32x32x3; 10 classes: airplane" in repr(data)
+    assert "100 train, 100 val, 100 test; images 32x32x3; 10 classes: airplane" in repr(data)
     figure = data.show(12)
     assert isinstance(figure, Figure)
     titles = [axes.get_title() for axes in figure.axes if axes.images]
     assert len(titles) == 12
     assert set(titles) == set(data.classes)
-
-
-def test_the_test_set_is_read_when_it_is_asked_for(data: sn.Dataset) -> None:
-    fresh = sn.load_data(SAMPLE, val=0.5)
-    assert "test" not in fresh.splits
-    assert fresh.test is not None
-    assert len(fresh.test) == 100
-    assert repr(fresh.test) == "ImageDataset(100 images 32x32x3; 10 classes)"
 
 
 def test_arrays_are_split_by_class() -> None:

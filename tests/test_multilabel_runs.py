@@ -166,7 +166,7 @@ def test_a_file_answers_as_the_network(run: RunFolder) -> None:
 
 def test_a_file_says_what_it_is(run: RunFolder) -> None:
     predictor = Predictor(run.export / "model.onnx")
-    assert (predictor.preprocessing.task, predictor.metadata["threshold"], predictor.threshold) == ("multi-label", "0.5", 0.5)
+    assert (predictor.preprocessing.task, predictor.threshold) == ("multi-label", 0.5)
     val = read_json(run.metrics)["val"]
     assert predictor.metadata["metrics"]["mean_average_precision"] == val["mean_average_precision"]
     card, precision = (run.export / "README.md").read_text(), f"mAP {val['mean_average_precision']:.2%}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,15 +41,8 @@ class Dataset:
     def __init__(self, settings: DataSettings, splits: Splits):
         self.settings, self.splits = settings, splits
         self.train, self.val = splits["train"], splits.get("val")
+        self.test = TestImages(**vars(splits["test"]), data_name=settings.name) if "test" in splits else None
         self.classes, self.image_shape = self.train.classes, self.train.image_shape
-
-    @cached_property
-    def test(self) -> ImageDataset | None:
-        """The test split; that of a custom dataset is loaded when it is first used."""
-        splits = self.splits
-        if "test" not in splits and self.settings.name != IN_MEMORY:
-            splits = load_splits(self.settings, lambda line: None, test=True)
-        return TestImages(**vars(splits["test"]), data_name=self.settings.name) if "test" in splits else None
 
     def __repr__(self) -> str:
         sizes, shape = [f"{len(part):,} {name}" for name, part in self.splits.items()], "x".join(map(str, self.image_shape))
@@ -75,7 +68,7 @@ def load_data(name: str | Path, **settings: Any) -> Dataset:
     """
     chosen = data_settings(str(name), settings)
     require_available(chosen.name)
-    return Dataset(chosen, load_splits(chosen))
+    return Dataset(chosen, load_splits(chosen, test=True))
 
 
 @python_names(data_prefix="")

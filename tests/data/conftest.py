@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from small_folders import write
-from small_sets import RECORDS, Respond, Server, expect, idx_of, python_version
+from small_sets import RECORDS, Respond, Server, expect, python_version, to_idx
 from sprintnet.data.builtin import cifar, download
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 
@@ -42,7 +42,7 @@ def idx(monkeypatch: pytest.MonkeyPatch, empty_cache: None) -> dict[str, np.ndar
     arrays = {}
     for file, shape in zip(BUILTIN_DATASETS["mnist"].files, ((7, 28, 28), (7,), (3, 28, 28), (3,)), strict=True):
         arrays[file.name] = generator.integers(0, 256 if len(shape) == 3 else 10, shape, np.uint8)
-    expect(monkeypatch, "mnist", list(map(idx_of, arrays.values())))
+    expect(monkeypatch, "mnist", list(map(to_idx, arrays.values())))
     return arrays
 
 

@@ -13,7 +13,7 @@ import torch
 from scipy.io import savemat
 from sklearn.datasets import load_digits
 
-from small_sets import archive, expect, folder_of, idx_of, set_sources
+from small_sets import archive, expect, set_sources, to_idx, write_folder
 from sprintnet.cli import main as cli
 from sprintnet.config import load_config, recipes
 from sprintnet.data.builtin import cache, download
@@ -46,12 +46,12 @@ def test_a_description_is_complete(name: str, empty_cache: None) -> None:
 
 @pytest.mark.parametrize("form", ["gzipped", "plain", "dotted"])
 def test_idx_files_become_grey_images(idx: dict[str, np.ndarray], tmp_path: Path, form: str) -> None:
-    members = {name: idx_of(array) for name, array in idx.items()}
+    members = {name: to_idx(array) for name, array in idx.items()}
     if form == "gzipped":
         members = {f"{name}.gz": gzip.compress(content, mtime=5) for name, content in members.items()}
     elif form == "dotted":
         members = {name.replace("-idx", ".idx"): content for name, content in members.items()}
-    train, test = cache.load("mnist", folder_of(tmp_path / "source", members))
+    train, test = cache.load("mnist", write_folder(tmp_path / "source", members))
     train_images, train_labels, test_images, test_labels = idx.values()
     assert (train.image_shape, train.classes) == ((28, 28, 1), tuple("0123456789"))
     np.testing.assert_array_equal(train.images[..., 0], train_images)
@@ -62,7 +62,7 @@ def test_idx_files_become_grey_images(idx: dict[str, np.ndarray], tmp_path: Path
 
 
 def test_the_cache_keeps_the_files_and_replaces_damaged_ones(idx: dict[str, np.ndarray], tmp_path: Path) -> None:
-    source = folder_of(tmp_path / "source", {f"{name}.gz": gzip.compress(idx_of(array)) for name, array in idx.items()})
+    source = write_folder(tmp_path / "source", {f"{name}.gz": gzip.compress(to_idx(array)) for name, array in idx.items()})
     files = cache.fetch("mnist", source)
     assert cache.is_cached("mnist")
     assert {path.name for path in (cache_folder() / "mnist").iterdir()} == {*idx, ".lock"}
@@ -77,11 +77,11 @@ def test_the_cache_keeps_the_files_and_replaces_damaged_ones(idx: dict[str, np.n
 
 
 def test_a_gzip_bomb_is_refused_at_its_first_byte_too_many(idx: dict[str, np.ndarray], tmp_path: Path) -> None:
-    members = {name: idx_of(array) for name, array in idx.items()}
+    members = {name: to_idx(array) for name, array in idx.items()}
     del members["train-images-idx3-ubyte"]
     members["train-images-idx3-ubyte.gz"] = gzip.compress(bytes(10_000_000))
     with pytest.raises(DataError, match="train-images-idx3-ubyte has 5,505 bytes, not 5,504"):
-        cache.fetch("mnist", folder_of(tmp_path / "source", members))
+        cache.fetch("mnist", write_folder(tmp_path / "source", members))
 
 
 @pytest.mark.parametrize("layout", ["binary", "python"])
@@ -115,7 +115,7 @@ def svhn(monkeypatch: pytest.MonkeyPatch, empty_cache: None, tmp_path: Path) -> 
         savemat(stream, {"X": images.transpose(1, 2, 3, 0), "y": np.array(labels, np.uint8)[:, None]}, do_compression=True)
         members[name] = stream.getvalue()
     expect(monkeypatch, "svhn", list(members.values()))
-    return folder_of(tmp_path / "source", members), images
+    return write_folder(tmp_path / "source", members), images
 
 
 def test_svhn_is_read_and_its_ten_is_the_digit_zero(svhn: tuple[str, np.ndarray]) -> None:
@@ -182,10 +182,15 @@ def test_an_unknown_dataset_is_refused_with_the_known_names(name: str, shown: st
         cache.fetch(name)
 
 
+def test_a_mistyped_dataset_gets_a_suggestion() -> None:
+    with pytest.raises(SettingsError, match=r"dataset cifa10: must be one of .*; did you mean cifar10\?"):
+        cache.fetch("cifa10")
+
+
 def test_the_list_shows_each_dataset_and_whether_it_is_cached(
     idx: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cache.fetch("mnist", folder_of(tmp_path / "source", {name: idx_of(array) for name, array in idx.items()}))
+    cache.fetch("mnist", write_folder(tmp_path / "source", {name: to_idx(array) for name, array in idx.items()}))
     capsys.readouterr()
     assert cli.main(["data", "list"]) == 0
     text = capsys.readouterr().out

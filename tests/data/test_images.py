@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pictures import claiming
+from images import claiming
 from sprintnet.data.images import read_image
 from sprintnet.errors import DataError
 

@@ -58,7 +58,7 @@ def read_grey(sample: ImageDataset) -> np.ndarray:
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"pictures": np.zeros((2, 8, 8), np.uint8)}, "has the arrays pictures; name them images and labels"),
+        ({"photos": np.zeros((2, 8, 8), np.uint8)}, "has the arrays photos; name them images and labels"),
         ({"images": np.zeros((2, 8, 8), np.uint8)}, "has no array labels"),
         ({"images": np.full((2, 8, 8), 1.5, np.float32), "labels": [0, 1]}, r"images: floats from 0 to 1.5; must be in 0\.\.1"),
         (

@@ -46,7 +46,7 @@ def test_the_server_lists_labels(labelled: RunFolder, files: list[Path], start: 
         assert [label["probability"] for label in image["labels"]] == pytest.approx([share for _, share in labels], abs=1e-5)
         assert [entry["class"] for entry in image["top"]] == [name for name, _ in best]
     described = CLIENT.get(f"{server.url}/metadata").json()
-    assert (described["preprocessing"]["task"], described["threshold"]) == ("multi-label", "0.5")
+    assert (described["preprocessing"]["task"], described["threshold"]) == ("multi-label", 0.5)
 
 
 def test_the_page_names_all_of_them(labelled: RunFolder, files: list[Path], start: Start, browser: Browser) -> None:

@@ -1,5 +1,7 @@
 """Exported files resize images as training did."""
 
+from typing import get_args, get_type_hints
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -7,15 +9,18 @@ import pytest
 from onnx import helper
 from PIL import Image
 
-from sprintnet.data.images import PIL_MODES, RESIZE_POLICIES, center_crop_box, letterbox_size, resize_image
+from sprintnet.data.images import PIL_MODES, center_crop_box, letterbox_size, resize_image
+from sprintnet.data.settings import DataSettings
 from sprintnet.deploy.export.resizing import RESIZE_DESCRIPTIONS, RESIZE_STEPS, resize_first
+
+POLICIES = get_args(get_type_hints(DataSettings)["resize"])
 
 
 def test_every_policy_is_known_to_files() -> None:
-    assert set(RESIZE_DESCRIPTIONS) == set(RESIZE_STEPS) == set(RESIZE_POLICIES)
+    assert set(RESIZE_DESCRIPTIONS) == set(RESIZE_STEPS) == set(POLICIES)
 
 
-@pytest.mark.parametrize("policy", RESIZE_POLICIES)
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("shape", [(32, 32, 3), (20, 30, 1), (16, 16, 4)])
 def test_pixels_are_those_of_training(policy: str, shape: tuple[int, int, int]) -> None:
     pixels = helper.make_tensor_value_info("pixels", onnx.TensorProto.UINT8, ["N", shape[2], *shape[:2]])

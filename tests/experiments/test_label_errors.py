@@ -41,7 +41,7 @@ LEARNED += ["label_smoothing=0", "data.val=0.2"]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noisy pictures of three colours, one of each (`moved.png`) among those of the next."""
+    """Noisy images of three colours, one of each (`moved.png`) among those of the next."""
     folder = tmp_path_factory.mktemp("colours")
     generator = np.random.default_rng(0)
     for split, count in (("train", 20), ("test", 4)):

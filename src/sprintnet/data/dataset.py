@@ -84,7 +84,7 @@ class ImageDataset:
             advise(self.storage, "MADV_DONTNEED")
 
 
-def label_text(labels: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> list[str]:
+def label_text(labels: npt.NDArray[np.integer[Any] | np.bool_], classes: Sequence[str]) -> list[str]:
     """Returns the class name of each image, or its class names with | between them (empty: none)."""
     if labels.ndim == 1:
         return [classes[label] for label in labels.tolist()]
@@ -92,10 +92,8 @@ def label_text(labels: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> 
 
 
 def advise(images: Images, advice: str) -> None:
-    """Tells the system how images mapped from a file are read: MADV_RANDOM or MADV_NORMAL; MADV_DONTNEED frees their pages.
-
-    Of a file larger than memory, random batches are read 60 times as fast if the system does not read ahead.
-    """
+    """Tells the system how images mapped from a file are read: MADV_RANDOM or MADV_NORMAL; MADV_DONTNEED frees their
+    pages. Of a file larger than memory, random batches are read 60 times as fast if the system does not read ahead."""
     if isinstance(images, np.memmap) and hasattr(mmap, advice):
         images._mmap.madvise(getattr(mmap, advice))  # type: ignore[attr-defined]
 
@@ -107,10 +105,8 @@ def class_counts(labels: Labels, classes: int) -> npt.NDArray[np.int64]:
 
 
 def first_of_each_class(labels: Labels) -> Rows:
-    """Returns the index of the first image of each class that has images, in the order of the classes.
-
-    With multi-label data (N, K) an image may be the first of several classes.
-    """
+    """Returns the index of the first image of each class that has images, in the order of the classes. With multi-label
+    data (N, K) an image may be the first of several classes."""
     if labels.ndim == 1:
         return np.unique(labels, return_index=True)[1]
     return np.asarray(labels[:, labels.any(axis=0)].argmax(axis=0))
@@ -140,10 +136,8 @@ def concatenate(first: ImageDataset, *others: ImageDataset) -> ImageDataset:
 
 
 def channel_statistics(dataset: ImageDataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns the mean and standard deviation of each channel, of pixel values scaled to 0..1.
-
-    The sums are integers, so the result does not depend on the order of the images.
-    """
+    """Returns the mean and standard deviation of each channel, of pixel values scaled to 0..1. The sums are integers,
+    so the result does not depend on the order of the images."""
     height, width, channels = dataset.image_shape
     total, squares = np.zeros((2, height * width * channels), np.uint64)
     for images in dataset.blocks():  # summed along images: 20 times as fast as along channels

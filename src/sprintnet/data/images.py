@@ -18,8 +18,6 @@ IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded: a file of a few bytes can claim any size."""
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-RESIZE_POLICIES = ("stretch", "letterbox", "crop")
-"""How an image of another shape is resized: stretched; fitted, with black bars; or cropped at the centre."""
 
 Size = tuple[int, int]
 """Height, width."""
@@ -122,7 +120,7 @@ def convert_pixels(pixels: npt.NDArray[np.uint8], shape: tuple[int, int, int], p
 
 
 def resize_image(image: Image.Image, size: Size, policy: str) -> Image.Image:
-    """Returns the image resized by one of RESIZE_POLICIES, bilinear and antialiased, as in an exported model."""
+    """Returns the image resized by a policy of `data.resize`, bilinear and antialiased, as in an exported model."""
     height, width = size
     if (image.height, image.width) == size:
         return image

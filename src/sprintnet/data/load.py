@@ -1,12 +1,12 @@
 """The splits of a dataset, built-in or custom, as settings name it; torch is not needed."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from sprintnet.data.builtin import cache
+from sprintnet.data.builtin.cache import Log
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.data.custom.load import load_custom
 from sprintnet.data.custom.split import assign_splits
@@ -19,15 +19,12 @@ from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.runs.folder import RunFolder, read_json
 from sprintnet.runs.io import write_json
 
-Log = Callable[[str], None]
-
 
 def load_splits(settings: DataSettings, log: Log = print, run: RunFolder | None = None, test: bool = False) -> Splits:
-    """Returns train, val (where a part is held out) and test.
+    """Returns train, val (where a part is held out) and test; of a custom dataset the test split only if `test` asks for it.
 
-    A custom dataset comes without its test set unless `test` asks for it, so that nothing looks at it by accident. The splits
-    are read from the run's splits.csv where it exists (custom datasets), and are written there otherwise. Raises DataError
-    where the data cannot be obtained, SettingsError for an empty hold-out.
+    The splits of a custom dataset are read from the run's splits.csv if it exists; otherwise they are written there. Raises
+    DataError if the data cannot be obtained, SettingsError for an empty split.
     """
     is_builtin = settings.name in BUILTIN_DATASETS
     notes: list[str] = []
@@ -48,6 +45,8 @@ def load_splits(settings: DataSettings, log: Log = print, run: RunFolder | None 
             splits = assign_splits(custom, settings, note)
     if run and not run.splits.exists():
         hidden = {"test_sha256": digest(splits["test"])} if not is_builtin and "test" in splits else {}
+        if hidden:
+            log(f"data: {len(splits['test']):,} test images, which training does not load")
         write_json(run.data, {"notes": notes, **hidden})
         write_splits(run.splits, splits)
     if not (is_builtin or test):
@@ -68,12 +67,11 @@ def require_same_splits(splits: Splits, run: RunFolder, argument: str) -> None:
 
 def _split_builtin(settings: DataSettings, log: Log, note: Log) -> Splits:
     train, test = cache.load(settings.name, settings.source, log)
-    if not settings.val:
-        splits = {"train": train, "test": test}
-    else:
+    splits = {"train": train, "test": test}
+    if settings.val:
         held_out = stratified_sample(train.labels, settings.val)
         if not held_out.any():
-            raise SettingsError(f"data.val={settings.val:g}: less than one image a class; use a larger share, or none (0)")
+            raise SettingsError(f"data.val={settings.val:g}: less than one image per class; use a larger fraction, or none (0)")
         splits = {"train": train.take(np.flatnonzero(~held_out)), "val": train.take(np.flatnonzero(held_out)), "test": test}
     if settings.dedupe:
         splits, dropped = drop_duplicates(splits)
@@ -82,10 +80,8 @@ def _split_builtin(settings: DataSettings, log: Log, note: Log) -> Splits:
 
 
 def load_labelled(settings: DataSettings, preprocessing: Preprocessing, split: str | None = None) -> ImageDataset:
-    """Returns all images of a dataset, or those of one split, in a model's image shape and with its classes.
-
-    Raises SettingsError for classes that the model does not know, or a split that the dataset does not have.
-    """
+    """Returns all images of a dataset, or those of one split, in a model's image shape and with its classes. Raises
+    SettingsError for classes that the model does not know, or a split that the dataset does not have."""
     height, width, channels = preprocessing.image_shape
     if settings.name in BUILTIN_DATASETS:
         parts = cache.load(settings.name, settings.source)

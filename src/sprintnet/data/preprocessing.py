@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+LABEL_THRESHOLD = 0.5
+"""Probability above which a label is predicted: where its logit is positive, at any temperature."""
+
 
 class Normalisation(NamedTuple):
     """Mean and standard deviation of each channel, of pixel values scaled to 0..1."""
@@ -21,13 +24,18 @@ class Preprocessing:
     """Height, width, channels."""
     normalisation: Normalisation
     resize: str
-    """How images of another size are resized: one of images.RESIZE_POLICIES."""
+    """How images of another size are resized: a policy of `data.resize`."""
     task: str
     """single-label or multi-label."""
     flip_tta: bool
     """Whether test-time augmentation mirrors images: only where training did."""
     temperature: float | None = None
     """What logits are divided by for calibrated probabilities; None without held-out images to fit it on."""
+
+    @property
+    def threshold(self) -> float | None:
+        """Multi-label: a class is predicted above this probability. None: the most probable class is predicted."""
+        return LABEL_THRESHOLD if self.task == "multi-label" else None
 
     def to_metadata(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
@@ -37,7 +45,6 @@ class Preprocessing:
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Preprocessing":
         """Returns what `to_metadata` wrote; other keys are ignored. Raises KeyError, TypeError or ValueError if damaged."""
         height, width, channels = map(int, metadata["image_shape"])
-        temperature = metadata["temperature"]
         return cls(
             tuple(map(str, metadata["classes"])),
             (height, width, channels),
@@ -45,5 +52,5 @@ class Preprocessing:
             str(metadata["resize"]),
             str(metadata["task"]),
             bool(metadata["flip_tta"]),
-            None if temperature is None else float(temperature),
+            None if metadata["temperature"] is None else float(metadata["temperature"]),
         )

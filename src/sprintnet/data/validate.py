@@ -76,7 +76,7 @@ def _findings(
     counts = {name: tuple(class_counts(part.labels, len(classes)).tolist()) for name, part in parts.items()}
     split = "train" if "train" in counts else "undivided"
     training = counts.get(split, ())
-    of_classes = [
+    class_notes = [
         Problem(name, "small class", f"has {count} {'training ' * (split == 'train')}images; add some", "note")
         for name, count in zip(classes, training, strict=False)
         if count < MIN_CLASS_IMAGES
@@ -84,6 +84,6 @@ def _findings(
     if training and max(training) > MAX_IMBALANCE * max(min(training), 1):
         ratio = f"the largest has {max(training) / max(min(training), 1):.0f} times the images of the smallest"
         text = f"{ratio}; class_weights=balanced or sampling=balanced may help"
-        of_classes.append(Problem("classes", "imbalance", text, "note"))
+        class_notes.append(Problem("classes", "imbalance", text, "note"))
     images = {name: len(part) for name, part in parts.items()}
-    return Findings(classes, images, counts, kinds or {}, notes, (*problems, *of_classes, *notes_on_images))
+    return Findings(classes, images, counts, kinds or {}, notes, (*problems, *class_notes, *notes_on_images))

@@ -69,9 +69,7 @@ def predict_files(
 
 def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
     """Writes aligned lines: prediction (with a ? below the minimum confidence), confidence, further classes, file.
-
-    Multi-label: each predicted label has its probability; the most probable classes follow, predicted or not.
-    """
+    Multi-label: each predicted label has its probability; the most probable classes follow, predicted or not."""
     multi_label = predictor.threshold is not None
     longest = max(len(plain(name)) for name in predictor.classes)
     width = max(len("predicted"), longest + 2)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sprintnet.data.dataset import LABEL_SEPARATOR
+from sprintnet.data.dataset import label_text
 from sprintnet.data.images import PIL_MODES, as_pixels, each_image
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import ArgumentError, SettingsError
@@ -20,7 +20,7 @@ BATCH = 64
 MAX_BATCH_PIXELS = 4_000_000
 """A batch is complete when its images have so many pixels together."""
 OUTPUTS = ("probabilities", "logits", "activation_maps")
-"""What a file can compute; probabilities are always there."""
+"""What a file can compute; the probabilities always."""
 JSON_METADATA = ("preprocessing", "metrics", "parity")
 LOG_NOTHING = 4
 """ONNX Runtime's log level without messages; errors are raised all the same."""
@@ -63,7 +63,7 @@ class Predictions:
     @property
     def labels(self) -> list[str]:
         """The predicted class of each image; multi-label: all predicted classes as a|b|c, in the order of `classes`."""
-        return [LABEL_SEPARATOR.join(self.classes[k] for k in np.flatnonzero(row)) for row in self.predicted_mask]
+        return label_text(self.predicted_mask, self.classes)
 
     @property
     def label_sets(self) -> list[list[tuple[str, float]]]:
@@ -116,9 +116,9 @@ class Predictor:
         try:
             self.metadata = {key: json.loads(text) if key in JSON_METADATA else text for key, text in metadata.items()}
             self.preprocessing = Preprocessing.from_metadata(self.metadata["preprocessing"])
-            self.threshold = float(self.metadata["threshold"]) if "threshold" in self.metadata else None
         except (KeyError, TypeError, ValueError):
             raise SettingsError(f"{self.path}: has no usable preprocessing in its metadata; {REMEDY}") from None
+        self.threshold = self.preprocessing.threshold
         try:
             self._none = self._predict([np.zeros(self.preprocessing.image_shape, np.uint8)])[:0]
             fits = self.preprocessing.image_shape[2] in PIL_MODES and self._none.probabilities.shape == (0, len(self.classes))
@@ -135,9 +135,7 @@ class Predictor:
 
     def __call__(self, images: Input | Iterable[Input], batch: int = BATCH) -> Predictions:
         """Returns the predictions for one image, an array (N, H, W, C), or any iterable of images; their sizes may differ.
-
-        Raises DataError for a file that cannot be read as an image, SettingsError for any other unusable input.
-        """
+        Raises DataError for a file that cannot be read as an image, SettingsError for any other unusable input."""
         parts = [self._none, *self.stream(images, batch)]
         joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in self.outputs}
         return replace(self._none, **joined)

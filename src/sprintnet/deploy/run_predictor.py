@@ -16,7 +16,7 @@ class RunPredictor(Predictor):
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self._trained, _ = load_run(path, ["device=auto", "precision=fp32"])  # the precision of the export
-        self.preprocessing, self.threshold = self._trained.preprocessing, self._trained.task.threshold
+        self.preprocessing, self.threshold = self._trained.preprocessing, self._trained.preprocessing.threshold
         self.outputs = ("probabilities", "logits")
         empty = np.empty((0, len(self.classes)), np.float32)
         self._none = Predictions(self.classes, empty, empty, threshold=self.threshold)

@@ -11,8 +11,6 @@ import numpy as np
 from sprintnet.data.dataset import LABEL_SEPARATOR, label_text
 from sprintnet.evaluation.metrics import Floats, Ints, accuracy_with_interval, decimals, score_table, to_rows
 
-THRESHOLD = 0.5
-
 
 def label_probabilities(logits: Floats) -> Floats:
     """Returns the sigmoid of each logit, (N, K) in float64."""

@@ -22,8 +22,6 @@ class Task:
     """
 
     name: str
-    threshold: float | None
-    """Probability above which a label is predicted; None: the most probable class is."""
     activate: Callable[[Tensor], Tensor]
     correct: Callable[[Tensor, Tensor], Tensor]
     """(B,): whether the class, or every label, is predicted correctly."""
@@ -50,7 +48,6 @@ class Task:
 
 SINGLE_LABEL = Task(
     name="single-label",
-    threshold=None,
     activate=lambda logits: logits.softmax(1),
     correct=lambda logits, labels: logits.argmax(1) == labels,
     predictions=metrics.predictions,
@@ -64,7 +61,6 @@ SINGLE_LABEL = Task(
 )
 MULTI_LABEL = Task(
     name="multi-label",
-    threshold=multilabel.THRESHOLD,
     activate=torch.sigmoid,
     correct=lambda logits, labels: ((logits > 0) == labels).all(1),
     predictions=multilabel.label_predictions,

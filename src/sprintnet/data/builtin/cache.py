@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from sprintnet.data.builtin.download import Download, local, open_members
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.data.dataset import ImageDataset
-from sprintnet.errors import DataError, SettingsError
+from sprintnet.errors import DataError, SettingsError, did_you_mean
 from sprintnet.runs.io import cache_folder, write_atomic
 
 LOCK_SECONDS = 3600.0  # longer than all sources together may take
@@ -31,12 +31,11 @@ def is_cached(name: str) -> bool:
 
 
 def fetch(name: str, source: str = "", log: Log = print) -> dict[str, bytes]:
-    """Returns the files (name -> content) of a built-in dataset.
-
-    `source`, a local folder or archive, is tried before the known sources. Raises SettingsError for an unknown name.
-    """
+    """Returns the files (name -> content) of a built-in dataset. `source`, a local folder or archive, is tried before
+    the known sources. Raises SettingsError for an unknown name."""
     if name not in BUILTIN_DATASETS:
-        raise SettingsError(f"dataset {name or '(none)'}: must be one of {', '.join(BUILTIN_DATASETS)}")
+        hint = did_you_mean(name, BUILTIN_DATASETS)
+        raise SettingsError(f"dataset {name or '(none)'}: must be one of {', '.join(BUILTIN_DATASETS)}{hint}")
     dataset = BUILTIN_DATASETS[name]
     if source:
         dataset = replace(dataset, sources=(local(source), *dataset.sources))
@@ -45,10 +44,8 @@ def fetch(name: str, source: str = "", log: Log = print) -> dict[str, bytes]:
 
 
 def fetch_files(download: Download, folder: Path, remedy: str, log: Log = print) -> dict[str, bytes]:
-    """Returns the verified files (name -> content) of a folder in the cache, which the first working source fills.
-
-    Of two processes at once, one fetches. Raises DataError with the failure of each source and the remedy.
-    """
+    """Returns the verified files (name -> content) of a folder in the cache, which the first working source fills. Of
+    two processes at once, one fetches. Raises DataError with the failure of each source and the remedy."""
     files = _read_cache(download, folder, log)  # files are replaced atomically, so reading needs no lock
     if len(files) == len(download.files):
         return files
@@ -90,7 +87,7 @@ def _obtain(download: Download, folder: Path, remedy: str, log: Log) -> dict[str
         log(f"{download.title}: trying {source.label}")
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as work:
             try:
-                with open_members(source.obtain(Path(work), download.files)) as members:
+                with open_members(source.obtain(Path(work), sum(file.size for file in download.files))) as members:
                     return download.rebuild(download.files, members)
             except DataError as error:
                 causes.append(f"  {source.label}: {error}")

@@ -18,7 +18,6 @@ from sprintnet.errors import DataError
 
 PIXELS = 32 * 32
 
-
 # Each SHA-256 was computed from content with the published MD5; of CIFAR-100, third parties publish it.
 CIFAR10_DIGESTS = (
     ("cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5", "c99cafc152244af753f735de768cd75f"),
@@ -33,13 +32,10 @@ CIFAR100_DIGESTS = (
     ("d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a", "f0ef6b0ae62326f3e7ffdfab6717acfc"),
 )
 CIFAR10_NAMES = (*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin")
-CIFAR10_FILES = tuple(
-    OfficialFile(name, 10_000 * (1 + 3 * PIXELS), *digests)
-    for name, digests in zip(CIFAR10_NAMES, CIFAR10_DIGESTS, strict=True)
-)
+CIFAR10_FILES = tuple(OfficialFile(name, 30_730_000, *CIFAR10_DIGESTS[row]) for row, name in enumerate(CIFAR10_NAMES))
 CIFAR100_FILES = (
-    OfficialFile("train.bin", 50_000 * (2 + 3 * PIXELS), *CIFAR100_DIGESTS[0]),
-    OfficialFile("test.bin", 10_000 * (2 + 3 * PIXELS), *CIFAR100_DIGESTS[1]),
+    OfficialFile("train.bin", 153_700_000, *CIFAR100_DIGESTS[0]),
+    OfficialFile("test.bin", 30_740_000, *CIFAR100_DIGESTS[1]),
 )
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -57,10 +53,8 @@ CIFAR100_CLASSES = (
 
 
 def rebuild(files: Sequence[OfficialFile], members: Members) -> dict[str, bytes]:
-    """Returns the binary files (name -> verified content) from a folder or archive in any of the three layouts.
-
-    Raises DataError if a member is missing or a digest differs.
-    """
+    """Returns the binary files (name -> verified content) from a folder or archive in any of the three layouts. Raises
+    DataError if a member is missing or a digest differs."""
     stems = [file.name.removesuffix(".bin") for file in files]
     layout = next((suffix for suffix in (".bin", "", ".png") if stems[0] + suffix in members), None)
     if layout is None:
@@ -89,9 +83,9 @@ def _from_png(content: bytes, labels: list[int]) -> bytes:
     """Returns the records of a sheet with one image per row of 1,024 RGB pixels; takes their labels from the list."""
     with Image.open(io.BytesIO(content)) as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
-    of_sheet = np.array(labels[: len(pixels)], np.uint8)
+    sheet_labels = np.array(labels[: len(pixels)], np.uint8)
     del labels[: len(pixels)]
-    return np.column_stack([of_sheet, pixels.transpose(0, 2, 1).reshape(len(pixels), -1)]).tobytes()
+    return np.column_stack([sheet_labels, pixels.transpose(0, 2, 1).reshape(len(pixels), -1)]).tobytes()
 
 
 def decode(contents: Sequence[bytes], classes: tuple[str, ...]) -> tuple[ImageDataset, ImageDataset]:

@@ -20,10 +20,8 @@ DIGITS_FILES = (OfficialFile("digits.csv", 264_712, SHA256, aliases=("optdigits.
 
 
 def decode(contents: Sequence[bytes], classes: tuple[str, ...]) -> tuple[ImageDataset, ImageDataset]:
-    """Returns (train, test), 8x8 grey; test is a fifth of each class, always the same images.
-
-    A line of the file is 64 pixels of 0 to 16 in row-major order, and the digit.
-    """
+    """Returns (train, test), 8x8 grey; test is a fifth of each class, always the same images. A line of the file is 64
+    pixels of 0 to 16 in row-major order, and the digit."""
     (content,) = contents
     lines = np.loadtxt(content.decode("ascii").splitlines(), np.uint16, delimiter=",")
     images = ((lines[:, :64] * 255 + 8) // 16).astype(np.uint8).reshape(-1, 8, 8, 1)

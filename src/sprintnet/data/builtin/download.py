@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,13 +22,16 @@ from sprintnet.data.builtin.official_file import Members, OfficialFile, find_all
 from sprintnet.errors import DataError
 from sprintnet.progress import track_bytes
 
+if sys.platform != "win32":
+    import resource
+
 CONNECT_SECONDS = 15.0  # also the longest pause within a download
 DOWNLOAD_SECONDS = 900.0
 ALLOWED_SCHEMES = ("https",)
 SIZE_MARGIN = 1 << 20
 """Bytes by which a download may be larger than the uncompressed files that it contains."""
-MAX_MEMBER_BYTES = 1 << 29
-"""Size limit of a file in an archive: the largest official one has 182 MB."""
+MAX_FILE_BYTES = 1 << 29
+"""Size limit of a package, and of a file in an archive: the largest official one has 182 MB."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,9 @@ class Source:
     """A place that has files."""
 
     label: str
-    obtain: Callable[[Path, Sequence[OfficialFile]], Path]
-    """(empty folder, files wanted) -> the folder or archive that has them, downloaded into the empty folder if it is remote.
-
-    Raises DataError if that fails."""
+    obtain: Callable[[Path, int], Path]
+    """(empty folder, bytes that the files have) -> the folder or archive that has them, downloaded into the empty folder if it
+    is remote. Raises DataError if that fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,19 +74,15 @@ def installed(package: str, module: str, folder: str) -> Source:
 
 def archive(url: str) -> Source:
     """Returns an archive on the web as a source."""
-
-    def obtain(folder: Path, files: Sequence[OfficialFile]) -> Path:
-        return _download(url, folder, sum(file.size for file in files))
-
-    return Source(url, obtain)
+    return Source(url, partial(_download, url))
 
 
 def separate_files(base: str, names: Sequence[str]) -> Source:
     """Returns files on the web as a source: `base`, ending in a slash, and the name there of each file."""
 
-    def obtain(folder: Path, files: Sequence[OfficialFile]) -> Path:
-        for name, file in zip(names, files, strict=True):
-            _download(base + name, folder, file.size)
+    def obtain(folder: Path, size: int) -> Path:
+        for name in names:
+            size -= _download(base + name, folder, size).stat().st_size
         return folder
 
     return Source(base, obtain)
@@ -99,7 +97,7 @@ def npm(package: str) -> Source:
 def debian(package: str) -> Source:
     """Returns a Debian package as a source; it is unpacked, not installed, which needs no root."""
 
-    def obtain(folder: Path, _: Sequence[OfficialFile]) -> Path:
+    def obtain(folder: Path, _: int) -> Path:
         file = _run(("apt-get", "download", package), folder, "*.deb")
         return _run(("dpkg-deb", "-x", str(file), "."), folder, "usr").parent
 
@@ -115,9 +113,7 @@ def pypi(package: str) -> Source:
 @contextmanager
 def open_members(path: Path) -> Iterator[Members]:
     """Opens a folder, tar or zip archive; its files are found by base name and read on demand, nothing is extracted.
-
-    Raises DataError for anything that reading a damaged one raises.
-    """
+    Raises DataError for anything that reading a damaged one raises."""
     try:
         if path.is_dir():
             yield {file.name: file.read_bytes for file in sorted(path.rglob("*")) if file.is_file()}
@@ -137,9 +133,9 @@ def open_members(path: Path) -> Iterator[Members]:
 
 def _read_member(open_member: Callable[[], IO[bytes] | None]) -> bytes:
     stream = open_member()
-    content = stream.read(MAX_MEMBER_BYTES + 1) if stream else b""
-    if len(content) > MAX_MEMBER_BYTES:
-        raise DataError(f"contains a file of more than {MAX_MEMBER_BYTES:,} bytes")
+    content = stream.read(MAX_FILE_BYTES + 1) if stream else b""
+    if len(content) > MAX_FILE_BYTES:
+        raise DataError(f"contains a file of more than {MAX_FILE_BYTES:,} bytes")
     return content
 
 
@@ -178,17 +174,22 @@ def _run(command: Sequence[str], folder: Path, pattern: str) -> Path:
         raise DataError(f"{name} is not installed")
     try:
         result = subprocess.run(
-            [program, *command[1:]],
-            cwd=folder, capture_output=True, text=True, errors="replace", timeout=DOWNLOAD_SECONDS, check=False,
+            [program, *command[1:]], cwd=folder, capture_output=True, text=True, errors="replace", timeout=DOWNLOAD_SECONDS,
+            check=False, preexec_fn=_limit_file_size if sys.platform != "win32" else None,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise DataError(f"not done after {DOWNLOAD_SECONDS:g} s") from None
     except OSError as error:
         raise DataError(f"{name} cannot be run ({error})") from None
     if result.returncode:
-        message = result.stderr.strip() or result.stdout.strip() or "no message"
+        message = result.stderr.strip() or result.stdout.strip() or f"exit code {result.returncode}"
         raise DataError(f"{name} failed: {message.splitlines()[-1]}")
-    found = sorted(folder.glob(pattern))
-    if not found:
+    if not (found := sorted(folder.glob(pattern))):
         raise DataError(f"{name} left no {pattern}")
     return found[0]
+
+
+def _limit_file_size() -> None:
+    if sys.platform != "win32":
+        with suppress(ValueError):  # a lower limit stays
+            resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))

@@ -46,7 +46,5 @@ class OfficialFile:
 
 def find_all(files: Iterable[OfficialFile], members: Members) -> dict[str, bytes]:
     """Returns the verified files (name -> content) from a folder or archive that contains them, plain or gzipped.
-
-    Raises DataError if a file is missing or a digest differs.
-    """
+    Raises DataError if a file is missing or a digest differs."""
     return {file.name: file.verify(file.find(members)) for file in files}

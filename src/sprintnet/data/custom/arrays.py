@@ -43,9 +43,7 @@ def encode_labels(
     name: str, labels: Array, classes: Sequence[str] | Array | None, multi_label: bool | None = None
 ) -> tuple[Labels, tuple[str, ...], bool]:
     """Returns class indices int64 (N,) or 0 and 1, uint8 (N, K); the class names; and whether the labels were one-hot.
-
-    Arguments as in `from_arrays`. Raises DataError, calling the labels `name`.
-    """
+    Arguments as in `from_arrays`. Raises DataError, calling the labels `name`."""
     if labels.dtype.kind in "SO":
         texts = [label.decode() if isinstance(label, bytes) else label for label in labels.flat]
         labels = np.array(texts).reshape(labels.shape)

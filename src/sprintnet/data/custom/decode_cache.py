@@ -34,20 +34,15 @@ DecodeChunk = Callable[[Images, slice], tuple[Failures, bool]]
 
 class DecodeCache:
     """What was computed from one state of a source: <cache>/decoded/<source>/<fingerprint>/<variant>/images, and JSON.
-
-    One process computes while others wait. Errors, as on a full disk, are SprintNetErrors.
-    """
+    One process computes while others wait. Errors, as on a full disk, are SprintNetErrors."""
 
     def __init__(self, source: Path, fingerprint: str):
         self._source_folder = cache_folder() / "decoded" / hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
         self._folder = self._source_folder / fingerprint
 
     def images(self, variant: str, shape: Shape, decode: DecodeChunk, is_sequential: bool = False) -> tuple[Images, Failures]:
-        """Returns the decoded images (N, H, W, C), memory-mapped, and the failures.
-
-        The first call decodes, on all cores unless `is_sequential`. After a kill, the next call continues; it also retries
-        failures that are not permanent.
-        """
+        """Returns the decoded images (N, H, W, C), memory-mapped, and the failures. The first call decodes, on all cores
+        unless `is_sequential`. After a kill, the next call continues; it also retries failures that are not permanent."""
         folder = self._folder / variant
 
         def read() -> tuple[Images, Failures]:

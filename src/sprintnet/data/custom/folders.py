@@ -51,10 +51,8 @@ def read_folder(root: Path) -> Manifest:
 
 
 def _split_folders(folders: Sequence[os.DirEntry[str]], scan: "_Scan") -> dict[str, str]:
-    """Returns the splits by folder name, train first; nothing if the folders are classes.
-
-    Beside other folders, train/ is a split only if it contains folders and no image; otherwise it is a class of that name.
-    """
+    """Returns the splits by folder name, train first; nothing if the folders are classes. Beside other folders, train/
+    is a split only if it contains folders and no image; otherwise it is a class of that name."""
     named = [folder for folder in folders if folder.name.lower() in SPLIT_ALIASES]
     splits = named if len(named) == len(folders) else [folder for folder in named if _contains_classes(folder)]
     classes = [as_text(folder.name) for folder in named if folder not in splits]

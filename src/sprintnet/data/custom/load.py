@@ -16,7 +16,7 @@ from sprintnet.data.custom.headers import ImageHeader, choose_shape, read_header
 from sprintnet.data.custom.manifest import TRAINING_PROBLEMS, Manifest, Problem, as_text, class_problems, stamp
 from sprintnet.data.custom.npz import Archive
 from sprintnet.data.custom.tables import csv_rows, is_huggingface, parquet_rows, read_huggingface, read_table
-from sprintnet.data.dataset import ImageDataset, Images, class_counts
+from sprintnet.data.dataset import ImageDataset, Images
 from sprintnet.data.duplicates import MAX_COMPARED_IMAGES, Duplicate, duplicates_within
 from sprintnet.data.images import DECODER_VERSION, IMAGE_FORMATS, PIL_MODES, convert_pixels, read_image
 from sprintnet.data.settings import DataSettings
@@ -90,10 +90,15 @@ def read_custom(settings: DataSettings) -> CustomData:
     given = Path(settings.name).expanduser()
     path = given.resolve() if given.is_dir() else given.parent.resolve() / given.name  # one cache for all spellings
     if path.is_dir():
-        return _load_images(read_huggingface(path) if is_huggingface(path) else read_folder(path), settings)
-    if path.suffix.lower() == ".npz":
-        return _load_archive(path, settings)
-    return _load_images(read_table(path, TABLE_READERS[path.suffix.lower()](path)), settings)
+        data = _load_images(read_huggingface(path) if is_huggingface(path) else read_folder(path), settings)
+    elif path.suffix.lower() == ".npz":
+        data = _load_archive(path, settings)
+    else:
+        data = _load_images(read_table(path, TABLE_READERS[path.suffix.lower()](path)), settings)
+    if len(data.images) <= MAX_COMPARED_IMAGES:
+        return data
+    note = f"more than {MAX_COMPARED_IMAGES:,} images: only duplicates with equal pixels are searched for"
+    return replace(data, notes=(*data.notes, note))
 
 
 def _load_images(manifest: Manifest, settings: DataSettings) -> CustomData:
@@ -115,18 +120,16 @@ def _load_images(manifest: Manifest, settings: DataSettings) -> CustomData:
     wrong_suffixes = suffix_problems(manifest, headers)
     rows = np.array([index for index in range(len(headers)) if index not in failures], np.int64)
     manifest = replace(manifest, entries=tuple(manifest.entries[index] for index in rows))
-    unseen = class_problems(manifest.source, manifest.classes, manifest.training_classes)
-    problems = (*manifest.problems, *unreadable, *unseen, *wrong_suffixes)
-    left_out = sum(problem.severity == "skippable" for problem in problems)
-    if left_out and settings.skip_bad:
-        notes.append(f"left out (data.skip_bad): {left_out:,}")
     groups = tuple(entry.group for entry in manifest.entries)
     files, split = tuple(as_text(entry.path) for entry in manifest.entries), tuple(entry.split for entry in manifest.entries)
     taken = None if len(rows) == len(images) else rows
     dataset = ImageDataset(images, manifest.labels(), manifest.classes, files, taken, groups if any(groups) else None)
+    unseen = class_problems(manifest.source, dataset, split)
+    problems = (*manifest.problems, *unreadable, *unseen, *wrong_suffixes)
+    if settings.skip_bad and (left_out := sum(problem.severity == "skippable" for problem in problems)):
+        notes.append(f"left out (data.skip_bad): {left_out:,}")
     kept_headers = tuple(header for index in rows if (header := headers[index]))
-    all_notes = (*notes, *manifest.notes, *_duplicate_notes(len(rows)))
-    return CustomData(dataset, split, problems, all_notes, kept_headers, cache, variant)
+    return CustomData(dataset, split, problems, (*notes, *manifest.notes), kept_headers, cache, variant)
 
 
 def _decoder(manifest: Manifest, shape: tuple[int, int, int], settings: DataSettings) -> DecodeChunk:
@@ -160,22 +163,12 @@ def _load_archive(path: Path, settings: DataSettings) -> CustomData:
     cache.remove_stale()
     files = tuple(f"{split or 'images'}/{index}" for split, n in Counter(archive.split).items() for index in range(n))
     dataset = ImageDataset(images, archive.labels, archive.classes, files)
-    training = archive.labels[[split in ("", "train") for split in archive.split]]
-    names, training_names = (
-        [archive.classes[index] for index in np.flatnonzero(class_counts(labels, len(archive.classes)))]
-        for labels in (archive.labels, training)
-    )
-    all_notes = (*notes, *archive.notes, *_duplicate_notes(len(files)))
-    return CustomData(dataset, archive.split, tuple(class_problems(path, names, training_names)), all_notes, (), cache, variant)
+    problems = tuple(class_problems(path, dataset, archive.split))
+    return CustomData(dataset, archive.split, problems, (*notes, *archive.notes), (), cache, variant)
 
 
 def _variant(shape: tuple[int, int, int], settings: DataSettings) -> str:
     return f"{'x'.join(map(str, shape))}-{settings.resize}-{DECODER_VERSION}"
-
-
-def _duplicate_notes(count: int) -> list[str]:
-    text = f"more than {MAX_COMPARED_IMAGES:,} images: only duplicates with equal pixels are searched for"
-    return [text] * (count > MAX_COMPARED_IMAGES)
 
 
 def _raise_problems(name: str, problems: Sequence[Problem]) -> None:

@@ -2,14 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
-from sprintnet.data.dataset import LABEL_SEPARATOR, Labels
+from sprintnet.data.dataset import LABEL_SEPARATOR, ImageDataset, Labels, class_counts
 
 Severity = Literal["error", "skippable", "note"]
 TRAINING_PROBLEMS = ("no training images", "unseen class", "one class")
@@ -59,17 +59,8 @@ class Manifest:
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names, sorted."""
-        return tuple(sorted(_class_names(self.entries)))
-
-    @property
-    def training_classes(self) -> frozenset[str]:
-        """The class names of images that are, or may be drawn, for training."""
-        return _class_names(entry for entry in self.entries if entry.split in ("", "train"))
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether images may have several labels, or none."""
-        return any(LABEL_SEPARATOR in entry.label for entry in self.entries)
+        distinct = {entry.label: entry for entry in self.entries}  # splitting each label of a large dataset takes seconds
+        return tuple(sorted({name for entry in distinct.values() for name in entry.labels}))
 
     @property
     def fingerprint(self) -> str:
@@ -82,7 +73,7 @@ class Manifest:
     def labels(self) -> Labels:
         """Returns class indices int64 (N,), or of multi-label data 0 and 1, uint8 (N, K)."""
         index = {name: position for position, name in enumerate(self.classes)}
-        if not self.multi_label:
+        if not any(LABEL_SEPARATOR in entry.label for entry in self.entries):
             return np.array([index[entry.label] for entry in self.entries], np.int64)
         labels = np.zeros((len(self.entries), len(index)), np.uint8)
         for row, entry in zip(labels, self.entries, strict=True):
@@ -90,17 +81,15 @@ class Manifest:
         return labels
 
 
-def _class_names(entries: Iterable[ManifestEntry]) -> frozenset[str]:
-    distinct = {entry.label: entry for entry in entries}  # splitting each label of a large dataset takes seconds
-    return frozenset(name for entry in distinct.values() for name in entry.labels)
-
-
-def class_problems(source: Path, classes: Collection[str], training_classes: Collection[str]) -> list[Problem]:
-    """Returns the problems of the classes in all images, given those in training images."""
+def class_problems(source: Path, images: ImageDataset, split: Sequence[str]) -> list[Problem]:
+    """Returns the problems of the classes that have images; images without a split may be drawn for training."""
+    training = images.labels[np.array([name in ("", "train") for name in split], bool)]
+    has_images, is_trained = (class_counts(labels, len(images.classes)) > 0 for labels in (images.labels, training))
     text = "has no training image; add some, or remove its images"
-    problems = [Problem(name, "unseen class", text, "error") for name in classes if name not in training_classes]
-    if len(classes) < 2:
-        text = f"contains {len(classes)} class; at least 2 are needed: <class>/* or train/<class>/*"
+    unseen = np.flatnonzero(has_images & ~is_trained)
+    problems = [Problem(images.classes[index], "unseen class", text, "error") for index in unseen]
+    if (count := int(has_images.sum())) < 2:
+        text = f"contains {count} class; at least 2 are needed: <class>/* or train/<class>/*"
         problems.append(Problem(as_text(source), "one class", text, "error"))
     return problems
 

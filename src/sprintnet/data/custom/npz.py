@@ -29,9 +29,7 @@ Member = tuple[str, tuple[int, ...], np.dtype[Any]]
 
 class Archive:
     """The images of an .npz file in order of split: `split` of each, `labels`, `classes`, `image_shape` (H, W, C), `notes`.
-
-    Images and labels are as in `from_arrays`; an array `classes` may name the classes. Raises DataError for anything else.
-    """
+    Images and labels are as in `from_arrays`; an array `classes` may name the classes. Raises DataError for anything else."""
 
     def __init__(self, path: Path):
         self._position = 0

@@ -19,9 +19,7 @@ UNKNOWN_LABEL = -1
 
 def read_table(file: Path, rows: Iterable[Mapping[str, str | None]]) -> Manifest:
     """Returns the images of a table in order: path (relative to the table), label, and optionally split and group.
-
-    Raises DataError if a column is missing.
-    """
+    Raises DataError if a column is missing."""
     problems: list[Problem] = []
     entries: list[ManifestEntry] = []
     seen: dict[str, tuple[int, str]] = {}
@@ -86,10 +84,8 @@ def is_huggingface(folder: Path) -> bool:
 
 
 def read_huggingface(folder: Path) -> Manifest:
-    """Returns the images of a folder saved by Hugging Face's datasets (`save_to_disk`): its first image column and its labels.
-
-    Raises DataError if there are no such columns, or a split has another name.
-    """
+    """Returns the images of a folder saved by Hugging Face's datasets (`save_to_disk`): its first image column and its
+    labels. Raises DataError if there are no such columns, or a split has another name."""
     import datasets
 
     try:

@@ -27,6 +27,6 @@ def model_card(preprocessing: Preprocessing, metadata: Mapping[str, str], table:
         metric=accuracy_name(metrics).capitalize(),
         scores=", ".join([accuracy_with_interval(metrics), *(" ".join(score) for score in overall_scores(metrics).items())]),
         resize=RESIZE_DESCRIPTIONS[preprocessing.resize],
-        **{"height": height, "width": width, "channels": channels, "threshold": metadata.get("threshold")},
+        **{"height": height, "width": width, "channels": channels, "threshold": preprocessing.threshold},
         **{"preprocessing": preprocessing, "metadata": metadata, "metrics": metrics, "table": table},
     )

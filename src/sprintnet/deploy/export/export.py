@@ -94,7 +94,6 @@ def _metadata(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, 
     return {
         "made_by": f"sprintnet {version('sprintnet')}",
         "preprocessing": json.dumps(trained.preprocessing.to_metadata()),
-        **({"threshold": str(trained.task.threshold)} if trained.task.threshold else {}),
         "recipe": recipe.to_toml(),
         "metrics": json.dumps({"split": SPLIT_TITLES[split], **scores}),
         "data": recipe.data.name,
@@ -132,28 +131,24 @@ def _write_models(
 
 
 def _add_speed(rows: dict[str, dict[str, float]], folder: Path, trained: TrainedModel, images: Images) -> dict[str, Any]:
-    """Returns the table of the files with their speed, PyTorch's speed and the hardware."""
-    threads = trained.runtime.threads
-    predictors = {name: Predictor(folder / name, threads) for name in rows}
-    with trained.runtime.activated():
-        speeds = throughput({**_pytorch_functions(trained), **predictors}, images)
-    return {
-        "files": {name: {**row, **speeds[name]} for name, row in rows.items()},
-        "pytorch": {name: speed for name, speed in speeds.items() if name not in rows},
-        "hardware": {"cpu": cpu_name(), "threads": threads},
-    }
-
-
-def _pytorch_functions(trained: TrainedModel) -> dict[str, Callable[[Images], object]]:
-    """Returns the model in PyTorch, in fp32 and, if the processor supports it, in bf16."""
-    inference = InferenceModel(trained, ("probabilities",)).eval()
+    """Returns the table of the files with their speed, PyTorch's in fp32 and, if it is fast, bf16, and the hardware."""
+    threads, inference = trained.runtime.threads, InferenceModel(trained, ("probabilities",)).eval()
 
     def predict(images: Images, in_bf16: bool) -> object:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):
             return inference(torch.from_numpy(images).permute(0, 3, 1, 2))
 
-    kinds = {"PyTorch fp32": False, **({"PyTorch bf16": True} if has_fast_bf16("cpu") else {})}
-    return {name: partial(predict, in_bf16=in_bf16) for name, in_bf16 in kinds.items()}
+    functions: dict[str, Callable[[Images], object]] = {name: Predictor(folder / name, threads) for name in rows}
+    functions["PyTorch fp32"] = partial(predict, in_bf16=False)
+    if has_fast_bf16("cpu"):
+        functions["PyTorch bf16"] = partial(predict, in_bf16=True)
+    with trained.runtime.activated():
+        speeds = throughput(functions, images)
+    return {
+        "files": {name: {**row, **speeds[name]} for name, row in rows.items()},
+        "pytorch": {name: speed for name, speed in speeds.items() if name not in rows},
+        "hardware": {"cpu": cpu_name(), "threads": threads},
+    }
 
 
 def _write_samples(dataset: ImageDataset, folder: Path) -> None:

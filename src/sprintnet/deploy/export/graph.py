@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import onnx
@@ -55,19 +55,16 @@ def build_graph(trained: TrainedModel, outputs: Sequence[str]) -> onnx.ModelProt
     """Returns a checked ONNX model (fp32): images uint8 (N, H, W, C) of any size -> outputs."""
     inference = InferenceModel(trained, outputs).eval()
     height, width, channels = trained.preprocessing.image_shape
-    with _quiet():
+    logger = logging.getLogger("torch.onnx")
+    # the exporter warns about itself: its own deprecations, missing torchvision
+    with warnings.catch_warnings(action="ignore"), contextlib.ExitStack() as stack:
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.ERROR)
         program = torch.onnx.export(
-            inference,
-            (torch.zeros(2, channels, height, width, dtype=torch.uint8),),
-            dynamo=True,
-            external_data=False,
-            opset_version=OPSET,
-            input_names=["pixels"],
-            output_names=list(outputs),
-            dynamic_shapes={"pixels": {0: torch.export.Dim("N")}},
-            verbose=False,
-            optimize=False,
-        )
+            inference, (torch.zeros(2, channels, height, width, dtype=torch.uint8),),
+            input_names=["pixels"], output_names=list(outputs), dynamic_shapes={"pixels": {0: torch.export.Dim("N")}},
+            dynamo=True, external_data=False, opset_version=OPSET, verbose=False, optimize=False,
+        )  # fmt: skip
         assert program is not None
         _move_norms_before_pools(program.model.graph)
         program.optimize()
@@ -84,10 +81,8 @@ def add_metadata(model: onnx.ModelProto, facts: Mapping[str, str]) -> None:
 
 
 def _move_norms_before_pools(graph: ir.Graph) -> None:
-    """Moves a batch norm before the max-pool that it follows, where the optimizer folds it into the convolution.
-
-    Maxima commute with a shift and a scale of at least 0.
-    """
+    """Moves a batch norm before the max-pool that it follows, where the optimizer folds it into the convolution. Maxima
+    commute with a shift and a scale of at least 0."""
     for norm in [node for node in graph if node.op_type == "BatchNormalization"]:
         pooled, scale, *_ = cast("tuple[Any, ...]", norm.inputs)  # inputs of other operators may be None
         pool = pooled.producer()
@@ -107,16 +102,3 @@ def _remove_source_notes(model: onnx.ModelProto) -> None:
     for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides the exporter's warnings about itself (its own deprecations, missing torchvision)."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logger.setLevel(level)

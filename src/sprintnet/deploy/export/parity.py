@@ -63,10 +63,8 @@ def check_parity(name: str, row: Mapping[str, float], is_exact: bool) -> None:
 
 
 def throughput(functions: Mapping[str, Callable[[Images], object]], images: Images) -> dict[str, dict[str, float]]:
-    """Returns images/s and the median and 99th percentile of milliseconds, by name and batch size.
-
-    The functions take turns in several rounds, so that other load on the machine affects all alike.
-    """
+    """Returns images/s and the median and 99th percentile of milliseconds, by name and batch size. The functions take
+    turns in several rounds, so that other load on the machine affects all alike."""
     found: dict[str, dict[str, float]] = {name: {} for name in functions}
     for batch in TIMED_BATCHES:
         part = images[np.arange(batch) % len(images)]

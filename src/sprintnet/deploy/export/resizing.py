@@ -54,7 +54,7 @@ RESIZE_STEPS: dict[str, list[Operation]] = {
         ("Pad", ["fitted", "pads"], "pixels", {}),
     ],
 }
-"""The operators of each of `images.RESIZE_POLICIES`, from `channels_first` to `pixels`."""
+"""The operators of each policy of `data.resize`, from `channels_first` to `pixels`."""
 
 
 def resize_first(graph: onnx.GraphProto, image_shape: tuple[int, int, int], policy: str) -> None:

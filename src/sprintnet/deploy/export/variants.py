@@ -37,16 +37,10 @@ def to_int8(model: onnx.ModelProto, training_images: ImageDataset) -> onnx.Model
         onnx.save(model, given)
         quant_pre_process(given, prepared, skip_symbolic_shape=True, skip_optimization=True)
         quantize_static(
-            prepared,
-            quantized,
-            _Calibration(_calibration_images(training_images)),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=QUANTIZED_OPERATORS,
-            nodes_to_exclude=_outside_features(model.graph),
-        )
+            prepared, quantized, _Calibration(_calibration_images(training_images)),
+            quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            op_types_to_quantize=QUANTIZED_OPERATORS, nodes_to_exclude=_outside_features(model.graph),
+        )  # fmt: skip
         return onnx.load(quantized)
 
 

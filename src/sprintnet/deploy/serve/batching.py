@@ -23,10 +23,8 @@ class Upload(NamedTuple):
 
 
 class Batcher:
-    """Predicts uploads while `work` runs; at most `max_queued` requests wait.
-
-    A batch is whatever arrived while the last one was predicted: no request waits for others that may never come.
-    """
+    """Predicts uploads while `work` runs; at most `max_queued` requests wait. A batch is whatever arrived while the
+    last one was predicted: no request waits for others that may never come."""
 
     def __init__(self, predictor: Predictor, max_queued: int):
         self.predictor = predictor
@@ -79,9 +77,8 @@ class Batcher:
     def _read(self, uploads: Sequence[Upload]) -> Iterator[Pixels]:
         pixels = 0
         for upload in uploads:
-            image = read_image(
-                io.BytesIO(upload.content), upload.name, self.predictor.preprocessing.image_shape[2], UPLOAD_FORMATS
-            )
+            channels = self.predictor.preprocessing.image_shape[2]
+            image = read_image(io.BytesIO(upload.content), upload.name, channels, UPLOAD_FORMATS)
             pixels += image.shape[0] * image.shape[1]
             if pixels > MAX_PIXELS:
                 limit = f"{MAX_PIXELS // 10**6} million pixels in one request"

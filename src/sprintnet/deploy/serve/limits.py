@@ -87,10 +87,8 @@ class BodyReader:
 
 
 class OriginGuard:
-    """Middleware that refuses other hosts and origins and adds security headers to each response.
-
-    Without it any web page could use a visitor's browser to reach a server on the visitor's own machine (DNS rebinding).
-    """
+    """Middleware that refuses other hosts and origins and adds security headers to each response. Without it any web
+    page could use a visitor's browser to reach a server on the visitor's own machine (DNS rebinding)."""
 
     def __init__(self, app: ASGIApp, hosts: Collection[str], origins: Collection[str]):
         self.app, self.hosts, self.origins = app, {host.lower() for host in hosts}, set(origins)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
@@ -34,6 +35,7 @@ DEFAULT_TOP = 5
 MAX_TOP = 1000
 MAX_NAME_LENGTH = 80
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+ADDRESSES = "use POST /predict, or GET /health, /metadata, /openapi.json or / (the page)"
 REPORT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 }
@@ -43,34 +45,31 @@ REPORT_HEADERS = {
 def serve(
     model: Path, host: str, port: int, hosts: Sequence[str] = (), origins: Sequence[str] = (), limits: Limits | None = None
 ) -> None:
-    """Serves a model until SIGINT or SIGTERM, then answers the requests it has received and returns.
-
-    Raises SettingsError for a model or an address that cannot be used.
-    """
+    """Serves a model until SIGINT or SIGTERM, then answers the requests it has received and returns. Raises
+    SettingsError for a model or an address that cannot be used."""
     limits = limits or Limits()
     app = application(Predictor(model), (*LOCAL_HOSTS, host, *hosts), origins, limits)
+    with listen(host, port) as listener:
+        address = f"[{host}]" if ":" in host else host
+        print(f"{model}: http://{address}:{listener.getsockname()[1]} (stop with Ctrl-C)", flush=True)
+        patience = int(limits.timeout_seconds) + 10
+        config = uvicorn.Config(
+            app, http=limited_protocol(limits), ws="none", log_config=None, access_log=False, server_header=False,
+            proxy_headers=False, timeout_graceful_shutdown=patience,
+        )  # fmt: skip
+        _Server(config).run([listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a listening socket; raises ArgumentError for an address that cannot be used."""
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
         cause = str(getattr(error, "strerror", None) or error).partition(" (")[0]
         raise ArgumentError("port", port, f"{cause} (host {host}); choose another, such as 0 (any free port)") from None
-    with listener:
-        # a response is sent in two packets: without NODELAY the second waits 40 ms for the client's acknowledgement
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        address = f"[{host}]" if ":" in host else host
-        print(f"{model}: http://{address}:{listener.getsockname()[1]} (stop with Ctrl-C)", flush=True)
-        config = uvicorn.Config(
-            app,
-            http=limited_protocol(limits),
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=int(limits.timeout_seconds) + 10,
-        )
-        _Server(config).run([listener])
+    # a response is sent in two packets: without NODELAY the second waits 40 ms for the client's acknowledgement
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 class _Server(uvicorn.Server):
@@ -139,7 +138,7 @@ class _Endpoints:
     def _query(self, request: Request) -> tuple[int, bool]:
         """Returns how many classes to name, and whether with their activation maps."""
         count, maps = request.query_params.get("top", str(DEFAULT_TOP)), request.query_params.get("activation_maps", "false")
-        if not (count.isascii() and count.isdigit() and len(count) < 10 and 1 <= int(count) <= MAX_TOP):
+        if not (re.fullmatch("[0-9]{1,9}", count) and 1 <= int(count) <= MAX_TOP):
             raise Refused(400, "bad_query", f"top: must be a number of classes from 1 to {MAX_TOP}")
         if maps not in ("true", "false"):
             raise Refused(400, "bad_query", "activation_maps: must be true or false")
@@ -204,7 +203,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if isinstance(error, Refused):
         return error.response()
     code = {404: "not_found", 405: "wrong_method"}.get(error.status_code, "error")
-    response = Refused(error.status_code, code, error.detail).response()
+    response = Refused(error.status_code, code, f"{error.detail}; {ADDRESSES}").response()
     response.headers.update(error.headers or {})  # Allow, of 405
     return response
 

@@ -10,7 +10,7 @@ PAGE = Path(__file__).parent / "page"
 SHARED = ("index.html", "style.css", "page.js")
 BACKEND = "backend.js"
 """The page imports server.js or browser.js under this name."""
-PUBLIC_FIELDS = ("made_by", "preprocessing", "threshold", "metrics", "commit", "data_sha256", "license")
+PUBLIC_FIELDS = ("made_by", "preprocessing", "metrics", "commit", "data_sha256", "license")
 """Metadata to publish; the rest may name folders of the machine that trained."""
 
 
@@ -20,6 +20,7 @@ def describe(predictor: Predictor) -> dict[str, Any]:
         "model": predictor.path.name,
         "bytes": predictor.path.stat().st_size,
         "outputs": list(predictor.outputs),
+        "threshold": predictor.preprocessing.threshold,
         **{name: predictor.metadata[name] for name in PUBLIC_FIELDS if name in predictor.metadata},
         "samples": [f"samples/{file.name}" for file in find_samples(predictor.path)],
         "report": "report.html" if find_report(predictor.path) else None,
