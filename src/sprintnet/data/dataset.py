@@ -13,10 +13,8 @@ Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64] | npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 
-LABEL_SEPARATOR = "|"
-"""Separates the class names of a multi-label image."""
-BLOCK_SIZE = 500
-"""Images read at a time: the sum of 500 squared pixel values fits into 32 bits."""
+LABEL_SEPARATOR = "|"  # separates the class names of a multi-label image
+BLOCK_SIZE = 500  # images read at a time: the sum of 500 squared pixel values fits into 32 bits
 
 
 @dataclass(frozen=True)
@@ -120,11 +118,9 @@ def class_weights(labels: Labels, classes: int) -> npt.NDArray[np.float32]:
     return weights
 
 
-def concatenate(first: ImageDataset, *others: ImageDataset) -> ImageDataset:
+def concatenate(*parts: ImageDataset) -> ImageDataset:
     """Returns the concatenated parts of one dataset; no pixel is copied."""
-    if not others:
-        return first
-    parts = (first, *others)
+    first = parts[0]
     assert all(part.storage is first.storage for part in parts)
     return replace(
         first,

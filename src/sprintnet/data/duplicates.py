@@ -14,12 +14,9 @@ from sprintnet.progress import track
 
 HASH_SIDE, FREQUENCIES = 32, 8
 HASH_BITS = FREQUENCIES**2 - 1
-MAX_HASH_DISTANCE = 14
-"""Bits by which two hashes may differ before their images' pixels are compared."""
-MAX_COMPARED_IMAGES = 100_000
-"""Images of which each pair is compared, in about a minute."""
-MAX_CANDIDATES = 16
-"""Images with the nearest hashes that are compared with an image."""
+MAX_HASH_DISTANCE = 14  # bits by which two hashes may differ before their images' pixels are compared
+MAX_COMPARED_IMAGES = 100_000  # images of which each pair is compared, in about a minute
+MAX_CANDIDATES = 16  # images with the nearest hashes that are compared with an image
 MAX_CROWDED_FRACTION = 0.2
 """If more of the images have more candidates, all images look alike, and only equal pixels count. CIFAR-10: 0.04; digits of
 8x8 pixels: 0.36; Fashion-MNIST: 0.92."""

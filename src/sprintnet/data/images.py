@@ -11,16 +11,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sprintnet.errors import AccessError, DataError, SettingsError
 
-DECODER_VERSION = 1
-"""Part of the decode cache's path: raise it when a file would be decoded to other pixels."""
+DECODER_VERSION = 1  # part of the decode cache's path: raise it when a file would be decoded to other pixels
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-MAX_PIXELS = 64_000_000
-"""Larger images are refused before they are decoded: a file of a few bytes can claim any size."""
+MAX_PIXELS = 64_000_000  # larger images are refused before they are decoded: a file of a few bytes can claim any size
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
-Size = tuple[int, int]
-"""Height, width."""
+Size = tuple[int, int]  # height, width
 
 
 def read_image(

@@ -14,8 +14,7 @@ from sprintnet.data.dataset import ImageDataset, advise
 from sprintnet.data.preprocessing import Normalisation
 from sprintnet.data.settings import AugmentSettings
 
-Batch = tuple[Tensor, Tensor]
-"""Normalised images (B, C, H, W) in channels_last; labels (B,), or 0 and 1 (B, K)."""
+Batch = tuple[Tensor, Tensor]  # normalised images (B, C, H, W) in channels_last; labels (B,), or 0 and 1 (B, K)
 
 
 class Loader:

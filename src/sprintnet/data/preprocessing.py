@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-LABEL_THRESHOLD = 0.5
-"""Probability above which a label is predicted: where its logit is positive, at any temperature."""
+LABEL_THRESHOLD = 0.5  # probability above which a label is predicted: where its logit is positive, at any temperature
 
 
 class Normalisation(NamedTuple):

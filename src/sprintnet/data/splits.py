@@ -13,8 +13,7 @@ from sprintnet.errors import DataError
 from sprintnet.runs.folder import read_rows
 from sprintnet.runs.io import write_rows
 
-Splits = dict[str, ImageDataset]
-"""train, and val and test where they exist."""
+Splits = dict[str, ImageDataset]  # train, and val and test where they exist
 
 SPLITS = ("train", "val", "test")
 SPLIT_ALIASES = {
@@ -23,8 +22,7 @@ SPLIT_ALIASES = {
     for alias in aliases
 }
 """Name of a split in the data -> the split."""
-SPLIT_SEED = 0
-"""Seed of the splits, whatever the run's seed, so that the runs of a study share their data."""
+SPLIT_SEED = 0  # seed of the splits, independent of the run's seed, so that the runs of a study share their data
 
 
 def stratified_sample(

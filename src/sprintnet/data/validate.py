@@ -15,10 +15,8 @@ from sprintnet.data.duplicates import Duplicate, find_duplicates
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import groups_across_splits
 
-MIN_CLASS_IMAGES = 10
-"""A class with fewer training images can hardly be learned."""
-MAX_IMBALANCE = 10
-"""Ratio of the largest to the smallest class above which imbalance is noted."""
+MIN_CLASS_IMAGES = 10  # a class with fewer training images can hardly be learned
+MAX_IMBALANCE = 10  # ratio of the largest to the smallest class above which imbalance is noted
 
 
 @dataclass(frozen=True)

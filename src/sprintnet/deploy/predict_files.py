@@ -86,7 +86,8 @@ def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
 
 
 def write_csv(rows: Iterable[Row], top: int, out: TextIO) -> None:
-    """Writes a header, then a line per file; `predicted` is empty below the minimum confidence."""
+    """Writes a header, then a line per file: `predicted` and `confidence` are the prediction, empty below the minimum
+    confidence and a|b|c for several labels; class_1, probability_1, ... are the most probable classes, predicted or not."""
     writer = csv.writer(out, lineterminator="\n")
     ranks = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
     writer.writerow(["file", "predicted", "confidence", *ranks])

@@ -17,13 +17,10 @@ from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import ArgumentError, SettingsError
 
 BATCH = 64
-MAX_BATCH_PIXELS = 4_000_000
-"""A batch is complete when its images have so many pixels together."""
-OUTPUTS = ("probabilities", "logits", "activation_maps")
-"""What a file can compute; the probabilities always."""
+MAX_BATCH_PIXELS = 4_000_000  # a batch is complete when its images have so many pixels together
+OUTPUTS = ("probabilities", "logits", "activation_maps")  # what a file can compute; the probabilities always
 JSON_METADATA = ("preprocessing", "metrics", "parity")
-LOG_NOTHING = 4
-"""ONNX Runtime's log level without messages; errors are raised all the same."""
+LOG_NOTHING = 4  # ONNX Runtime's log level without messages; errors are raised all the same
 REMEDY = "create one with `sprintnet export RUN`"
 
 Floats = npt.NDArray[np.float32]

@@ -11,8 +11,7 @@ from sprintnet.data.builtin.official_file import OfficialFile
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.splits import stratified_sample
 
-TEST_FRACTION, TEST_SEED = 0.2, 0
-"""The split: there is no official one."""
+TEST_FRACTION, TEST_SEED = 0.2, 0  # the split: there is no official one
 
 # As in scikit-learn, and as others publish for the UCI repository's optdigits.tes.
 SHA256 = "6ebb3d2fee246a4e99363262ddf8a00a3c41bee6014c373ed9d9216ba7f651b8"

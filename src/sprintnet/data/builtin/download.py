@@ -28,10 +28,8 @@ if sys.platform != "win32":
 CONNECT_SECONDS = 15.0  # also the longest pause within a download
 DOWNLOAD_SECONDS = 900.0
 ALLOWED_SCHEMES = ("https",)
-SIZE_MARGIN = 1 << 20
-"""Bytes by which a download may be larger than the uncompressed files that it contains."""
-MAX_FILE_BYTES = 1 << 29
-"""Size limit of a package, and of a file in an archive: the largest official one has 182 MB."""
+SIZE_MARGIN = 1 << 20  # bytes by which a download may be larger than the uncompressed files that it contains
+MAX_FILE_BYTES = 1 << 29  # size limit of a package, and of a file in an archive: the largest official one has 182 MB
 
 
 @dataclass(frozen=True)

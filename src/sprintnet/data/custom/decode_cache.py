@@ -19,15 +19,13 @@ from sprintnet.errors import DataError, SprintNetError
 from sprintnet.progress import track
 from sprintnet.runs.io import cache_folder, write_atomic
 
-CHUNK_SIZE = 256
-"""Images that are decoded, and logged as done with their CRC-32, together."""
+CHUNK_SIZE = 256  # images that are decoded, and logged as done with their CRC-32, together
 RESERVE_BYTES = 1 << 24
 LOCK_NAME, DECODE_LOCK_SECONDS = ".lock", 6 * 3600.0
 
 Shape = tuple[int, int, int, int]
 Value = TypeVar("Value")
-Failures = dict[int, str]
-"""Index of an image that could not be decoded, whose pixels are 0 -> cause."""
+Failures = dict[int, str]  # index of an image that could not be decoded, whose pixels are 0 -> cause
 DecodeChunk = Callable[[Images, slice], tuple[Failures, bool]]
 """Decodes a slice of the images into the array; returns the failures, and whether they are permanent."""
 

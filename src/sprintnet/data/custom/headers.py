@@ -16,8 +16,7 @@ from sprintnet.progress import track
 MAX_NATIVE_SIDE, DEFAULT_SIDE = 96, 64
 CHANNEL_COUNTS = {"grey": 1, "rgb": 3, "rgba": 4}
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
-EXIF_ORIENTATION, MIN_TRANSPOSED = 0x0112, 5
-"""The EXIF tag, and the lowest of its values that swap height and width."""
+EXIF_ORIENTATION, MIN_TRANSPOSED = 0x0112, 5  # the EXIF tag, and the lowest of its values that swap height and width
 
 
 class ImageHeader(NamedTuple):
@@ -29,8 +28,7 @@ class ImageHeader(NamedTuple):
     width: int
 
 
-ImageHeaders = Sequence[ImageHeader | None]
-"""One for each image; None if the file cannot be opened."""
+ImageHeaders = Sequence[ImageHeader | None]  # one for each image; None if the file cannot be opened
 
 
 def read_headers(manifest: Manifest, cache: DecodeCache) -> ImageHeaders:

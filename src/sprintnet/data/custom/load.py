@@ -25,8 +25,7 @@ from sprintnet.errors import AccessError, DataError, did_you_mean
 TABLE_READERS = {".csv": csv_rows, ".parquet": parquet_rows}
 MAX_SEQUENTIAL_PIXELS = 64 * 64
 """Average pixels of an image up to which threads would wait for Python's lock longer than they decode."""
-MAX_PROBLEMS_SHOWN = 20
-"""Problems in a message; `sprintnet check` lists all."""
+MAX_PROBLEMS_SHOWN = 20  # problems in a message; `sprintnet check` lists all
 
 
 @dataclass(frozen=True)

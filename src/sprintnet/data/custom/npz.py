@@ -23,8 +23,7 @@ LAYOUTS = (
 )
 """Split, names of its images and labels: as in MedMNIST, as in Keras, and without splits."""
 
-Member = tuple[str, tuple[int, ...], np.dtype[Any]]
-"""Name, shape and type of an array of images."""
+Member = tuple[str, tuple[int, ...], np.dtype[Any]]  # name, shape and type of an array of images
 
 
 class Archive:

@@ -13,8 +13,7 @@ from sprintnet.data.dataset import LABEL_SEPARATOR
 from sprintnet.data.splits import SPLIT_ALIASES, SPLITS
 from sprintnet.errors import DataError
 
-UNKNOWN_LABEL = -1
-"""Marks images without a published label, such as those of a secret test set."""
+UNKNOWN_LABEL = -1  # marks images without a published label, such as those of a secret test set
 
 
 def read_table(file: Path, rows: Iterable[Mapping[str, str | None]]) -> Manifest:

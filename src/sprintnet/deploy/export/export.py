@@ -43,7 +43,7 @@ def export(
 ) -> dict[str, Any]:
     """Exports a run into its folder `export` and returns the table of the files (parity.json).
 
-    Writes model.onnx (fp32), model-fp16.onnx or model-int8.onnx as `quantize` asks, model.safetensors, README.md (the model
+    Writes model.onnx (fp32), model-fp16.onnx or model-int8.onnx as `quantize` says, model.safetensors, README.md (the model
     card), parity.json and a few sample images. `splits` replace the data that the run's settings name. Raises ParityError if a
     file does not match the trained model: an earlier export stays as it was. Raises SettingsError if the run or its data are
     missing or have changed.

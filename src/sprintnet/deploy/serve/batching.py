@@ -23,7 +23,7 @@ class Upload(NamedTuple):
 
 
 class Batcher:
-    """Predicts uploads while `work` runs; at most `max_queued` requests wait. A batch is whatever arrived while the
+    """Predicts uploads while `work` runs; at most `max_queued` requests wait. A batch is what arrived while the
     last one was predicted: no request waits for others that may never come."""
 
     def __init__(self, predictor: Predictor, max_queued: int):

@@ -176,7 +176,7 @@ class _Endpoints:
 
 
 def _top(predictions: Predictions, count: int, with_maps: bool) -> Iterator[list[dict[str, Any]]]:
-    """Yields each image's most probable classes with their probabilities and, if asked for, activation maps."""
+    """Yields each image's most probable classes with their probabilities and, `with_maps`, their activation maps."""
     maps = predictions.activation_maps if with_maps else None
     for index, best in enumerate(predictions.top(count)):
         found = entries(best)

@@ -8,8 +8,7 @@ from sprintnet.runs.folder import RunFolder
 
 PAGE = Path(__file__).parent / "page"
 SHARED = ("index.html", "style.css", "page.js")
-BACKEND = "backend.js"
-"""The page imports server.js or browser.js under this name."""
+BACKEND = "backend.js"  # the page imports server.js or browser.js under this name
 PUBLIC_FIELDS = ("made_by", "preprocessing", "metrics", "commit", "data_sha256", "license")
 """Metadata to publish; the rest may name folders of the machine that trained."""
 

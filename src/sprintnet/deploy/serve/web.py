@@ -25,8 +25,7 @@ RUNTIME = Download(
     sources=(npm(f"onnxruntime-web@{RUNTIME_VERSION}"),),
 )
 """The files that the page loads."""
-NOTICE = "NOTICE.txt"
-"""The runtime's licence, which goes along with its copies."""
+NOTICE = "NOTICE.txt"  # the runtime's licence, which goes along with its copies
 METADATA = "metadata.json"
 
 
