@@ -279,6 +279,11 @@ def test_the_learning_rate_finder_has_a_figure(data: sn.Dataset) -> None:
         (lambda: sn.train("davidnet", SAMPLE, name="tiny"), "name='tiny': runs/train/tiny exists; "),
         (lambda: sn.load_data("nowhere"), "name=nowhere: "),
         (lambda: sn.load_data(SAMPLE, val=2), "val=2: must be "),
+        (lambda: sn.check("nowhere"), "data=nowhere: "),
+        (
+            lambda: sn.from_arrays(np.zeros((3, 8, 8)), [0, 1, 0], size=16),
+            "size: not for arrays, which take val, test and dedupe; resize or convert the images before",
+        ),
         (lambda: sn.load_data(SAMPLE, sise=2), "sise=2: there is no such setting; did you mean size?"),
         (lambda: sn.from_arrays(np.zeros((3, 8, 8)), [0, 1]), "labels: has 2 entries for 3 images"),
         (lambda: sn.load("nowhere"), "nowhere: no such "),

@@ -124,6 +124,11 @@ def test_equal_seeds_are_equal_models(X: np.ndarray, y: np.ndarray) -> None:
         ({"settings": {"optim__max_lr": -1}}, "optim__max_lr=-1: must be "),
         ({"settings": {"optim__lr": 1}}, "optim__lr=1: there is no such setting; did you mean optim__"),
         ({"settings": {"data__vall": 1}}, "data__vall=1: there is no such setting; did you mean data__val"),
+        (
+            {"settings": {"data__dedupe": True}},
+            "data__dedupe: not for arrays, which take data__val; ",
+        ),
+        ({"settings": {"data__size": 8}}, "data__size: not for arrays, which take data__val; resize or convert the images"),
         ({"epochs": 0}, "epochs=0: must be at least 1"),
     ],
 )

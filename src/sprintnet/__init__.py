@@ -3,70 +3,32 @@
 The public names below are imported on first use: `import sprintnet` imports no torch.
 """
 
+import ast
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from sprintnet.api import Model, load, train
-    from sprintnet.classifier import SprintNetClassifier
-    from sprintnet.datasets import Dataset, from_arrays, load_data
-    from sprintnet.deploy.predictor import Predictor
-    from sprintnet.errors import (
-        AccessError,
-        DataError,
-        DivergedError,
-        Interrupted,
-        ParityError,
-        SettingsError,
-        SprintNetError,
-    )
-    from sprintnet.studies import check, compare, lr_find, study
+if TYPE_CHECKING:  # the one list of public names: type checkers read it, and so does the next statement
+    # isort: off
+    from sprintnet.api import Model as Model, load as load, train as train
+    from sprintnet.classifier import SprintNetClassifier as SprintNetClassifier
+    from sprintnet.datasets import Dataset as Dataset, from_arrays as from_arrays, load_data as load_data
+    from sprintnet.deploy.predictor import Predictor as Predictor
+    from sprintnet.errors import AccessError as AccessError, DataError as DataError, DivergedError as DivergedError
+    from sprintnet.errors import Interrupted as Interrupted, ParityError as ParityError
+    from sprintnet.errors import SettingsError as SettingsError, SprintNetError as SprintNetError
+    from sprintnet.studies import check as check, compare as compare, lr_find as lr_find, study as study
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "api": ("Model", "load", "train"),
-    "classifier": ("SprintNetClassifier",),
-    "datasets": ("Dataset", "from_arrays", "load_data"),
-    "deploy.predictor": ("Predictor",),
-    "errors": (
-        "AccessError",
-        "DataError",
-        "DivergedError",
-        "Interrupted",
-        "ParityError",
-        "SettingsError",
-        "SprintNetError",
-    ),
-    "studies": ("check", "compare", "lr_find", "study"),
-}
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-__all__ = [
-    "AccessError",
-    "DataError",
-    "Dataset",
-    "DivergedError",
-    "Interrupted",
-    "Model",
-    "ParityError",
-    "Predictor",
-    "SettingsError",
-    "SprintNetClassifier",
-    "SprintNetError",
-    "check",
-    "compare",
-    "from_arrays",
-    "load",
-    "load_data",
-    "lr_find",
-    "study",
-    "train",
-]
+_imports = [node for node in ast.walk(ast.parse(Path(__file__).read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+_MODULE_OF = {name.name: str(node.module) for node in _imports for name in node.names if name.asname}
+__all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULE_OF:
-        return getattr(import_module(f"sprintnet.{_MODULE_OF[name]}"), name)
+        return getattr(import_module(_MODULE_OF[name]), name)
     raise AttributeError(f"module 'sprintnet' has no attribute {name!r}")
 
 

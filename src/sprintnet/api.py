@@ -16,7 +16,7 @@ from sprintnet.data.custom.load import require_available
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.images import as_pixels, each_image
 from sprintnet.data.splits import Splits
-from sprintnet.datasets import IN_MEMORY, Dataset, TestImages, python_names, to_overrides
+from sprintnet.datasets import IN_MEMORY, Dataset, TestImages, python_names, same_data, to_overrides
 from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.reporting.text.task_scores import accuracy_name, accuracy_with_interval
 from sprintnet.runs import folder
@@ -142,7 +142,7 @@ class Model:
             raise SettingsError(f"split: {type(split).__name__}; must be a split that the dataset has, such as data.train")
         tta = tta if tta is not None else self.config.tta if self._run_folder else 0.0
         metrics = self._trained.evaluate(split, tta).metrics
-        if self._run_folder and isinstance(split, TestImages) and split.data_name == self.config.data.name:
+        if self._run_folder and isinstance(split, TestImages) and same_data(split.data_name, self.config.data.name):
             folder.log_test_access(self._run_folder, "Model.evaluate", metrics)
         return metrics
 

@@ -17,7 +17,7 @@ from sprintnet.api import Model, configure
 from sprintnet.data.custom.arrays import from_arrays
 from sprintnet.data.custom.split import DEFAULT_VAL_FRACTION
 from sprintnet.data.splits import stratified_sample
-from sprintnet.datasets import IN_MEMORY, Dataset, data_settings, python_names
+from sprintnet.datasets import Dataset, array_settings, python_names
 from sprintnet.errors import SprintNetError
 from sprintnet.runs.folder import RunFolder
 from sprintnet.training.train import train
@@ -71,7 +71,7 @@ class SprintNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             folder = self.run_folder or stack.enter_context(TemporaryDirectory(prefix="sprintnet-"))
             try:
                 with python_names():
-                    chosen = data_settings(IN_MEMORY, of_data)
+                    chosen = array_settings(of_data, "data.val")
                     data = from_arrays(self._images(X), labels, list(map(str, self.classes_)))
                     held_out = stratified_sample(data.labels, chosen.val or DEFAULT_VAL_FRACTION, min_per_class=1)
                     if not held_out.any():

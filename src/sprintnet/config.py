@@ -1,5 +1,6 @@
 """Config: a recipe's TOML, then dotted overrides, validated together and frozen; all mistakes are reported in one message."""
 
+import operator
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tomli_w
-from annotated_types import Ge, Gt, Interval, Le, Lt
+from annotated_types import Ge, Interval
 
 from sprintnet.data.settings import AugmentSettings, DataSettings
 from sprintnet.errors import SettingsError, did_you_mean, nearest
@@ -29,6 +30,13 @@ Adaptable = Literal[
     "augment.flip",
 ]
 """Settings that may be `auto`."""
+BOUNDS = {
+    "ge": (operator.ge, "at least"),
+    "gt": (operator.gt, "above"),
+    "le": (operator.le, "at most"),
+    "lt": (operator.lt, "below"),
+}
+"""The bounds of annotated_types: what must hold, and its words."""
 LEARNING_RATES = ("optim.max_lr", "optim.head_lr", "muon.max_lr")
 
 
@@ -187,17 +195,14 @@ def _read_recipe(recipe: str | Path) -> Mapping[str, Any]:
     known = recipes()
     path = Path(recipe)
     if path.suffix != ".toml" and str(recipe) not in known:
-        raise SettingsError(
-            f"recipe {recipe}: there is no such recipe; "
-            f"use one of {', '.join(known)}, or the path of a .toml file{did_you_mean(str(recipe), known)}"
-        )
+        rule = f"use one of {', '.join(known)}, or the path of a .toml file{did_you_mean(str(recipe), known)}"
+        raise SettingsError(f"recipe {recipe}: there is no such recipe; {rule}")
     try:
         content = path.read_bytes() if path.suffix == ".toml" else (_recipe_folder() / f"{recipe}.toml").read_bytes()
         return tomllib.loads(content.decode("utf-8"))
     except OSError as error:
-        raise SettingsError(
-            f"recipe {recipe}: cannot be read ({error.strerror}); name a file, or one of: {', '.join(known)}"
-        ) from None
+        rule = f"cannot be read ({error.strerror}); name a file, or one of: {', '.join(known)}"
+        raise SettingsError(f"recipe {recipe}: {rule}") from None
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"recipe {recipe}: not valid TOML: {error}") from None
 
@@ -263,30 +268,23 @@ def _convert(hint: Any, value: Any) -> Any:
             numbers = "must be numbers with commas between, such as 0,7,24"
             raise ValueError(numbers if item_hint is float else "must be a list of settings")
         return tuple(_convert(item_hint, item) for item in value)
-    if hint is bool and not isinstance(value, bool):
-        raise ValueError("must be true or false")
-    if hint is int and (isinstance(value, bool) or not isinstance(value, int)):
-        raise ValueError("must be a whole number")
-    if hint is float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-            raise ValueError("must be a finite number")
-        return float(value)
-    if hint is str and not (isinstance(value, str) and value.isprintable()):
-        raise ValueError("must be text of printable characters")
-    return value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_valid, rule = {
+        bool: (isinstance(value, bool), "true or false"),
+        int: (is_number and isinstance(value, int), "a whole number"),
+        float: (is_number and abs(value) <= sys.float_info.max, "a finite number"),
+        str: (isinstance(value, str) and value.isprintable(), "text of printable characters"),
+    }[hint]
+    if not is_valid:
+        raise ValueError(f"must be {rule}")
+    return hint(value)
 
 
 def _check(value: float, constraints: Sequence[Any]) -> None:
-    bounds = [bound for item in constraints for bound in (item if isinstance(item, Interval) else [item])]
-    rules = {
-        Ge: lambda bound: (value >= bound.ge, f"at least {bound.ge:g}"),
-        Gt: lambda bound: (value > bound.gt, f"above {bound.gt:g}"),
-        Le: lambda bound: (value <= bound.le, f"at most {bound.le:g}"),
-        Lt: lambda bound: (value < bound.lt, f"below {bound.lt:g}"),
-    }
-    checked = [rules[type(bound)](bound) for bound in bounds]
-    if not all(holds for holds, _ in checked):
-        raise ValueError("must be " + " and ".join(rule for _, rule in checked))
+    limits = [(name, getattr(item, name, None)) for item in constraints for name in BOUNDS]
+    checked = [(*BOUNDS[name], limit) for name, limit in limits if limit is not None]
+    if not all(holds(value, limit) for holds, _, limit in checked):
+        raise ValueError("must be " + " and ".join(f"{rule} {limit:g}" for _, rule, limit in checked))
 
 
 def _build(settings: Any, values: Mapping[str, Any], prefix: str = "") -> Any:

@@ -1,5 +1,6 @@
 """Dataset, load_data and from_arrays of the Python API."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sprintnet.config import Config, load_config
+from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.data.custom import arrays
 from sprintnet.data.custom.load import CustomData, require_available
 from sprintnet.data.custom.split import assign_splits
@@ -60,7 +62,7 @@ class Dataset:
         return examples(chosen.images, label_text(chosen.labels, chosen.classes))
 
 
-@python_names(data_prefix="")
+@python_names(data_prefix="", data_name="name")
 def load_data(name: str | Path, **settings: Any) -> Dataset:
     """Returns a built-in dataset such as "cifar10", or a custom one: a folder, a table (.csv, .parquet), arrays (.npz).
 
@@ -71,7 +73,7 @@ def load_data(name: str | Path, **settings: Any) -> Dataset:
     return Dataset(chosen, load_splits(chosen, test=True))
 
 
-@python_names(data_prefix="")
+@python_names(data_prefix="", data_name="images")
 def from_arrays(
     images: npt.ArrayLike,
     labels: npt.ArrayLike,
@@ -86,11 +88,26 @@ def from_arrays(
     any image has not exactly one. The fractions `test` (default 0.2) and `val` (0.1) are held out, stratified by class;
     dedupe=True leaves out duplicates of them. Raises SettingsError or DataError.
     """
-    if other := [key for key in settings if key not in ("val", "test", "dedupe")]:
-        raise SettingsError(f"{other[0]}: not for arrays, which take val, test and dedupe; resize or convert the images before")
-    chosen = data_settings(IN_MEMORY, settings)
+    chosen = array_settings(settings, "data.val, data.test and data.dedupe")
     data = CustomData(arrays.from_arrays(images, labels, classes, multi_label=multi_label))
     return Dataset(chosen, assign_splits(data, chosen, lambda note: print(f"data: {note}")))
+
+
+def array_settings(settings: Mapping[str, Any], allowed: str) -> DataSettings:
+    """Returns the settings of a dataset in memory; raises SettingsError for one that is not among the allowed."""
+    chosen = data_settings(IN_MEMORY, settings)
+    if other := [f"data.{key}" for key in settings if f"data.{key}" not in allowed.replace(",", "").split()]:
+        raise SettingsError(f"{other[0]}: not for arrays, which take {allowed}; resize or convert the images before")
+    return chosen
+
+
+def same_data(first: str, second: str) -> bool:
+    """Returns whether two names of data mean the same: a built-in dataset, or a path, in which ~ is the home folder."""
+    if first in BUILTIN_DATASETS or second in BUILTIN_DATASETS:
+        return first == second
+    # unlike Path.expanduser, this leaves an unknown user as it is
+    paths = [Path(os.path.expanduser(name)).resolve() for name in (first, second)]  # noqa: PTH111
+    return paths[0] == paths[1]
 
 
 def data_settings(name: str, settings: Mapping[str, Any]) -> DataSettings:

@@ -78,21 +78,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 @contextmanager
-def python_arguments(names: Sequence[str], data_prefix: str = "data__") -> Iterator[None]:
+def python_arguments(names: Sequence[str], data_prefix: str = "data__", data_name: str = "data") -> Iterator[None]:
     """Makes messages of the block name settings as Python arguments: optim__max_lr=0.4 instead of optim.max_lr=0.4.
 
-    `names` are the dotted names of the settings; those of `data` get the prefix.
+    `names` are the dotted names of the settings; those of `data` get the prefix, and data.name is called `data_name`.
     """
     command_or_name = re.compile(rf"sprintnet [a-z][^;\n]*|\b(?:{'|'.join(map(re.escape, names))})\b|\b\w+\.\w+(?==)")
 
     def in_python(found: re.Match[str]) -> str:
         if found[0].startswith("sprintnet "):
             return found[0]
+        if found[0] == "data.name":
+            return data_name
         return re.sub("^data__", data_prefix, found[0].replace(".", "__"))
 
     try:
         yield
     except SprintNetError as error:
         message = command_or_name.sub(in_python, str(error)).replace("=true", "=True").replace("=false", "=False")
-        error.args = (message.replace("data__name", "data"), *error.args[1:])
+        error.args = (message, *error.args[1:])
         raise

@@ -1,11 +1,14 @@
-"""Studies, comparisons, checks and learning-rate sweeps: results that a notebook shows as the terminal does."""
+"""Studies, comparisons, checks and learning-rate sweeps: results that a notebook and the terminal show alike."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sprintnet.api import configure
+from sprintnet.config import Config
 from sprintnet.data import validate
+from sprintnet.data.settings import DataSettings
+from sprintnet.data.splits import Splits
 from sprintnet.datasets import IN_MEMORY, Dataset, data_settings, python_names
 from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.reporting.text import statistics, validation
@@ -46,26 +49,38 @@ def study(
     if seeds < 2:
         raise ArgumentError("seeds", seeds, "a standard deviation needs two or more")
     config, splits = configure(recipe, data, settings)
+    run = folder.new_run(name or folder.run_name(recipe), exact=bool(name), resume=resume, parent=folder.STUDY_FOLDER)
+    return study_config(config, run, seeds, splits)
+
+
+def study_config(config: Config, run: folder.RunFolder, seeds: int, splits: Splits | None = None) -> Result:
+    """Returns the result of `study` for a Config, in the folder of a study."""
     from sprintnet.experiments.compare import metric_values, summarise
     from sprintnet.experiments.study import run_study
 
-    runs, run = [], folder.new_run(name or folder.run_name(recipe), exact=bool(name), resume=resume, parent=folder.STUDY_FOLDER)
+    runs = []
     for metrics in run_study(config, run, seeds, splits):
         runs.append(metrics)
         print(f"{len(runs)} of {seeds}: {statistics.run_line(metric_values(runs))}", flush=True)
     summaries = {label: summarise(values) for label, values in metric_values(runs).items()}
-    return Result(tuple(statistics.summary_lines(summaries)), runs, run.path)
+    return Result((f"{run.path}: {len(runs)} runs", *statistics.summary_lines(summaries)), runs, run.path)
 
 
 @python_names()
 def compare(a: "Result | str | Path", b: "Result | str | Path") -> Result:
     """Returns how study b differs from study a (results of `study` or folders): Welch's t-test and Hedges' g of each metric."""
-    from sprintnet.experiments import compare as comparison
+    return compare_folders(*(side.path if isinstance(side, Result) else side for side in (a, b)))
 
-    paths = [side.path if isinstance(side, Result) else side for side in (a, b)]
-    first, second = (comparison.metric_values(comparison.read_runs(path)) for path in paths)
-    found = {label: comparison.compare(first[label], second[label]) for label in first if label in second}
-    return Result(tuple(statistics.comparison_lines(found)), found)
+
+def compare_folders(*folders: str | Path) -> Result:
+    """Returns the result of `compare` for the folders, or names, of two studies."""
+    from sprintnet.experiments.compare import compare, metric_values, read_runs
+
+    runs = [read_runs(path) for path in folders]
+    first, second = map(metric_values, runs)
+    found = {label: compare(first[label], second[label]) for label in first if label in second}
+    sides = [f"{side}: {path}, {len(each)} runs" for side, path, each in zip("AB", folders, runs, strict=True)]
+    return Result((*sides, *statistics.comparison_lines(found)), found)
 
 
 @python_names(data_prefix="")
@@ -73,9 +88,13 @@ def check(data: Dataset | str | Path, **settings: Any) -> Result:
     """Returns the contents and the problems of a dataset; arguments as in `load_data`. `details` has the findings."""
     if isinstance(data, Dataset) and data.settings.name == IN_MEMORY:
         raise SettingsError("data: made from arrays; only datasets on disk can be checked")
-    chosen = data.settings if isinstance(data, Dataset) else data_settings(str(data), settings)
-    found = validate.check(chosen)
-    return Result(tuple(validation.checked_lines(chosen.name, found)), found)
+    return check_settings(data.settings if isinstance(data, Dataset) else data_settings(str(data), settings))
+
+
+def check_settings(settings: DataSettings) -> Result:
+    """Returns the result of `check` for the settings of a dataset."""
+    found = validate.check(settings)
+    return Result(tuple(validation.checked_lines(settings.name, found)), found)
 
 
 @python_names()
@@ -84,8 +103,13 @@ def lr_find(recipe: str | Path = "sprint94", data: Any = None, *, seeds: int = 1
     if seeds < 1:
         raise ArgumentError("seeds", seeds, "must be at least 1")
     config, splits = configure(recipe, data, settings)
+    run = folder.new_run(folder.run_name(recipe), exact=False, resume=False, parent=folder.LR_FOLDER)
+    return sweep_config(config, run, seeds, splits=splits)
+
+
+def sweep_config(config: Config, run: folder.RunFolder, seeds: int, **options: Any) -> Result:
+    """Returns the result of `lr_find` for a Config, in a folder; `options` are those of `lr_search.lr_find`."""
     from sprintnet.training import lr_search
 
-    run = folder.new_run(folder.run_name(recipe), exact=False, resume=False, parent=folder.LR_FOLDER)
-    sweeps = lr_search.lr_find(config, run, seeds, splits=splits)
-    return Result(tuple(statistics.suggestion_lines(sweeps, config.peak_lr)), sweeps, run.path)
+    sweeps = lr_search.lr_find(config, run, seeds, **options)
+    return Result(tuple(statistics.suggestion_lines(sweeps, config, lr_search.RECOMMENDED)), sweeps, run.path)

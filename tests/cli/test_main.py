@@ -14,6 +14,7 @@ from conftest import SAMPLE, Command
 from sprintnet.cli.args import split_words
 from sprintnet.cli.main import VERBS
 from sprintnet.config import load_config, recipes
+from sprintnet.datasets import same_data
 from sprintnet.errors import nearest
 from sprintnet.runs.folder import RunFolder, dotted, run_name
 
@@ -27,6 +28,7 @@ def run(tmp_path: Path) -> RunFolder:
     run.path.mkdir(parents=True)
     run.config.write_text(load_config("smoke").to_toml())
     run.weights.write_bytes(b"none")
+    run.metrics.write_text("{}")
     return run
 
 
@@ -99,8 +101,10 @@ def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> No
         ("train mnist", 2, "recipe mnist: is data, not a recipe; use: sprintnet train --data mnist"),
         ("study pictures", 2, "recipe pictures: is data, not a recipe; use: sprintnet study --data pictures"),
         ("train runs/train/smoke", 2, "is a run folder; to repeat the run, name runs/train/smoke/config.toml"),
-        ("val", 2, "RUN is missing; usage: sprintnet val RUN [KEY=VALUE]... [options]"),
-        ("compare a", 2, "STUDY is missing; usage: sprintnet compare STUDY STUDY [options]"),
+        ("val", 2, "RUN is missing; usage: sprintnet val RUN [KEY=VALUE]... [options]; such as: sprintnet val sprint94\n"),
+        ("compare a", 2, "usage: sprintnet compare STUDY STUDY [options]; such as: sprintnet compare sprint94 sprint95\n"),
+        ("predict", 2, "[IMAGE]... [options]; such as: sprintnet predict sprint94 cat.png\n"),
+        ("data", 2, "list|fetch is missing; usage: sprintnet data list|fetch [DATASET] [options]; such as: "),
         ("val nowhere", 2, "nowhere: no such run folder; `sprintnet train` creates them in runs/train"),
         ("val somke", 2, "somke: no such run folder; did you mean runs/train/smoke?"),
         ("val runs/train/smoek --output x.csv", 2, "did you mean runs/train/smoke?"),
@@ -200,6 +204,8 @@ def test_train_then_val_then_resume(sprintnet: Command, tmp_path: Path, tiny: li
     assert resumed.returncode == 0
     assert "already finished" in resumed.stdout
     assert "--split test" not in resumed.stdout
+    misspelt = sprintnet("train", "davidnet", *tiny, "--resume", "--name", "davident", "--no-report", "epochs=1")
+    assert "runs/train/davident: nothing to resume, starting; did you mean davidnet?\n" in misspelt.stdout
     repeated = sprintnet("train", f"{run}/config.toml", "--no-report")
     assert repeated.stdout.startswith(f"starting: {run}/config.toml on {SAMPLE}, in {run}-2\n")
 
@@ -225,6 +231,19 @@ def test_val_evaluates_other_data(sprintnet: Command, folder: Path, tmp_path: Pa
     other = sprintnet("val", "davidnet", "--data", str(folder / "test"))
     assert other.returncode == 2
     assert "its classes wolf are none of the model's: airplane, automobile, bird, cat, deer, ...;" in other.stderr
+
+
+def test_the_same_data_is_known_in_any_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for first, second, is_same in (
+        ("~/pictures", str(tmp_path / "pictures"), True),
+        ("pictures", "~/pictures", True),
+        ("pictures", "~nobody-there/pictures", False),
+        ("cifar10", "cifar10", True),
+        ("cifar10", "./cifar10", False),
+    ):
+        assert same_data(first, second) == same_data(second, first) == is_same
 
 
 def test_a_damaged_run_says_what_is_missing(sprintnet: Command, run: RunFolder) -> None:
@@ -258,7 +277,7 @@ def test_the_version_is_the_packages(sprintnet: Command) -> None:
 
 def test_recipes_are_a_table(sprintnet: Command) -> None:
     shown = sprintnet("recipes", COLUMNS="80").stdout
-    assert "sprint94  SprintNet   2,194,232  93.25 %   94.13 %       222 s" in shown
+    assert "sprint94   2,194,232  93.25% (n=10)  94.13% (n=10)   222 s, 2 cores\n  SprintNet, width 64: the default\n" in shown
     assert "AMD EPYC with AVX512-BF16" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80
 

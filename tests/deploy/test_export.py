@@ -239,6 +239,7 @@ def test_the_command_prints_the_table(
     done = sprintnet("export", str(run.path), "--quantize", "fp16", "--outputs", "probabilities", "--license", "mit")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    assert done.stdout.startswith(f"starting: export of {run.path}\n")
     assert "model-fp16.onnx" in done.stdout and "PyTorch fp32" in done.stdout
     predictor = Predictor(run.export / "model-fp16.onnx")
     assert (predictor.outputs, predictor.metadata["license"]) == (("probabilities",), "mit")

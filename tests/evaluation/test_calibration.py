@@ -87,6 +87,11 @@ def test_a_few_correct_predictions_do_not_give_infinite_certainty() -> None:
     assert np.exp(log_probabilities(many / fit_temperature(many, np.tile([0, 1], 500)))).max() == pytest.approx(1001 / 1002)
 
 
+def test_few_images_have_one_row_for_each_number_of_them() -> None:
+    rows = coverage_table(np.linspace(0.1, 0.9, 4), np.array([True, False, True, True]))
+    assert [row["coverage"] for row in rows] == [1, 0.75, 0.5]
+
+
 def test_selective_prediction_keeps_the_most_confident() -> None:
     confidence, hits = PROBABILITIES.max(axis=1), LOGITS.argmax(axis=1) == LABELS
     rows = coverage_table(confidence, hits)

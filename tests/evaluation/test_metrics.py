@@ -16,12 +16,12 @@ from sprintnet.evaluation.metrics import (
     cross_entropy,
     log_probabilities,
     most_confused,
-    prediction_rows,
     score_table,
     summarise,
     top_k_accuracy,
     wilson_interval,
 )
+from sprintnet.evaluation.task import SINGLE_LABEL
 
 GENERATOR = np.random.default_rng(0)
 LOGITS = GENERATOR.normal(0, 3, (200, 10)).astype(np.float32)
@@ -112,8 +112,8 @@ def test_the_largest_confusions_come_first() -> None:
 
 def test_a_prediction_row_by_hand() -> None:
     logits = np.log(np.array([[0.7, 0.2, 0.1]]))
-    assert prediction_rows(logits, np.array([1]), ("a", "b", "c"), ["x/y.png"])[0]["file"] == "x/y.png"
-    (row,) = prediction_rows(logits, np.array([1]), ("a", "b", "c"))
+    assert SINGLE_LABEL.prediction_rows(logits, np.array([1]), ("a", "b", "c"), ["x/y.png"])[0]["file"] == "x/y.png"
+    (row,) = SINGLE_LABEL.prediction_rows(logits, np.array([1]), ("a", "b", "c"))
     assert row == {
         "index": 0, "true": "b", "predicted": "a", "confidence": "0.700000", "margin": "0.500000", "loss": "1.609438"
     }  # fmt: skip

@@ -26,7 +26,6 @@ from sprintnet.evaluation.multilabel import (
     label_confidence,
     label_predictions,
     label_probabilities,
-    label_rows,
     ranking_scores,
     summarise_labels,
 )
@@ -116,7 +115,7 @@ def test_confidence_is_the_probability_of_the_label_set() -> None:
 
 def test_a_prediction_row_by_hand() -> None:
     p = np.array([[0.9, 0.2, 0.6]])
-    (row,) = label_rows(np.log(p / (1 - p)), np.array([[1, 1, 0]], np.uint8), ("a", "b", "c"), ["x/y.png"])
+    (row,) = MULTI_LABEL.prediction_rows(np.log(p / (1 - p)), np.array([[1, 1, 0]], np.uint8), ("a", "b", "c"), ["x/y.png"])
     assert row == {
         "index": 0,
         "file": "x/y.png",

@@ -163,6 +163,8 @@ def test_a_killed_search_goes_on_and_finds_the_same(run: RunFolder, tmp_path: Pa
     resumed = subprocess.run([*words, "--resume"], capture_output=True, text=True, check=True)
     assert "fold 3 of 3: agrees with" in resumed.stdout
     assert f"3 of 60 labels are likely wrong, most suspicious first: {copy.path / 'label_errors.csv'}" in resumed.stdout
+    assert re.search(r"^the networks that judged them agree with 95\.00% of all labels$", resumed.stdout, re.MULTILINE)
+    assert "caution" not in resumed.stdout
     assert first.weights.stat().st_mtime_ns == written
     found = [each.label_errors.with_suffix(".csv").read_text() for each in (run, copy)]
     assert found[0] == found[1]

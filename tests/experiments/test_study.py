@@ -109,6 +109,7 @@ def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tm
     assert slow.returncode == 0
     assert slow.stdout.count("Run Folder:") == 1
     assert "\n2 of 2: accuracy " in slow.stdout
+    assert slow.stdout.splitlines()[-1].startswith("next: sprintnet compare runs/study/slow STUDY ")
     compared = sprintnet("compare", "davidnet", "slow")
     assert compared.returncode == 0, compared.stderr
     assert [line.split("  ")[0] for line in compared.stdout.splitlines()[3:7]] == [

@@ -230,6 +230,7 @@ def test_the_page_is_written_to_output(run: RunFolder, sprintnet: Command, tmp_p
     before = run.report.read_bytes()
     done = sprintnet("report", str(run.path), "--output", "page.html")
     assert done.returncode == 0, done.stderr
+    assert done.stdout == f"starting: report of {run.path}\nreport: page.html\n"
     assert (tmp_path / "page.html").stat().st_size > 100_000
     assert run.report.read_bytes() == before
 
@@ -254,6 +255,8 @@ def test_image_files_are_explained_and_others_refused(run: RunFolder, sprintnet:
     before = run.explanations.read_bytes()
     done = sprintnet("explain", str(run.path), "--target-class", "dog", "dog.png")
     assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"starting: class activation maps of {run.path}\nfile ")
+    assert re.search(r"^dog\.png +\w+ +\d+\.\d\d% +dog$", done.stdout, re.MULTILINE)
     assert (run.plots / "grad_cam_files.png").is_file()
     facts = json.loads(str(read_arrays(run.file_explanations)["facts"]))
     assert [row["target"] for row in facts["predictions"]] == ["dog"]

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from sprintnet.config import load_config
 from sprintnet.evaluation.metrics import summarise
 from sprintnet.reporting.text.evaluation import evaluation_lines, faithfulness_lines, result_lines
+from sprintnet.reporting.text.statistics import suggestion_lines
 from sprintnet.reporting.text.table import table_lines
 
 
@@ -52,6 +54,21 @@ def test_the_results_of_a_training_are_one_line_a_split() -> None:
         "test TTA accuracy 70.00% (95% CI 60.00 to 80.00), TTA on 40% of the images, 1.3 s",
         "trained in 27.9 s (3,581 images/s); run folder: runs/train/x",
     ]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "setting", "taken"),
+    [("davidnet", "optim.max_lr", "optim.max_lr=0.2"), ("sprint94", "muon.max_lr", "muon.max_lr=0.2 optim.max_lr=")],
+)
+def test_suggestions_name_their_setting_and_the_recommended_one(recipe: str, setting: str, taken: str) -> None:
+    config, suggestions = load_config(recipe), {"steepest": 0.2, "minimum": 0.3, "valley": 0.1}
+    header, steepest, minimum, valley, peak, advice = suggestion_lines([{"suggestions": suggestions}], config, "steepest")
+    assert header.split("  ")[0] == f"suggestion for {setting}"
+    assert "recommended, lr_find=true takes it" in steepest
+    assert "recommended" not in minimum + valley
+    assert peak == f"the recipe's {setting}, at its batch size: {config.peak_lr:g}"
+    assert advice.startswith(f"to train with the recommended one: {taken}")
+    assert load_config(recipe, advice.split(": ")[1].split()).peak_lr == pytest.approx(0.2, rel=1e-2)
 
 
 def test_deletion_and_insertion_say_which_direction_is_good() -> None:

@@ -59,7 +59,7 @@ def test_an_unfinished_run_is_named_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no such run folder"):
         open_run(tmp_path / "none")
     (tmp_path / "config.toml").touch()
-    with pytest.raises(SettingsError, match=r"weights.safetensors missing; .*--resume"):
+    with pytest.raises(SettingsError, match=r"weights.safetensors, metrics.json missing; .*--resume"):
         open_run(tmp_path)
 
 

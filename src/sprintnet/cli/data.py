@@ -34,16 +34,15 @@ def check(options: Namespace) -> None:
         raise SettingsError("check: DATA is missing; name a folder, a table, an .npz file or a built-in dataset")
     check_output(options.output)
     from sprintnet.config import load_config
-    from sprintnet.data import validate
     from sprintnet.data.custom.manifest import Problem
     from sprintnet.errors import DataError
-    from sprintnet.reporting.text.validation import checked_lines
     from sprintnet.runs.io import write_rows
+    from sprintnet.studies import check_settings
 
     settings = load_config(DEFAULT_RECIPE, overrides).data
-    found = validate.check(settings)
-    rows = [problem._asdict() for problem in found.problems]
-    print(*checked_lines(settings.name, found), sep="\n")
+    found = check_settings(settings)
+    rows = [problem._asdict() for problem in found.details.problems]
+    print(found)
     if options.output:
         write_rows(Path(options.output), rows, Problem._fields)
         print(f"\none row per problem: {options.output}")

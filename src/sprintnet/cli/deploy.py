@@ -19,6 +19,7 @@ def export(options: Namespace) -> None:
 
         check_destination(Path(options.web))
         runtime = fetch_runtime()
+    print(f"starting: export of {run.path}", flush=True)
     from sprintnet.deploy.export.export import export
 
     table = export(run.path, options.quantize, tuple(options.outputs.split(",")), options.license)

@@ -19,12 +19,13 @@ def val(options: Namespace) -> None:
     from sprintnet.config import load_config
     from sprintnet.data.builtin.registry import BUILTIN_DATASETS
     from sprintnet.data.load import load_labelled, load_splits, require_same_splits
+    from sprintnet.datasets import same_data
     from sprintnet.evaluation.trained_model import load_run
     from sprintnet.reporting.text.evaluation import evaluation_lines
     from sprintnet.runs.io import write_rows
 
     trained, config = load_run(run.path, options.overrides)
-    is_other = Path(config.data.name).resolve() != Path(load_config(run.config).data.name).resolve()
+    is_other = not same_data(config.data.name, load_config(run.config).data.name)
     if is_other:
         dataset = load_labelled(config.data, trained.preprocessing, split)
     else:
@@ -56,15 +57,17 @@ def explain(options: Namespace) -> None:
     if files and options.wrong != ERRORS:
         raise SettingsError(f"--wrong {options.wrong}: cannot be combined with image files; leave one of them out")
     run = open_run(name)
+    print(f"starting: class activation maps of {run.path}", flush=True)
 
     from sprintnet.evaluation.explain import explain_files, explain_wrong
     from sprintnet.evaluation.trained_model import load_run
     from sprintnet.reporting.figures.run_figures import save_figure
-    from sprintnet.reporting.text.evaluation import faithfulness_lines
+    from sprintnet.reporting.text.evaluation import explained_lines, faithfulness_lines
 
     trained, _ = load_run(run.path)
     if files:
         explanation = explain_files(run, trained, files, options.target_class, options.layer)
+        print(*explained_lines(explanation.predictions), "", sep="\n")
     elif found := explain_wrong(run, trained, options.wrong, options.target_class, options.layer):
         explanation = found
     else:
@@ -77,6 +80,7 @@ def report(options: Namespace) -> None:
     """Writes the report of a run, or a comparison of several."""
     check_output(options.output)
     runs = [open_run(name) for name in options.names]
+    print(f"starting: report of {', '.join(str(run.path) for run in runs)}", flush=True)
     if len(runs) > 1:
         from sprintnet.reporting.html.comparison import write_comparison
 

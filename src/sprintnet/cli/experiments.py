@@ -1,11 +1,15 @@
 """The commands about many runs: study, compare, benchmark, label-errors. Each imports what it needs when it runs."""
 
+import shlex
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
 from sprintnet.cli.args import load_recipe, recipe_of
 from sprintnet.runs.folder import STUDY_FOLDER, new_run, open_run, read_rows, run_name
+
+WEAK_ACCURACY = 0.9
+"""Agreement with the labels below which many candidates of `label-errors` are errors of the networks."""
 
 
 def study(options: Namespace) -> None:
@@ -15,28 +19,17 @@ def study(options: Namespace) -> None:
     folder = new_run(name, exact=bool(options.name), resume=options.resume, parent=STUDY_FOLDER)
     print(f"starting: {options.seeds} seeds of {recipe_of(options)} on {config.data.name}, in {folder.path}", flush=True)
 
-    from sprintnet.experiments.compare import metric_values, summarise
-    from sprintnet.experiments.study import run_study
-    from sprintnet.reporting.text.statistics import run_line, summary_lines
+    from sprintnet.studies import study_config
 
-    runs = []
-    for metrics in run_study(config, folder, options.seeds):
-        runs.append(metrics)
-        print(f"{len(runs)} of {options.seeds}: {run_line(metric_values(runs))}", flush=True)
-    print(f"\n{folder.path}: {len(runs)} runs")
-    print(*summary_lines({label: summarise(values) for label, values in metric_values(runs).items()}), sep="\n")
+    print(f"\n{study_config(config, folder, options.seeds)}")
+    print(f"next: sprintnet compare {shlex.quote(str(folder.path))} STUDY   (a study with other settings)")
 
 
 def compare(options: Namespace) -> None:
     """Tests whether two studies differ by more than their spread."""
-    from sprintnet.experiments.compare import compare, metric_values, read_runs
-    from sprintnet.reporting.text.statistics import comparison_lines
+    from sprintnet.studies import compare_folders
 
-    runs = [read_runs(name) for name in options.names]
-    for side, name, found in zip("AB", options.names, runs, strict=True):
-        print(f"{side}: {name}, {len(found)} runs")
-    a, b = map(metric_values, runs)
-    print(*comparison_lines({label: compare(a[label], b[label]) for label in a if label in b}), sep="\n")
+    print(compare_folders(*options.names))
 
 
 def benchmark(options: Namespace) -> None:
@@ -78,4 +71,7 @@ def label_errors(options: Namespace) -> None:
     found = label_errors(config, splits, run, options.folds, options.resume)
     table = run.label_errors.with_suffix(".csv")
     print(f"{len(found.ranked):,} of {len(found.probabilities):,} labels are likely wrong, most suspicious first: {table}")
+    print(f"the networks that judged them agree with {found.accuracy:.2%} of all labels")
+    if found.accuracy < WEAK_ACCURACY:
+        print("caution: networks this weak err often: many of these labels are right; look at each image before you change it")
     print(f"report: {write_report(run)}")

@@ -56,6 +56,14 @@ def _option(name: str, help: str, default: Any = "", rule: Sequence[Any] = (), m
     return name, {**details, "help": f"{help} (default: {default})"} if default not in ("", None) else details
 
 
+EXAMPLES = {
+    "RUN": "sprint94",
+    "STUDY STUDY": "sprint94 sprint95",
+    "MODEL": "sprint94",
+    "MODEL IMAGE": "sprint94 cat.png",
+    "list|fetch": "list",
+}
+"""The words that a verb requires, and an example of them."""
 OVERRIDES = "[KEY=VALUE]..."
 RECIPE = f"[RECIPE] {OVERRIDES}"
 SETTINGS_HELP = "a setting, such as device=cpu or --data X (data.name=X); `sprintnet train --help all` lists them"
@@ -184,7 +192,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     expected = form.removesuffix(OVERRIDES).split()
     required = sum(not word.startswith("[") for word in expected)
     if len(options.names) < required:
-        raise SettingsError(f"{expected[len(options.names)]} is missing; usage: {usage}")
+        example = f"such as: sprintnet {name} {EXAMPLES[' '.join(expected[:required])]}"
+        raise SettingsError(f"{expected[len(options.names)]} is missing; usage: {usage}; {example}")
     if len(options.names) > len(expected) and not "".join(expected[-1:]).endswith("..."):
         raise SettingsError(f"{options.names[-1]}: one word too many; usage: {usage}")
     return options

@@ -3,7 +3,6 @@
 import contextlib
 import shlex
 from argparse import Namespace
-from functools import partial
 
 from sprintnet.cli.args import load_recipe, recipe_of
 from sprintnet.errors import SettingsError
@@ -72,30 +71,25 @@ def lr_find(options: Namespace) -> None:
     folder = new_run(run_name(recipe_of(options)), exact=False, resume=False, parent=LR_FOLDER)
     print(f"starting: sweep of {recipe_of(options)} on {config.data.name}, in {folder.path}", flush=True)
 
-    from sprintnet.reporting.figures.curves import lr_sweeps
-    from sprintnet.reporting.figures.style import save
-    from sprintnet.reporting.text.statistics import suggestion_lines
-    from sprintnet.training.lr_search import lr_find
+    from sprintnet.reporting.figures.run_figures import save_figure
+    from sprintnet.studies import sweep_config
 
-    found = lr_find(config, folder, options.seeds, options.lowest, options.highest, options.rates)
-    save(partial(lr_sweeps, found), folder.plots / "lr_finder")
-    print(*suggestion_lines(found, config.peak_lr), f"curve and figure in {folder.path}", sep="\n")
+    print(sweep_config(config, folder, options.seeds, lowest=options.lowest, highest=options.highest, rates=options.rates))
+    save_figure(folder, "lr_finder")
+    print(f"curve and figure in {folder.path}")
 
 
 def recipes(options: Namespace) -> None:
     """Lists the recipes with their accuracy and training time."""
-    from rich.console import Console
-    from rich.table import Table
-
     from sprintnet.config import recipes
+    from sprintnet.reporting.text.table import table_lines
 
     found = recipes()
-    table = Table("recipe", box=None, pad_edge=False, caption_justify="left", caption_style="")
-    columns = [key for key in next(iter(found.values())) if key != "hardware"]
-    for key in columns:
-        table.add_column(key, justify="right" if key == "parameters" else "left")
-    for name, facts in found.items():
-        table.add_row(name, *(facts[key].replace(", ", "\n").replace(" (", "\n(") for key in columns))
+    columns = ("parameters", "accuracy", "with TTA", "training")
+    rows = [[name, *(facts[key] for key in columns)] for name, facts in found.items()]
+    header, *lines = table_lines(["recipe", *columns], rows)
+    print(header)
+    for line, facts in zip(lines, found.values(), strict=True):
+        print(line, f"  {facts['network']}: {facts['use']}", sep="\n")
     hardware = "; ".join(dict.fromkeys(facts["hardware"] for facts in found.values()))
-    table.caption = f"\nAccuracy: CIFAR-10, test set, mean of n runs. Training: {hardware}; other processors differ."
-    Console().print(table)
+    print(f"\nAccuracy: CIFAR-10, test set, mean of n runs.\nTraining: {hardware}; other processors differ.")

@@ -21,9 +21,9 @@ def calibration(logits: Floats, labels: Ints, temperature: float = 1.0) -> dict[
     """
     scaled = logits / temperature
     probabilities = np.exp(log_probabilities(scaled))
-    one_hot = np.eye(probabilities.shape[1])[labels]
-    errors = _calibration_errors(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
-    return {"temperature": temperature, "nll": cross_entropy(scaled, labels), "brier": _brier(probabilities, one_hot), **errors}
+    found = {"temperature": temperature, "nll": cross_entropy(scaled, labels)}
+    found["brier"] = _brier(probabilities, np.eye(probabilities.shape[1])[labels])
+    return found | _calibration_errors(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
 
 
 def label_calibration(logits: Floats, labels: Ints, temperature: float = 1.0) -> dict[str, Any]:
@@ -34,8 +34,8 @@ def label_calibration(logits: Floats, labels: Ints, temperature: float = 1.0) ->
     """
     scaled = logits / temperature
     probabilities = label_probabilities(scaled)
-    errors, nll = _calibration_errors(probabilities.ravel(), labels.ravel() == 1), binary_cross_entropy(scaled, labels)
-    return {"temperature": temperature, "nll": nll, "brier": _brier(probabilities, labels), **errors}
+    found = {"temperature": temperature, "nll": binary_cross_entropy(scaled, labels), "brier": _brier(probabilities, labels)}
+    return found | _calibration_errors(probabilities.ravel(), labels.ravel() == 1)
 
 
 def fit_temperature(logits: Floats, labels: Ints) -> float:
@@ -71,13 +71,10 @@ def coverage_table(confidence: Floats, correct: Mask) -> list[dict[str, float]]:
     Rows have coverage, the lowest confidence among the kept images, and their accuracy; arguments are (N,).
     """
     order = np.argsort(-confidence, kind="stable")
-    kept = [order[: max(1, round(coverage * len(order)))] for coverage in COVERAGES]
+    sizes = dict.fromkeys(max(1, round(coverage * len(order))) for coverage in COVERAGES)  # of few images, some are equal
+    kept = [order[:size] for size in sizes]
     return [
-        {
-            "coverage": len(part) / len(order),
-            "confidence": float(confidence[part[-1]]),
-            "accuracy": float(correct[part].mean()),
-        }
+        {"coverage": len(part) / len(order), "confidence": float(confidence[part[-1]]), "accuracy": float(correct[part].mean())}
         for part in kept
     ]
 

@@ -92,28 +92,17 @@ def explain(
     the most probable) or a class. Labels are in the task's form. All images form one batch: use at most a few hundred.
     Raises SettingsError for an unknown class or layer.
     """
-    with trained.runtime.activated():
-        return _explain(trained, images, labels, target_class, layer, files)
-
-
-def _explain(
-    trained: TrainedModel,
-    images: Images,
-    labels: Labels | None,
-    target_class: str,
-    layer: str,
-    files: Sequence[str] | None,
-) -> Explanation:
     dataset = ImageDataset(images, np.zeros(len(images), np.int64), trained.classes)
     pixels = Loader(dataset, trained.preprocessing.normalisation, len(images), trained.runtime.device).first(len(images))
-    layers = _layers(trained, layer, pixels[:1])
-    with torch.no_grad():
-        logits = trained.model(pixels).float()
-    targets = _targets(trained, logits, labels, target_class)
-    maps = {name: class_maps(trained.model, pixels, targets, members) for name, members in layers.items()}
-    score = partial(faithfulness, trained.model, trained.task.activate, pixels, targets)
-    scores = {name: score(values) for name, values in maps.items()}
-    random = [score(noise) for noise in _random_maps(trained.model, pixels, next(iter(layers.values()))[0])]
+    with trained.runtime.activated():
+        layers = _layers(trained, layer, pixels[:1])
+        with torch.no_grad():
+            logits = trained.model(pixels).float()
+        targets = _targets(trained, logits, labels, target_class)
+        maps = {name: class_maps(trained.model, pixels, targets, members) for name, members in layers.items()}
+        score = partial(faithfulness, trained.model, trained.task.activate, pixels, targets)
+        scores = {name: score(values) for name, values in maps.items()}
+        random = [score(noise) for noise in _random_maps(trained.model, pixels, next(iter(layers.values()))[0])]
     scores["random"] = {name: sum(each[name] for each in random) / len(random) for name in random[0]}
     unknown: list[str | None] = [None] * len(images)
     columns = {

@@ -1,6 +1,5 @@
 """Classification metrics from logits and labels, in NumPy; see `multilabel` for images with several labels."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,9 +32,19 @@ def confidence(logits: Floats) -> Floats:
 
 def cross_entropy(logits: Floats, labels: Ints, label_smoothing: float = 0.0) -> float:
     """Returns the mean cross-entropy, in nats, with the targets (1 - alpha) * one_hot + alpha / K."""
-    log_p = log_probabilities(logits)
-    true_class = log_p[np.arange(len(labels)), labels]
-    return float(-((1 - label_smoothing) * true_class + label_smoothing * log_p.mean(axis=1)).mean())
+    uniform = -log_probabilities(logits).mean(axis=1)
+    return float(((1 - label_smoothing) * losses(logits, labels) + label_smoothing * uniform).mean())
+
+
+def losses(logits: Floats, labels: Ints) -> Floats:
+    """Returns the cross-entropy (N,) of each image, in nats."""
+    return np.asarray(-log_probabilities(logits)[np.arange(len(labels)), labels])
+
+
+def margin(logits: Floats) -> Floats:
+    """Returns the lead (N,) of each image's most probable class over the second, in probability."""
+    ranked = np.sort(np.exp(log_probabilities(logits)), axis=1)
+    return np.asarray(ranked[:, -1] - ranked[:, -2])
 
 
 def top_k_accuracy(logits: Floats, labels: Ints, k: int) -> float:
@@ -102,35 +111,6 @@ def most_confused(confusion: Ints, classes: tuple[str, ...], count: int) -> list
         for row, column, images in pairs
         if images
     ]
-
-
-def prediction_rows(
-    logits: Floats, labels: Ints, classes: tuple[str, ...], files: Sequence[str] | None = None
-) -> list[dict[str, Any]]:
-    """Returns a row for each image: index, file if known, true and predicted class, confidence, margin, loss in nats."""
-    log_p = log_probabilities(logits)
-    ranked = np.sort(np.exp(log_p), axis=1)
-    columns = {
-        "true": [classes[label] for label in labels],
-        "predicted": [classes[label] for label in predictions(logits)],
-        "confidence": decimals(ranked[:, -1]),
-        "margin": decimals(ranked[:, -1] - ranked[:, -2]),
-        "loss": decimals(-log_p[np.arange(len(labels)), labels]),
-    }
-    return to_rows(columns, files)
-
-
-def to_rows(columns: Mapping[str, Sequence[str]], files: Sequence[str] | None) -> list[dict[str, Any]]:
-    """Returns columns (N,) as one dict for each image, its index and file (if known) first."""
-    return [
-        {"index": index, **({"file": files[index]} if files else {}), **dict(zip(columns, cells, strict=True))}
-        for index, cells in enumerate(zip(*columns.values(), strict=True))
-    ]
-
-
-def decimals(values: Floats) -> list[str]:
-    """Returns numbers (N,) as text with six decimals."""
-    return [f"{value:.6f}" for value in values]
 
 
 def summarise(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 A label is predicted where its probability is above 0.5, that is where its logit is positive, at any temperature.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from sprintnet.data.dataset import LABEL_SEPARATOR, label_text
-from sprintnet.evaluation.metrics import Floats, Ints, accuracy_with_interval, decimals, score_table, to_rows
+from sprintnet.evaluation.metrics import Floats, Ints, accuracy_with_interval, score_table
 
 
 def label_probabilities(logits: Floats) -> Floats:
@@ -22,7 +21,7 @@ def binary_cross_entropy(logits: Floats, labels: Ints, label_smoothing: float = 
 
     The targets are (1 - alpha) * label + alpha / 2.
     """
-    return float(_losses(logits, (1 - label_smoothing) * labels + label_smoothing / 2).mean())
+    return float(label_losses(logits, (1 - label_smoothing) * labels + label_smoothing / 2).mean())
 
 
 def label_predictions(logits: Floats) -> Ints:
@@ -79,27 +78,13 @@ def summarise_labels(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> 
     }
 
 
-def label_rows(
-    logits: Floats, labels: Ints, classes: tuple[str, ...], files: Sequence[str] | None = None
-) -> list[dict[str, Any]]:
-    """Returns a row for each image: index, file if known, true and predicted labels, confidence, margin, loss, probabilities.
-
-    The margin is the lead over the second most probable label set, which differs in the least certain label. Loss is in nats;
-    probabilities are in the order of the classes, separated by |.
-    """
-    confidence = label_confidence(logits)
-    columns = {
-        "true": label_text(labels, classes),
-        "predicted": label_text(label_predictions(logits), classes),
-        "confidence": decimals(confidence),
-        "margin": decimals(confidence * -np.expm1(-np.abs(logits.astype(np.float64)).min(axis=1))),
-        "loss": decimals(_losses(logits, labels)),
-        "probabilities": [LABEL_SEPARATOR.join(decimals(row)) for row in label_probabilities(logits)],
-    }
-    return to_rows(columns, files)
+def label_margin(logits: Floats) -> Floats:
+    """Returns the lead (N,) of each image's label set over the second most probable: that without its least certain label."""
+    return np.asarray(label_confidence(logits) * -np.expm1(-np.abs(logits.astype(np.float64)).min(axis=1)))
 
 
-def _losses(logits: Floats, targets: Floats | Ints) -> Floats:
+def label_losses(logits: Floats, targets: Floats | Ints) -> Floats:
+    """Returns the binary cross-entropy (N,) of each image, in nats, summed over labels."""
     exact = logits.astype(np.float64)
     return np.asarray((np.logaddexp(0, exact) - targets * exact).sum(axis=1))
 

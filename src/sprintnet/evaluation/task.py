@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.dataset import LABEL_SEPARATOR, ImageDataset, label_text
 from sprintnet.evaluation import calibration, metrics, multilabel
 from sprintnet.evaluation.metrics import Floats, Ints, Mask
 
@@ -34,7 +34,10 @@ class Task:
     summarise: Callable[[Floats, Ints, tuple[str, ...]], dict[str, Any]]
     calibration: Callable[[Floats, Ints, float], dict[str, Any]]
     fit_temperature: Callable[[Floats, Ints], float]
-    prediction_rows: Callable[[Floats, Ints, tuple[str, ...], Sequence[str] | None], list[dict[str, Any]]]
+    margin: Callable[[Floats], Floats]
+    """(N,): how much more probable the predicted class or label set is than the second."""
+    losses: Callable[[Floats, Ints], Floats]
+    """(N,): the cross-entropy of each image."""
 
     def correct_mask(self, logits: Floats, labels: Ints) -> Mask:
         """Returns (N,): whether each image's class, or every label, is predicted correctly."""
@@ -44,6 +47,26 @@ class Task:
     def accuracy(self, logits: Floats, labels: Ints) -> float:
         """Returns the share of images predicted correctly, 0..1; of multi-label tasks this is exact match."""
         return float(self.correct_mask(logits, labels).mean())
+
+    def prediction_rows(
+        self, logits: Floats, labels: Ints, classes: tuple[str, ...], files: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Returns a row for each image: index, file if known, true, predicted, confidence, margin, loss in nats.
+
+        Rows of a multi-label task also have the probabilities, in the order of the classes, separated by |.
+        """
+        columns: dict[str, Sequence[Any]] = {"index": range(len(labels))} | ({"file": files} if files else {})
+        columns |= {"true": label_text(labels, classes), "predicted": label_text(self.predictions(logits), classes)}
+        numbers = {"confidence": self.confidence(logits), "margin": self.margin(logits), "loss": self.losses(logits, labels)}
+        columns |= {name: _decimals(values) for name, values in numbers.items()}
+        if self.threshold is not None:
+            probabilities = multilabel.label_probabilities(logits)
+            columns["probabilities"] = [LABEL_SEPARATOR.join(_decimals(row)) for row in probabilities]
+        return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+
+
+def _decimals(values: Floats) -> list[str]:
+    return [f"{value:.6f}" for value in values]
 
 
 SINGLE_LABEL = Task(
@@ -57,7 +80,8 @@ SINGLE_LABEL = Task(
     summarise=metrics.summarise,
     calibration=calibration.calibration,
     fit_temperature=calibration.fit_temperature,
-    prediction_rows=metrics.prediction_rows,
+    margin=metrics.margin,
+    losses=metrics.losses,
 )
 MULTI_LABEL = Task(
     name="multi-label",
@@ -70,7 +94,8 @@ MULTI_LABEL = Task(
     summarise=multilabel.summarise_labels,
     calibration=calibration.label_calibration,
     fit_temperature=calibration.fit_label_temperature,
-    prediction_rows=multilabel.label_rows,
+    margin=multilabel.label_margin,
+    losses=multilabel.label_losses,
 )
 TASKS = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL)}
 

@@ -5,7 +5,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -24,7 +23,6 @@ from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import SprintNetError
 from sprintnet.evaluation.predict import predict
 from sprintnet.models.transfer import Pretrained, load_pretrained
-from sprintnet.reporting.text.training_table import COLUMNS
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_json, read_rows
 from sprintnet.runtime import DTYPES, Runtime, select_runtime
 from sprintnet.training.optim import set_learning_rates
@@ -56,21 +54,19 @@ def _measure_phases(config: Config, images: ImageDataset, runtime: Runtime, pret
     set_learning_rates(step.optimizer, 1e-6, 0)  # the whitening bias is frozen during most of training
     step.model.train()
     batches = list(itertools.islice(loader.endless(0, config.augment), WARM_UP + REPEATS))
-    seconds: dict[str, list[float]] = {"forward": [], "backward": [], "update": []}
-    for number, (inputs, labels) in enumerate(batches):
+    laps = []
+    for inputs, labels in batches:
         clock = _Clock(runtime)
         loss, logits = step.forward(inputs, labels)
         forward = clock.lap()
         step.backward(loss)
         backward = clock.lap()
         step.update(loss.detach(), step.task.correct(logits.detach(), labels).sum(), len(labels))
-        if number >= WARM_UP:
-            for phase, lap in (("forward", forward), ("backward", backward), ("update", clock.lap())):
-                seconds[phase].append(lap / len(labels))
-    seconds["load"] = _loading(loader, NO_AUGMENTATION, runtime)
-    augmented = statistics.median(_loading(loader, config.augment, runtime))
-    medians = {phase: statistics.median(times) for phase, times in seconds.items() if times}
-    medians["augment"] = max(augmented - medians["load"], 0)
+        laps.append([lap / len(labels) for lap in (forward, backward, clock.lap())])
+    times = map(statistics.median, zip(*laps[WARM_UP:], strict=True))
+    medians = dict(zip(("forward", "backward", "update"), times, strict=True))
+    medians["load"] = _loading(loader, NO_AUGMENTATION, runtime)
+    medians["augment"] = max(_loading(loader, config.augment, runtime) - medians["load"], 0)
     inputs, labels = batches[0]
     medians["evaluate"] = _median(lambda: predict(step.model, [(inputs, labels)], runtime), runtime) / len(labels)
     steps = {}
@@ -112,18 +108,12 @@ def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dic
     accuracy reaches the target, or else train_seconds and the seconds of TTA where TTA reaches it (None: neither does);
     `accuracy`, `tta_accuracy`, `tta_seconds`, `peak_gib`.
     """
-    started = time.monotonic()
-    command = [sys.executable, "-u", "-m", "sprintnet", "train", *words, "--name", run.path.name, "--no-report"]
-    start_seconds = None
-    with tempfile.TemporaryFile("w+") as errors:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
-            for line in process.stdout or ():
-                print(line, end="", flush=True)
-                if line.rstrip() == COLUMNS:
-                    start_seconds = time.monotonic() - started
-        errors.seek(0)
-        if process.returncode:
-            raise _failure(process.returncode, errors.read().strip().removeprefix("sprintnet: "))
+    started = time.time()
+    command = [sys.executable, "-m", "sprintnet", "train", *words, "--name", run.path.name, "--no-report"]
+    sys.stdout.flush()
+    process = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if process.returncode:
+        raise _failure(process.returncode, process.stderr.strip().removeprefix("sprintnet: "))
     metrics = read_json(run.metrics)
     evaluated = metrics[evaluation_split(metrics)]
     tta = evaluated.get("tta", {})
@@ -131,8 +121,8 @@ def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dic
     if seconds is None and tta.get("accuracy", 0) >= target:
         seconds = metrics["train_seconds"] + tta["seconds"]
     return {
-        "command_seconds": time.monotonic() - started,
-        "start_seconds": start_seconds,
+        "command_seconds": time.time() - started,
+        "start_seconds": run.resolved.stat().st_mtime - started,  # the last file that is written before training
         "train_seconds": metrics["train_seconds"],
         "accuracy": evaluated["accuracy"],
         "tta_accuracy": tta.get("accuracy"),
@@ -189,9 +179,7 @@ def _median(action: Callable[[], Any], runtime: Runtime) -> float:
     return statistics.median(laps[WARM_UP:])
 
 
-def _loading(loader: Loader, settings: AugmentSettings, runtime: Runtime) -> list[float]:
-    """Returns the seconds an image of making each batch, after warm-up."""
-    clock, laps = _Clock(runtime), []
-    for _, labels in itertools.islice(loader.endless(0, settings), WARM_UP + REPEATS):
-        laps.append(clock.lap() / len(labels))
-    return laps[WARM_UP:]
+def _loading(loader: Loader, settings: AugmentSettings, runtime: Runtime) -> float:
+    """Returns the median seconds an image of making a batch, after warm-up."""
+    clock, batches = _Clock(runtime), itertools.islice(loader.endless(0, settings), WARM_UP + REPEATS)
+    return statistics.median([clock.lap() / len(labels) for _, labels in batches][WARM_UP:])

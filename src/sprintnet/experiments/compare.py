@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,13 +111,8 @@ def runs_needed(difference: float, sd_a: float, sd_b: float) -> int | None:
 
     if difference == 0 or power(MAX_RUNS) < POWER:
         return None
-    low, high = 1, 2
-    while power(high) < POWER:
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
-    return high
+    counts = range(2, MAX_RUNS)
+    return counts[0] + bisect_left(counts, True, key=lambda n: not power(n) < POWER)  # SciPy: NaN where it is almost 1
 
 
 def metric_values(runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
@@ -151,13 +147,10 @@ def read_runs(path: str | Path) -> list[dict[str, Any]]:
 def finished_runs(folder: Path) -> list[dict[str, Any]]:
     """Returns the metrics of the finished runs in a folder; raises SettingsError where they cannot be averaged."""
     runs = [RunFolder(file.parent) for file in sorted(folder.glob("*/metrics.json"))]
-    for run in runs[1:]:
-        first, other = (read_json(each.environment) for each in (runs[0], run))
-        changed = [key for key in SHARED_BY_ALL_RUNS if first.get(key) != other.get(key)]
-        settings = [replace(load_config(each.config), seed=0) for each in (runs[0], run)]
-        if changed or differences(*settings):
-            what = ", ".join([*changed, *differences(*settings)])
-            raise SettingsError(
-                f"{run.path}: differs from {runs[0].path} in {what}; they cannot be averaged; move one of them away"
-            )
+    facts = [(read_json(run.environment), replace(load_config(run.config), seed=0)) for run in runs]
+    for run, (environment, config) in zip(runs, facts, strict=True):
+        changed = [key for key in SHARED_BY_ALL_RUNS if environment.get(key) != facts[0][0].get(key)]
+        if what := ", ".join([*changed, *differences(facts[0][1], config)]):
+            rule = f"differs from {runs[0].path} in {what}; they cannot be averaged; move one of them away"
+            raise SettingsError(f"{run.path}: {rule}")
     return [read_json(run.metrics) for run in runs]

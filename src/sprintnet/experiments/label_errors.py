@@ -30,6 +30,8 @@ class LabelErrors:
     probabilities: Floats
     quality: Floats
     ranked: Rows
+    accuracy: float
+    """Share of the labels, 0..1, that the networks predict."""
 
 
 def label_errors(config: Config, splits: Splits, run: RunFolder, folds: int = 5, resume: bool = False) -> LabelErrors:
@@ -50,7 +52,7 @@ def label_errors(config: Config, splits: Splits, run: RunFolder, folds: int = 5,
         "images": len(images),
         "errors": len(rows),
         "folds": folds,
-        "accuracy": top_k_accuracy(found.probabilities, images.labels, 1),
+        "accuracy": found.accuracy,
         "rows": rows[:MAX_IMAGES],
     }
     write_arrays(run.label_errors, images=images.take(found.ranked[:MAX_IMAGES]).images, facts=json.dumps(facts))
@@ -70,7 +72,7 @@ def rank_errors(logits: Floats, labels: Labels) -> LabelErrors:
     others[np.arange(len(labels)), labels] = -np.inf
     quality = logits[np.arange(len(labels)), labels] - others.max(axis=1)
     worst = np.argsort(quality, kind="stable")[: num_label_issues(labels, probabilities)]
-    return LabelErrors(probabilities, quality, worst[quality[worst] < 0])
+    return LabelErrors(probabilities, quality, worst[quality[worst] < 0], top_k_accuracy(probabilities, labels, 1))
 
 
 def _out_of_fold_logits(config: Config, images: ImageDataset, run: RunFolder, folds: int, resume: bool) -> Floats:
@@ -120,18 +122,17 @@ def _assign_folds(images: ImageDataset, folds: int) -> Rows:
 def _rows(found: LabelErrors, images: ImageDataset, parts: Splits) -> list[dict[str, Any]]:
     """Returns a row for each likely error: rank, split, index in it, file if known, classes, probabilities, quality."""
     places = [(name, index) for name, part in parts.items() for index in range(len(part))]
-    suggested = found.probabilities.argmax(axis=1)
-    return [
-        {
-            "rank": rank,
-            "split": places[image][0],
-            "index": places[image][1],
-            **({"file": images.files[image]} if images.files else {}),
-            "given": images.classes[images.labels[image]],
-            "suggested": images.classes[suggested[image]],
-            "given_probability": f"{found.probabilities[image, images.labels[image]]:.6f}",
-            "suggested_probability": f"{found.probabilities[image, suggested[image]]:.6f}",
-            "quality": f"{found.quality[image]:.6f}",
-        }
-        for rank, image in enumerate(found.ranked, 1)
-    ]
+    rows = []
+    for rank, image in enumerate(found.ranked, 1):
+        classes = {"given": images.labels[image], "suggested": found.probabilities[image].argmax()}
+        rows.append(
+            {
+                "rank": rank,
+                **dict(zip(("split", "index"), places[image], strict=True)),
+                **({"file": images.files[image]} if images.files else {}),
+                **{name: images.classes[label] for name, label in classes.items()},
+                **{f"{name}_probability": f"{found.probabilities[image, label]:.6f}" for name, label in classes.items()},
+                "quality": f"{found.quality[image]:.6f}",
+            }
+        )
+    return rows

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sprintnet.errors import ArgumentError, SettingsError, nearest
 from sprintnet.runs.io import write_rows
@@ -135,31 +135,23 @@ def read_arrays(path: Path) -> dict[str, Any]:
     """Returns the arrays that `write_arrays` wrote, by name; raises SettingsError for a missing or damaged file."""
     import numpy as np  # not above: mistakes in a command are found before it loads
 
-    try:
-        with np.load(path) as archive:
-            return dict(archive)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _unreadable(path, error) from None
+    with _readable(path), np.load(path) as archive:
+        return dict(archive)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Returns what `write_json` wrote; raises SettingsError for a missing or damaged file."""
-    try:
-        value: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from None
-    return value
+    with _readable(path):
+        return cast(dict[str, Any], json.loads(path.read_text("utf-8")))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Returns what `write_rows` wrote, as text; raises SettingsError for a missing or damaged file."""
-    try:
+    with _readable(path):
         rows = list(csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8"), newline=""), strict=True))
-    except (OSError, ValueError, csv.Error) as error:
-        raise _unreadable(path, error) from None
-    if not rows or any(None in row or None in row.values() for row in rows):
-        raise _unreadable(path, ValueError("incomplete rows"))
-    return rows
+        if not rows or any(None in row or None in row.values() for row in rows):
+            raise ValueError("incomplete rows")
+        return rows
 
 
 def log_test_access(run: RunFolder, command: str, metrics: Mapping[str, Any]) -> None:
@@ -197,8 +189,15 @@ def rerun_command(run: RunFolder) -> str:
     return shlex.join(["sprintnet", "train", str(run.config)])
 
 
-def _unreadable(path: Path, error: Exception) -> SettingsError:
-    state = "missing" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raises SettingsError with a remedy where the block finds the file of a run missing or damaged."""
+    try:
+        yield
+    except (OSError, ValueError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
+        state = "missing" if isinstance(error, FileNotFoundError) else f"damaged ({error})"
+    else:
+        return
     run = RunFolder(path.parent)
     if path in (run.explanations, run.file_explanations):
         remedy = shlex.join(["sprintnet", "explain", str(run.path)])
@@ -210,4 +209,4 @@ def _unreadable(path: Path, error: Exception) -> SettingsError:
         remedy = "the run is unfinished: remove the file and repeat the run's command with --resume"
     else:
         remedy = f"repeat the run: {rerun_command(run)}"
-    return SettingsError(f"{path}: {state}; {remedy}")
+    raise SettingsError(f"{path}: {state}; {remedy}")

@@ -15,7 +15,7 @@ from sprintnet.data.load import load_splits
 from sprintnet.data.loader import Loader
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.data.splits import Splits, write_splits
-from sprintnet.errors import SettingsError, SprintNetError
+from sprintnet.errors import SettingsError, SprintNetError, did_you_mean
 from sprintnet.evaluation.trained_model import EVALUATION_BATCH, TrainedModel, load_run
 from sprintnet.kernels import build
 from sprintnet.models.factory import SavedModel, save_model
@@ -60,7 +60,8 @@ def train(
                 for left in (run.splits, run.lr_finder):  # by a start that failed, perhaps with other settings
                     left.unlink(missing_ok=True)
                 if resume:
-                    run.log(f"{run.path}: nothing to resume, starting")
+                    others = [file.parent.name for file in run.path.parent.glob("*/config.toml")]
+                    run.log(f"{run.path}: nothing to resume, starting{did_you_mean(run.path.name, others)}")
             elif not resume:
                 raise SettingsError(f"{run.path}: already holds a run; choose another folder, or resume it")
             require_same_settings(run.config, config)

@@ -31,7 +31,7 @@ def phase_lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 def training_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Yields the times, accuracy and memory of a training, and what each time covers."""
-    times = {"start": (found["start_seconds"], "from the start of the command to the first training step")}
+    times = {"start": (found["start_seconds"], "from the start of the command until training begins")}
     times["training"] = (found["train_seconds"], f"all training steps, no evaluation: accuracy {found['accuracy']:.2%}")
     if found["tta_accuracy"] is not None:
         both = found["train_seconds"] + found["tta_seconds"]

@@ -1,10 +1,10 @@
 """Metrics of a run, as lines for the terminal."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sprintnet.reporting.text import task_scores as scores
-from sprintnet.reporting.text.names import plain
+from sprintnet.reporting.text.names import UNLABELLED, plain
 from sprintnet.reporting.text.table import table_lines
 
 MAX_MATRIX_CLASSES = 12
@@ -61,6 +61,14 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
         counts = zip(metrics["classes"], metrics["confusion"], strict=True)
         rows = [[name, *(f"{count:,}" for count in row)] for name, row in counts]
         yield from list(table_lines([""] * len(rows[0]), rows))[1:]
+
+
+def explained_lines(predictions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yields a row for each explained file (`evaluation.explain.Explanation`): prediction, and the class of its map."""
+    yield from table_lines(
+        ["file", "predicted", "probability", "map of class"],
+        [[row["file"], row["predicted"] or UNLABELLED, f"{row['confidence']:.2%}", row["target"]] for row in predictions],
+    )
 
 
 def faithfulness_lines(faithfulness: Mapping[str, Mapping[str, float]]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from sprintnet.reporting.text.table import table_lines
 
 SUGGESTIONS = {
-    "steepest": "the loss falls fastest; used by lr_find=true",
+    "steepest": "the loss falls fastest",
     "minimum": "a tenth of where the loss is lowest",
     "valley": "the middle of the longest fall of the loss",
 }
@@ -39,18 +39,24 @@ def comparison_lines(comparisons: Mapping[str, Any]) -> Iterator[str]:
     yield "p: Welch's t-test; g: Hedges' g (effect size); runs needed: on each side, for a power of 80% at the 5% level"
 
 
-def suggestion_lines(sweeps: Sequence[Mapping[str, Any]], peak_lr: float) -> Iterator[str]:
-    """Yields the learning rates that sweeps suggest (entries of lr_finder.json); of several seeds, median and range."""
-    headers = ["suggestion", f"median of {len(sweeps)} seeds", "lowest", "highest"]
-    rows = []
-    for name in sweeps[0]["suggestions"]:
+def suggestion_lines(sweeps: Sequence[Mapping[str, Any]], config: Any, recommended: str) -> Iterator[str]:
+    """Yields the learning rates that sweeps of a Config suggest (entries of lr_finder.json); of several, median and range."""
+    setting = "muon.max_lr" if config.muon.max_lr else "optim.max_lr"
+    headers = [f"suggestion for {setting}", f"median of {len(sweeps)} seeds", "lowest", "highest"]
+    rows, peak = [], 0.0
+    for name, meaning in SUGGESTIONS.items():
         rates = [sweep["suggestions"][name] for sweep in sweeps]
         numbers = (statistics.median(rates), min(rates), max(rates))
-        rows.append([f"{name} ({SUGGESTIONS[name]})", *(f"{number:.3g}" for number in numbers)])
+        if name == recommended:
+            peak, meaning = numbers[0], f"{meaning}; recommended, lr_find=true takes it"
+        rows.append([f"{name} ({meaning})", *(f"{number:.3g}" for number in numbers)])
     if len(sweeps) == 1:
-        headers, rows = ["suggestion", "learning rate"], [row[:2] for row in rows]
+        headers, rows = [headers[0], "learning rate"], [row[:2] for row in rows]
     yield from table_lines(headers, rows)
-    yield f"the recipe's peak learning rate: {peak_lr:g}"
+    yield f"the recipe's {setting}, at its batch size: {config.peak_lr:g}"
+    found = config.with_peak(peak)
+    taken = {"muon.max_lr": found.muon.max_lr, "optim.max_lr": found.optim.max_lr, "optim.head_lr": found.optim.head_lr}
+    yield f"to train with the recommended one: {' '.join(f'{key}={rate:.3g}' for key, rate in taken.items() if rate)}"
 
 
 def _interval(label: str, found: Any) -> str:
