@@ -142,7 +142,7 @@ def test_two_processes_at_once_fetch_once(files: dict[str, bytes], tmp_path: Pat
         from dataclasses import replace
         from sprintnet.data.builtin import cache
         from sprintnet.data.builtin import download
-        from sprintnet.data.builtin.official_file import OfficialFile
+        from sprintnet.data.builtin.download import OfficialFile
         from sprintnet.data.builtin.registry import BUILTIN_DATASETS
         download.ALLOWED_SCHEMES = ("http",)
         known = replace(BUILTIN_DATASETS["cifar10"], files={BUILTIN_DATASETS["cifar10"].files!r})

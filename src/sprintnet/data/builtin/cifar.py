@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from sprintnet.data.builtin.official_file import Members, OfficialFile
+from sprintnet.data.builtin.download import Members, OfficialFile
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.errors import DataError
 

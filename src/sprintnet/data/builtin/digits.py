@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sprintnet.data.builtin.official_file import OfficialFile
+from sprintnet.data.builtin.download import OfficialFile
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.splits import stratified_sample
 

@@ -1,7 +1,10 @@
-"""Sources of files: a local folder or archive, HTTPS, an npm, Debian or Python package."""
+"""Files known by size and SHA-256, and their sources: a local folder or archive, HTTPS, an npm, Debian or Python package."""
 
+import gzip
+import hashlib
 import http.client
 import importlib.util
+import io
 import shutil
 import subprocess
 import sys
@@ -10,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +21,6 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from sprintnet.data.builtin.official_file import Members, OfficialFile, find_all
 from sprintnet.errors import DataError
 from sprintnet.progress import track_bytes
 
@@ -30,6 +32,47 @@ DOWNLOAD_SECONDS = 900.0
 ALLOWED_SCHEMES = ("https",)
 SIZE_MARGIN = 1 << 20  # bytes by which a download may be larger than the uncompressed files that it contains
 MAX_FILE_BYTES = 1 << 29  # size limit of a package, and of a file in an archive: the largest official one has 182 MB
+
+Members = Mapping[str, Callable[[], bytes]]
+"""The files of a folder or archive: base name -> function that reads the content."""
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """A file whose content is known to the byte."""
+
+    name: str
+    size: int
+    sha256: str
+    pickle_md5: str = ""
+    """For CIFAR: the published MD5 of the same batch in the Python version."""
+    aliases: tuple[str, ...] = ()
+    """Other names for the same content."""
+
+    def find(self, members: Members) -> bytes:
+        """Returns the content from a folder or archive, decompressed if it is gzipped; raises DataError if it is missing."""
+        for name in (self.name, *self.aliases):
+            if name in members:
+                return members[name]()
+            if f"{name}.gz" in members:
+                with gzip.GzipFile(fileobj=io.BytesIO(members[f"{name}.gz"]())) as file:
+                    return file.read(self.size + 1)  # one byte too many is enough to refuse a gzip bomb
+        raise DataError(f"contains no {self.name}")
+
+    def verify(self, content: bytes) -> bytes:
+        """Returns the content; raises DataError if its size or SHA-256 differs."""
+        if len(content) != self.size:
+            raise DataError(f"{self.name} has {len(content):,} bytes, not {self.size:,}")
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != self.sha256:
+            raise DataError(f"{self.name} has SHA-256 {digest}, not {self.sha256}")
+        return content
+
+
+def find_all(files: Iterable[OfficialFile], members: Members) -> dict[str, bytes]:
+    """Returns the verified files (name -> content) from a folder or archive that contains them, plain or gzipped.
+    Raises DataError if a file is missing or a digest differs."""
+    return {file.name: file.verify(file.find(members)) for file in files}
 
 
 @dataclass(frozen=True)

