@@ -129,8 +129,7 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
 
 
 def cut_out(images: Tensor, centres: Tensor, side: int) -> Tensor:
-    """Returns the images with a square of this side, clipped at the border, set to zero around centres (B, 2). Cutout:
-    DeVries and Taylor 2017, arXiv:1708.04552."""
+    """Returns the images with a square around centres (B, 2) set to 0: DeVries and Taylor 2017, arXiv:1708.04552."""
     inside = [
         (torch.arange(length, device=images.device) - (centres[:, axis, None] - side // 2)).clamp(-1, side)
         for axis, length in enumerate(images.shape[2:])

@@ -103,8 +103,7 @@ def class_counts(labels: Labels, classes: int) -> npt.NDArray[np.int64]:
 
 
 def first_of_each_class(labels: Labels) -> Rows:
-    """Returns the index of the first image of each class that has images, in the order of the classes. With multi-label
-    data (N, K) an image may be the first of several classes."""
+    """Returns the index of the first image of each class that has images; multi-label: it may be that of several classes."""
     if labels.ndim == 1:
         return np.unique(labels, return_index=True)[1]
     return np.asarray(labels[:, labels.any(axis=0)].argmax(axis=0))
@@ -132,8 +131,7 @@ def concatenate(*parts: ImageDataset) -> ImageDataset:
 
 
 def channel_statistics(dataset: ImageDataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns the mean and standard deviation of each channel, of pixel values scaled to 0..1. The sums are integers,
-    so the result does not depend on the order of the images."""
+    """Returns mean and standard deviation of each channel, in 0..1; sums of integers do not depend on the images' order."""
     height, width, channels = dataset.image_shape
     total, squares = np.zeros((2, height * width * channels), np.uint64)
     for images in dataset.blocks():  # summed along images: 20 times as fast as along channels

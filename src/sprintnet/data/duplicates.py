@@ -121,11 +121,11 @@ def _small(images: Images) -> Floats:
     """Returns grey images (N, HASH_SIDE, HASH_SIDE), each pixel the mean of the area that it covers."""
     weights = {1: [1.0], 3: [0.299, 0.587, 0.114], 4: [0.299, 0.587, 0.114, 0.0]}[images.shape[3]]
     grey = images.astype(np.float32) @ np.array(weights, np.float32)
-    rows, columns = (_area_weights(length) for length in grey.shape[1:])
+    rows, columns = (_coverage(length) for length in grey.shape[1:])
     return np.asarray(rows @ grey @ columns.T)
 
 
-def _area_weights(length: int) -> Floats:
+def _coverage(length: int) -> Floats:
     """Returns the weights (HASH_SIDE, length) by which each of HASH_SIDE pixels averages the `length` pixels of a line."""
     ends = np.arange(HASH_SIDE + 1) * length / HASH_SIDE
     pixels = np.arange(length)

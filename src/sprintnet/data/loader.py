@@ -85,8 +85,7 @@ class Loader:
             yield from self.epoch(seed, epoch, settings)
 
     def first(self, count: int) -> Tensor:
-        """Returns the first `count` images, or all if there are fewer, normalised (N, C, H, W). Of images sorted by
-        class, as in folders, it returns evenly spaced ones instead."""
+        """Returns `count` images, normalised (N, C, H, W): the first, or of sorted classes evenly spaced ones."""
         total = len(self.labels)
         if count >= total or self.labels.ndim > 1 or bool((self.labels.diff() < 0).any()):
             return self._read(slice(count))

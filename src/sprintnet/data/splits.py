@@ -70,8 +70,7 @@ def stratified_k_fold(
 
 
 def connected_groups(count: int, groups: Sequence[str] | None, pairs: Iterable[tuple[int, int]]) -> Sequence[str] | None:
-    """Returns groups (N,) that connect the given groups and the images of each pair; None if each image is alone. An
-    empty name is no group."""
+    """Returns groups (N,) that connect given groups (empty: none) and the images of each pair; None if each image is alone."""
     parent = list(range(count))  # disjoint sets
 
     def root(index: int) -> int:
@@ -122,8 +121,7 @@ def write_splits(file: Path, splits: Splits) -> None:
 
 
 def read_splits(file: Path, images: ImageDataset) -> Splits:
-    """Returns the splits in a file of the images, which may have moved to another folder together. Raises DataError if
-    images in the file are missing, or the file is damaged."""
+    """Returns the splits in a file, of images that may have moved together; raises DataError if one is missing."""
     rows = read_rows(file)
     for line, row in enumerate(rows, 1):
         if "path" not in row or row.get("split") not in SPLITS:

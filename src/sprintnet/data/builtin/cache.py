@@ -31,8 +31,8 @@ def is_cached(name: str) -> bool:
 
 
 def fetch(name: str, source: str = "", log: Log = print) -> dict[str, bytes]:
-    """Returns the files (name -> content) of a built-in dataset. `source`, a local folder or archive, is tried before
-    the known sources. Raises SettingsError for an unknown name."""
+    """Returns the files (name -> content) of a built-in dataset; `source`, a local folder or archive, is tried first.
+    Raises SettingsError for an unknown name."""
     if name not in BUILTIN_DATASETS:
         hint = did_you_mean(name, BUILTIN_DATASETS)
         raise SettingsError(f"dataset {name or '(none)'}: must be one of {', '.join(BUILTIN_DATASETS)}{hint}")

@@ -53,8 +53,7 @@ CIFAR100_CLASSES = (
 
 
 def rebuild(files: Sequence[OfficialFile], members: Members) -> dict[str, bytes]:
-    """Returns the binary files (name -> verified content) from a folder or archive in any of the three layouts. Raises
-    DataError if a member is missing or a digest differs."""
+    """Returns the verified binary files (name -> content) of a source in any of the three layouts; raises DataError."""
     stems = [file.name.removesuffix(".bin") for file in files]
     layout = next((suffix for suffix in (".bin", "", ".png") if stems[0] + suffix in members), None)
     if layout is None:

@@ -70,8 +70,7 @@ class OfficialFile:
 
 
 def find_all(files: Iterable[OfficialFile], members: Members) -> dict[str, bytes]:
-    """Returns the verified files (name -> content) from a folder or archive that contains them, plain or gzipped.
-    Raises DataError if a file is missing or a digest differs."""
+    """Returns the verified files (name -> content) of a source, plain or gzipped; raises DataError."""
     return {file.name: file.verify(file.find(members)) for file in files}
 
 

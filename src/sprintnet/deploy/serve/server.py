@@ -45,8 +45,7 @@ REPORT_HEADERS = {
 def serve(
     model: Path, host: str, port: int, hosts: Sequence[str] = (), origins: Sequence[str] = (), limits: Limits | None = None
 ) -> None:
-    """Serves a model until SIGINT or SIGTERM, then answers the requests it has received and returns. Raises
-    SettingsError for a model or an address that cannot be used."""
+    """Serves a model until SIGINT or SIGTERM, then completes open requests; raises SettingsError at the start."""
     limits = limits or Limits()
     app = application(Predictor(model), (*LOCAL_HOSTS, host, *hosts), origins, limits)
     with listen(host, port) as listener:

@@ -45,8 +45,7 @@ def _earlier_page(folder: Path) -> dict[str, Any]:
 
 
 def fetch_runtime() -> dict[str, bytes]:
-    """Returns the verified files of ONNX Runtime Web from the cache, which the npm registry fills on first use. Raises
-    DataError if they cannot be obtained."""
+    """Returns the verified files of ONNX Runtime Web, from the cache or the npm registry; raises DataError."""
     folder = cache_folder() / f"onnxruntime-web-{RUNTIME_VERSION}"
     names = " and ".join(file.name for file in RUNTIME.files)
     remedy = f"install npm (Node.js) and repeat the command with a network, or put {names} into {folder}"
