@@ -171,7 +171,9 @@ def test_duplicates_are_drawn_together_or_reported_or_dropped(tmp_path: Path) ->
 def test_splits_are_saved_and_read_again(tmp_path: Path) -> None:
     config = load_config("davidnet", [f"data.name={SAMPLE / 'train'}"])
     kept = tmp_path / "splits.csv"
-    first = load_splits(config.data, run=RunFolder(kept.parent), test=True)
+    lines: list[str] = []
+    first = load_splits(config.data, lines.append, run=RunFolder(kept.parent), test=True)
+    assert f"data: {len(first['test'])} test images, which training does not load" in lines
     rows = read_rows(kept)
     assert [row["split"] for row in rows].count("test") == 40
     assert "test" not in load_splits(config.data, run=RunFolder(kept.parent))
