@@ -59,7 +59,7 @@ class Task:
         columns |= {"true": label_text(labels, classes), "predicted": label_text(self.predictions(logits), classes)}
         numbers = {"confidence": self.confidence(logits), "margin": self.margin(logits), "loss": self.losses(logits, labels)}
         columns |= {name: _decimals(values) for name, values in numbers.items()}
-        if self.threshold is not None:
+        if labels.ndim == 2:
             probabilities = multilabel.label_probabilities(logits)
             columns["probabilities"] = [LABEL_SEPARATOR.join(_decimals(row)) for row in probabilities]
         return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
