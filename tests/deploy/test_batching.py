@@ -1,8 +1,10 @@
 """Dynamic batching: requests that wait together, each with its own predictions or error."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from sprintnet.deploy.serve.batching import Batcher, Upload
 from sprintnet.deploy.serve.limits import Refused
 from sprintnet.errors import DataError
 
+Result = TypeVar("Result")
 UPLOADS = [Upload(file.name, file.read_bytes()) for file in FILES]
 BAD = Upload("bad.png", b"no image")
 
@@ -21,6 +24,12 @@ BAD = Upload("bad.png", b"no image")
 @pytest.fixture(scope="module")
 def predictor(model: Path) -> Predictor:
     return Predictor(model)
+
+
+def run(main: Coroutine[Any, Any, Result]) -> Result:
+    """Returns the result of a coroutine, run in a thread of its own: a browser of other tests has a loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, main).result()
 
 
 def predict_together(
@@ -37,7 +46,7 @@ def predict_together(
         work.cancel()
         return results
 
-    return asyncio.run(main())
+    return run(main())
 
 
 def test_each_request_gets_the_predictions_of_its_images(predictor: Predictor) -> None:
@@ -87,4 +96,4 @@ def test_a_cancelled_request_harms_no_other(predictor: Predictor) -> None:
         work.cancel()
         return found
 
-    assert len(asyncio.run(main())) == 1
+    assert len(run(main())) == 1
