@@ -19,7 +19,7 @@ from sprintnet.models.settings import ModelSettings
 from sprintnet.runs.folder import dotted
 from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
 
-Adaptable = Literal[
+Adaptable = Literal[  # settings that may be `auto`
     "epochs",
     "batch_size",
     "model.width",
@@ -29,14 +29,13 @@ Adaptable = Literal[
     "augment.cutout",
     "augment.flip",
 ]
-"""Settings that may be `auto`."""
+# the bounds of annotated_types: what must hold, and its words
 BOUNDS = {
     "ge": (operator.ge, "at least"),
     "gt": (operator.gt, "above"),
     "le": (operator.le, "at most"),
     "lt": (operator.lt, "below"),
 }
-"""The bounds of annotated_types: what must hold, and its words."""
 LEARNING_RATES = ("optim.max_lr", "optim.head_lr", "muon.max_lr")
 
 
@@ -175,10 +174,8 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
 def require_same_settings(file: Path, config: Config) -> None:
     """Raises SettingsError where a folder's config.toml, if it is there, has other settings."""
     if file.exists() and (changed := differences(load_config(file), config)):
-        raise SettingsError(
-            f"{file.parent}: was started with other settings:\n  " + "\n  ".join(changed) + "\n"
-            "resume with these settings, or start another run"
-        )
+        rule = "resume with these settings, or start another run"
+        raise SettingsError(f"{file.parent}: was started with other settings:\n  " + "\n  ".join(changed) + f"\n{rule}")
 
 
 def differences(old: Config, new: Config) -> list[str]:

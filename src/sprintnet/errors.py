@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import SequenceMatcher
 
-MIN_SIMILARITY = 0.7
-"""Below this, a known name is too far from what was typed to be suggested."""
+MIN_SIMILARITY = 0.7  # below this, a known name is too far from what was typed to be suggested
 
 
 class SprintNetError(Exception):

@@ -7,8 +7,7 @@ from sprintnet.cli.args import check_output
 from sprintnet.errors import SettingsError
 from sprintnet.runs.folder import evaluation_split, log_test_access, open_run
 
-ERRORS, MAX_EXPLAINED = 16, 64
-"""How many of the most confident errors are explained in one figure."""
+ERRORS, MAX_EXPLAINED = 16, 64  # how many of the most confident errors are explained in one figure
 
 
 def val(options: Namespace) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from sprintnet.cli.args import load_recipe, recipe_of
 from sprintnet.runs.folder import STUDY_FOLDER, new_run, open_run, read_rows, run_name
 
-WEAK_ACCURACY = 0.9
-"""Agreement with the labels below which many candidates of `label-errors` are errors of the networks."""
+WEAK_ACCURACY = 0.9  # agreement with the labels below which many candidates of `label-errors` are errors of the networks
 
 
 def study(options: Namespace) -> None:

@@ -17,7 +17,7 @@ from sprintnet.cli.args import split_words
 from sprintnet.cli.settings_help import print_help
 from sprintnet.errors import SettingsError, SprintNetError, did_you_mean
 
-EXTRAS = {
+EXTRAS = {  # the modules that each extra of the package installs
     "train": ("torch", "safetensors", "matplotlib", "jinja2"),
     "study": ("scipy",),
     "track": ("tensorboardX",),
@@ -27,9 +27,7 @@ EXTRAS = {
     "datasets": ("datasets", "pyarrow"),
     "labels": ("cleanlab",),
 }
-"""The modules that each extra of the package installs."""
-Option = tuple[str, dict[str, Any]]
-"""The name of an option, and the keyword arguments of argparse's add_argument."""
+Option = tuple[str, dict[str, Any]]  # the name of an option, and the keyword arguments of argparse's add_argument
 Verb = tuple[Callable[[argparse.Namespace], None], str, list[Option]]
 """What a verb does, the words that follow it, and its options."""
 
@@ -56,14 +54,9 @@ def _option(name: str, help: str, default: Any = "", rule: Sequence[Any] = (), m
     return name, {**details, "help": f"{help} (default: {default})"} if default not in ("", None) else details
 
 
-EXAMPLES = {
-    "RUN": "sprint94",
-    "STUDY STUDY": "sprint94 sprint95",
-    "MODEL": "sprint94",
-    "MODEL IMAGE": "sprint94 cat.png",
-    "list|fetch": "list",
-}
-"""The words that a verb requires, and an example of them."""
+# the words that a verb requires, and an example of them
+EXAMPLES = {"RUN": "sprint94", "MODEL": "sprint94", "MODEL IMAGE": "sprint94 cat.png", "list|fetch": "list"}
+EXAMPLES["STUDY STUDY"] = "sprint94 sprint95"
 OVERRIDES = "[KEY=VALUE]..."
 RECIPE = f"[RECIPE] {OVERRIDES}"
 SETTINGS_HELP = "a setting, such as device=cpu or --data X (data.name=X); `sprintnet train --help all` lists them"

@@ -29,11 +29,9 @@ def train(options: Namespace) -> None:
         for line in result_lines(result.metrics, str(run.path)):
             run.log(line)
         if not options.no_report:
-            from sprintnet.evaluation.explain import explain_wrong
-            from sprintnet.reporting.html.report import write_report
+            from sprintnet.api import Model
 
-            explain_wrong(run, result.model)
-            run.log(f"report: {write_report(run)}")
+            run.log(f"report: {Model(result.model, run).report()}")
         if "test" not in result.metrics and "test_sha256" in read_json(run.data) and not run.test_access.exists():
             run.log(f"next: sprintnet val {place} --split test   (the test set is unused so far)")
         run.log(f"next: sprintnet export {place}")

@@ -32,8 +32,7 @@ class Explanation:
     """Class activation maps of images (N, H, W, C), the predictions, and the faithfulness of the maps."""
 
     images: Images
-    maps: dict[str, npt.NDArray[np.float16]]
-    """(N, H, W) in 0..1, by the name of the layer."""
+    maps: dict[str, npt.NDArray[np.float16]]  # (N, H, W) in 0..1, by the name of the layer
     predictions: list[dict[str, Any]]
     """For each image: predicted, confidence, true (None where unknown), target (the class of its maps), file or None."""
     faithfulness: dict[str, dict[str, float]]

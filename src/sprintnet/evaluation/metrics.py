@@ -9,8 +9,7 @@ Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
 
-NORMAL_95 = 1.959963984540054
-"""The 97.5% quantile of the standard normal distribution."""
+NORMAL_95 = 1.959963984540054  # the 97.5% quantile of the standard normal distribution
 MAX_CONFUSIONS = 10
 
 
@@ -103,14 +102,12 @@ def most_confused(confusion: Ints, classes: tuple[str, ...], count: int) -> list
     """Returns the most frequent confusions: true class, predicted class, images, share of the true class's images."""
     errors, support = confusion - np.diag(confusion.diagonal()), confusion.sum(axis=1)
     order = np.argsort(-errors, axis=None, kind="stable")[:count]
-    pairs = [
-        (row, column, int(errors[row, column])) for row, column in zip(*np.unravel_index(order, errors.shape), strict=True)
-    ]
-    return [
-        {"true": classes[row], "predicted": classes[column], "images": images, "share": float(images / support[row])}
-        for row, column, images in pairs
-        if images
-    ]
+    found = []
+    for row, column in zip(*np.unravel_index(order[errors.flat[order] > 0], errors.shape), strict=True):
+        images = int(errors[row, column])
+        names = {"true": classes[row], "predicted": classes[column]}
+        found.append({**names, "images": images, "share": float(images / support[row])})
+    return found
 
 
 def summarise(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, Any]:

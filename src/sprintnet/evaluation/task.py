@@ -23,21 +23,16 @@ class Task:
 
     name: str
     activate: Callable[[Tensor], Tensor]
-    correct: Callable[[Tensor, Tensor], Tensor]
-    """(B,): whether the class, or every label, is predicted correctly."""
+    correct: Callable[[Tensor, Tensor], Tensor]  # (B,): whether the class, or every label, is predicted correctly
     predictions: Callable[[Floats], Ints]
-    confidence: Callable[[Floats], Floats]
-    """(N,): the probability of the predicted class or label set."""
-    membership: Callable[[Ints, int], Mask]
-    """(N, K): which of K classes each image has, from its labels."""
+    confidence: Callable[[Floats], Floats]  # (N,): the probability of the predicted class or label set
+    membership: Callable[[Ints, int], Mask]  # (N, K): which of K classes each image has, from its labels
     cross_entropy: Callable[[Floats, Ints, float], float]
     summarise: Callable[[Floats, Ints, tuple[str, ...]], dict[str, Any]]
     calibration: Callable[[Floats, Ints, float], dict[str, Any]]
     fit_temperature: Callable[[Floats, Ints], float]
-    margin: Callable[[Floats], Floats]
-    """(N,): how much more probable the predicted class or label set is than the second."""
-    losses: Callable[[Floats, Ints], Floats]
-    """(N,): the cross-entropy of each image."""
+    margin: Callable[[Floats], Floats]  # (N,): how much more probable the predicted class or label set is than the second
+    losses: Callable[[Floats, Ints], Floats]  # (N,): the cross-entropy of each image
 
     def correct_mask(self, logits: Floats, labels: Ints) -> Mask:
         """Returns (N,): whether each image's class, or every label, is predicted correctly."""

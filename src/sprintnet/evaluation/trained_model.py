@@ -94,10 +94,8 @@ class TrainedModel:
     def predict_logits(self, images: Images, label: str = "predicting") -> Floats:
         """Returns logits (N, K) of uint8 images (N, H, W, C) of the network's size; raises SettingsError for others."""
         if images.dtype != np.uint8 or images.shape[1:] != self.preprocessing.image_shape:
-            wanted = f"uint8 (N, {', '.join(map(str, self.preprocessing.image_shape))})"
-            raise SettingsError(
-                f"images: {images.dtype} of shape {images.shape}; the model takes {wanted}; resize or convert them"
-            )
+            rule = f"the model takes uint8 (N, {', '.join(map(str, self.preprocessing.image_shape))}); resize or convert them"
+            raise SettingsError(f"images: {images.dtype} of shape {images.shape}; {rule}")
         unlabelled = ImageDataset(images, np.zeros(len(images), np.int64), self.classes)
         with self.runtime.activated():
             return predict(self.model, self._batches(unlabelled, label), self.runtime)[0]

@@ -29,8 +29,7 @@ from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.setup import build_step
 
 WARM_UP, REPEATS = 2, 5
-CEILING_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}
-"""Sides of the matrices whose product gives the ceiling."""
+CEILING_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}  # sides of the matrices whose product gives the ceiling
 NO_AUGMENTATION = AugmentSettings(crop_padding=0, flip=0, affine=0, cutout=0)
 
 

@@ -22,7 +22,7 @@ MAX_RUNS = 1_000_000
 SHARED_BY_ALL_RUNS = ("code_sha256", "data_sha256", "precision")
 """What runs must have in common to be averaged, besides their settings."""
 
-COMPARED_METRICS = {
+COMPARED_METRICS = {  # label -> keys in metrics.json; `evaluated` is the evaluation split
     "accuracy": ("evaluated", "accuracy"),
     "TTA accuracy": ("evaluated", "tta", "accuracy"),
     "mAP": ("evaluated", "mean_average_precision"),
@@ -32,7 +32,6 @@ COMPARED_METRICS = {
     "temperature": ("temperature",),
     "training seconds": ("train_seconds",),
 }
-"""Label -> keys in metrics.json; `evaluated` is the evaluation split."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +86,9 @@ def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
     interval = test.confidence_interval(CONFIDENCE_LEVEL)
     degrees = first.n + second.n - 2
     pooled = math.sqrt(((first.n - 1) * first.sd**2 + (second.n - 1) * second.sd**2) / degrees)
-    return Comparison(
-        first,
-        second,
-        difference,
-        float(interval.low),
-        float(interval.high),
-        float(test.pvalue),
-        difference / pooled * (1 - 3 / (4 * degrees - 1)),
-        runs_needed(difference, first.sd, second.sd),
-    )
+    effect, needed = difference / pooled * (1 - 3 / (4 * degrees - 1)), runs_needed(difference, first.sd, second.sd)
+    low, high, p = map(float, (interval.low, interval.high, test.pvalue))
+    return Comparison(first, second, difference, low, high, p, effect, needed)
 
 
 def runs_needed(difference: float, sd_a: float, sd_b: float) -> int | None:
@@ -137,10 +129,8 @@ def read_runs(path: str | Path) -> list[dict[str, Any]]:
     """
     runs = finished_runs(find_run(path, STUDY_FOLDER))
     if len(runs) < 2:
-        raise SettingsError(
-            f"{path}: {len(runs)} finished runs; a standard deviation needs two or more: "
-            "sprintnet study RECIPE --seeds 10 --resume"
-        )
+        rule = "a standard deviation needs two or more: sprintnet study RECIPE --seeds 10 --resume"
+        raise SettingsError(f"{path}: {len(runs)} finished runs; {rule}")
     return runs
 
 

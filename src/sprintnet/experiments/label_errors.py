@@ -17,10 +17,8 @@ from sprintnet.runs.folder import RunFolder, read_arrays, read_json
 from sprintnet.runs.io import write_arrays, write_rows
 from sprintnet.training.train import train
 
-FOLDS = "label-errors"
-"""The folder of the folds' runs, in the run folder."""
-MAX_IMAGES = 300
-"""Images that are kept for the report, the likeliest errors first."""
+FOLDS = "label-errors"  # the folder of the folds' runs, in the run folder
+MAX_IMAGES = 300  # images that are kept for the report, the likeliest errors first
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,7 @@ class LabelErrors:
     probabilities: Floats
     quality: Floats
     ranked: Rows
-    accuracy: float
-    """Share of the labels, 0..1, that the networks predict."""
+    accuracy: float  # share of the labels, 0..1, that the networks predict
 
 
 def label_errors(config: Config, splits: Splits, run: RunFolder, folds: int = 5, resume: bool = False) -> LabelErrors:

@@ -37,8 +37,7 @@ class RunFolder:
     """The files of one run; `path`, given as text or Path, need not exist yet."""
 
     path: Path
-    is_quiet: bool = False
-    """Whether `log` prints nothing."""
+    is_quiet: bool = False  # whether `log` prints nothing
 
     config = _File("config.toml")  # the settings as requested; training them again repeats the run
     resolved = _File("resolved.toml")  # the same with `auto` and `lr_find` resolved; its comments give the reasons

@@ -13,8 +13,7 @@ from sprintnet.reporting.figures.style import StyledFigure, styled
 
 IMAGES_PER_ROW = 8
 IMAGE_INCHES = 0.98
-MAX_CAPTION_NAME = 13
-"""Characters of a class name in the caption of an image."""
+MAX_CAPTION_NAME = 13  # characters of a class name in the caption of an image
 MAX_THUMBNAIL_SIDE = 96
 
 

@@ -7,14 +7,13 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from sprintnet.reporting.figures.style import StyledFigure, styled
 
-LAYER_NAMES = {
+LAYER_NAMES = {  # layers that have a box; norms and activations, which follow almost every convolution, have none
     "Conv2d": "conv",
     "MaxPool2d": "max pool",
     "AdaptiveMaxPool2d": "max pool",
     "AdaptiveAvgPool2d": "mean pool",
     "Linear": "linear",
 }
-"""Layers that have a box; norms and activations, which follow almost every convolution, have none."""
 COLOURS = {"image": "C6", "conv": "C0", "linear": "C1"}
 SHAPE_Y, NAME_Y, PARAMETERS_Y, BLOCK_Y = 0.74, -0.6, -0.7, -0.86
 """Heights of the lines of text; boxes are within 0.5 of zero, skips between them and the shapes."""

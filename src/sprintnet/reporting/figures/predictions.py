@@ -12,8 +12,7 @@ from sprintnet.reporting.figures.style import FULL_WIDTH, StyledFigure, styled
 from sprintnet.reporting.text.names import UNLABELLED, short
 from sprintnet.reporting.text.task_scores import CLASS_SCORES
 
-MAX_ANNOTATED_CLASSES = 20
-"""Cells of a confusion matrix of more classes have no numbers."""
+MAX_ANNOTATED_CLASSES = 20  # cells of a confusion matrix of more classes have no numbers
 
 
 def class_label(name: str, longest: int = 24) -> str:

@@ -17,8 +17,7 @@ from sprintnet.reporting.figures.style import StyledFigure, save
 from sprintnet.runs import folder
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read_json, read_rows
 
-MAX_ERRORS_DRAWN = 32
-"""Wrong predictions in the figure; the report's gallery has more."""
+MAX_ERRORS_DRAWN = 32  # wrong predictions in the figure; the report's gallery has more
 
 Figures = dict[str, Callable[..., StyledFigure]]
 

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 
 LIGHT, DARK = (Path(__file__).with_name(f"{name}.mplstyle") for name in ("light", "dark"))
 THEMES = {"light": [LIGHT], "dark": [LIGHT, DARK]}
-FULL_WIDTH = (7.2, 3.2)
-"""Inches of a figure as wide as the text of a report."""
+FULL_WIDTH = (7.2, 3.2)  # inches of a figure as wide as the text of a report
 
 
 class StyledFigure(Figure):

@@ -18,8 +18,7 @@ from sprintnet.reporting.text import task_scores
 TEMPLATES = Path(__file__).parent
 IMAGE_FIGURES = ("train_batch0", "errors", "grad_cam", "grad_cam_files")
 """Figures made of images, smaller as JPEG than as SVG."""
-LARGE_PNG_BYTES = 2_500_000
-"""Larger ones take a lower JPEG quality: a page stays below 5 MB."""
+LARGE_PNG_BYTES = 2_500_000  # larger ones take a lower JPEG quality: a page stays below 5 MB
 
 
 def render(template: str, figures: Mapping[str, Mapping[str, str]], **contents: Any) -> str:

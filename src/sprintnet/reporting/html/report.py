@@ -20,8 +20,7 @@ from sprintnet.runs import folder
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read_json, read_rows
 from sprintnet.runs.io import write_atomic
 
-MAX_IMAGE_BYTES = 4_700_000
-"""Of all images and figures; a page stays below 5 MB."""
+MAX_IMAGE_BYTES = 4_700_000  # of all images and figures; a page stays below 5 MB
 CAPTION_BYTES = 400
 OMITTED_FIGURES = ("confusion_matrix", "errors", "grad_cam_files")
 """The page has its own table and gallery; image files that a user named are not part of the run."""

@@ -7,8 +7,7 @@ from sprintnet.reporting.text import task_scores as scores
 from sprintnet.reporting.text.names import UNLABELLED, plain
 from sprintnet.reporting.text.table import table_lines
 
-MAX_MATRIX_CLASSES = 12
-"""Classes whose confusion matrix fits a terminal."""
+MAX_MATRIX_CLASSES = 12  # classes whose confusion matrix fits a terminal
 MAX_CONFUSED_PAIRS = 5
 
 

@@ -1,7 +1,6 @@
 """Names that users gave (classes, files, folders), made safe to print: one line, printable characters only."""
 
-UNLABELLED = "no label"
-"""Shown for a prediction or truth without any label."""
+UNLABELLED = "no label"  # shown for a prediction or truth without any label
 
 
 def plain(name: str) -> str:

@@ -6,12 +6,11 @@ from typing import Any
 
 from sprintnet.reporting.text.table import table_lines
 
-SUGGESTIONS = {
+SUGGESTIONS = {  # what the suggestions of the learning-rate finder are
     "steepest": "the loss falls fastest",
     "minimum": "a tenth of where the loss is lowest",
     "valley": "the middle of the longest fall of the loss",
 }
-"""What the suggestions of the learning-rate finder are."""
 
 
 def run_line(metrics: Mapping[str, Sequence[float]]) -> str:

@@ -5,14 +5,13 @@ from typing import Any
 
 CLASS_SCORES = {"precision": "precision", "recall": "recall", "f1": "F1", "average_precision": "AP", "roc_auc": "ROC AUC"}
 """Scores of a class: key -> name. The last two are multi-label scores without confidence interval."""
-OVERALL_SCORES = {
+OVERALL_SCORES = {  # scores of a split besides its accuracy: key -> name
     "top5_accuracy": "top-5 accuracy",
     "mean_average_precision": "mAP",
     "micro_f1": "micro F1",
     "macro_f1": "macro F1",
     "hamming_loss": "Hamming loss",
 }
-"""Scores of a split besides its accuracy: key -> name."""
 
 
 def accuracy_name(metrics: Mapping[str, Any]) -> str:

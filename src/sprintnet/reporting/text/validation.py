@@ -7,8 +7,7 @@ from typing import Any
 from sprintnet.reporting.text.names import plain
 from sprintnet.reporting.text.table import table_lines
 
-MAX_EXAMPLES = 5
-"""Problems shown of each kind; the table of --output has all of them."""
+MAX_EXAMPLES = 5  # problems shown of each kind; the table of --output has all of them
 MAX_SHOWN_CLASSES = 30
 SEVERITIES = {
     "error": "must be fixed",
