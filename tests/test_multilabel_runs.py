@@ -45,7 +45,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(file) for file in sorted(folder.iterdir())]
 
 
-def test_accuracy_is_exact_match_in_the_table_and_in_the_figures(run: RunFolder) -> None:
+def test_accuracy_is_exact_match_in_the_table_and_in_the_metrics(run: RunFolder) -> None:
     arrays, metrics = read_arrays(run.predictions), read_json(run.metrics)
     logits, labels = arrays["val_logits"], arrays["val_labels"]
     np.testing.assert_array_equal(labels, splits()["val"].labels)
@@ -66,7 +66,7 @@ def test_the_temperature_is_fitted_on_held_out_images_by_their_cross_entropy(run
     assert sum(row["images"] for row in metrics["val"]["calibration"]["reliability"]) == 400
 
 
-def test_six_views_are_for_images_whose_whole_answer_is_unsure(run: RunFolder) -> None:
+def test_tta_is_for_images_with_an_unsure_label_set(run: RunFolder) -> None:
     arrays, tta = read_arrays(run.predictions), read_json(run.metrics)["val"]["tta"]
     unsure = label_confidence(arrays["val_logits"]) <= 0.3
     assert 0 < unsure.mean() < 1
@@ -85,7 +85,7 @@ def test_rows_of_predictions_join_labels(run: RunFolder) -> None:
         assert [float(text) for text in row["probabilities"].split("|")] == pytest.approx(probabilities, abs=1e-6)
 
 
-def test_evidence_shows_each_label_and_the_surest_errors(run: RunFolder) -> None:
+def test_artifacts_have_each_label_and_the_most_confident_errors(run: RunFolder) -> None:
     kept = read_arrays(run.artifacts)
     for name, part in (("train", splits()["train"]), ("val", splits()["val"])):
         np.testing.assert_array_equal(kept[f"counts_{name}"], part.labels.sum(axis=0))
@@ -109,7 +109,7 @@ def test_maps_are_of_the_false_label_where_there_is_one(run: RunFolder) -> None:
     assert kinds == {True, False}
 
 
-def test_the_report_opens_the_pictures_behind_an_error(run: RunFolder, browser: Browser) -> None:
+def test_the_report_opens_the_images_behind_an_error(run: RunFolder, browser: Browser) -> None:
     page = browser.new_page()
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
@@ -145,7 +145,7 @@ def test_val_says_what_a_split_comes_to(run: RunFolder, capsys: pytest.CaptureFi
     assert "confus" not in printed
 
 
-def test_a_file_answers_as_the_network(run: RunFolder) -> None:
+def test_a_file_predicts_as_the_network(run: RunFolder) -> None:
     trained, _ = load_run(run.path)
     logits = trained.predict_logits(splits()["val"].images)
     answers = Predictor(run.export / "model.onnx")(splits()["val"].images)
@@ -177,7 +177,7 @@ def test_a_file_says_what_it_is(run: RunFolder) -> None:
     np.testing.assert_array_equal(loaded.predict_logits(splits()["val"].images), opened.predict_logits(splits()["val"].images))
 
 
-def test_answers_are_sets_of_labels(run: RunFolder) -> None:
+def test_predictions_are_sets_of_labels(run: RunFolder) -> None:
     answers = Predictor(run.export / "model.onnx")(splits()["val"].images)
     for text, labels, best, row in zip(answers.labels, answers.label_sets, answers.top(4), answers.probabilities, strict=True):
         assert text == "|".join(name for name, probability in zip(CLASSES, row, strict=True) if probability > 0.5)
