@@ -20,6 +20,7 @@ from PIL import Image
 from playwright.sync_api import Browser
 
 from conftest import Command
+from sprintnet.cli import experiments
 from sprintnet.cli.main import main
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset, concatenate, digest
@@ -168,6 +169,15 @@ def test_a_killed_search_goes_on_and_finds_the_same(run: RunFolder, tmp_path: Pa
     assert first.weights.stat().st_mtime_ns == written
     found = [each.label_errors.with_suffix(".csv").read_text() for each in (run, copy)]
     assert found[0] == found[1]
+
+
+def test_errors_of_weak_networks_come_with_a_caution(
+    run: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiments, "WEAK_ACCURACY", 0.96)
+    assert main(["label-errors", str(run.path), "--folds", "3", "--resume"]) == 0
+    shown = capsys.readouterr().out
+    assert "the networks that judged them agree with 95.00% of all labels\ncaution: networks this weak err often: " in shown
 
 
 def test_the_report_shows_them_sorts_them_and_runs_nothing_in_their_names(run: RunFolder, browser: Browser) -> None:
