@@ -14,7 +14,7 @@ train: .venv/train.done  ## install, fetch CIFAR-10 and train sprint94 (settings
 	$(BIN)/sprintnet train $(OVERRIDES)
 
 test: .venv/dev.done  ## run all tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: .venv/dev.done  ## check formatting, lint, types and import directions
 	$(BIN)/ruff check .
