@@ -1,4 +1,4 @@
-"""The number of CPU threads: the runtime's, less the cores that other processes keep busy."""
+"""Fewer CPU threads than runtime.py chose, while other processes keep cores busy."""
 
 import os
 import time
