@@ -23,7 +23,10 @@ from sprintnet.runs.io import cache_folder
 SOURCES = Path(__file__).parent / "csrc"
 COMPILER = "gcc"
 FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-Wl,--as-needed")
+AMX_FLAGS = ("-mamx-tile", "-mamx-bf16")
 COMPILE_SECONDS = 60.0
+ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
+"""Linux hands out the tile registers on request: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)."""
 
 FP32_LANES, BF16_LANES, BLOCK_ROWS, BATCH_PARTS = 16, 32, 8, 64
 """As in bf16.h."""
@@ -40,10 +43,17 @@ def load_library(name: str) -> ctypes.CDLL | None:
 
 
 def unavailable_reason() -> str:
-    """Returns why not all kernels are available; an empty text where they are."""
+    """Returns why a kernel that the processor supports is unavailable; an empty text where all are available."""
+    names = [path.stem for path in sorted(SOURCES.glob("*.c"))]
+    supported = [name for name in names if required_flag(name) in cpu_flags()]
     with ThreadPoolExecutor() as compilers:
-        built = compilers.map(lambda path: _library(path.stem, SOURCES), sorted(SOURCES.glob("*.c")))
+        built = compilers.map(lambda name: _library(name, SOURCES), supported or names)
     return next((reason for reason in built if isinstance(reason, str)), "")
+
+
+def required_flag(name: str) -> str:
+    """Returns the processor's feature that a kernel needs."""
+    return "amx_bf16" if name.endswith("_amx") else "avx512_bf16"
 
 
 def call(name: str, function: str, *arguments: Any) -> None:
@@ -57,6 +67,8 @@ def call(name: str, function: str, *arguments: Any) -> None:
 def _as_c(argument: Any) -> Any:
     if isinstance(argument, int):
         return ctypes.c_int64(argument)
+    if argument is None:
+        return None
     return ctypes.byref(argument) if isinstance(argument, ctypes.Structure) else ctypes.c_void_p(argument.data_ptr())
 
 
@@ -64,8 +76,11 @@ def _as_c(argument: Any) -> Any:
 def _library(name: str, sources: Path) -> ctypes.CDLL | str:
     """Returns a library, or why there is none; cached, so that a run computes in one way throughout."""
     try:
-        if "avx512_bf16" not in cpu_flags():
-            raise UnavailableError("the processor has no AVX512-BF16")
+        flag = required_flag(name)
+        if flag not in cpu_flags():
+            raise UnavailableError(f"the processor has no {flag}")
+        if flag == "amx_bf16":
+            _request_tiles()
         library = _folder() / f"{name}-{_fingerprint(sources)}.so"
         if not library.exists():
             with FileLock(library.with_suffix(".lock")):  # another process may be building it
@@ -83,7 +98,8 @@ def _library(name: str, sources: Path) -> ctypes.CDLL | str:
 def _compile(source: Path, library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         new = Path(folder) / library.name
-        finished = _run(*FLAGS, str(source), str(_openmp()), "-o", str(new))
+        flags = (*FLAGS, *AMX_FLAGS) if required_flag(source.stem) == "amx_bf16" else FLAGS
+        finished = _run(*flags, str(source), str(_openmp()), "-o", str(new))
         if finished.returncode:
             raise UnavailableError(f"{COMPILER}: {(finished.stderr.strip().splitlines() or ['failed'])[-1]}")
         new.replace(library)
@@ -92,8 +108,15 @@ def _compile(source: Path, library: Path) -> None:
 def _fingerprint(sources: Path) -> str:
     """Returns a digest of what a library depends on: sources, compiler, processor, PyTorch's OpenMP."""
     code = [path.read_bytes() for path in sorted(sources.iterdir()) if path.suffix in {".c", ".h"}]
-    tools = (_run("--version").stdout, *FLAGS, str(_openmp()), *sorted(cpu_flags()))
+    tools = (_run("--version").stdout, *FLAGS, *AMX_FLAGS, str(_openmp()), *sorted(cpu_flags()))
     return hashlib.sha256(b"\0".join([*code, *map(os.fsencode, tools)])).hexdigest()[:16]
+
+
+@cache
+def _request_tiles() -> None:
+    """Asks the system for the tile registers of AMX, for this process and its threads."""
+    if ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA):
+        raise UnavailableError("the system does not permit AMX")
 
 
 def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -4,11 +4,12 @@ Winograd convolution rounds more: a result is off by 0.6 to 3.2 %, a direct bf16
 training). Predictions outside training use PyTorch's own convolution.
 """
 
+from types import ModuleType
+
 import torch
 from torch import Tensor, nn
 
-from sprintnet.kernels import conv_pool
-from sprintnet.kernels.dispatch import can_fuse_conv_pool, can_train, choose_conv3x3
+from sprintnet.kernels.dispatch import can_train, choose
 
 MIN_BATCH = 64
 """Images below which the kernels' work per batch costs more than they save."""
@@ -23,7 +24,7 @@ class Convolution3x3(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Returns features (B, out_channels, H, W)."""
         if self._trains_in_bf16(input):
-            implementation = choose_conv3x3(self.in_channels, self.out_channels, *input.shape[2:])
+            implementation = choose("conv3x3", self.in_channels, self.out_channels, *input.shape[2:])
             if implementation is not None:
                 with torch.autocast("cpu", enabled=False):
                     features: Tensor = implementation.convolve(input.bfloat16(), self.weight)
@@ -32,17 +33,17 @@ class Convolution3x3(nn.Conv2d):
 
     def forward_pooled(self, input: Tensor, pool: nn.Module) -> Tensor:
         """Returns pool(self(input)), (B, out_channels, H/2, W/2), for 2x2 max pooling; in one kernel where possible."""
-        if self.can_fuse_pool(input):
+        if (kernel := self.choose_conv_pool(input)) is not None:
             with torch.autocast("cpu", enabled=False):
-                maxima: Tensor = conv_pool.convolve_and_pool(input.bfloat16(), self.weight)
+                maxima: Tensor = kernel.convolve_and_pool(input.bfloat16(), self.weight)
         else:
             maxima = pool(self(input))
         return maxima
 
-    def can_fuse_pool(self, input: Tensor) -> bool:
-        """Returns whether one kernel may take this layer and the pooling after it."""
+    def choose_conv_pool(self, input: Tensor) -> ModuleType | None:
+        """Returns the kernel that takes this layer with the pooling after it, if any."""
         is_fusible = not input.requires_grad and self._trains_in_bf16(input)
-        return is_fusible and can_fuse_conv_pool(self.in_channels, self.out_channels, *input.shape[2:])
+        return choose("conv_pool", self.in_channels, self.out_channels, *input.shape[2:]) if is_fusible else None
 
     def _trains_in_bf16(self, input: Tensor) -> bool:
         """Returns whether this is training on a CPU in bf16 with a batch large enough for the kernels."""

@@ -4,6 +4,7 @@ The feature map in between, the largest of a network, is never written, nor is i
 rounded to bf16, so the gradient may go to another of the pixels that round to the same value.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from sprintnet.kernels.build import BATCH_PARTS, BF16_LANES, BLOCK_ROWS, call, load_library
 
+Operation = Callable[..., Any]
 MAX_INPUT_CHANNELS, MAX_OUTPUTS, MAX_IMAGE_SIDE = 32, 256, 64
 """So that the working memory of a thread fits its stack."""
 
@@ -39,24 +41,28 @@ def convolve_and_pool(maps: Tensor, weight: Tensor) -> Tensor:
         and is_supported(channels, outputs, *size)
     ):
         raise ValueError(f"conv_pool: not for maps {maps.dtype} {tuple(maps.shape)} and weight {tuple(weight.shape)}")
-    maxima: Tensor = _ConvPool.apply(maps, weight)  # type: ignore[no-untyped-call]
+    maxima: Tensor = ConvPool.apply(maps, weight, _conv_pool, _grad_weight)  # type: ignore[no-untyped-call]
     return maxima
 
 
-class _ConvPool(torch.autograd.Function):
+class ConvPool(torch.autograd.Function):
+    """`compute` returns maxima and their indices of maps and weight; `grad_weight` takes maps, gradient, indices."""
+
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, compute: Operation, grad_weight: Operation) -> Tensor:
         maps = maps.contiguous(memory_format=torch.channels_last)
         maxima: Tensor
-        maxima, indices = _conv_pool(maps, weight)
+        maxima, indices = compute(maps, weight)
         ctx.save_for_backward(maps, indices)
+        ctx.grad_weight = grad_weight
         return maxima
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[None, Tensor, None, None]:
         maps, indices = ctx.saved_tensors
-        return None, _grad_weight(maps, grad_output.contiguous(memory_format=torch.channels_last), indices)
+        gradient = ctx.grad_weight(maps, grad_output.contiguous(memory_format=torch.channels_last), indices)
+        return None, gradient, None, None
 
 
 @torch.library.custom_op("sprintnet::conv_pool", mutates_args=())
@@ -97,15 +103,15 @@ def _(maps: Tensor, grad_output: Tensor, indices: Tensor) -> Tensor:
 
 @register_flop_formula(torch.ops.sprintnet.conv_pool)
 def _flop(maps: Any, weight: Any, *_: Any, **__: Any) -> int:
-    return _count(maps, weight[0])
+    return count_flop(maps, weight[0])
 
 
 @register_flop_formula(torch.ops.sprintnet.conv_pool_grad_weight)
 def _grad_weight_flop(maps: Any, grad_output: Any, *_: Any, **__: Any) -> int:
-    return _count(maps, grad_output[1])
+    return count_flop(maps, grad_output[1])
 
 
-def _count(maps: Any, outputs: int) -> int:
+def count_flop(maps: Any, outputs: int) -> int:
     """Returns the multiplications and additions of the convolution; an odd last row or column has none."""
     images, channels, height, width = maps
     return int(2 * images * (height // 2) * (width // 2) * 4 * 9 * channels * outputs)

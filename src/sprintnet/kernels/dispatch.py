@@ -1,13 +1,45 @@
-"""Which implementation a layer takes when it trains on a CPU in bf16, chosen once for each shape."""
+"""Which implementation a layer takes when it trains on a CPU in bf16: the fastest that was measured, chosen once for each shape.
 
+choices.csv has a row for each measured layer on each kind of processor, with its implementations from fast to slow; a layer takes
+those of the row with the nearest shape, and the first of them that is available and supports it. `sprintnet benchmark --kernels`
+measures them again.
+"""
+
+import csv
+import math
 from functools import cache
+from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sprintnet.kernels import conv_pool, winograd, winograd_torch
+from sprintnet.kernels import conv3x3_amx, conv_pool, conv_pool_amx, winograd, winograd_torch
 from sprintnet.kernels.build import BF16_LANES, FP32_LANES, load_library
+from sprintnet.runs.environment import cpu_flags
+
+IMPLEMENTATIONS: dict[str, dict[str, ModuleType]] = {
+    "conv3x3": {"amx": conv3x3_amx, "winograd": winograd, "winograd_torch": winograd_torch},
+    "conv_pool": {"amx": conv_pool_amx, "avx512_bf16": conv_pool},
+}
+"""Layer -> name in choices.csv -> module; `pytorch` stands for PyTorch's own operations."""
+PROCESSORS = "amx_bf16", "avx512_bf16"
+"""Kinds of processors, the newest first, by the feature that decides."""
+
+
+class Choice(NamedTuple):
+    """A row of choices.csv."""
+
+    channels: int
+    out_channels: int
+    side: int
+    implementations: tuple[str, ...]
+
+    def distance(self, channels: int, out_channels: int, side: float) -> float:
+        """Returns how far a layer's shape is away."""
+        ratios = channels / self.channels, out_channels / self.out_channels, side / self.side
+        return sum(math.log(ratio) ** 2 for ratio in ratios)
 
 
 def can_train(layer: nn.Module, maps: Tensor) -> bool:
@@ -15,19 +47,22 @@ def can_train(layer: nn.Module, maps: Tensor) -> bool:
     return layer.training and torch.is_grad_enabled() and maps.device.type == "cpu" and maps.dim() == 4
 
 
+def processor() -> str:
+    """Returns the kind of this processor; an empty text where it has no bf16."""
+    return next((name for name in PROCESSORS if name in cpu_flags()), "")
+
+
 @cache
-def choose_conv3x3(channels: int, out_channels: int, height: int, width: int) -> ModuleType | None:
-    """Returns the module whose `convolve` to use: the C kernel, Winograd in PyTorch's operations, or None (PyTorch's own)."""
-    for implementation in (winograd, winograd_torch):
-        if implementation.is_profitable(channels, out_channels, height, width):
-            return implementation
+def choose(layer: str, channels: int, out_channels: int, height: int, width: int) -> ModuleType | None:
+    """Returns the module that computes a layer (conv3x3 or conv_pool) of this shape, or None: PyTorch's own operations."""
+    if min(height, width) < 2 or not (known := _choices().get((processor(), layer))):
+        return None
+    nearest = min(known, key=lambda choice: choice.distance(channels, out_channels, math.sqrt(height * width)))
+    for name in nearest.implementations:
+        module = IMPLEMENTATIONS[layer].get(name)
+        if module is None or module.is_supported(channels, out_channels, height, width):
+            return module
     return None
-
-
-@cache
-def can_fuse_conv_pool(channels: int, out_channels: int, height: int, width: int) -> bool:
-    """Returns whether the fused kernel takes a convolution with max pooling after it."""
-    return conv_pool.is_supported(channels, out_channels, height, width)
 
 
 @cache
@@ -40,3 +75,15 @@ def can_pool(channels: int, height: int, width: int) -> bool:
 def can_fuse_silu(channels: int) -> bool:
     """Returns whether the kernel of batch norm and SiLU takes feature maps of so many channels."""
     return channels % FP32_LANES == 0 and load_library("batchnorm_silu") is not None
+
+
+@cache
+def _choices() -> dict[tuple[str, str], list[Choice]]:
+    """Returns the rows of choices.csv by processor and layer."""
+    found: dict[tuple[str, str], list[Choice]] = {}
+    with (Path(__file__).parent / "choices.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            sizes = (int(row[key]) for key in ("channels", "out_channels", "side"))
+            choice = Choice(*sizes, tuple(row["implementations"].split()))
+            found.setdefault((row["processor"], row["layer"]), []).append(choice)
+    return found

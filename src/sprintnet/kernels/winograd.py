@@ -28,8 +28,6 @@ GROUP_ELEMENTS = 350_000
 """Elements of a group of images, inputs and outputs together: 0.7 MB, most of a core's cache."""
 MIN_GROUPS = 16
 """Groups of a batch, where it has the images: that many cores can share it. Results do not depend on the number of cores."""
-MIN_WINOGRAD_CHANNELS = 64
-"""With fewer channels the transforms take a larger share than the products save."""
 MAX_WINOGRAD_CHANNELS, MAX_WINOGRAD_SIDE = 1024, 32
 """So that the working memory of a thread fits its stack."""
 
@@ -51,11 +49,6 @@ class _FilterBank(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("in_stride", "out_stride", "row_stride", "column_stride")),
         ("matrix", ctypes.c_float * TAPS * MAX_TILE_SIDE),
     )
-
-
-def is_profitable(channels: int, outputs: int, height: int, width: int) -> bool:
-    """Returns whether layers of this shape gain, and the kernel supports them here."""
-    return min(channels, outputs) >= MIN_WINOGRAD_CHANNELS and is_supported(channels, outputs, height, width)
 
 
 def is_supported(channels: int, outputs: int, height: int, width: int) -> bool:

@@ -15,16 +15,13 @@ from torch import Tensor
 
 from sprintnet.kernels.toom_cook import toom_cook
 
-MIN_TORCH_CHANNELS, MAX_TORCH_SIDE = 128, 16
-"""With fewer channels, or on larger maps, the transforms cost as much as the products save (LOG.md)."""
-
 MAX_TILE = 4
 """Output pixels of a tile's side; in longer ones, rounding between the two transforms would matter."""
 
 
-def is_profitable(channels: int, outputs: int, height: int, width: int) -> bool:
-    """Returns whether layers of this shape gain."""
-    return min(channels, outputs) >= MIN_TORCH_CHANNELS and 2 <= min(height, width) <= max(height, width) <= MAX_TORCH_SIDE
+def is_supported(channels: int, outputs: int, height: int, width: int) -> bool:
+    """Returns whether layers of this shape are supported: those of 2 pixels or more."""
+    return min(height, width) >= 2
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
