@@ -64,7 +64,7 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
     from sprintnet import runtime
     from sprintnet.data.augment import resize
     from sprintnet.data.builtin import cache
-    from sprintnet.kernels import build, winograd, winograd_torch
+    from sprintnet.kernels import build, dispatch
     from sprintnet.training.adaptive_threads import AdaptiveThreads
     from sprintnet.training.optim import set_learning_rates
     from sprintnet.training.setup import build_step, whiten
@@ -75,7 +75,7 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
         batch_size, laps = training_steps(WARM_UP + STEPS)
     else:
         if arm.is_direct:
-            winograd.MIN_WINOGRAD_CHANNELS = winograd_torch.MIN_TORCH_CHANNELS = sys.maxsize
+            dispatch.IMPLEMENTATIONS["conv3x3"] = {}
         if arm.is_uncompiled:
             build.COMPILER = "none"
         if arm.returns_memory:

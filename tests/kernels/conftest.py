@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sprintnet.kernels import build, dispatch
+from sprintnet.runs.environment import cpu_flags
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +16,7 @@ def forget_choices() -> Iterator[Callable[[], None]]:
     """Clears the caches of dispatch.py before and after a test, and when called."""
 
     def clear() -> None:
-        for name in ("choose_conv3x3", "can_fuse_conv_pool", "can_pool", "can_fuse_silu"):
+        for name in ("choose", "can_pool", "can_fuse_silu"):
             getattr(dispatch, name).cache_clear()
 
     clear()
@@ -38,6 +39,31 @@ def unavailable(monkeypatch: pytest.MonkeyPatch, forget_choices: Callable[[], No
 def available(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes all kernels seem available, for tests of the choice alone: none of them can be called."""
     monkeypatch.setattr(build, "_library", lambda name, sources: ctypes.CDLL(None))
+
+
+@pytest.fixture(params=["amx", "emulated"])
+def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, gcc: None) -> Iterator[None]:
+    """Kernels with tile instructions: those of the processor, then the same in scalar C, built for any x86-64 processor."""
+    if request.param == "amx" and "amx_bf16" not in cpu_flags():
+        pytest.skip("the processor has no AMX; the emulation is tested")
+    if request.param == "emulated":
+        monkeypatch.setattr(build, "FLAGS", tuple(flag.replace("native", "x86-64") for flag in build.FLAGS))
+        monkeypatch.setattr(build, "required_flag", lambda name: "none")
+        monkeypatch.setattr(build, "cpu_flags", lambda: frozenset({"none"}))
+    build._library.cache_clear()
+    yield
+    build._library.cache_clear()
+
+
+@pytest.fixture
+def on_processor(monkeypatch: pytest.MonkeyPatch, forget_choices: Callable[[], None]) -> Callable[[str], None]:
+    """Called with the name of a feature, makes choices those for a processor that has it as its newest."""
+
+    def set_processor(name: str) -> None:
+        monkeypatch.setattr(dispatch, "processor", lambda: name)
+        forget_choices()
+
+    return set_processor
 
 
 @pytest.fixture

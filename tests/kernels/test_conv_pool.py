@@ -16,6 +16,12 @@ from sprintnet.models.sprintnet import Block
 kernel = pytest.mark.usefixtures("kernels")
 
 
+@pytest.fixture(autouse=True)
+def processor(on_processor: Callable[[str], None]) -> None:
+    """Choices are those for a processor with AVX512-BF16 and without AMX."""
+    on_processor("avx512_bf16")
+
+
 def convolve_then_pool(maps: Tensor, weight: Tensor) -> Tensor:
     return F.max_pool2d(F.conv2d(maps, weight, padding=1), 2)
 
@@ -160,29 +166,29 @@ def test_a_block_takes_it_and_gives_the_same_without_a_compiler(
 @pytest.mark.parametrize("shape", [(63, 24, 7, 7), (64, 8, 7, 7), (64, 24, 7, 1), (64, 24, 65, 2), (24, 7, 7)])
 def test_other_maps_take_two_layers(shape: tuple[int, ...]) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        assert not Convolution3x3(24, 64).can_fuse_pool(torch.randn(shape))
+        assert not Convolution3x3(24, 64).choose_conv_pool(torch.randn(shape))
 
 
 @pytest.mark.usefixtures("available")
 @pytest.mark.parametrize(("channels", "outputs"), [(24, 48), (12, 32), (40, 64), (24, 288)])
 def test_other_filters_take_two_layers(channels: int, outputs: int) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        assert not Convolution3x3(channels, outputs).can_fuse_pool(torch.randn(64, channels, 7, 7))
+        assert not Convolution3x3(channels, outputs).choose_conv_pool(torch.randn(64, channels, 7, 7))
 
 
 @pytest.mark.usefixtures("available")
 def test_nothing_is_compiled_but_for_training_in_bf16_without_a_gradient_of_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, maps = Convolution3x3(24, 64), torch.randn(64, 24, 7, 7)
     with torch.autocast("cpu", torch.bfloat16):
-        assert layer.can_fuse_pool(maps)
+        assert layer.choose_conv_pool(maps)
         monkeypatch.setattr(conv_pool, "load_library", lambda name: pytest.fail(f"{name} is loaded"))
-        assert not layer.can_fuse_pool(maps.clone().requires_grad_())
-        assert not Convolution3x3(24, 64).double().can_fuse_pool(maps)
-        assert not Convolution3x3(24, 64).to("meta").can_fuse_pool(maps)
+        assert not layer.choose_conv_pool(maps.clone().requires_grad_())
+        assert not Convolution3x3(24, 64).double().choose_conv_pool(maps)
+        assert not Convolution3x3(24, 64).to("meta").choose_conv_pool(maps)
         with torch.no_grad():
-            assert not layer.can_fuse_pool(maps)
-        assert not layer.eval().can_fuse_pool(maps)
-    assert not layer.train().can_fuse_pool(maps)  # in fp32
+            assert not layer.choose_conv_pool(maps)
+        assert not layer.eval().choose_conv_pool(maps)
+    assert not layer.train().choose_conv_pool(maps)  # in fp32
 
 
 @kernel

@@ -8,46 +8,68 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sprintnet.kernels import conv_pool, dispatch, winograd, winograd_torch
+from sprintnet.kernels import conv3x3_amx, conv_pool, conv_pool_amx, dispatch, winograd, winograd_torch
 from sprintnet.kernels.batchnorm_silu import Norm
 from sprintnet.kernels.conv3x3 import Convolution3x3
 
+NEAR_MEASURED = [
+    ("conv3x3", (64, 64, 15, 15), {"amx_bf16": conv3x3_amx, "avx512_bf16": winograd}, None),
+    ("conv3x3", (64, 96, 32, 2), {"amx_bf16": conv3x3_amx, "avx512_bf16": winograd}, None),
+    ("conv3x3", (128, 256, 7, 7), {"amx_bf16": conv3x3_amx, "avx512_bf16": winograd}, winograd_torch),
+    ("conv3x3", (128, 130, 3, 3), {"amx_bf16": None, "avx512_bf16": winograd_torch}, winograd_torch),  # not a multiple of 32
+    ("conv3x3", (2048, 128, 3, 3), {"amx_bf16": conv3x3_amx, "avx512_bf16": winograd_torch}, winograd_torch),  # its stack
+    ("conv3x3", (128, 128, 1, 7), {"amx_bf16": None, "avx512_bf16": None}, None),
+    ("conv_pool", (24, 64, 31, 31), {"amx_bf16": conv_pool_amx, "avx512_bf16": conv_pool}, None),
+    ("conv_pool", (24, 80, 31, 31), {"amx_bf16": None, "avx512_bf16": None}, None),
+]
+"""Layer, shape, the implementation by processor, and what AVX512-BF16 takes without a compiler."""
 
-@pytest.mark.parametrize(
-    ("shape", "with_kernels", "without"),
-    [
-        ((64, 64, 15, 15), winograd, None),
-        ((64, 96, 32, 2), winograd, None),
-        ((128, 256, 7, 7), winograd, winograd_torch),
-        ((128, 130, 3, 3), winograd_torch, winograd_torch),  # not a multiple of 32
-        ((2048, 128, 3, 3), winograd_torch, winograd_torch),  # too many for a thread's stack
-        ((128, 128, 17, 3), winograd, None),
-        ((128, 128, 33, 3), None, None),
-        ((32, 128, 7, 7), None, None),
-        ((128, 128, 1, 7), None, None),
-    ],
-)
-def test_a_convolution_takes_the_fastest_that_supports_its_shape(
+
+@pytest.mark.parametrize(("layer", "shape", "by_processor", "without_kernels"), NEAR_MEASURED)
+def test_a_layer_takes_the_fastest_implementation_that_supports_its_shape(
+    layer: str,
     shape: tuple[int, int, int, int],
-    with_kernels: ModuleType | None,
-    without: ModuleType | None,
+    by_processor: dict[str, ModuleType | None],
+    without_kernels: ModuleType | None,
     available: None,
     unavailable: Callable[[], None],
+    on_processor: Callable[[str], None],
 ) -> None:
-    assert dispatch.choose_conv3x3(*shape) is with_kernels
+    for processor, expected in by_processor.items():
+        on_processor(processor)
+        assert dispatch.choose(layer, *shape) is expected
+    on_processor("")  # without bf16
+    assert dispatch.choose(layer, *shape) is None
     unavailable()
-    assert dispatch.choose_conv3x3(*shape) is without
+    for processor in by_processor:
+        on_processor(processor)
+        assert dispatch.choose(layer, *shape) is (None if processor == "amx_bf16" else without_kernels)
 
 
-def test_an_implementation_is_chosen_once_for_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_names_what_there_is() -> None:
+    table = dispatch._choices()
+    assert {processor for processor, _ in table} <= set(dispatch.PROCESSORS)
+    for (_, layer), choices in table.items():
+        for choice in choices:
+            assert set(choice.implementations) <= {"pytorch", *dispatch.IMPLEMENTATIONS[layer]}
+            assert choice.distance(*choice[:3]) == 0
+
+
+def test_an_implementation_is_chosen_once_for_a_shape(
+    monkeypatch: pytest.MonkeyPatch, on_processor: Callable[[str], None]
+) -> None:
+    on_processor("avx512_bf16")
     asked: list[tuple[int, ...]] = []
-    monkeypatch.setattr(winograd, "is_profitable", lambda *shape: bool(asked.append(shape)))
+    monkeypatch.setattr(winograd, "is_supported", lambda *shape: bool(asked.append(shape)))
     for shape in [(64, 64, 7, 7), (64, 64, 7, 7), (64, 64, 3, 3), (64, 64, 7, 7)]:
-        dispatch.choose_conv3x3(*shape)
+        dispatch.choose("conv3x3", *shape)
     assert asked == [(64, 64, 7, 7), (64, 64, 3, 3)]
 
 
-def test_layers_follow_when_mode_or_dtype_or_shape_change(available: None, unavailable: Callable[[], None]) -> None:
+def test_layers_follow_when_mode_or_dtype_or_shape_change(
+    available: None, unavailable: Callable[[], None], on_processor: Callable[[str], None]
+) -> None:
+    on_processor("avx512_bf16")
     norm, convolution, maps = Norm(32), Convolution3x3(24, 64), torch.randn(64, 24, 7, 7)
     images = torch.randn(4, 32, 3, 3).bfloat16()
     for _ in range(2):  # the second time all shapes are known
@@ -56,15 +78,15 @@ def test_layers_follow_when_mode_or_dtype_or_shape_change(available: None, unava
         assert not norm.can_fuse_silu(images[:1, :, :1, :1])  # one value has no variance
         assert not norm.eval().can_fuse_silu(images)
         with torch.autocast("cpu", torch.bfloat16):
-            assert convolution.train().can_fuse_pool(maps)
-            assert not convolution.can_fuse_pool(maps[:63])
-            assert not convolution.can_fuse_pool(maps[:, :, :1])
-            assert not convolution.eval().can_fuse_pool(maps)
-        assert not convolution.train().can_fuse_pool(maps)
+            assert convolution.train().choose_conv_pool(maps)
+            assert not convolution.choose_conv_pool(maps[:63])
+            assert not convolution.choose_conv_pool(maps[:, :, :1])
+            assert not convolution.eval().choose_conv_pool(maps)
+        assert not convolution.train().choose_conv_pool(maps)
     unavailable()
     assert not norm.train().can_fuse_silu(images)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not convolution.can_fuse_pool(maps)
+        assert not convolution.choose_conv_pool(maps)
 
 
 def test_winograd_ops_have_shapes_and_flops_without_being_computed() -> None:

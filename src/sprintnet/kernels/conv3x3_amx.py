@@ -1,7 +1,7 @@
 """A 3x3 convolution in bf16 on a processor with AMX: PyTorch's own products, but for the weight gradient, which is a C kernel.
 
-PyTorch (oneDNN) computes the output and the gradient of the input close to what the tile instructions give, the gradient of the
-weight at a quarter of that: it multiplies one row of pixels at a time (LOG.md). The kernel is as exact: fp32 sums of bf16 products.
+PyTorch (oneDNN) computes the output and the gradient of the input at a rate close to that of the tile instructions, and the
+gradient of the weight at a quarter of it (LOG.md). The kernel is as exact as PyTorch: fp32 sums of bf16 products.
 """
 
 from typing import Any
@@ -70,10 +70,8 @@ def grad_weight(maps: Tensor, grad_output: Tensor, indices: Tensor | None) -> Te
     scratch = maps.new_empty(line * (2 * rounded + outputs))
     sums = torch.empty((outputs, rounded, 3, 3), device=maps.device, memory_format=torch.channels_last)
     unpooled = None if indices is None else maps.new_empty(chunk * height * width * outputs)
-    tensors = maps, grad_output, indices, unpooled, sums
-    call(
-        "conv3x3_amx", "weight_gradient", images, height, width, channels, outputs, *tensors, chunk, scratch, torch.get_num_threads()
-    )
+    sizes, tensors = (images, height, width, channels, outputs), (maps, grad_output, indices, unpooled, sums)
+    call("conv3x3_amx", "weight_gradient", *sizes, *tensors, chunk, scratch, torch.get_num_threads())
     return sums if channels == rounded else sums[:, :channels].clone(memory_format=torch.channels_last)
 
 

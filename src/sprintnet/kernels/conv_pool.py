@@ -50,6 +50,7 @@ class ConvPool(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, compute: Operation, grad_weight: Operation) -> Tensor:
+        """Returns the maxima."""
         maps = maps.contiguous(memory_format=torch.channels_last)
         maxima: Tensor
         maxima, indices = compute(maps, weight)
@@ -60,6 +61,7 @@ class ConvPool(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[None, Tensor, None, None]:
+        """Returns the gradient of the weight."""
         maps, indices = ctx.saved_tensors
         gradient = ctx.grad_weight(maps, grad_output.contiguous(memory_format=torch.channels_last), indices)
         return None, gradient, None, None

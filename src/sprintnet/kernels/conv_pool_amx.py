@@ -2,11 +2,12 @@
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from sprintnet.kernels import conv3x3_amx
 from sprintnet.kernels.build import call, load_library
 from sprintnet.kernels.conv3x3_amx import BLOCK, DEPTH
-from sprintnet.kernels.conv_pool import ConvPool, count_flop, register_flop_formula
+from sprintnet.kernels.conv_pool import ConvPool, count_flop
 
 TILE = 16
 """As in tiles.h: rows of a tile."""

@@ -1,8 +1,8 @@
-"""Which implementation a layer takes when it trains on a CPU in bf16: the fastest that was measured, chosen once for each shape.
+"""Which implementation a layer takes when it trains on a CPU in bf16, chosen once for each shape from a table of measurements.
 
-choices.csv has a row for each measured layer on each kind of processor, with its implementations from fast to slow; a layer takes
-those of the row with the nearest shape, and the first of them that is available and supports it. `sprintnet benchmark --kernels`
-measures them again.
+choices.csv has a row for each measured layer on each kind of processor, with its implementations from fast to slow. A layer
+takes the row of the nearest shape, and of its implementations the first that is available and supports the layer.
+`sprintnet benchmark --kernels` measures them again.
 """
 
 import csv
@@ -83,7 +83,7 @@ def _choices() -> dict[tuple[str, str], list[Choice]]:
     found: dict[tuple[str, str], list[Choice]] = {}
     with (Path(__file__).parent / "choices.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            sizes = (int(row[key]) for key in ("channels", "out_channels", "side"))
-            choice = Choice(*sizes, tuple(row["implementations"].split()))
+            channels, out_channels, side = (int(row[key]) for key in ("channels", "out_channels", "side"))
+            choice = Choice(channels, out_channels, side, tuple(row["implementations"].split()))
             found.setdefault((row["processor"], row["layer"]), []).append(choice)
     return found
