@@ -65,6 +65,17 @@ def choose(layer: str, channels: int, out_channels: int, height: int, width: int
     return None
 
 
+def measured_layers() -> list[tuple[str, int, int, int]]:
+    """Returns layer, channels, output channels and side of the table's rows, each once."""
+    return list(dict.fromkeys((layer, *choice[:3]) for (_, layer), rows in _choices().items() for choice in rows))
+
+
+def available_implementations(layer: str, channels: int, out_channels: int, height: int, width: int) -> list[str]:
+    """Returns the names of the implementations that this machine has for a layer of this shape; `pytorch` is the last."""
+    modules = IMPLEMENTATIONS[layer].items()
+    return [*(name for name, module in modules if module.is_supported(channels, out_channels, height, width)), "pytorch"]
+
+
 @cache
 def can_pool(channels: int, height: int, width: int) -> bool:
     """Returns whether the max pooling kernel takes feature maps of this shape."""

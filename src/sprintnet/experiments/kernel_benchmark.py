@@ -1,0 +1,87 @@
+"""The speed of each implementation of a layer on this machine, against the choice that kernels/choices.csv makes."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sprintnet.kernels import dispatch
+from sprintnet.kernels.max_pool import MaxPool2x2
+
+PYTORCH = "pytorch"
+IMAGES, WARM_UP, REPEATS = 500, 2, 7
+TOLERANCE = 1.05
+"""How much slower than the best a choice may be measured."""
+
+
+class LayerTimes(NamedTuple):
+    """Milliseconds of forward and backward for 1,000 images by implementation, and the one that is chosen here."""
+
+    layer: str
+    channels: int
+    out_channels: int
+    side: int
+    milliseconds: dict[str, float]
+    chosen: str
+
+    @property
+    def is_best(self) -> bool:
+        """Returns whether no other implementation is faster by more than the tolerance."""
+        return self.milliseconds[self.chosen] <= TOLERANCE * min(self.milliseconds.values())
+
+    def gflops(self, name: str) -> float:
+        """Returns the rate in GFLOP/s as if every implementation computed a direct convolution."""
+        products = 3 if self.layer == "conv3x3" else 2  # forward, gradients of weight and input; a first layer needs no last
+        flop = products * 2 * 9 * self.channels * self.out_channels * self.side**2 * 1000
+        return flop / self.milliseconds[name] / 1e6
+
+
+def measure_layers() -> Iterator[LayerTimes]:
+    """Yields the times of each layer of the table in bf16, with the implementations in alternation."""
+    for layer, *shape in dispatch.measured_layers():
+        channels, out_channels, side = shape
+        names = dispatch.available_implementations(layer, channels, out_channels, side, side)
+        seconds = _measure(layer, channels, out_channels, side, names)
+        chosen = dispatch.choose(layer, channels, out_channels, side, side)
+        chosen_name = next((name for name in names if dispatch.IMPLEMENTATIONS[layer].get(name) is chosen), PYTORCH)
+        yield LayerTimes(layer, *shape, {name: value / IMAGES * 1e6 for name, value in seconds.items()}, chosen_name)
+
+
+def _measure(layer: str, channels: int, out_channels: int, side: int, names: list[str]) -> dict[str, float]:
+    """Returns the median seconds of forward and backward by implementation."""
+    maps = torch.randn(IMAGES, channels, side, side).bfloat16().to(memory_format=torch.channels_last)
+    maps.requires_grad_(layer == "conv3x3")
+    weight = torch.randn(out_channels, channels, 3, 3).to(memory_format=torch.channels_last).requires_grad_()
+    functions = {name: _function(layer, name) for name in names}
+    gradient = torch.randn_like(functions[PYTORCH](maps, weight))
+    laps: dict[str, list[float]] = {name: [] for name in names}
+    for repeat in range(WARM_UP + REPEATS):
+        for name, function in functions.items():
+            maps.grad = weight.grad = None
+            started = time.perf_counter()
+            function(maps, weight).backward(gradient)
+            if repeat >= WARM_UP:
+                laps[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in laps.items()}
+
+
+def _function(layer: str, name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Returns what computes a layer of maps and weight."""
+    if name != PYTORCH:
+        module = dispatch.IMPLEMENTATIONS[layer][name]
+        return module.convolve if layer == "conv3x3" else module.convolve_and_pool  # type: ignore[no-any-return]
+    return _convolve if layer == "conv3x3" else partial(_convolve_then_pool, MaxPool2x2())
+
+
+def _convolve(maps: Tensor, weight: Tensor) -> Tensor:
+    return F.conv2d(maps, weight.bfloat16(), padding=1)
+
+
+def _convolve_then_pool(pool: MaxPool2x2, maps: Tensor, weight: Tensor) -> Tensor:
+    pooled: Tensor = pool(_convolve(maps, weight))
+    return pooled
