@@ -69,9 +69,10 @@ class Runtime:
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @property
-    def kernels_available(self) -> bool:
-        """Whether training uses the compiled kernels: on a CPU in bf16, where they can be built."""
-        return self.device.type == "cpu" and self.precision == "bf16" and not build.unavailable_reason()
+    def kernels(self) -> str | None:
+        """The kind of processor whose compiled kernels training uses: on a CPU in bf16, where they can be built."""
+        available = self.device.type == "cpu" and self.precision == "bf16" and not build.unavailable_reason()
+        return build.processor() if available else None
 
     def describe(self) -> dict[str, Any]:
         """Returns the part of a run's environment record that PyTorch knows."""
@@ -82,7 +83,7 @@ class Runtime:
             "cuda": torch.version.cuda if is_cuda else None,
             "precision": self.precision,
             "threads": self.threads,
-            "kernels": self.kernels_available,
+            "kernels": self.kernels,
         }
 
 

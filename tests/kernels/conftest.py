@@ -56,10 +56,10 @@ def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, gcc: 
 
 
 @pytest.fixture
-def on_processor(monkeypatch: pytest.MonkeyPatch, forget_choices: Callable[[], None]) -> Callable[[str], None]:
+def on_processor(monkeypatch: pytest.MonkeyPatch, forget_choices: Callable[[], None]) -> Callable[[str | None], None]:
     """Called with the name of a feature, makes choices those for a processor that has it as its newest."""
 
-    def set_processor(name: str) -> None:
+    def set_processor(name: str | None) -> None:
         monkeypatch.setattr(dispatch, "processor", lambda: name)
         forget_choices()
 

@@ -11,7 +11,7 @@ from sprintnet.kernels.conv3x3 import Convolution3x3
 
 
 @pytest.fixture(autouse=True)
-def processor(on_processor: Callable[[str], None]) -> None:
+def processor(on_processor: Callable[[str | None], None]) -> None:
     """Choices are those for a processor with AVX512-BF16 and without AMX."""
     on_processor("avx512_bf16")
 

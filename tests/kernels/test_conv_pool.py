@@ -17,7 +17,7 @@ kernel = pytest.mark.usefixtures("kernels")
 
 
 @pytest.fixture(autouse=True)
-def processor(on_processor: Callable[[str], None]) -> None:
+def processor(on_processor: Callable[[str | None], None]) -> None:
     """Choices are those for a processor with AVX512-BF16 and without AMX."""
     on_processor("avx512_bf16")
 

@@ -8,7 +8,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sprintnet.kernels import conv3x3_amx, conv_pool, conv_pool_amx, dispatch, winograd, winograd_torch
+from sprintnet.kernels import build, conv3x3_amx, conv_pool, conv_pool_amx, dispatch, winograd, winograd_torch
 from sprintnet.kernels.batchnorm_silu import Norm
 from sprintnet.kernels.conv3x3 import Convolution3x3
 
@@ -33,12 +33,12 @@ def test_a_layer_takes_the_fastest_implementation_that_supports_its_shape(
     without_kernels: ModuleType | None,
     available: None,
     unavailable: Callable[[], None],
-    on_processor: Callable[[str], None],
+    on_processor: Callable[[str | None], None],
 ) -> None:
     for processor, expected in by_processor.items():
         on_processor(processor)
         assert dispatch.choose(layer, *shape) is expected
-    on_processor("")  # without bf16
+    on_processor(None)  # without bf16
     assert dispatch.choose(layer, *shape) is None
     unavailable()
     for processor in by_processor:
@@ -48,7 +48,7 @@ def test_a_layer_takes_the_fastest_implementation_that_supports_its_shape(
 
 def test_the_table_names_what_there_is() -> None:
     table = dispatch._choices()
-    assert {processor for processor, _ in table} <= set(dispatch.PROCESSORS)
+    assert {processor for processor, _ in table} <= set(build.PROCESSORS)
     for (_, layer), choices in table.items():
         for choice in choices:
             assert set(choice.implementations) <= {"pytorch", *dispatch.IMPLEMENTATIONS[layer]}
@@ -56,7 +56,7 @@ def test_the_table_names_what_there_is() -> None:
 
 
 def test_an_implementation_is_chosen_once_for_a_shape(
-    monkeypatch: pytest.MonkeyPatch, on_processor: Callable[[str], None]
+    monkeypatch: pytest.MonkeyPatch, on_processor: Callable[[str | None], None]
 ) -> None:
     on_processor("avx512_bf16")
     asked: list[tuple[int, ...]] = []
@@ -67,7 +67,7 @@ def test_an_implementation_is_chosen_once_for_a_shape(
 
 
 def test_layers_follow_when_mode_or_dtype_or_shape_change(
-    available: None, unavailable: Callable[[], None], on_processor: Callable[[str], None]
+    available: None, unavailable: Callable[[], None], on_processor: Callable[[str | None], None]
 ) -> None:
     on_processor("avx512_bf16")
     norm, convolution, maps = Norm(32), Convolution3x3(24, 64), torch.randn(64, 24, 7, 7)

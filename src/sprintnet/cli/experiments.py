@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from sprintnet.cli.args import load_recipe, recipe_of
+from sprintnet.errors import SprintNetError
 from sprintnet.runs.folder import STUDY_FOLDER, new_run, open_run, read_rows, run_name
 
 WEAK_ACCURACY = 0.9  # agreement with the labels below which many candidates of `label-errors` are errors of the networks
@@ -33,6 +34,9 @@ def compare(options: Namespace) -> None:
 
 def benchmark(options: Namespace) -> None:
     """Measures the speed of a recipe on this machine."""
+    if options.kernels:
+        _benchmark_kernels()
+        return
     recipe, config = recipe_of(options), load_recipe(options)
 
     from sprintnet.data.load import load_splits
@@ -53,6 +57,25 @@ def benchmark(options: Namespace) -> None:
         print(*training_lines(training), sep="\n")
         save(partial(accuracy_over_time, {recipe: read_rows(run.results)}, options.target), run.plots / "accuracy_over_time")
     print(f"measurements appended to {options.output}")
+
+
+def _benchmark_kernels() -> None:
+    from sprintnet.experiments.kernel_benchmark import measure_layers
+    from sprintnet.kernels import build
+    from sprintnet.reporting.text.benchmark import layer_lines
+    from sprintnet.runs.environment import cpu_name
+    from sprintnet.runtime import select_runtime
+
+    runtime = select_runtime("cpu", "bf16", 0)
+    print(f"{cpu_name()} ({build.processor() or 'without bf16'}), {runtime.threads} threads, bf16", flush=True)
+    with runtime.activated(0):
+        layers = list(measure_layers())
+    print(*layer_lines(layers), sep="\n")
+    if slow := [layer for layer in layers if not layer.is_best]:
+        raise SprintNetError(
+            f"{len(slow)} of {len(layers)} layers have a faster implementation than kernels/choices.csv chooses; on an idle "
+            "machine, measure again with: python benchmarks/kernel_choices.py"
+        )
 
 
 def label_errors(options: Namespace) -> None:

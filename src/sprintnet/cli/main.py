@@ -107,6 +107,7 @@ VERBS: dict[str, Verb] = {
         _option("--rates", "steps of a sweep", 100, (10, MAX))]),
     "benchmark": (experiments.benchmark, RECIPE, [
         _option("--phases", "only measure single steps, without a complete training", False),
+        _option("--kernels", "only measure each layer's implementations; fails where the chosen one is not the fastest", False),
         _option("--target", "accuracy for the time to accuracy", 0.94, (0.01, 1)),
         _option("--output", "file to append a row to", "benchmarks/results/benchmark.jsonl", metavar="FILE")]),
     "summary": (train.summary, RECIPE, []),

@@ -43,13 +43,13 @@ class LayerTimes(NamedTuple):
 
 def measure_layers() -> Iterator[LayerTimes]:
     """Yields the times of each layer of the table in bf16, with the implementations in alternation."""
-    for layer, *shape in dispatch.measured_layers():
-        channels, out_channels, side = shape
+    for layer, channels, out_channels, side in dispatch.measured_layers():
         names = dispatch.available_implementations(layer, channels, out_channels, side, side)
         seconds = _measure(layer, channels, out_channels, side, names)
         chosen = dispatch.choose(layer, channels, out_channels, side, side)
-        chosen_name = next((name for name in names if dispatch.IMPLEMENTATIONS[layer].get(name) is chosen), PYTORCH)
-        yield LayerTimes(layer, *shape, {name: value / IMAGES * 1e6 for name, value in seconds.items()}, chosen_name)
+        chosen_name = next(name for name in names if dispatch.IMPLEMENTATIONS[layer].get(name) is chosen)
+        milliseconds = {name: value / IMAGES * 1e6 for name, value in seconds.items()}
+        yield LayerTimes(layer, channels, out_channels, side, milliseconds, chosen_name)
 
 
 def _measure(layer: str, channels: int, out_channels: int, side: int, names: list[str]) -> dict[str, float]:
@@ -64,7 +64,7 @@ def _measure(layer: str, channels: int, out_channels: int, side: int, names: lis
         for name, function in functions.items():
             maps.grad = weight.grad = None
             started = time.perf_counter()
-            function(maps, weight).backward(gradient)
+            torch.autograd.backward(function(maps, weight), gradient)
             if repeat >= WARM_UP:
                 laps[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in laps.items()}

@@ -23,6 +23,7 @@ from sprintnet.runs.io import cache_folder
 SOURCES = Path(__file__).parent / "csrc"
 COMPILER = "gcc"
 FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-Wl,--as-needed")
+PROCESSORS = "amx_bf16", "avx512_bf16"
 AMX_FLAGS = ("-mamx-tile", "-mamx-bf16")
 COMPILE_SECONDS = 60.0
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
@@ -49,6 +50,11 @@ def unavailable_reason() -> str:
     with ThreadPoolExecutor() as compilers:
         built = compilers.map(lambda name: _library(name, SOURCES), supported or names)
     return next((reason for reason in built if isinstance(reason, str)), "")
+
+
+def processor() -> str | None:
+    """Returns the kind of this processor, by the newest feature that kernels are made for; None without bf16."""
+    return next((name for name in PROCESSORS if name in cpu_flags()), None)
 
 
 def required_flag(name: str) -> str:

@@ -16,16 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from sprintnet.kernels import conv3x3_amx, conv_pool, conv_pool_amx, winograd, winograd_torch
-from sprintnet.kernels.build import BF16_LANES, FP32_LANES, load_library
-from sprintnet.runs.environment import cpu_flags
+from sprintnet.kernels.build import BF16_LANES, FP32_LANES, load_library, processor
 
+TABLE = Path(__file__).parent / "choices.csv"
 IMPLEMENTATIONS: dict[str, dict[str, ModuleType]] = {
     "conv3x3": {"amx": conv3x3_amx, "winograd": winograd, "winograd_torch": winograd_torch},
     "conv_pool": {"amx": conv_pool_amx, "avx512_bf16": conv_pool},
 }
 """Layer -> name in choices.csv -> module; `pytorch` stands for PyTorch's own operations."""
-PROCESSORS = "amx_bf16", "avx512_bf16"
-"""Kinds of processors, the newest first, by the feature that decides."""
 
 
 class Choice(NamedTuple):
@@ -47,15 +45,10 @@ def can_train(layer: nn.Module, maps: Tensor) -> bool:
     return layer.training and torch.is_grad_enabled() and maps.device.type == "cpu" and maps.dim() == 4
 
 
-def processor() -> str:
-    """Returns the kind of this processor; an empty text where it has no bf16."""
-    return next((name for name in PROCESSORS if name in cpu_flags()), "")
-
-
 @cache
 def choose(layer: str, channels: int, out_channels: int, height: int, width: int) -> ModuleType | None:
     """Returns the module that computes a layer (conv3x3 or conv_pool) of this shape, or None: PyTorch's own operations."""
-    if min(height, width) < 2 or not (known := _choices().get((processor(), layer))):
+    if min(height, width) < 2 or not (known := _choices().get((processor() or "", layer))):
         return None
     nearest = min(known, key=lambda choice: choice.distance(channels, out_channels, math.sqrt(height * width)))
     for name in nearest.implementations:
@@ -92,7 +85,7 @@ def can_fuse_silu(channels: int) -> bool:
 def _choices() -> dict[tuple[str, str], list[Choice]]:
     """Returns the rows of choices.csv by processor and layer."""
     found: dict[tuple[str, str], list[Choice]] = {}
-    with (Path(__file__).parent / "choices.csv").open(encoding="utf-8", newline="") as file:
+    with TABLE.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             channels, out_channels, side = (int(row[key]) for key in ("channels", "out_channels", "side"))
             choice = Choice(channels, out_channels, side, tuple(row["implementations"].split()))

@@ -67,6 +67,6 @@ def _commit() -> str | None:
 def _code_sha256() -> str:
     """Returns the digest of the package's files: installed copies have no commit, and a commit may have uncommitted changes."""
     sha256 = hashlib.sha256()
-    for file in sorted(file for file in PACKAGE.rglob("*") if file.suffix in {".py", ".c", ".h", ".toml"}):
+    for file in sorted(file for file in PACKAGE.rglob("*") if file.suffix in {".py", ".c", ".h", ".csv", ".toml"}):
         sha256.update(str(file.relative_to(PACKAGE)).encode() + b"\0" + file.read_bytes())
     return sha256.hexdigest()

@@ -1,6 +1,6 @@
 """The results of a benchmark, as lines for the terminal."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sprintnet.reporting.text.table import table_lines
@@ -27,6 +27,17 @@ def phase_lines(found: Mapping[str, Any]) -> Iterator[str]:
         f"{found['gflops'] / found['ceiling_gflops']:.0%} of the {found['ceiling_gflops']:,.0f} GFLOP/s of matrix products "
         f"(medians of {found['n']})"
     )
+
+
+def layer_lines(layers: Iterable[Any]) -> Iterator[str]:
+    """Yields the rate of each implementation of each layer; `>` marks the chosen one."""
+    rows = []
+    for layer in layers:
+        for name in layer.milliseconds:
+            shape = f"{layer.layer} {layer.channels}->{layer.out_channels}, {layer.side}x{layer.side}"
+            mark = "> " if name == layer.chosen else ""
+            rows.append([shape, mark + name, f"{layer.milliseconds[name]:.1f}", f"{layer.gflops(name):,.0f}"])
+    yield from table_lines(["layer", "implementation", "ms/1,000 images", "GFLOP/s"], rows)
 
 
 def training_lines(found: Mapping[str, Any]) -> Iterator[str]:
