@@ -60,7 +60,7 @@ void conv_pool(int64_t images, int64_t height, int64_t width, int64_t channels, 
         for (int64_t image = 0; image < images; image++) {
             uint16_t *lines = scratch + omp_get_thread_num() * scratch_size;
             split_rows(&g, height, width, channels, input + image * height * width * channels, lines);
-            for (int64_t place = 0; place < g.positions; place += TILE)
+            for (int64_t first = 0; first < g.positions; first += TILE)
                 for (int64_t out = 0; out < out_channels; out += BLOCK) {
                     const uint16_t *filter = filters + out / TILE * 3 * steps * tile;
                     tile_zero(0);
@@ -69,8 +69,8 @@ void conv_pool(int64_t images, int64_t height, int64_t width, int64_t channels, 
                     tile_zero(3);
                     MEMORY_BARRIER;
                     for (int tap = 0; tap < 3; tap++) {
-                        const uint16_t *even = lines + tap % 2 * g.size + (place + tap / 2 * g.pitch) * channels;
-                        const uint16_t *odd = lines + (tap + 1) % 2 * g.size + (place + (tap + 1) / 2 * g.pitch) * channels;
+                        const uint16_t *even = lines + tap % 2 * g.size + (first + tap / 2 * g.pitch) * channels;
+                        const uint16_t *odd = lines + (tap + 1) % 2 * g.size + (first + (tap + 1) / 2 * g.pitch) * channels;
                         for (int64_t step = 0; step < steps; step++, filter += tile) {
                             tile_load(4, even + step * TILE_DEPTH, stride);
                             tile_load(6, filter, 64);
@@ -87,15 +87,17 @@ void conv_pool(int64_t images, int64_t height, int64_t width, int64_t channels, 
                     tile_store(2, sums[2], 64);
                     tile_store(3, sums[3], 64);
                     MEMORY_BARRIER;
-                    int64_t row = place / g.pitch, column = place % g.pitch / 2;
+                    int64_t row = first / g.pitch, column = first % g.pitch / 2;
                     for (int pixel = 0; pixel < TILE; pixel += 2) {
                         if (column < columns && row < rows) {
                             int64_t to = ((image * rows + row) * columns + column) * out_channels + out;
-                            for (int half = 0; half < 2; half++) {
-                                const float *pixels[4] = {sums[half][pixel], sums[half][pixel + 1], sums[2 + half][pixel],
-                                                          sums[2 + half][pixel + 1]};
-                                store_bf16(output + to + half * TILE, maximum(pixels, argmax + to + half * TILE));
-                            }
+                            for (int half = 0; half < 2; half++)
+                                for (int lane = 0; lane < TILE; lane += LANES) {
+                                    const float *pixels[4] = {sums[half][pixel] + lane, sums[half][pixel + 1] + lane,
+                                                              sums[2 + half][pixel] + lane, sums[2 + half][pixel + 1] + lane};
+                                    int64_t place = to + half * TILE + lane;
+                                    store_bf16(output + place, maximum(pixels, argmax + place));
+                                }
                         }
                         if (++column == g.pitch / 2) column = 0, row++;
                     }

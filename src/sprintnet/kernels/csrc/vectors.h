@@ -1,8 +1,15 @@
-/* Vectors of 16 values in the compiler's extensions: the same source for every instruction set. */
+/* Vectors in the compiler's extensions, as wide as the instruction set has them: the same source for all. */
 #include <stdint.h>
 #include <string.h>
 
-#define LANES 16
+#ifdef __AVX512F__
+#define VECTOR_BYTES 64
+#elif defined __AVX__
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+#define LANES (VECTOR_BYTES / 4)
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t integers __attribute__((vector_size(4 * LANES)));

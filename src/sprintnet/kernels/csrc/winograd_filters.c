@@ -1,6 +1,8 @@
 /* The Winograd transform of 3x3 filters and its gradient, for winograd.py: a filter w becomes G w G', and the gradient e of the transformed
    filter becomes that of the filter, G' e G. Filters are fp32, with the strides of their tensor. */
-#include "winograd.h"
+#include "bf16.h"
+
+#define MAX_TILE_SIDE 7
 
 typedef struct {
     int64_t in_channels, out_channels, elements; /* elements: along a side */
