@@ -23,7 +23,7 @@ from sprintnet.runs.io import cache_folder
 SOURCES = Path(__file__).parent / "csrc"
 COMPILER = "gcc"
 FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-Wl,--as-needed")
-PROCESSORS = "amx_bf16", "avx512_bf16"
+PROCESSORS = "amx_bf16", "avx512_bf16", "avx512f", "avx2"
 AMX_FLAGS = ("-mamx-tile", "-mamx-bf16")
 COMPILE_SECONDS = 60.0
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
@@ -53,13 +53,13 @@ def unavailable_reason() -> str:
 
 
 def processor() -> str | None:
-    """Returns the kind of this processor, by the newest feature that kernels are made for; None without bf16."""
+    """Returns the kind of this processor, by the newest feature that kernels are made for."""
     return next((name for name in PROCESSORS if name in cpu_flags()), None)
 
 
 def required_flag(name: str) -> str:
     """Returns the processor's feature that a kernel needs."""
-    return "amx_bf16" if name.endswith("_amx") else "avx512_bf16"
+    return "amx_bf16" if name.endswith("_amx") else "avx2" if name.endswith("_fp32") else "avx512_bf16"
 
 
 def call(name: str, function: str, *arguments: Any) -> None:

@@ -53,11 +53,16 @@ class _FilterBank(ctypes.Structure):
 
 def is_supported(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether the kernel is available and supports layers of this shape."""
+    available = all(load_library(name) is not None for name in ("winograd", "winograd_filters"))
+    return available and fits(channels, outputs, height, width)
+
+
+def fits(channels: int, outputs: int, height: int, width: int) -> bool:
+    """Returns whether layers of this shape fit the kernel."""
     is_small = (
         2 <= min(height, width) <= max(height, width) <= MAX_WINOGRAD_SIDE and max(channels, outputs) <= MAX_WINOGRAD_CHANNELS
     )
-    fits = is_small and channels % BF16_LANES == outputs % BF16_LANES == 0
-    return fits and all(load_library(name) is not None for name in ("winograd", "winograd_filters"))
+    return is_small and channels % BF16_LANES == outputs % BF16_LANES == 0
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
@@ -74,13 +79,16 @@ def convolve(maps: Tensor, weight: Tensor) -> Tensor:
         and is_supported(channels, outputs, *size)
     ):
         raise ValueError(f"winograd: not for maps {maps.dtype} {tuple(maps.shape)} and weight {tuple(weight.shape)}")
-    features: Tensor = _Convolution.apply(maps, weight)  # type: ignore[no-untyped-call]
+    features: Tensor = Convolution.apply(maps, weight)  # type: ignore[no-untyped-call]
     return features
 
 
-class _Convolution(torch.autograd.Function):
+class Convolution(torch.autograd.Function):
+    """The convolution in the number format of the maps, bf16 or fp32, of fp32 weights."""
+
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
+        """Returns features (N, O, H, W)."""
         features: Tensor
         features, transformed = _products(maps, weight.transpose(0, 1), False)
         ctx.save_for_backward(transformed, weight)
@@ -89,19 +97,39 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the gradients of maps and weight."""
         transformed, weight = ctx.saved_tensors
         grad_input, grad_transformed = _products(grad_output, weight, True)
-        grad_filters = _weight_products(transformed, grad_transformed)
-        grad_weight = torch.empty_like(weight)
-        size = grad_output.shape[2:]
-        call(
-            "winograd_filters",
-            "transform_filters_backward",
-            _bank(grad_weight.transpose(0, 1), *size),
-            grad_filters,
-            grad_weight,
-        )
-        return grad_input, grad_weight
+        return grad_input, _filter_gradient(_weight_products(transformed, grad_transformed), weight, grad_output)
+
+
+def _transform_filters(filters: Tensor, maps: Tensor) -> Tensor:
+    """Returns filters (C, O, 3, 3) transformed for these maps, in the panels that the kernel reads."""
+    channels, outputs = filters.shape[:2]
+    if maps.dtype == torch.bfloat16:
+        transformed = maps.new_empty((_tile_side(*maps.shape[2:]) + 2) ** 2, channels * outputs)
+        call("winograd_filters", "transform_filters", _bank(filters, *maps.shape[2:]), filters, transformed)
+        return transformed
+    width = int(load_library("winograd_fp32").panel_width())  # type: ignore[union-attr]
+    transformed = _filter_matrix(maps) @ filters.permute(2, 3, 0, 1).reshape(9, -1)
+    return transformed.view(-1, channels, outputs // width, width).transpose(1, 2).contiguous()
+
+
+def _filter_gradient(gradient: Tensor, weight: Tensor, maps: Tensor) -> Tensor:
+    """Returns the gradient of weight (O, C, 3, 3) from that of its transform (elements, C, O)."""
+    if maps.dtype == torch.bfloat16:
+        result = torch.empty_like(weight)
+        bank = _bank(result.transpose(0, 1), *maps.shape[2:])
+        call("winograd_filters", "transform_filters_backward", bank, gradient, result)
+        return result
+    taps = _filter_matrix(maps).T @ gradient.flatten(1)
+    return taps.view(3, 3, *gradient.shape[1:]).permute(3, 2, 0, 1)
+
+
+def _filter_matrix(maps: Tensor) -> Tensor:
+    """Returns the matrix (elements, 9) that transforms the taps of a filter."""
+    matrix = toom_cook(_tile_side(*maps.shape[2:]))[1]
+    return torch.kron(matrix, matrix).float()
 
 
 @torch.library.custom_op("sprintnet::winograd_products", mutates_args=())
@@ -112,15 +140,13 @@ def _products(maps: Tensor, filters: Tensor, is_backward: bool) -> tuple[Tensor,
     tilings = (_output_tiling, _input_tiling) if is_backward else (_input_tiling, _output_tiling)
     source, target = (tiling(count, *size) for tiling, count in zip(tilings, (channels, outputs), strict=True))
     elements, tiles = source.rows.elements * source.columns.elements, source.rows.tiles * source.columns.tiles
-    transformed_filters = maps.new_empty(elements, channels * outputs)
-    call("winograd_filters", "transform_filters", _bank(filters, *size), filters, transformed_filters)
     group = _group(len(maps), tiles, elements, channels + outputs)
     threads = torch.get_num_threads()
     features = torch.empty((len(maps), outputs, *size), dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
     transformed = maps.new_empty(elements, -(-len(maps) // group) * group * tiles, channels)
     scratch = maps.new_empty(threads, group * tiles * elements * (channels + outputs))
-    tensors = maps, transformed_filters, features, transformed, scratch
-    call("winograd", "convolve", source, target, len(maps), group, *tensors, threads)
+    tensors = maps, _transform_filters(filters, maps), features, transformed, scratch
+    call(_library(maps), "convolve", source, target, len(maps), group, *tensors, threads)
     return features, transformed
 
 
@@ -141,7 +167,9 @@ def _weight_products(transformed: Tensor, grad_transformed: Tensor) -> Tensor:
     """Returns the gradient of the transformed filters, fp32 (elements, C, O)."""
     (elements, rows, channels), outputs = transformed.shape, grad_transformed.shape[2]
     grad_filters = torch.empty(elements, channels, outputs, dtype=torch.float32, device=transformed.device)
-    call("winograd", "weight_gradient", elements, rows, channels, outputs, transformed, grad_transformed, grad_filters)
+    call(
+        _library(transformed), "weight_gradient", elements, rows, channels, outputs, transformed, grad_transformed, grad_filters
+    )
     return grad_filters
 
 
@@ -161,6 +189,10 @@ def _products_flop(maps: Any, filters: Any, is_backward: bool, *_: Any, out_shap
 def _weight_products_flop(transformed: Any, grad_transformed: Any, *_: Any, **__: Any) -> int:
     elements, rows, channels = transformed
     return int(2 * elements * rows * channels * grad_transformed[2])
+
+
+def _library(maps: Tensor) -> str:
+    return "winograd" if maps.dtype == torch.bfloat16 else "winograd_fp32"
 
 
 def _group(images: int, tiles: int, elements: int, channels: int) -> int:
