@@ -1,26 +1,29 @@
 """Measures each layer's implementations on this kind of processor and writes their order to sprintnet/kernels/choices.csv.
 
-    python benchmarks/kernel_choices.py
+    python benchmarks/kernel_choices.py [bf16|fp32]
 
 Run nothing else on the machine. Rows of other kinds of processors stay as they are.
 """
 
 import csv
+import sys
 
 from sprintnet.experiments.kernel_benchmark import measure_layers
 from sprintnet.kernels import build, dispatch
-from sprintnet.runtime import select_runtime
+from sprintnet.runtime import DTYPES, select_runtime
 
 
 def main() -> None:
     """Replaces the rows of this kind of processor."""
+    runtime = select_runtime("cpu", sys.argv[1] if sys.argv[1:] else "auto", 0)
+    processor = build.processor(runtime.precision)
     with dispatch.TABLE.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["processor"] != build.processor()]
-    with select_runtime("cpu", "bf16", 0).activated(0):
-        for found in measure_layers():
+        rows = [row for row in csv.DictReader(file) if row["processor"] != processor]
+    with runtime.activated(0):
+        for found in measure_layers(DTYPES[runtime.precision]):
             order = sorted(found.milliseconds, key=lambda name: found.milliseconds[name])
             shape = {"channels": found.channels, "out_channels": found.out_channels, "side": found.side}
-            rows.append({"processor": build.processor(), "layer": found.layer, **shape, "implementations": " ".join(order)})
+            rows.append({"processor": processor, "layer": found.layer, **shape, "implementations": " ".join(order)})
             print({name: round(value, 2) for name, value in found.milliseconds.items()}, rows[-1], flush=True)
     with dispatch.TABLE.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -70,9 +70,9 @@ class Runtime:
 
     @property
     def kernels(self) -> str | None:
-        """The kind of processor whose compiled kernels training uses: on a CPU in bf16, where they can be built."""
-        available = self.device.type == "cpu" and self.precision == "bf16" and not build.unavailable_reason()
-        return build.processor() if available else None
+        """The kind of processor whose compiled kernels training uses: on a CPU, where they can be built."""
+        available = self.device.type == "cpu" and not build.unavailable_reason(self.precision)
+        return build.processor(self.precision) if available else None
 
     def describe(self) -> dict[str, Any]:
         """Returns the part of a run's environment record that PyTorch knows."""

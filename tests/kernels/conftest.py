@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sprintnet.kernels import build, dispatch
+from sprintnet.kernels.build import PROCESSORS
 from sprintnet.runs.environment import cpu_flags
 
 
@@ -16,7 +17,7 @@ def forget_choices() -> Iterator[Callable[[], None]]:
     """Clears the caches of dispatch.py before and after a test, and when called."""
 
     def clear() -> None:
-        for name in ("choose", "can_pool", "can_fuse_silu"):
+        for name in ("choose", "pooling_library", "silu_library"):
             getattr(dispatch, name).cache_clear()
 
     clear()
@@ -60,7 +61,7 @@ def on_processor(monkeypatch: pytest.MonkeyPatch, forget_choices: Callable[[], N
     """Called with the name of a feature, makes choices those for a processor that has it as its newest."""
 
     def set_processor(name: str | None) -> None:
-        monkeypatch.setattr(dispatch, "processor", lambda: name)
+        monkeypatch.setattr(dispatch, "processor", lambda precision: name if name in PROCESSORS[precision] else None)
         forget_choices()
 
     return set_processor

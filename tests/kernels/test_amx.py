@@ -138,5 +138,5 @@ def test_a_system_without_permission_for_tiles_has_no_kernels(monkeypatch: pytes
     monkeypatch.setattr(build, "_request_tiles", refuse)
     build._library.cache_clear()
     assert not conv3x3_amx.is_supported(64, 64, 7, 7)
-    assert "does not permit AMX" in build.unavailable_reason()
+    assert "does not permit AMX" in build.unavailable_reason("bf16")
     build._library.cache_clear()

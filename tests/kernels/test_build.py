@@ -45,7 +45,7 @@ def test_a_kernel_is_made_once_and_called_with_tensors(sources: Path) -> None:
     assert twice(torch.arange(3.0)) == [0, 2, 4]
     assert libraries() == [library]
     assert library.stat().st_mtime_ns == made.st_mtime_ns
-    assert build.unavailable_reason() == ""
+    assert build.unavailable_reason("bf16") == ""
     (sources / "numbers.c").write_text(KERNEL.replace("*= 2", "*= 3"), "utf-8")
     assert twice(torch.arange(3.0)) == [0, 3, 6]  # of another source, another library
     assert len(libraries()) == 2
@@ -110,13 +110,13 @@ def test_what_cannot_be_made_is_done_without_and_said(
         monkeypatch.setattr(build, "COMPILE_SECONDS", 1e-9)
     assert build.load_library("numbers") is None
     with pytest.raises(AssertionError, match=reason):
-        assert not build.unavailable_reason(), build.unavailable_reason()
+        assert not build.unavailable_reason("bf16"), build.unavailable_reason("bf16")
 
 
 RUN = (
     "import sys, torch\nfrom pathlib import Path\nfrom sprintnet.kernels import build\n"
     "build.SOURCES, build.cpu_flags = Path(sys.argv[1]), lambda: {'avx512_bf16'}\n"
-    "print(flush=True)\nsys.stdin.readline()\nprint(build.unavailable_reason() or 'built')\n"
+    "print(flush=True)\nsys.stdin.readline()\nprint(build.unavailable_reason('bf16') or 'built')\n"
 )
 """Builds what is missing, once a line has been read, and says what came of it."""
 

@@ -37,18 +37,18 @@ def test_a_layer_takes_the_fastest_implementation_that_supports_its_shape(
 ) -> None:
     for processor, expected in by_processor.items():
         on_processor(processor)
-        assert dispatch.choose(layer, *shape) is expected
+        assert dispatch.choose(layer, torch.bfloat16, *shape) is expected
     on_processor(None)  # without bf16
-    assert dispatch.choose(layer, *shape) is None
+    assert dispatch.choose(layer, torch.bfloat16, *shape) is None
     unavailable()
     for processor in by_processor:
         on_processor(processor)
-        assert dispatch.choose(layer, *shape) is (None if processor == "amx_bf16" else without_kernels)
+        assert dispatch.choose(layer, torch.bfloat16, *shape) is (None if processor == "amx_bf16" else without_kernels)
 
 
 def test_the_table_names_what_there_is() -> None:
-    table = dispatch._choices()
-    assert {processor for processor, _ in table} <= set(build.PROCESSORS)
+    table = dispatch.choices()
+    assert {processor for processor, _ in table} <= {*build.PROCESSORS["bf16"], *build.PROCESSORS["fp32"]}
     for (_, layer), choices in table.items():
         for choice in choices:
             assert set(choice.implementations) <= {"pytorch", *dispatch.IMPLEMENTATIONS[layer]}
@@ -62,7 +62,7 @@ def test_an_implementation_is_chosen_once_for_a_shape(
     asked: list[tuple[int, ...]] = []
     monkeypatch.setattr(winograd, "is_supported", lambda *shape: bool(asked.append(shape)))
     for shape in [(64, 64, 7, 7), (64, 64, 7, 7), (64, 64, 3, 3), (64, 64, 7, 7)]:
-        dispatch.choose("conv3x3", *shape)
+        dispatch.choose("conv3x3", torch.bfloat16, *shape)
     assert asked == [(64, 64, 7, 7), (64, 64, 3, 3)]
 
 
@@ -73,10 +73,10 @@ def test_layers_follow_when_mode_or_dtype_or_shape_change(
     norm, convolution, maps = Norm(32), Convolution3x3(24, 64), torch.randn(64, 24, 7, 7)
     images = torch.randn(4, 32, 3, 3).bfloat16()
     for _ in range(2):  # the second time all shapes are known
-        assert norm.train().can_fuse_silu(images)
-        assert not norm.can_fuse_silu(images.float())
-        assert not norm.can_fuse_silu(images[:1, :, :1, :1])  # one value has no variance
-        assert not norm.eval().can_fuse_silu(images)
+        assert norm.train().silu_library(images)
+        assert not norm.silu_library(images.float())
+        assert not norm.silu_library(images[:1, :, :1, :1])  # one value has no variance
+        assert not norm.eval().silu_library(images)
         with torch.autocast("cpu", torch.bfloat16):
             assert convolution.train().choose_conv_pool(maps)
             assert not convolution.choose_conv_pool(maps[:63])
@@ -84,7 +84,7 @@ def test_layers_follow_when_mode_or_dtype_or_shape_change(
             assert not convolution.eval().choose_conv_pool(maps)
         assert not convolution.train().choose_conv_pool(maps)
     unavailable()
-    assert not norm.train().can_fuse_silu(images)
+    assert not norm.train().silu_library(images)
     with torch.autocast("cpu", torch.bfloat16):
         assert not convolution.choose_conv_pool(maps)
 

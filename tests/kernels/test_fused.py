@@ -49,7 +49,7 @@ def normalised(maps: Tensor, of_features: Tensor, dtype: torch.dtype, is_fused: 
     layer, maps = Norm(maps.shape[1]).to(dtype), maps.detach().clone().requires_grad_()
     with torch.no_grad():
         layer.bias.copy_(torch.linspace(-2, 2, len(layer.bias)))
-    features = layer._fused_silu(maps) if is_fused else F.silu(layer(maps))
+    features = layer._fused_silu(maps, layer.silu_library(maps) or "") if is_fused else F.silu(layer(maps))
     features.backward(of_features.to(features.dtype))
     assert maps.grad is not None
     assert layer.bias.grad is not None

@@ -34,10 +34,10 @@ def compare(options: Namespace) -> None:
 
 def benchmark(options: Namespace) -> None:
     """Measures the speed of a recipe on this machine."""
-    if options.kernels:
-        _benchmark_kernels()
-        return
     recipe, config = recipe_of(options), load_recipe(options)
+    if options.kernels:
+        _benchmark_kernels(config.precision, config.threads)
+        return
 
     from sprintnet.data.load import load_splits
     from sprintnet.experiments.benchmark import measure_phases, measure_training
@@ -59,17 +59,18 @@ def benchmark(options: Namespace) -> None:
     print(f"measurements appended to {options.output}")
 
 
-def _benchmark_kernels() -> None:
+def _benchmark_kernels(precision: str, threads: int) -> None:
     from sprintnet.experiments.kernel_benchmark import measure_layers
     from sprintnet.kernels import build
     from sprintnet.reporting.text.benchmark import layer_lines
     from sprintnet.runs.environment import cpu_name
-    from sprintnet.runtime import select_runtime
+    from sprintnet.runtime import DTYPES, select_runtime
 
-    runtime = select_runtime("cpu", "bf16", 0)
-    print(f"{cpu_name()} ({build.processor() or 'without bf16'}), {runtime.threads} threads, bf16", flush=True)
+    runtime = select_runtime("cpu", precision, threads)
+    kind = build.processor(runtime.precision) or "no kernels"
+    print(f"{cpu_name()} ({kind}), {runtime.threads} threads, {runtime.precision}", flush=True)
     with runtime.activated(0):
-        layers = list(measure_layers())
+        layers = list(measure_layers(DTYPES[runtime.precision]))
     print(*layer_lines(layers), sep="\n")
     if slow := [layer for layer in layers if not layer.is_best]:
         raise SprintNetError(

@@ -15,6 +15,10 @@ from sprintnet.kernels.max_pool import MaxPool2x2
 
 PYTORCH = "pytorch"
 IMAGES, WARM_UP, REPEATS = 500, 2, 7
+SUPPORTED = {
+    torch.bfloat16: ("amx", "winograd", "winograd_torch", "avx512_bf16"),
+    torch.float32: ("winograd_fp32", "winograd_torch"),
+}
 TOLERANCE = 1.05
 """How much slower than the best a choice may be measured."""
 
@@ -41,20 +45,25 @@ class LayerTimes(NamedTuple):
         return flop / self.milliseconds[name] / 1e6
 
 
-def measure_layers() -> Iterator[LayerTimes]:
-    """Yields the times of each layer of the table in bf16, with the implementations in alternation."""
-    for layer, channels, out_channels, side in dispatch.measured_layers():
-        names = dispatch.available_implementations(layer, channels, out_channels, side, side)
-        seconds = _measure(layer, channels, out_channels, side, names)
-        chosen = dispatch.choose(layer, channels, out_channels, side, side)
-        chosen_name = next(name for name in names if dispatch.IMPLEMENTATIONS[layer].get(name) is chosen)
+def measure_layers(dtype: torch.dtype) -> Iterator[LayerTimes]:
+    """Yields the times of each layer of the table in bf16 or fp32, with the implementations in alternation."""
+    shapes = [(layer, *choice[:3]) for (_, layer), rows in dispatch.choices().items() for choice in rows]
+    for layer, channels, out_channels, side in dict.fromkeys(shapes):
+        chosen = dispatch.choose(layer, dtype, channels, out_channels, side, side)
+        names = [
+            name
+            for name, module in dispatch.IMPLEMENTATIONS[layer].items()
+            if name in SUPPORTED[dtype] and module.is_supported(channels, out_channels, side, side)
+        ]
+        seconds = _measure(layer, dtype, channels, out_channels, side, [*names, PYTORCH])
+        chosen_name = next((name for name in names if dispatch.IMPLEMENTATIONS[layer][name] is chosen), PYTORCH)
         milliseconds = {name: value / IMAGES * 1e6 for name, value in seconds.items()}
         yield LayerTimes(layer, channels, out_channels, side, milliseconds, chosen_name)
 
 
-def _measure(layer: str, channels: int, out_channels: int, side: int, names: list[str]) -> dict[str, float]:
+def _measure(layer: str, dtype: torch.dtype, channels: int, out_channels: int, side: int, names: list[str]) -> dict[str, float]:
     """Returns the median seconds of forward and backward by implementation."""
-    maps = torch.randn(IMAGES, channels, side, side).bfloat16().to(memory_format=torch.channels_last)
+    maps = torch.randn(IMAGES, channels, side, side).to(dtype).to(memory_format=torch.channels_last)
     maps.requires_grad_(layer == "conv3x3")
     weight = torch.randn(out_channels, channels, 3, 3).to(memory_format=torch.channels_last).requires_grad_()
     functions = {name: _function(layer, name) for name in names}
@@ -79,7 +88,7 @@ def _function(layer: str, name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def _convolve(maps: Tensor, weight: Tensor) -> Tensor:
-    return F.conv2d(maps, weight.bfloat16(), padding=1)
+    return F.conv2d(maps, weight.to(maps.dtype), padding=1)
 
 
 def _convolve_then_pool(pool: MaxPool2x2, maps: Tensor, weight: Tensor) -> Tensor:

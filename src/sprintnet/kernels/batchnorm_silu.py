@@ -1,4 +1,4 @@
-"""Batch norm and SiLU fused in a C kernel where a CPU trains in bf16: half of the memory traffic."""
+"""Batch norm and SiLU fused in a C kernel where a CPU trains: half of the memory traffic."""
 
 from typing import Any
 
@@ -19,16 +19,17 @@ class Norm(nn.BatchNorm2d):
 
     def forward_silu(self, maps: Tensor, silu: nn.Module) -> Tensor:
         """Returns silu(self(maps)), (B, C, H, W); in one kernel where possible."""
-        features: Tensor = self._fused_silu(maps) if self.can_fuse_silu(maps) else silu(self(maps))
+        library = self.silu_library(maps)
+        features: Tensor = silu(self(maps)) if library is None else self._fused_silu(maps, library)
         return features
 
-    def can_fuse_silu(self, maps: Tensor) -> bool:
-        """Returns whether the kernel supports these maps."""
-        in_bf16 = maps.dtype == torch.bfloat16 and self.bias.dtype == torch.float32
-        return in_bf16 and dispatch.can_train(self, maps) and _rows(maps)[0] > 1 and dispatch.can_fuse_silu(maps.shape[1])
+    def silu_library(self, maps: Tensor) -> str | None:
+        """Returns the library that supports these maps, if any."""
+        is_supported = self.bias.dtype == torch.float32 and dispatch.can_train(self, maps) and _rows(maps)[0] > 1
+        return dispatch.silu_library(maps.dtype, maps.shape[1]) if is_supported else None
 
-    def _fused_silu(self, maps: Tensor) -> Tensor:
-        features, mean, variance = _NormSiLU.apply(maps, self.bias, self.eps)  # type: ignore[no-untyped-call]
+    def _fused_silu(self, maps: Tensor, library: str) -> Tensor:
+        features, mean, variance = _NormSiLU.apply(maps, self.bias, self.eps, library)  # type: ignore[no-untyped-call]
         count, _ = _rows(maps)
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -44,15 +45,15 @@ class Norm(nn.BatchNorm2d):
 
 class _NormSiLU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        maps = maps.contiguous(memory_format=torch.channels_last)
-        shift_of_moments, mean_square = _mean_moments("moments", maps)
+    def forward(ctx: Any, maps: Tensor, bias: Tensor, eps: float, library: str) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.library, maps = library, maps.contiguous(memory_format=torch.channels_last)
+        shift_of_moments, mean_square = _mean_moments(library, "moments", maps)
         mean = maps[0, :, 0, 0].double() + shift_of_moments
         variance = (mean_square - shift_of_moments.square()).clamp_min(0)
         scale = (variance + eps).rsqrt().float()
         shift = bias.detach() - mean.float() * scale
         features = torch.empty_like(maps)
-        call("batchnorm_silu", "forward", *_rows(maps), maps, scale, shift, features)
+        call(library, "forward", *_rows(maps), maps, scale, shift, features)
         ctx.save_for_backward(maps, bias, scale, shift)
         mean, variance = mean.float(), variance.float()
         ctx.mark_non_differentiable(mean, variance)
@@ -60,24 +61,24 @@ class _NormSiLU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None, None]:
         maps, bias, scale, shift = ctx.saved_tensors
         grad_output = grad_output.contiguous(memory_format=torch.channels_last)
-        grad_bias, grad_scale = _mean_moments("gradient_moments", maps, scale, shift, grad_output)
+        grad_bias, grad_scale = _mean_moments(ctx.library, "gradient_moments", maps, scale, shift, grad_output)
         grad_scale -= bias * grad_bias  # of x / sd: z without the bias
         slope = -scale * grad_scale
         offset = -scale * grad_bias - slope * bias
         grad_input = torch.empty_like(maps)
         tensors = maps, scale, shift, grad_output, slope.float(), offset.float(), grad_input
-        call("batchnorm_silu", "backward", *_rows(maps), *tensors)
-        return grad_input, (grad_bias * _rows(maps)[0]).float(), None
+        call(ctx.library, "backward", *_rows(maps), *tensors)
+        return grad_input, (grad_bias * _rows(maps)[0]).float(), None, None
 
 
-def _mean_moments(name: str, maps: Tensor, *more: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_moments(library: str, name: str, maps: Tensor, *more: Tensor) -> tuple[Tensor, Tensor]:
     """Returns two means for each channel, fp64 (C,)."""
     rows, channels = _rows(maps)
     sums = torch.empty(BATCH_PARTS, 2, channels, dtype=torch.float32, device=maps.device)
-    call("batchnorm_silu", name, rows, channels, maps, *more, sums)
+    call(library, name, rows, channels, maps, *more, sums)
     first, second = sums.double().sum(0) / rows
     return first, second
 

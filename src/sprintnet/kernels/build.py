@@ -23,7 +23,7 @@ from sprintnet.runs.io import cache_folder
 SOURCES = Path(__file__).parent / "csrc"
 COMPILER = "gcc"
 FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-Wl,--as-needed")
-PROCESSORS = "amx_bf16", "avx512_bf16", "avx512f", "avx2"
+PROCESSORS = {"bf16": ("amx_bf16", "avx512_bf16"), "fp32": ("avx512f", "avx2")}
 AMX_FLAGS = ("-mamx-tile", "-mamx-bf16")
 COMPILE_SECONDS = 60.0
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
@@ -43,18 +43,18 @@ def load_library(name: str) -> ctypes.CDLL | None:
     return library if isinstance(library, ctypes.CDLL) else None
 
 
-def unavailable_reason() -> str:
-    """Returns why a kernel that the processor supports is unavailable; an empty text where all are available."""
-    names = [path.stem for path in sorted(SOURCES.glob("*.c"))]
+def unavailable_reason(precision: str) -> str:
+    """Returns why a kernel for training in bf16 or fp32 is unavailable on this kind of processor; empty where all are."""
+    names = [path.stem for path in sorted(SOURCES.glob("*.c")) if path.stem.endswith("_fp32") == (precision == "fp32")]
     supported = [name for name in names if required_flag(name) in cpu_flags()]
     with ThreadPoolExecutor() as compilers:
         built = compilers.map(lambda name: _library(name, SOURCES), supported or names)
     return next((reason for reason in built if isinstance(reason, str)), "")
 
 
-def processor() -> str | None:
-    """Returns the kind of this processor, by the newest feature that kernels are made for."""
-    return next((name for name in PROCESSORS if name in cpu_flags()), None)
+def processor(precision: str) -> str | None:
+    """Returns the kind of this processor for training in bf16 or fp32: the newest feature that kernels are made for."""
+    return next((name for name in PROCESSORS.get(precision, ()) if name in cpu_flags()), None)
 
 
 def required_flag(name: str) -> str:

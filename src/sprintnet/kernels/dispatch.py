@@ -1,4 +1,4 @@
-"""Which implementation a layer takes when it trains on a CPU in bf16, chosen once for each shape from a table of measurements.
+"""Which implementation a layer takes when it trains on a CPU, chosen once for each shape from a table of measurements.
 
 choices.csv has a row for each measured layer on each kind of processor, with its implementations from fast to slow. A layer
 takes the row of the nearest shape, and of its implementations the first that is available and supports the layer.
@@ -15,15 +15,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sprintnet.kernels import conv3x3_amx, conv_pool, conv_pool_amx, winograd, winograd_torch
+from sprintnet.kernels import conv3x3_amx, conv_pool, conv_pool_amx, winograd, winograd_fp32, winograd_torch
 from sprintnet.kernels.build import BF16_LANES, FP32_LANES, load_library, processor
 
 TABLE = Path(__file__).parent / "choices.csv"
 IMPLEMENTATIONS: dict[str, dict[str, ModuleType]] = {
-    "conv3x3": {"amx": conv3x3_amx, "winograd": winograd, "winograd_torch": winograd_torch},
+    "conv3x3": {"amx": conv3x3_amx, "winograd": winograd, "winograd_fp32": winograd_fp32, "winograd_torch": winograd_torch},
     "conv_pool": {"amx": conv_pool_amx, "avx512_bf16": conv_pool},
 }
 """Layer -> name in choices.csv -> module; `pytorch` stands for PyTorch's own operations."""
+PRECISIONS = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 
 class Choice(NamedTuple):
@@ -46,9 +47,9 @@ def can_train(layer: nn.Module, maps: Tensor) -> bool:
 
 
 @cache
-def choose(layer: str, channels: int, out_channels: int, height: int, width: int) -> ModuleType | None:
+def choose(layer: str, dtype: torch.dtype, channels: int, out_channels: int, height: int, width: int) -> ModuleType | None:
     """Returns the module that computes a layer (conv3x3 or conv_pool) of this shape, or None: PyTorch's own operations."""
-    if min(height, width) < 2 or not (known := _choices().get((processor() or "", layer))):
+    if min(height, width) < 2 or not (known := choices().get((processor(PRECISIONS.get(dtype, "")), layer))):
         return None
     nearest = min(known, key=lambda choice: choice.distance(channels, out_channels, math.sqrt(height * width)))
     for name in nearest.implementations:
@@ -58,36 +59,31 @@ def choose(layer: str, channels: int, out_channels: int, height: int, width: int
     return None
 
 
-def measured_layers() -> list[tuple[str, int, int, int]]:
-    """Returns layer, channels, output channels and side of the table's rows, each once."""
-    return list(dict.fromkeys((layer, *choice[:3]) for (_, layer), rows in _choices().items() for choice in rows))
-
-
-def available_implementations(layer: str, channels: int, out_channels: int, height: int, width: int) -> list[str]:
-    """Returns the names of the implementations that this machine has for a layer of this shape; `pytorch` is the last."""
-    modules = IMPLEMENTATIONS[layer].items()
-    return [*(name for name, module in modules if module.is_supported(channels, out_channels, height, width)), "pytorch"]
-
-
 @cache
-def can_pool(channels: int, height: int, width: int) -> bool:
-    """Returns whether the max pooling kernel takes feature maps of this shape."""
-    return channels % BF16_LANES == 0 and min(height, width) >= 2 and load_library("max_pool") is not None
-
-
-@cache
-def can_fuse_silu(channels: int) -> bool:
-    """Returns whether the kernel of batch norm and SiLU takes feature maps of so many channels."""
-    return channels % FP32_LANES == 0 and load_library("batchnorm_silu") is not None
-
-
-@cache
-def _choices() -> dict[tuple[str, str], list[Choice]]:
+def choices() -> dict[tuple[str | None, str], list[Choice]]:
     """Returns the rows of choices.csv by processor and layer."""
-    found: dict[tuple[str, str], list[Choice]] = {}
+    found: dict[tuple[str | None, str], list[Choice]] = {}
     with TABLE.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             channels, out_channels, side = (int(row[key]) for key in ("channels", "out_channels", "side"))
             choice = Choice(channels, out_channels, side, tuple(row["implementations"].split()))
             found.setdefault((row["processor"], row["layer"]), []).append(choice)
     return found
+
+
+@cache
+def pooling_library(dtype: torch.dtype, channels: int, height: int, width: int) -> str | None:
+    """Returns the library whose max pooling takes feature maps of this shape, or None."""
+    return _library("max_pool", dtype) if channels % BF16_LANES == 0 and min(height, width) >= 2 else None
+
+
+@cache
+def silu_library(dtype: torch.dtype, channels: int) -> str | None:
+    """Returns the library that fuses batch norm and SiLU of feature maps of so many channels, or None."""
+    return _library("batchnorm_silu", dtype) if channels % FP32_LANES == 0 else None
+
+
+def _library(name: str, dtype: torch.dtype) -> str | None:
+    """Returns the name of the library for feature maps in this format; None where there is none."""
+    name = f"{name}_fp32" if dtype == torch.float32 else name
+    return name if dtype in PRECISIONS and load_library(name) is not None else None

@@ -1,4 +1,4 @@
-"""2x2 max pooling that keeps, on a CPU in bf16, the index of each maximum as a byte instead of eight."""
+"""2x2 max pooling that keeps, on a CPU, the index of each maximum as a byte instead of eight."""
 
 from typing import Any
 
@@ -11,40 +11,42 @@ from sprintnet.kernels.build import call
 
 
 class MaxPool2x2(nn.MaxPool2d):
-    """nn.MaxPool2d(2), in a C kernel where it trains on a CPU in bf16."""
+    """nn.MaxPool2d(2), in a C kernel where it trains on a CPU."""
 
     def __init__(self) -> None:
         super().__init__(2)
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns maxima (B, C, H/2, W/2); an odd last row or column is left out."""
-        in_bf16 = input.dtype == torch.bfloat16 and input.requires_grad
-        if in_bf16 and dispatch.can_train(self, input) and dispatch.can_pool(*input.shape[1:]):
-            maxima: Tensor = _MaxPool.apply(input)  # type: ignore[no-untyped-call]
-            return maxima
+        if input.requires_grad and dispatch.can_train(self, input):
+            library = dispatch.pooling_library(input.dtype, *input.shape[1:])
+            if library is not None:
+                maxima: Tensor = _MaxPool.apply(input, library)  # type: ignore[no-untyped-call]
+                return maxima
         output: Tensor = super().forward(input)
         return output
 
 
 class _MaxPool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, maps: Tensor) -> Tensor:
+    def forward(ctx: Any, maps: Tensor, library: str) -> Tensor:
+        ctx.library = library
         images, channels, height, width = ctx.shape = maps.shape
         shape = (images, channels, height // 2, width // 2)
         maxima = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
         indices = torch.empty(shape, dtype=torch.uint8, device=maps.device, memory_format=torch.channels_last)
         maps = maps.contiguous(memory_format=torch.channels_last)
-        call("max_pool", "max_pool", images, height, width, channels, maps, maxima, indices)
+        call(library, "max_pool", images, height, width, channels, maps, maxima, indices)
         ctx.save_for_backward(indices)
         return maxima
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         (indices,), (images, channels, height, width) = ctx.saved_tensors, ctx.shape
         grad_input = torch.empty(
             ctx.shape, dtype=grad_output.dtype, device=grad_output.device, memory_format=torch.channels_last
         )
         grad_output = grad_output.contiguous(memory_format=torch.channels_last)
-        call("max_pool", "max_pool_backward", images, height, width, channels, grad_output, indices, grad_input)
-        return grad_input
+        call(ctx.library, "max_pool_backward", images, height, width, channels, grad_output, indices, grad_input)
+        return grad_input, None

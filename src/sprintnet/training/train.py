@@ -100,7 +100,7 @@ def _train(
     val_loader = Loader(splits["val" if "val" in splits else "test"], loader.normalisation, EVALUATION_BATCH, runtime.device)
     sizes = {name: len(part) for name, part in splits.items()}
     run.log(training_header(str(run.path), config, runtime.describe(), sizes, multi_label=images.multi_label))
-    if runtime.device.type == "cpu" and runtime.precision == "bf16" and (reason := build.unavailable_reason()):
+    if runtime.device.type == "cpu" and (reason := build.unavailable_reason(runtime.precision)):
         run.log(f"compiled kernels are unavailable: {reason}")
     rows = []
     for row in fit(config, step, loader, val_loader, run, track):

@@ -29,21 +29,6 @@ static void split_rows(const geometry *g, int64_t height, int64_t width, int64_t
     }
 }
 
-/* The maximum of four pixels and its index, the first of equal ones; NaN is the largest. */
-INLINE floats maximum(const float *const pixels[4], uint8_t *argmax) {
-    floats best = load_floats(pixels[0]);
-    integers places = {0};
-    for (int place = 1; place < 4; place++) {
-        floats values = load_floats(pixels[place]);
-        integers is_greater = (values > best) | (values != values);
-        best = (floats)choose(is_greater, (integers)values, (integers)best);
-        places = choose(is_greater, (integers){0} + place, places);
-    }
-    bytes narrow = __builtin_convertvector(places, bytes);
-    memcpy(argmax, &narrow, sizeof narrow);
-    return best;
-}
-
 /* output: the maxima of the convolved input; argmax: the pixel of its 2x2 window that each comes from (row * 2 + column). filters: bf16, for
    each TILE of output channels, row of taps and step a tile of TILE_DEPTH values of three pixels, in pairs, by TILE output channels.
    scratch: `scratch_size` values for each thread, at least those of both lines. */

@@ -34,3 +34,18 @@ INLINE void store_bf16(uint16_t *to, floats values) { /* rounded to nearest, tie
     halves half = __builtin_convertvector(chosen, halves);
     memcpy(to, &half, sizeof half);
 }
+
+/* The maximum of four pixels and its index, the first of equal ones; NaN is the largest. */
+INLINE floats maximum(const float *const pixels[4], uint8_t *argmax) {
+    floats best = load_floats(pixels[0]);
+    integers places = {0};
+    for (int place = 1; place < 4; place++) {
+        floats values = load_floats(pixels[place]);
+        integers is_greater = (values > best) | (values != values);
+        best = (floats)choose(is_greater, (integers)values, (integers)best);
+        places = choose(is_greater, (integers){0} + place, places);
+    }
+    bytes narrow = __builtin_convertvector(places, bytes);
+    memcpy(argmax, &narrow, sizeof narrow);
+    return best;
+}
