@@ -1,0 +1,53 @@
+"""Runs a sprintnet command, or another script, as on an older processor: one with AVX2 only, AVX-512 without bf16, or bf16 without AMX.
+
+    python benchmarks/emulate.py avx2 train sprint94
+    python benchmarks/emulate.py avx512 benchmarks/kernel_choices.py fp32
+    python benchmarks/emulate.py avx512_bf16 benchmark --phases
+
+PyTorch's libraries are held to the instruction set by their environment variables, our kernels are compiled for it, and the
+processor's newer features are hidden. Clock rates and caches stay those of this machine.
+"""
+
+import os
+import runpy
+import sys
+
+ENVIRONMENTS = {
+    "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "ATEN_CPU_CAPABILITY": "avx512", "MKL_ENABLE_INSTRUCTIONS": "AVX512"},
+    "avx512_bf16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16", "ATEN_CPU_CAPABILITY": "avx512"},
+}
+MARCH = {"avx2": "x86-64-v3", "avx512": "x86-64-v4", "avx512_bf16": "cooperlake"}
+HIDDEN = {
+    "avx2": ("avx512", "amx", "avx_vnni"),
+    "avx512": ("avx512_bf16", "avx512_fp16", "amx"),
+    "avx512_bf16": ("amx", "avx512_fp16"),
+}
+
+
+def main() -> None:
+    """Hides what the processor has more, then runs the command in this process."""
+    kind, *command = sys.argv[1:]
+    os.environ.update(ENVIRONMENTS[kind])
+
+    from sprintnet.runs import environment
+
+    flags, name = environment.cpu_flags(), environment.cpu_name()
+    shown = frozenset(flag for flag in flags if not flag.startswith(HIDDEN[kind]))
+    environment.cpu_flags = lambda: shown
+    environment.cpu_name = lambda: f"{name}, as {kind} only"
+
+    from sprintnet.kernels import build
+
+    build.FLAGS = tuple(flag.replace("native", MARCH[kind]) for flag in build.FLAGS)
+    if command[0].endswith(".py"):
+        sys.argv = command
+        runpy.run_path(command[0], run_name="__main__")
+    else:
+        from sprintnet.cli.main import main
+
+        sys.exit(main(command))
+
+
+if __name__ == "__main__":
+    main()
