@@ -1,4 +1,4 @@
-"""Runs a sprintnet command, or another script, as on an older processor: one with AVX2 only, AVX-512 without bf16, or bf16 without AMX.
+"""Runs a sprintnet command, or a script, as on an older processor: AVX2 only, AVX-512 without bf16, or bf16 without AMX.
 
     python benchmarks/emulate.py avx2 train sprint94
     python benchmarks/emulate.py avx512 benchmarks/kernel_choices.py fp32

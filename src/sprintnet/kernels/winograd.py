@@ -28,8 +28,7 @@ GROUP_ELEMENTS = 350_000
 """Elements of a group of images, inputs and outputs together: 0.7 MB, most of a core's cache."""
 MIN_GROUPS = 16
 """Groups of a batch, where it has the images: that many cores can share it. Results do not depend on the number of cores."""
-MAX_WINOGRAD_CHANNELS, MAX_WINOGRAD_SIDE = 1024, 32
-"""So that the working memory of a thread fits its stack."""
+MAX_CHANNELS, MAX_SIDE = 1024, 32
 
 
 class _Axis(ctypes.Structure):
@@ -53,16 +52,13 @@ class _FilterBank(ctypes.Structure):
 
 def is_supported(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether the kernel is available and supports layers of this shape."""
-    available = all(load_library(name) is not None for name in ("winograd", "winograd_filters"))
-    return available and fits(channels, outputs, height, width)
+    fits = channels % BF16_LANES == outputs % BF16_LANES == 0 and fits_memory(channels, outputs, height, width)
+    return fits and all(load_library(name) is not None for name in ("winograd", "winograd_filters"))
 
 
-def fits(channels: int, outputs: int, height: int, width: int) -> bool:
-    """Returns whether layers of this shape fit the kernel."""
-    is_small = (
-        2 <= min(height, width) <= max(height, width) <= MAX_WINOGRAD_SIDE and max(channels, outputs) <= MAX_WINOGRAD_CHANNELS
-    )
-    return is_small and channels % BF16_LANES == outputs % BF16_LANES == 0
+def fits_memory(channels: int, outputs: int, height: int, width: int) -> bool:
+    """Returns whether the working memory of layers of this shape fits a thread's stack."""
+    return 2 <= min(height, width) <= max(height, width) <= MAX_SIDE and max(channels, outputs) <= MAX_CHANNELS
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
@@ -110,9 +106,15 @@ def _transform_filters(filters: Tensor, maps: Tensor) -> Tensor:
         transformed = maps.new_empty((_tile_side(*maps.shape[2:]) + 2) ** 2, channels * outputs)
         call("winograd_filters", "transform_filters", _bank(filters, *maps.shape[2:]), filters, transformed)
         return transformed
-    width = int(load_library("winograd_fp32").panel_width())  # type: ignore[union-attr]
-    transformed = _filter_matrix(maps) @ filters.permute(2, 3, 0, 1).reshape(9, -1)
-    return transformed.view(-1, channels, outputs // width, width).transpose(1, 2).contiguous()
+    panel = 2 * fp32_lanes()
+    transformed = (_filter_matrix(maps) @ filters.permute(2, 3, 0, 1).reshape(9, -1)).view(-1, channels, outputs)
+    return torch.cat([columns.flatten(1) for columns in transformed.split(panel, dim=2)], dim=1)
+
+
+def fp32_lanes() -> int:
+    """Returns the values in a vector of the kernel for fp32."""
+    library = load_library("winograd_fp32")
+    return int(library.lanes()) if library else 0
 
 
 def _filter_gradient(gradient: Tensor, weight: Tensor, maps: Tensor) -> Tensor:

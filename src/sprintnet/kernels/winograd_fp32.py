@@ -4,12 +4,13 @@ import torch
 from torch import Tensor
 
 from sprintnet.kernels import winograd
-from sprintnet.kernels.build import load_library
 
 
 def is_supported(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether the kernel is available and supports layers of this shape."""
-    return winograd.fits(channels, outputs, height, width) and load_library("winograd_fp32") is not None
+    lanes = winograd.fp32_lanes()
+    fits = lanes and channels % lanes == outputs % (2 * lanes) == 0
+    return bool(fits) and winograd.fits_memory(channels, outputs, height, width)
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:

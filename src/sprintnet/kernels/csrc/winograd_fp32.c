@@ -18,31 +18,38 @@ INLINE void stream(element *to, floats values) { store(to, values); }
 
 #include "winograd_tiles.h"
 
-int64_t panel_width(void) { return PANEL; }
+int64_t lanes(void) { return LANES; }
+
+/* GEMM_ROWS rows of output = input * panel, of `vectors` vectors of columns */
+INLINE void multiply_panel(int64_t inner, int64_t outer, const element *input, const element *panel, element *output, const int vectors) {
+    floats sums[GEMM_ROWS][2];
+#pragma GCC unroll 12
+    for (int r = 0; r < GEMM_ROWS; r++) sums[r][0] = sums[r][1] = zeros();
+    for (int64_t i = 0; i < inner; i++, panel += vectors * LANES) {
+        floats low = load(panel), high = vectors == 2 ? load(panel + LANES) : zeros();
+#pragma GCC unroll 12
+        for (int r = 0; r < GEMM_ROWS; r++) {
+            float value = input[r * inner + i];
+            sums[r][0] += value * low;
+            if (vectors == 2) sums[r][1] += value * high;
+        }
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < GEMM_ROWS; r++) {
+        store(output + r * outer, sums[r][0]);
+        if (vectors == 2) store(output + r * outer + LANES, sums[r][1]);
+    }
+}
 
 /* output = input * matrix: input is (length, inner), output (length, outer), the length a multiple of 12. The matrix is in panels of PANEL
-   columns. */
+   columns, the last perhaps of LANES. */
 static void multiply(int64_t length, int64_t inner, int64_t outer, const element *input, const element *matrix, element *output) {
     for (int64_t panel = 0; panel < outer; panel += PANEL, matrix += inner * PANEL)
         for (int64_t row = 0; row < length; row += GEMM_ROWS) {
-            const element *from = input + row * inner;
-            floats sums[GEMM_ROWS][2];
-#pragma GCC unroll 12
-            for (int r = 0; r < GEMM_ROWS; r++) sums[r][0] = sums[r][1] = zeros();
-            for (int64_t i = 0; i < inner; i++) {
-                floats low = load(matrix + i * PANEL), high = load(matrix + i * PANEL + LANES);
-#pragma GCC unroll 12
-                for (int r = 0; r < GEMM_ROWS; r++) {
-                    float value = from[r * inner + i];
-                    sums[r][0] += value * low;
-                    sums[r][1] += value * high;
-                }
-            }
-#pragma GCC unroll 12
-            for (int r = 0; r < GEMM_ROWS; r++) {
-                store(output + (row + r) * outer + panel, sums[r][0]);
-                store(output + (row + r) * outer + panel + LANES, sums[r][1]);
-            }
+            if (outer - panel >= PANEL)
+                multiply_panel(inner, outer, input + row * inner, matrix, output + row * outer + panel, 2);
+            else
+                multiply_panel(inner, outer, input + row * inner, matrix, output + row * outer + panel, 1);
         }
 }
 
