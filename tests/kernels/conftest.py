@@ -51,9 +51,24 @@ def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, gcc: 
         monkeypatch.setattr(build, "FLAGS", tuple(flag.replace("native", "x86-64") for flag in build.FLAGS))
         monkeypatch.setattr(build, "required_flag", lambda name: "none")
         monkeypatch.setattr(build, "cpu_flags", lambda: frozenset({"none"}))
-    build._library.cache_clear()
+    forget = build._library.cache_clear  # a test may replace the function
+    forget()
     yield
-    build._library.cache_clear()
+    forget()
+
+
+@pytest.fixture(params=["x86-64", "x86-64-v3", "x86-64-v4"])
+def vectors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, gcc: None) -> Iterator[None]:
+    """Kernels in fp32, built for vectors of 4, 8 and 16 values, as far as the processor has them."""
+    needed = {"x86-64": "sse2", "x86-64-v3": "avx2", "x86-64-v4": "avx512vl"}[request.param]
+    if needed not in cpu_flags():
+        pytest.skip(f"the processor has no {needed}")
+    monkeypatch.setattr(build, "FLAGS", tuple(flag.replace("native", request.param) for flag in build.FLAGS))
+    monkeypatch.setattr(build, "required_flag", lambda name: needed)
+    forget = build._library.cache_clear  # a test may replace the function
+    forget()
+    yield
+    forget()
 
 
 @pytest.fixture

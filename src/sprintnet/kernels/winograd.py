@@ -108,7 +108,7 @@ def _transform_filters(filters: Tensor, maps: Tensor) -> Tensor:
         return transformed
     panel = 2 * fp32_lanes()
     transformed = (_filter_matrix(maps) @ filters.permute(2, 3, 0, 1).reshape(9, -1)).view(-1, channels, outputs)
-    return torch.cat([columns.flatten(1) for columns in transformed.split(panel, dim=2)], dim=1)
+    return torch.cat([columns.flatten(1) for columns in torch.split(transformed, panel, dim=2)], dim=1)
 
 
 def fp32_lanes() -> int:

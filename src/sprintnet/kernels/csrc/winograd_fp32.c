@@ -83,7 +83,7 @@ void weight_gradient(int64_t elements, int64_t rows, int64_t inner, int64_t oute
                 int64_t i = 0;
                 for (; i + GEMM_ROWS <= inner; i += GEMM_ROWS)
                     add_products(count, x + i, inner, g + o, outer, GEMM_ROWS, sum + i * outer + o);
-                for (; i + 4 <= inner; i += 4) add_products(count, x + i, inner, g + o, outer, 4, sum + i * outer + o);
+                for (; i < inner; i += 2) add_products(count, x + i, inner, g + o, outer, 2, sum + i * outer + o);
             }
         }
     }

@@ -1,0 +1,106 @@
+"""The kernels in fp32 against PyTorch in fp64, built for vectors of every width that this processor has."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sprintnet.kernels import dispatch, winograd_fp32
+from sprintnet.kernels.batchnorm_silu import Norm
+from sprintnet.kernels.max_pool import MaxPool2x2
+from sprintnet.models.sprintnet import SprintNet
+
+compiled = pytest.mark.usefixtures("vectors")
+
+
+def output_and_gradients(function: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    output = function(*leaves)
+    output.backward(torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(output.dtype))
+    return [output.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+@compiled
+@pytest.mark.parametrize("size", [(2, 2), (3, 3), (5, 7), (7, 7), (15, 15), (31, 32)])
+@pytest.mark.parametrize(("channels", "outputs"), [(32, 96), (64, 32), (48, 64), (24, 64)])
+def test_winograd_convolution_is_pytorchs(size: tuple[int, int], channels: int, outputs: int) -> None:
+    if not winograd_fp32.is_supported(channels, outputs, *size):
+        assert channels % 16  # of vectors of 16 values
+        return
+    torch.manual_seed(0)
+    maps, weight = torch.randn(7, channels, *size), torch.randn(outputs, channels, 3, 3)
+    found = output_and_gradients(winograd_fp32.convolve, maps, weight)
+    expected = output_and_gradients(lambda x, w: F.conv2d(x, w, padding=1), maps.double(), weight.double())
+    for ours, theirs in zip(found, expected, strict=True):
+        assert relative_error(ours, theirs) < 1e-5
+
+
+@compiled
+@pytest.mark.parametrize("shape", [(8, 16, 1, 1), (9, 32, 7, 7), (130, 64, 3, 5)])
+def test_norm_and_silu_are_pytorchs(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    maps, ours, theirs = 3 * torch.randn(shape) + 1, Norm(shape[1]), Norm(shape[1]).double()
+    assert ours.silu_library(maps) == "batchnorm_silu_fp32"
+    found = output_and_gradients(lambda x: ours.forward_silu(x, nn.SiLU()), maps)
+    expected = output_and_gradients(lambda x: F.silu(theirs(x)), maps.double())
+    for pair in zip([*found, ours.bias.grad], [*expected, theirs.bias.grad], strict=True):
+        assert relative_error(*pair) < 1e-5  # type: ignore[arg-type]
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean.float())  # type: ignore[union-attr]
+    torch.testing.assert_close(ours.running_var, theirs.running_var.float())  # type: ignore[union-attr]
+
+
+@compiled
+def test_silu_is_exact_where_it_saturates() -> None:
+    maps = torch.tensor([-1e4, -200.0, -88.0, -1e-30, 0.0, 1e-30, 88.0, 200.0]).repeat(16, 1).T.reshape(8, 16, 1, 1)
+    norm = Norm(16)
+    norm.eps = 0.0
+    library = norm.silu_library(maps)
+    assert library
+    x = maps.contiguous(memory_format=torch.channels_last)
+    features, one, zero = torch.empty_like(x), torch.ones(16), torch.zeros(16)
+    from sprintnet.kernels.build import call
+
+    call(library, "forward", 8, 16, x, one, zero, features)
+    torch.testing.assert_close(features, F.silu(maps.double()).float(), rtol=1e-6, atol=1e-30)
+
+
+@compiled
+@pytest.mark.parametrize("shape", [(3, 32, 2, 2), (2, 64, 7, 7), (5, 96, 6, 9), (1, 32, 31, 4)])
+def test_maxima_and_their_gradients_are_pytorchs_in_every_bit(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(shape).round(decimals=1)  # many are equal
+    maps[0, 0, 0, 0], maps[0, 1, 0, 1], maps[0, 2, 1, 1], maps[0, 3] = torch.inf, torch.nan, -torch.nan, -torch.inf
+    assert dispatch.pooling_library(torch.float32, *shape[1:]) == "max_pool_fp32"
+    found, expected = (output_and_gradients(pool, maps) for pool in (MaxPool2x2(), nn.MaxPool2d(2)))
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+@compiled
+def test_a_step_of_the_network_is_pytorchs_without_kernels(
+    unavailable: Callable[[], None], on_processor: Callable[[str | None], None]
+) -> None:
+    torch.manual_seed(0)
+    network = SprintNet(10, 3, (32, 32), width=32).to(memory_format=torch.channels_last)
+    images, gradients = torch.randn(64, 3, 32, 32), []
+    on_processor("avx2")
+    for _ in range(2):
+        network.zero_grad()
+        F.cross_entropy(network(images), torch.arange(64) % 10).backward()
+        gradients.append([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
+        unavailable()
+    for ours, theirs in zip(*gradients, strict=True):
+        assert relative_error(ours, theirs.double()) < 1e-3
+
+
+def test_other_maps_are_refused() -> None:
+    maps, weight = torch.randn(64, 32, 7, 7), torch.randn(64, 32, 3, 3)
+    for wrong in ((maps.bfloat16(), weight), (maps, weight[:, :16]), (maps, weight.to("meta")), (maps[:, :, :1], weight)):
+        with pytest.raises(ValueError, match="winograd_fp32: not for maps"):
+            winograd_fp32.convolve(*wrong)
