@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sprintnet.runtime import Runtime, select_runtime
-from sprintnet.training import threads as threads_module
+from sprintnet.training import adaptive_threads as threads_module
 from sprintnet.training.adaptive_threads import AdaptiveThreads, CpuTime, cpu_time
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing adapts where there is no /proc/stat")

@@ -57,8 +57,14 @@ def test_nesterov_momentum_and_weight_decay_by_their_formulas() -> None:
 
 def test_without_momentum_it_is_plain_descent() -> None:
     model = nn.Linear(1, 1)
-    optimizer = build_optimizer(model, OptimSettings(momentum=0, nesterov=True), MuonSettings())
-    assert not optimizer.param_groups[0]["nesterov"]
+    optimizer = build_optimizer(model, OptimSettings(momentum=0, nesterov=True, weight_decay=0), MuonSettings())
+    assert not optimizer.param_groups[0]["settings"]["nesterov"]
+    weight = model.weight.detach().clone()
+    set_learning_rates(optimizer, 1, 0)
+    model.weight.grad = torch.ones(1, 1)
+    for _ in range(2):
+        optimizer.step()
+    torch.testing.assert_close(model.weight.detach(), weight - 2 * optimizer.param_groups[0]["lr"])
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.2])
@@ -140,7 +146,7 @@ def test_a_first_step_that_overflows_leaves_no_trace() -> None:
     step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": 2.0**60})
     step(IMAGES, LABELS)
     assert step.read().skipped == 1
-    assert all(not state["momentum_buffer"].any() for state in step.optimizer.state.values())
+    assert not any(buffer.any() for buffer in step.optimizer.momentum_buffers.values())
     step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": 2.0**10})
     step(IMAGES, LABELS)
     undisturbed = make_step("fp16")
@@ -167,7 +173,7 @@ def test_an_overflow_in_fp16_is_skipped_whole_and_counted(overflow: str) -> None
     step(IMAGES, LABELS)
     totals = step.read()
     state = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
-    momentum = [values["momentum_buffer"].clone() for values in step.optimizer.state.values()]
+    momentum = [buffer.clone() for buffer in step.optimizer.momentum_buffers.values()]
     scale = step.scaler.get_scale()
     if overflow == "gradients":
         step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": 2.0**60})
@@ -178,7 +184,7 @@ def test_an_overflow_in_fp16_is_skipped_whole_and_counted(overflow: str) -> None
     after = step.read()
     assert (after.skipped, after.images, after.loss, after.correct) == (1, totals.images, totals.loss, totals.correct)
     assert all(torch.equal(state[name], tensor) for name, tensor in step.model.state_dict().items())
-    assert all(torch.equal(a, b["momentum_buffer"]) for a, b in zip(momentum, step.optimizer.state.values(), strict=True))
+    assert all(map(torch.equal, momentum, step.optimizer.momentum_buffers.values()))
 
 
 def test_full_precision_does_not_skip_but_shows_a_lost_loss() -> None:

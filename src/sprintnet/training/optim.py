@@ -1,70 +1,106 @@
-"""The optimizers and their learning rates."""
+"""The optimizer and its learning rates: SGD, or Muon for the convolution filters and SGD for the rest.
 
-from collections.abc import Iterable
+torch.optim is not used: creating one of its optimizers imports PyTorch's compiler, which takes two seconds.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sprintnet.training.muon import Muon
+from sprintnet.training.muon import muon_update
 from sprintnet.training.settings import MuonSettings, OptimSettings
 
 
-class Optimizers:
-    """Several optimizers that step, skip and are saved as one.
+class Optimizer:
+    """Updates groups of parameters with momentum, each by its own rule; all step, skip and are saved as one.
 
-    A gradient scaler sets its scale and whether a gradient overflowed, both on the device, and waits for neither.
+    A group: `params`, `lr` and `peak_lr`, whether it `is_whitening` (the bias of a whitening layer), `update` (`sgd_update` or
+    `muon_update`) and `settings`, its further arguments. A gradient scaler sets `grad_scale`, the factor of the gradients, and
+    `found_inf`, whether one overflowed: a step then changes nothing. Neither waits for the device.
     """
 
     _step_supports_amp_scaling = True  # read by GradScaler
 
-    def __init__(self, optimizers: Iterable[torch.optim.Optimizer]):
-        self.optimizers = list(optimizers)
+    def __init__(self, param_groups: list[dict[str, Any]]):
+        self.param_groups = param_groups
+        parameters = [parameter for group in param_groups for parameter in group["params"]]
+        self.momentum_buffers: dict[nn.Parameter, Tensor] = {p: torch.zeros_like(p) for p in parameters}
 
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The parameter groups of all."""
-        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
-
+    @torch.no_grad()
     def step(self) -> None:
-        """Updates all parameters, or none where a gradient overflowed."""
-        for optimizer in self.optimizers:
-            for name in ("grad_scale", "found_inf"):  # set by a scaler, for this step only
-                setattr(optimizer, name, getattr(self, name, None))
-            optimizer.step()
+        """Updates every parameter that has a gradient, or none where a gradient overflowed."""
+        scaler = {name: getattr(self, name, None) for name in ("grad_scale", "found_inf")}
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            buffers = [self.momentum_buffers[parameter] for parameter in parameters]
+            if parameters:
+                group["update"](parameters, buffers, lr=group["lr"], **group["settings"], **scaler)
 
     def zero_grad(self) -> None:
         """Drops all gradients."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad()
+        for parameter in self.momentum_buffers:
+            parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the states of all."""
-        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+        """Returns the momentum of each parameter; the learning rates follow from the schedule."""
+        return {"momentum_buffers": list(self.momentum_buffers.values())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
-        for optimizer, part in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(part)
-
-
-Optimizer = torch.optim.Optimizer | Optimizers
+        for buffer, saved in zip(self.momentum_buffers.values(), state["momentum_buffers"], strict=True):
+            buffer.copy_(saved)
 
 
 def build_optimizer(model: nn.Module, settings: OptimSettings, muon: MuonSettings) -> Optimizer:
-    """Returns SGD over all trained parameters, or, if Muon has a learning rate, Muon for the filters and SGD for the rest.
-
-    Each parameter group carries its `peak_lr`, and whether it `is_whitening`: the bias of a whitening layer.
-    """
-    groups: dict[str, list[nn.Parameter]] = {"filters": [], "head": [], "whitening": [], "rest": []}
+    """Returns SGD over all trained parameters, or, if Muon has a learning rate, Muon for the filters and SGD for the rest."""
+    by_role: dict[str, list[nn.Parameter]] = {"filters": [], "head": [], "whitening": [], "rest": []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[_role(name, parameter, muon)].append(parameter)
-    sgd = _build_sgd({role: parameters for role, parameters in groups.items() if role != "filters"}, settings)
-    if not groups["filters"]:
-        return sgd
-    filters = {"params": groups["filters"], "peak_lr": muon.max_lr, "is_whitening": False}
-    return Optimizers([Muon([filters], muon.max_lr, muon.momentum), sgd])
+            by_role[_role(name, parameter, muon)].append(parameter)
+    groups = []
+    for role, parameters in by_role.items():
+        lr = settings.head_lr or settings.max_lr if role == "head" else settings.max_lr
+        group = {"params": parameters, "peak_lr": lr, "is_whitening": role == "whitening", "update": sgd_update}
+        group["settings"] = {
+            "momentum": settings.momentum,
+            "nesterov": settings.nesterov and settings.momentum > 0,
+            "weight_decay": settings.weight_decay * settings.max_lr / lr,
+        }
+        if role == "filters":
+            group |= {"peak_lr": muon.max_lr, "update": muon_update, "settings": {"momentum": muon.momentum}}
+        if parameters:
+            groups.append({**group, "lr": group["peak_lr"]})
+    return Optimizer(groups)
+
+
+def sgd_update(
+    parameters: Sequence[Tensor],
+    buffers: list[Tensor],
+    *,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
+) -> None:
+    """Updates parameters and their momentum by SGD; fused: one pass over memory, without waiting for the device."""
+    torch._fused_sgd_(
+        list(parameters),
+        [parameter.grad for parameter in parameters if parameter.grad is not None],
+        buffers if momentum else [],
+        lr=lr,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        dampening=0.0,
+        maximize=False,
+        is_first_step=False,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
+    )
 
 
 def set_learning_rates(optimizer: Optimizer, factor: float, whitening_factor: float) -> None:
@@ -82,28 +118,3 @@ def _role(name: str, parameter: nn.Parameter, muon: MuonSettings) -> str:
     if name.startswith("linear."):
         return "head"
     return "filters" if parameter.ndim == 4 and muon.max_lr else "rest"
-
-
-def _build_sgd(groups: dict[str, list[nn.Parameter]], settings: OptimSettings) -> torch.optim.Optimizer:
-    """Returns SGD; fused, so that a step is one pass over memory and needs no synchronisation."""
-    optimizer = torch.optim.SGD(
-        [
-            {
-                "params": parameters,
-                "peak_lr": (lr := settings.head_lr or settings.max_lr if role == "head" else settings.max_lr),
-                "weight_decay": settings.weight_decay * settings.max_lr / lr,
-                "is_whitening": role == "whitening",
-            }
-            for role, parameters in groups.items()
-            if parameters
-        ],
-        lr=settings.max_lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov and settings.momentum > 0,
-        fused=True,
-    )
-    if settings.momentum:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:  # otherwise a first step that fp16 skips would leave it uninitialised
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimizer
