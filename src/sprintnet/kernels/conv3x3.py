@@ -23,19 +23,20 @@ class Convolution3x3(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Returns features (B, out_channels, H, W)."""
-        if (kernel := self._choose("conv3x3", input)) is not None:
-            with torch.autocast("cpu", enabled=False):
-                features: Tensor = kernel.convolve(input.to(_dtype()), self.weight)
-            return features
-        return super().forward(input)
+        if (kernel := self._choose("conv3x3", input)) is None:
+            return super().forward(input)
+        maps = input.to(_dtype())
+        with torch.autocast("cpu", enabled=False):
+            features: Tensor = kernel.convolve(maps, self.weight)
+        return features
 
     def forward_pooled(self, input: Tensor, pool: nn.Module) -> Tensor:
         """Returns pool(self(input)), (B, out_channels, H/2, W/2), for 2x2 max pooling; in one kernel where possible."""
-        if (kernel := self.choose_conv_pool(input)) is not None:
-            with torch.autocast("cpu", enabled=False):
-                maxima: Tensor = kernel.convolve_and_pool(input.to(_dtype()), self.weight)
-        else:
-            maxima = pool(self(input))
+        if (kernel := self.choose_conv_pool(input)) is None:
+            return pool(self(input))  # type: ignore[no-any-return]
+        maps = input.to(_dtype())
+        with torch.autocast("cpu", enabled=False):
+            maxima: Tensor = kernel.convolve_and_pool(maps, self.weight)
         return maxima
 
     def choose_conv_pool(self, input: Tensor) -> ModuleType | None:

@@ -13,6 +13,7 @@
 #define MAX_CHANNELS 1024 /* of the output */
 
 typedef uint16_t values __attribute__((vector_size(64)));
+typedef uint16_t half __attribute__((vector_size(32)));
 typedef uint32_t pairs __attribute__((vector_size(64)));
 
 typedef struct {
@@ -37,16 +38,21 @@ static inline void store_pair(values before, values now, int64_t place, uint16_t
     memcpy(to[odd][1] + pair * TILE_DEPTH, &high, sizeof high);
 }
 
-/* The input of an image, `kept` of its channels, as pairs; `place` is its first pixel's. */
-static void pair_pixels(const line *l, int64_t height, int64_t width, int64_t channels, int64_t kept, const uint16_t *input, int64_t place,
-                        uint16_t *const to[2][2]) {
-    values before = {0}, now = {0};
+/* The input of an image, `kept` of its channels, as pairs; `place` is its first pixel's, `end` that of all inputs. */
+static void pair_pixels(const line *l, int64_t height, int64_t width, int64_t channels, int64_t kept, const uint16_t *input,
+                        const uint16_t *end, int64_t place, uint16_t *const to[2][2]) {
+    values before = {0}, now, is_kept;
+    for (int i = 0; i < BLOCK; i++) is_kept[i] = i < kept ? 0xffff : 0;
     for (int64_t y = 0; y < height; y++) {
         for (int64_t x = 0; x < width; x++, input += channels, before = now) {
-            if (kept == BLOCK)
+            if (input + BLOCK <= end) {
                 memcpy(&now, input, sizeof now);
-            else
-                memcpy(&now, input, kept * sizeof *input);
+                now &= is_kept;
+            } else { /* the last pixel, after which nothing may be read */
+                uint16_t last[BLOCK] = {0};
+                memcpy(last, input, kept * sizeof *input);
+                memcpy(&now, last, sizeof now);
+            }
             store_pair(before, now, place++, to);
         }
         store_pair(before, (values){0}, place++, to);
@@ -59,10 +65,10 @@ static void pair_pixels(const line *l, int64_t height, int64_t width, int64_t ch
 static void transpose(const uint16_t *const rows[TILE_DEPTH], uint16_t *tile) {
     pairs a[TILE], b[TILE];
     for (int i = 0; i < TILE; i++) { /* two pixels, channel by channel */
-        values both;
-        memcpy(&both, rows[2 * i], sizeof both / 2);
-        memcpy((char *)&both + sizeof both / 2, rows[2 * i + 1], sizeof both / 2);
-        a[i] = (pairs)__builtin_shufflevector(both, both, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11,
+        half first, second;
+        memcpy(&first, rows[2 * i], sizeof first);
+        memcpy(&second, rows[2 * i + 1], sizeof second);
+        a[i] = (pairs)__builtin_shufflevector(first, second, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11,
                                               27, 12, 28, 13, 29, 14, 30, 15, 31);
     }
     /* 16x16 pairs: each step swaps the bits of one power of two between row and column numbers */
@@ -113,13 +119,56 @@ static void unpool(int64_t height, int64_t width, int64_t channels, const uint16
             }
 }
 
+/* The sums of three neighbouring taps += a * b over `length` pixels: BLOCK output channels (`a_half` leads to the second tile), TILE input
+   channels. */
+static inline void add_products(int64_t length, const uint16_t *a, int64_t a_half, const uint16_t *const b[3], float *sums, int64_t inner,
+                                int is_first) {
+    int64_t row = 9 * inner * sizeof *sums, half = TILE * 9 * inner;
+    if (is_first) {
+        tile_zero(0);
+        tile_zero(1);
+        tile_zero(2);
+        tile_zero(3);
+        tile_zero(4);
+        tile_zero(5);
+    } else {
+        tile_load(0, sums, row);
+        tile_load(1, sums + inner, row);
+        tile_load(2, sums + 2 * inner, row);
+        tile_load(3, sums + half, row);
+        tile_load(4, sums + half + inner, row);
+        tile_load(5, sums + half + 2 * inner, row);
+    }
+    for (int64_t depth = 0; depth < length * TILE; depth += TILE * TILE_DEPTH) {
+        tile_load(6, a + depth, 64);
+        tile_load(7, b[0] + depth, 64);
+        tile_dot(0, 6, 7);
+        tile_load(7, b[1] + depth, 64);
+        tile_dot(1, 6, 7);
+        tile_load(7, b[2] + depth, 64);
+        tile_dot(2, 6, 7);
+        tile_load(6, a + a_half + depth, 64);
+        tile_dot(5, 6, 7);
+        tile_load(7, b[1] + depth, 64);
+        tile_dot(4, 6, 7);
+        tile_load(7, b[0] + depth, 64);
+        tile_dot(3, 6, 7);
+    }
+    tile_store(0, sums, row);
+    tile_store(1, sums + inner, row);
+    tile_store(2, sums + 2 * inner, row);
+    tile_store(3, sums + half, row);
+    tile_store(4, sums + half + inner, row);
+    tile_store(5, sums + half + 2 * inner, row);
+    MEMORY_BARRIER;
+}
+
 /* sums: fp32 (out_channels, 9, channels rounded up to BLOCK). scratch: bf16, (2 * channels rounded up + out_channels) values for each pixel
    of a chunk's line and its margins. With argmax, grad_output is that of the maxima, and `unpooled` has room for that of a chunk's pixels. */
 void weight_gradient(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t out_channels, const uint16_t *input,
                      const uint16_t *grad_output, const uint8_t *argmax, uint16_t *unpooled, float *sums, int64_t chunk, uint16_t *scratch,
                      int64_t threads) {
     int64_t in_blocks = round_up(channels, BLOCK) / BLOCK, out_blocks = out_channels / BLOCK, inner = in_blocks * BLOCK;
-    int64_t row = 9 * inner * sizeof *sums; /* bytes of an output channel's sums */
     line whole = line_of(chunk, height, width);
     int64_t padded = whole.length + 2 * whole.margin, array = padded * TILE; /* values of TILE channels in an array of pairs */
     uint16_t *paired = scratch, *transposed = scratch + inner * 2 * padded;
@@ -148,7 +197,7 @@ void weight_gradient(int64_t images, int64_t height, int64_t width, int64_t chan
                         if (image == 0) memset(to[odd][half], 0, l.margin * TILE * sizeof *scratch);
                     }
                 pair_pixels(&l, height, width, channels, kept, x + image * height * width * channels + block * BLOCK,
-                            l.margin + image * l.image, to);
+                            input + images * height * width * channels, l.margin + image * l.image, to);
                 if (image == count - 1)
                     for (int odd = 0; odd < 2; odd++)
                         for (int half = 0; half < 2; half++) {
@@ -167,37 +216,15 @@ void weight_gradient(int64_t images, int64_t height, int64_t width, int64_t chan
             }
             MEMORY_BARRIER;
 #pragma omp for schedule(static)
-            for (int64_t unit = 0; unit < in_blocks * out_blocks * 9; unit++) {
-                int64_t tap = unit % 9, out = unit / 9 % out_blocks, in = unit / 9 / out_blocks;
-                int64_t shift = l.margin + (tap / 3 - 1) * l.pitch + tap % 3 - 1;
-                float *sum = sums + out * BLOCK * 9 * inner + tap * inner + in * BLOCK;
-                const uint16_t *a = transposed + out * BLOCK * whole.length;
-                const uint16_t *b = paired + (in * 4 + shift % 2) * array + shift / 2 * TILE_DEPTH;
-                if (start == 0) {
-                    tile_zero(0);
-                    tile_zero(1);
-                    tile_zero(2);
-                    tile_zero(3);
-                } else {
-                    tile_load(0, sum, row);
-                    tile_load(1, sum + TILE, row);
-                    tile_load(2, sum + TILE * 9 * inner, row);
-                    tile_load(3, sum + TILE * 9 * inner + TILE, row);
+            for (int64_t unit = 0; unit < in_blocks * out_blocks * 6; unit++) {
+                int64_t row = unit % 3, half = unit / 3 % 2, out = unit / 6 % out_blocks, in = unit / 6 / out_blocks;
+                const uint16_t *arrays = paired + (in * 4 + half * 2) * array, *taps[3];
+                for (int column = 0; column < 3; column++) {
+                    int64_t place = l.margin + (row - 1) * l.pitch + column - 1;
+                    taps[column] = arrays + place % 2 * array + place / 2 * TILE_DEPTH;
                 }
-                for (int64_t depth = 0; depth < l.length; depth += TILE_DEPTH, a += TILE * TILE_DEPTH, b += TILE * TILE_DEPTH) {
-                    tile_load(4, a, 64);
-                    tile_load(6, b, 64);
-                    tile_dot(0, 4, 6);
-                    tile_load(7, b + 2 * array, 64);
-                    tile_dot(1, 4, 7);
-                    tile_load(5, a + TILE * whole.length, 64);
-                    tile_dot(2, 5, 6);
-                    tile_dot(3, 5, 7);
-                }
-                tile_store(0, sum, row);
-                tile_store(1, sum + TILE, row);
-                tile_store(2, sum + TILE * 9 * inner, row);
-                tile_store(3, sum + TILE * 9 * inner + TILE, row);
+                add_products(l.length, transposed + out * BLOCK * whole.length, whole.length * TILE, taps,
+                             sums + out * BLOCK * 9 * inner + row * 3 * inner + in * BLOCK + half * TILE, inner, start == 0);
             }
         }
         tiles_end();
