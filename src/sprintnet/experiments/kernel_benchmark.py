@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from operator import truediv
+from statistics import median
 from typing import NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from sprintnet.kernels import dispatch
 from sprintnet.kernels.max_pool import MaxPool2x2
 
 PYTORCH = "pytorch"
-IMAGES, WARM_UP, REPEATS = 500, 2, 30
+IMAGES, WARM_UP, REPEATS = 500, 2, 15
 SUPPORTED = {
     torch.bfloat16: ("amx", "winograd", "winograd_torch", "avx512_bf16"),
     torch.float32: ("winograd_fp32", "winograd_torch"),
@@ -61,7 +63,11 @@ def measure_layers(dtype: torch.dtype) -> Iterator[LayerTimes]:
 
 
 def _measure(layer: str, dtype: torch.dtype, channels: int, out_channels: int, side: int, names: list[str]) -> dict[str, float]:
-    """Returns the least seconds of forward and backward by implementation: other processes only add."""
+    """Returns the seconds of forward and backward by implementation.
+
+    On a shared host all of them slow down together for seconds at a time: the median of the ratios to PyTorch's in the same
+    round counts, and PyTorch's best time.
+    """
     maps = torch.randn(IMAGES, channels, side, side).to(dtype).to(memory_format=torch.channels_last)
     maps.requires_grad_(layer == "conv3x3")
     weight = torch.randn(out_channels, channels, 3, 3).to(memory_format=torch.channels_last).requires_grad_()
@@ -75,7 +81,8 @@ def _measure(layer: str, dtype: torch.dtype, channels: int, out_channels: int, s
             torch.autograd.backward(function(maps, weight), gradient)
             if repeat >= WARM_UP:
                 laps[name].append(time.perf_counter() - started)
-    return {name: min(values) for name, values in laps.items()}
+    best = min(laps[PYTORCH])
+    return {name: best * median(map(truediv, values, laps[PYTORCH])) for name, values in laps.items()}
 
 
 def _function(layer: str, name: str) -> Callable[[Tensor, Tensor], Tensor]:
