@@ -76,7 +76,7 @@ def on_processor(monkeypatch: pytest.MonkeyPatch, forget_choices: Callable[[], N
     """Called with the name of a feature, makes choices those for a processor that has it as its newest."""
 
     def set_processor(name: str | None) -> None:
-        monkeypatch.setattr(dispatch, "processor", lambda precision: name if name in PROCESSORS[precision] else None)
+        monkeypatch.setattr(dispatch, "processor", lambda precision: name if name in PROCESSORS.get(precision, ()) else None)
         forget_choices()
 
     return set_processor

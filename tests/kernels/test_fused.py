@@ -89,7 +89,7 @@ def test_a_constant_channel_with_an_outlier_first_stays_finite() -> None:
     maps = torch.full((50, 16, 4, 4), 3.0).bfloat16()
     maps[0, :, 0, 0] = 3000
     layer = Norm(16)
-    features = layer._fused_silu(maps.requires_grad_())
+    features = layer._fused_silu(maps.requires_grad_(), "batchnorm_silu")
     features.float().sum().backward()
     assert maps.grad is not None
     assert features.isfinite().all()
