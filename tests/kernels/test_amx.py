@@ -134,9 +134,9 @@ def test_a_system_without_permission_for_tiles_has_no_kernels(monkeypatch: pytes
     def refuse() -> None:
         raise UnavailableError("the system does not permit AMX")
 
-    monkeypatch.setattr(build, "cpu_flags", lambda: frozenset({"amx_bf16", "avx512_bf16"}))
+    monkeypatch.setattr(build, "cpu_flags", lambda: frozenset({"amx_bf16"}))
     monkeypatch.setattr(build, "_request_tiles", refuse)
     build._library.cache_clear()
     assert not conv3x3_amx.is_supported(64, 64, 7, 7)
-    assert "does not permit AMX" in build.unavailable_reason("bf16")
+    assert build.unavailable_reason("bf16") == "the system does not permit AMX"
     build._library.cache_clear()

@@ -1,6 +1,6 @@
 """The C kernels (csrc/): compiled for this machine at first use and cached.
 
-They serve training on a CPU in bf16; where they are unavailable, PyTorch's own operations do the work.
+They serve training on a CPU in bf16 or fp32; where they are unavailable, PyTorch's own operations do the work.
 """
 
 import ctypes
@@ -44,7 +44,9 @@ def load_library(name: str) -> ctypes.CDLL | None:
 
 
 def unavailable_reason(precision: str) -> str:
-    """Returns why a kernel for training in bf16 or fp32 is unavailable on this kind of processor; empty where all are."""
+    """Returns why a kernel for training in this precision is unavailable on this processor; an empty text where all are."""
+    if precision not in PROCESSORS:
+        return f"there are none for {precision}"
     names = [path.stem for path in sorted(SOURCES.glob("*.c")) if path.stem.endswith("_fp32") == (precision == "fp32")]
     supported = [name for name in names if required_flag(name) in cpu_flags()]
     with ThreadPoolExecutor() as compilers:
