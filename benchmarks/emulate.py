@@ -5,7 +5,8 @@
     python benchmarks/emulate.py avx512_bf16 benchmark --phases
 
 PyTorch's libraries are held to the instruction set by their environment variables, our kernels are compiled for it, and the
-processor's newer features are hidden. Clock rates and caches stay those of this machine.
+processor's newer features are hidden. Clock rates and caches stay those of this machine. Only for what runs in one process:
+not for `benchmark` with a training, nor for scripts that start others.
 """
 
 import os

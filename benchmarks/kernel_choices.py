@@ -10,6 +10,7 @@ import sys
 
 from sprintnet.experiments.kernel_benchmark import measure_layers
 from sprintnet.kernels import build, dispatch
+from sprintnet.runs.io import write_rows
 from sprintnet.runtime import DTYPES, select_runtime
 
 
@@ -17,6 +18,8 @@ def main() -> None:
     """Replaces the rows of this kind of processor."""
     runtime = select_runtime("cpu", sys.argv[1] if sys.argv[1:] else "auto", 0)
     processor = build.processor(runtime.precision)
+    if processor is None:
+        sys.exit(f"no kernels are made for this processor in {runtime.precision}")
     with dispatch.TABLE.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["processor"] != processor]
     with runtime.activated(0):
@@ -25,10 +28,8 @@ def main() -> None:
             shape = {"channels": found.channels, "out_channels": found.out_channels, "side": found.side}
             rows.append({"processor": processor, "layer": found.layer, **shape, "implementations": " ".join(order)})
             print({name: round(value, 2) for name, value in found.milliseconds.items()}, rows[-1], flush=True)
-    with dispatch.TABLE.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(rows, key=lambda row: (row["processor"], row["layer"])))
+    order = list(rows[0])
+    write_rows(dispatch.TABLE, sorted(rows, key=lambda row: (row["processor"], row["layer"])), order)
 
 
 if __name__ == "__main__":

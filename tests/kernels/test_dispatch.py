@@ -53,10 +53,10 @@ def test_a_layer_takes_the_fastest_implementation_that_supports_its_shape(
 def test_the_table_names_what_there_is() -> None:
     table = dispatch.choices()
     assert {processor for processor, _ in table} <= {*build.PROCESSORS["bf16"], *build.PROCESSORS["fp32"]}
-    for (_, layer), choices in table.items():
+    for (processor, layer), choices in table.items():
         for choice in choices:
             assert set(choice.implementations) <= {"pytorch", *dispatch.IMPLEMENTATIONS[layer]}
-            assert choice.distance(*choice[:3]) == 0
+            assert choice.implementations[-1] == "pytorch" or "bf16" in str(processor)
 
 
 def test_an_implementation_is_chosen_once_for_a_shape(

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from sprintnet.cli.args import load_recipe, recipe_of
-from sprintnet.errors import SprintNetError
+from sprintnet.errors import SettingsError, SprintNetError
 from sprintnet.runs.folder import STUDY_FOLDER, new_run, open_run, read_rows, run_name
 
 WEAK_ACCURACY = 0.9  # agreement with the labels below which many candidates of `label-errors` are errors of the networks
@@ -67,6 +67,8 @@ def _benchmark_kernels(precision: str, threads: int) -> None:
     from sprintnet.runtime import DTYPES, select_runtime
 
     runtime = select_runtime("cpu", precision, threads)
+    if runtime.precision not in build.PROCESSORS:
+        raise SettingsError(f"precision={precision}: kernels exist for {' and '.join(build.PROCESSORS)} only")
     kind = build.processor(runtime.precision) or "no kernels"
     print(f"{cpu_name()} ({kind}), {runtime.threads} threads, {runtime.precision}", flush=True)
     with runtime.activated(0):

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from sprintnet.kernels.build import call, load_library
 
-BLOCK, DEPTH, MAX_CHANNELS = 32, 32, 1024
+BLOCK, DEPTH, MAX_OUT_CHANNELS = 32, 32, 1024
 """As in conv3x3_amx.c: channels of a block, pixels of a tile, output channels."""
 CHUNK_PIXELS = 2048
 """Pixels that are laid out and multiplied at once: the operands of a product stay in a core's cache."""
@@ -23,7 +23,7 @@ PADDING = (None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 
 def is_supported(channels: int, out_channels: int, height: int, width: int) -> bool:
     """Returns whether the kernel is available and supports layers of this shape."""
-    return out_channels % BLOCK == 0 and out_channels <= MAX_CHANNELS and load_library("conv3x3_amx") is not None
+    return out_channels % BLOCK == 0 and out_channels <= MAX_OUT_CHANNELS and load_library("conv3x3_amx") is not None
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
@@ -69,6 +69,8 @@ def grad_weight(maps: Tensor, grad_output: Tensor, indices: Tensor | None) -> Te
     line = _round_up(chunk * (height + 1) * (width + 1), DEPTH) + 2 * _round_up(width + 2, DEPTH)
     scratch = maps.new_empty(line * (2 * rounded + outputs))
     sums = torch.empty((outputs, rounded, 3, 3), device=maps.device, memory_format=torch.channels_last)
+    if not images:
+        sums.zero_()
     unpooled = None if indices is None else maps.new_empty(chunk * height * width * outputs)
     sizes, tensors = (images, height, width, channels, outputs), (maps, grad_output, indices, unpooled, sums)
     call("conv3x3_amx", "weight_gradient", *sizes, *tensors, chunk, scratch, torch.get_num_threads())
@@ -82,9 +84,10 @@ def _(maps: Tensor, grad_output: Tensor, indices: Tensor | None) -> Tensor:
 
 
 @register_flop_formula(torch.ops.sprintnet.conv3x3_grad_weight)
-def _flop(maps: Any, grad_output: Any, *_: Any, **__: Any) -> int:
+def _flop(maps: Any, grad_output: Any, indices: Any = None, *_: Any, **__: Any) -> int:
     images, channels, height, width = maps
-    return int(2 * images * height * width * 9 * channels * grad_output[1])
+    rows, columns = (height, width) if indices is None else (height // 2 * 2, width // 2 * 2)
+    return int(2 * images * rows * columns * 9 * channels * grad_output[1])
 
 
 def _round_up(value: int, unit: int) -> int:

@@ -7,24 +7,23 @@ from torch.utils.flop_counter import register_flop_formula
 from sprintnet.kernels import conv3x3_amx
 from sprintnet.kernels.build import call, load_library
 from sprintnet.kernels.conv3x3_amx import BLOCK, DEPTH
-from sprintnet.kernels.conv_pool import ConvPool, count_flop
+from sprintnet.kernels.conv_pool import MAX_INPUT_CHANNELS, ConvPool, count_flop
 
 TILE = 16
 """As in tiles.h: rows of a tile."""
-MAX_CHANNELS = 32
-"""Input channels of the layers for which it is made."""
 
 
 def is_supported(channels: int, outputs: int, height: int, width: int) -> bool:
     """Returns whether the kernel is available and supports layers of this shape."""
-    fits = channels <= MAX_CHANNELS and channels % 2 == 0 and min(height, width) >= 2
+    fits = channels <= MAX_INPUT_CHANNELS and channels % 2 == 0 and min(height, width) >= 2
     return fits and conv3x3_amx.is_supported(channels, outputs, height, width) and load_library("conv_pool_amx") is not None
 
 
 def convolve_and_pool(maps: Tensor, weight: Tensor) -> Tensor:
     """Returns maxima (N, O, H/2, W/2), in channels_last, of bf16 maps (N, C, H, W) convolved with weight (O, C, 3, 3).
 
-    Padding is 1; an odd last row or column is left out. Raises ValueError for tensors that the kernel does not support.
+    Padding is 1; an odd last row or column is left out. Infinite values may make maxima beside their windows NaN.
+    Raises ValueError for tensors that the kernel does not support.
     """
     (_, channels, *size), outputs = maps.shape, len(weight)
     on_cpu = maps.device.type == weight.device.type == "cpu"

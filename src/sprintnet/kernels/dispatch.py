@@ -1,8 +1,8 @@
 """Which implementation a layer takes when it trains on a CPU, chosen once for each shape from a table of measurements.
 
-choices.csv has a row for each measured layer on each kind of processor, with its implementations from fast to slow. A layer
-takes the row of the nearest shape, and of its implementations the first that is available and supports the layer.
-`sprintnet benchmark --kernels` measures them again.
+choices.csv has a row for each layer on each kind of processor, with its implementations from fast to slow. A layer takes the
+row of the nearest shape, and of its implementations the first that is available and supports the layer. Rows of AMX were
+measured layer by layer, the others by whole steps (LOG.md); `sprintnet benchmark --kernels` measures all of them again.
 """
 
 import csv

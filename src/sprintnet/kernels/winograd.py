@@ -23,9 +23,9 @@ from sprintnet.kernels.build import BF16_LANES, call, load_library
 from sprintnet.kernels.toom_cook import POINTS, toom_cook
 
 TAPS, MAX_TILE_SIDE, GEMM_ROWS = 3, 7, 12
-"""As in winograd.h and winograd.c: filter taps, elements along a transformed tile's side at most, rows of a product at once."""
+"""As in winograd_tiles.h and winograd.c: filter taps, elements along a tile's side at most, rows of a product at once."""
 GROUP_ELEMENTS = 350_000
-"""Elements of a group of images, inputs and outputs together: 0.7 MB, most of a core's cache."""
+"""Elements of a group of images, inputs and outputs together: in bf16 0.7 MB, most of a core's cache."""
 MIN_GROUPS = 16
 """Groups of a batch, where it has the images: that many cores can share it. Results do not depend on the number of cores."""
 MAX_CHANNELS, MAX_SIDE = 1024, 32

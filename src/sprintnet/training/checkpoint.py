@@ -54,7 +54,7 @@ def _take_tensors(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> An
         tensors[path] = value.detach().contiguous()
         return {"tensor": path, "channels_last": value.ndim == 4 and not value.is_contiguous()}
     if isinstance(value, dict):
-        # JSON keys are text; pairs keep the optimizer's integer keys
+        # JSON keys are text; pairs keep keys of other types
         return {"items": [[key, _take_tensors(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
         return [_take_tensors(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]

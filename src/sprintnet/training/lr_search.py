@@ -36,7 +36,7 @@ def lr_find(
 ) -> list[Found]:
     """Returns, for each seed, the loss over rising peak learning rates, a batch each, and the suggested rates.
 
-    The learning rate is the one in the training table; several optimizers keep their proportions. The curves are kept in the
+    The learning rate is the one in the training table; the parameter groups keep their proportions. The curves are kept in the
     folder's lr_finder.json. `splits` replace the data that the settings name. Raises SettingsError where a curve suggests
     nothing or the folder holds a run of other settings, DataError.
     """

@@ -101,7 +101,7 @@ def _train(
     sizes = {name: len(part) for name, part in splits.items()}
     run.log(training_header(str(run.path), config, runtime.describe(), sizes, multi_label=images.multi_label))
     if runtime.device.type == "cpu" and (reason := build.unavailable_reason(runtime.precision)):
-        run.log(f"compiled kernels are unavailable: {reason}")
+        run.log(f"not all compiled kernels are available: {reason}")
     rows = []
     for row in fit(config, step, loader, val_loader, run, track):
         rows.append(row)

@@ -10,10 +10,10 @@
 #include "tiles.h"
 
 #define BLOCK 32 /* channels: two tiles of each operand, four of sums */
-#define MAX_CHANNELS 1024 /* of the output */
+#define MAX_OUT_CHANNELS 1024 
 
 typedef uint16_t values __attribute__((vector_size(64)));
-typedef uint16_t half __attribute__((vector_size(32)));
+typedef uint16_t half_values __attribute__((vector_size(32)));
 typedef uint32_t pairs __attribute__((vector_size(64)));
 
 typedef struct {
@@ -48,7 +48,7 @@ static void pair_pixels(const line *l, int64_t height, int64_t width, int64_t ch
             if (input + BLOCK <= end) {
                 memcpy(&now, input, sizeof now);
                 now &= is_kept;
-            } else { /* the last pixel, after which nothing may be read */
+            } else { /* near the end of all inputs, after which nothing may be read */
                 uint16_t last[BLOCK] = {0};
                 memcpy(last, input, kept * sizeof *input);
                 memcpy(&now, last, sizeof now);
@@ -65,7 +65,7 @@ static void pair_pixels(const line *l, int64_t height, int64_t width, int64_t ch
 static void transpose(const uint16_t *const rows[TILE_DEPTH], uint16_t *tile) {
     pairs a[TILE], b[TILE];
     for (int i = 0; i < TILE; i++) { /* two pixels, channel by channel */
-        half first, second;
+        half_values first, second;
         memcpy(&first, rows[2 * i], sizeof first);
         memcpy(&second, rows[2 * i + 1], sizeof second);
         a[i] = (pairs)__builtin_shufflevector(first, second, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11,
@@ -98,7 +98,7 @@ static void transpose(const uint16_t *const rows[TILE_DEPTH], uint16_t *tile) {
 /* The rows of TILE_DEPTH pixels of the line from `first` on; zeros where there is no pixel. */
 static void find_rows(const line *l, int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *maps, int64_t first,
                       const uint16_t *rows[TILE_DEPTH]) {
-    static const uint16_t zeros[MAX_CHANNELS];
+    static const uint16_t zeros[MAX_OUT_CHANNELS];
     int64_t image = first / l->image, y = first % l->image / l->pitch, x = first % l->pitch;
     for (int i = 0; i < TILE_DEPTH; i++) {
         int is_pixel = image < images && y < height && x < width;

@@ -1,4 +1,4 @@
-/* A 3x3 convolution with padding 1 and 2x2 max pooling in AMX, for conv_pool.py: the feature map between them, four times as large, is
+/* A 3x3 convolution with padding 1 and 2x2 max pooling in AMX, for conv_pool_amx.py: the feature map between them, four times as large, is
    never written. Feature maps are bf16, channels_last, with a multiple of BLOCK output channels. A last odd row or column is dropped.
 
    A zero-padded image is kept as two lines of pixels, its even and its odd rows, so that a tile of 16 pixels of each line holds the windows

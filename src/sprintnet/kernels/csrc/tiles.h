@@ -22,7 +22,7 @@ static void tiles_begin(void) {
         uint8_t rows[16];
     } config = {.palette = 1};
     for (int tile = 0; tile < 8; tile++) config.row_bytes[tile] = 64, config.rows[tile] = TILE;
-    _tile_loadconfig(&config);
+    __asm__ volatile("ldtilecfg %0" ::"m"(config)); /* the intrinsic of some compilers reads only a part of it */
 }
 
 static void tiles_end(void) { _tile_release(); }

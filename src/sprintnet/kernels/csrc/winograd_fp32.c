@@ -1,11 +1,11 @@
-/* The Winograd convolution of winograd_fp32.py in fp32, in the compiler's vector extensions: one source for AVX2, AVX-512 and NEON. The
+/* The Winograd convolution of winograd_fp32.py in fp32, in the compiler's vector extensions: one source for vectors of any width. The
    same steps as winograd.c. */
 #include "vectors.h"
 
 #define GEMM_ROWS (VECTOR_BYTES == 64 ? 12 : 6) /* whose sums fill the registers, with two vectors of columns */
 #define CHANNELS LANES
 #define PANEL (2 * LANES) /* columns of the matrix that are multiplied at once */
-#define BLOCK_ROWS 128 /* that weight_gradient multiplies at once */
+#define ROWS_AT_ONCE 128 /* that weight_gradient multiplies at once */
 #define FENCE
 
 typedef float element;
@@ -76,8 +76,8 @@ void weight_gradient(int64_t elements, int64_t rows, int64_t inner, int64_t oute
     for (int64_t e = 0; e < elements; e++) {
         float *sum = sums + e * inner * outer;
         memset(sum, 0, sizeof *sum * inner * outer);
-        for (int64_t row = 0; row < rows; row += BLOCK_ROWS) {
-            int64_t count = rows - row < BLOCK_ROWS ? rows - row : BLOCK_ROWS;
+        for (int64_t row = 0; row < rows; row += ROWS_AT_ONCE) {
+            int64_t count = rows - row < ROWS_AT_ONCE ? rows - row : ROWS_AT_ONCE;
             const element *x = a + (e * rows + row) * inner, *g = b + (e * rows + row) * outer;
             for (int64_t o = 0; o < outer; o += PANEL) {
                 int64_t i = 0;
