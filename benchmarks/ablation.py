@@ -123,12 +123,14 @@ def main() -> None:
     if options.arm is not None:
         print(json.dumps(measure(options.recipe, ABLATIONS[options.ablations[0]][options.arm])))
         return
+    emulated = os.environ.get("SPRINTNET_EMULATED")
+    emulation = [str(Path(__file__).with_name("emulate.py")), emulated] if emulated else []
     for name in options.ablations:
         arms = ABLATIONS[name]
         found: list[list[dict[str, float]]] = [[], []]
         for _ in range(options.rounds):
             for index, arm in enumerate(arms):
-                command = [sys.executable, __file__, name, "--recipe", options.recipe, "--arm", str(index)]
+                command = [sys.executable, *emulation, __file__, name, "--recipe", options.recipe, "--arm", str(index)]
                 with busy_process(arm.is_beside_a_busy_process):
                     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
                 found[index].append(json.loads(printed.splitlines()[-1]))

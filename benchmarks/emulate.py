@@ -2,11 +2,12 @@
 
     python benchmarks/emulate.py avx2 train sprint94
     python benchmarks/emulate.py avx512 benchmarks/kernel_choices.py fp32
+    python benchmarks/emulate.py avx2 benchmarks/ablation.py kernels
     python benchmarks/emulate.py avx512_bf16 benchmark --phases
 
 PyTorch's libraries are held to the instruction set by their environment variables, our kernels are compiled for it, and the
 processor's newer features are hidden. Clock rates and caches stay those of this machine. Only for what runs in one process:
-not for `benchmark` with a training, nor for scripts that start others.
+not for `benchmark` with a training, nor for scripts that start others, except ablation.py.
 """
 
 import os
@@ -29,7 +30,7 @@ HIDDEN = {
 def main() -> None:
     """Hides what the processor has more, then runs the command in this process."""
     kind, *command = sys.argv[1:]
-    os.environ.update(ENVIRONMENTS[kind])
+    os.environ.update(ENVIRONMENTS[kind], SPRINTNET_EMULATED=kind)  # ablation.py measures in processes of its own
 
     from sprintnet.runs import environment
 

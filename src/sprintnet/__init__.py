@@ -3,12 +3,10 @@
 The public names below are imported on first use: `import sprintnet` imports no torch.
 """
 
-import ast
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the one list of public names: type checkers read it, and so does the next statement
+if TYPE_CHECKING:
     # isort: off
     from sprintnet.api import Model as Model, load as load, train as train
     from sprintnet.classifier import SprintNetClassifier as SprintNetClassifier
@@ -21,8 +19,15 @@ if TYPE_CHECKING:  # the one list of public names: type checkers read it, and so
 
 __version__ = "0.1.0"
 
-_imports = [node for node in ast.walk(ast.parse(Path(__file__).read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
-_MODULE_OF = {name.name: str(node.module) for node in _imports for name in node.names if name.asname}
+_NAMES = {
+    "api": "Model load train",
+    "classifier": "SprintNetClassifier",
+    "datasets": "Dataset from_arrays load_data",
+    "deploy.predictor": "Predictor",
+    "errors": "AccessError DataError DivergedError Interrupted ParityError SettingsError SprintNetError",
+    "studies": "check compare lr_find study",
+}
+_MODULE_OF = {name: f"sprintnet.{module}" for module, names in _NAMES.items() for name in names.split()}
 __all__ = list(_MODULE_OF)
 
 

@@ -64,8 +64,8 @@ class Config:
     checkpoint_seconds: Annotated[float, Ge(0)] = 60.0
     """Seconds between checkpoints within an epoch (the end of each epoch is always saved); 0: after every step."""
     tta: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    """Test-time augmentation for images whose confidence is at or below this: the weighted mean over six views (two shifts by
-    a pixel, all mirrored too). 0: no image; 1: all images."""
+    """Test-time augmentation for images whose confidence is at or below this: the weighted mean of the logits of six augmented
+    images (as it is and shifted by a pixel in two directions, each mirrored too). 0: no image; 1: all images."""
     class_weights: Literal["none", "balanced"] = "none"
     """Class weights in the training loss; balanced: inverse to the class frequency, 1 on average."""
     sampling: Literal["all", "balanced"] = "all"

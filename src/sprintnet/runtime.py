@@ -69,10 +69,9 @@ class Runtime:
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     @property
-    def kernels(self) -> str | None:
-        """The kind of processor whose compiled kernels training uses: on a CPU, where they can be built."""
-        available = self.device.type == "cpu" and not build.unavailable_reason(self.precision)
-        return build.processor(self.precision) if available else None
+    def kernels(self) -> list[str]:
+        """The libraries of compiled kernels that training may use: on a CPU, where they can be built."""
+        return build.available_libraries(self.precision) if self.device.type == "cpu" else []
 
     def describe(self) -> dict[str, Any]:
         """Returns the part of a run's environment record that PyTorch knows."""
@@ -83,6 +82,7 @@ class Runtime:
             "cuda": torch.version.cuda if is_cuda else None,
             "precision": self.precision,
             "threads": self.threads,
+            "processor": build.processor(self.precision),
             "kernels": self.kernels,
         }
 

@@ -145,7 +145,7 @@ def test_a_package_larger_than_the_limit_is_stopped(
 def test_a_wheel_is_read_where_scikit_learn_is_not_installed(
     monkeypatch: pytest.MonkeyPatch, empty_cache: None, tmp_path: Path
 ) -> None:
-    pytest.importorskip("pip")
+    pytest.importorskip("pip", reason="an environment without pip has no wheels to fetch")
     found = importlib.util.find_spec("sklearn")
     assert found is not None and found.origin is not None
     info = "scikit_learn-9.9.dist-info"

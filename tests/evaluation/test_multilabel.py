@@ -29,7 +29,7 @@ from sprintnet.evaluation.multilabel import (
     ranking_scores,
     summarise_labels,
 )
-from sprintnet.evaluation.task import MULTI_LABEL, SINGLE_LABEL
+from sprintnet.evaluation.task import MULTI_LABEL, SINGLE_LABEL, TASKS
 from sprintnet.training.losses import LOSSES
 
 GENERATOR = np.random.default_rng(0)
@@ -96,6 +96,10 @@ def test_cross_entropy_is_pytorchs(alpha: float) -> None:
     assert binary_cross_entropy(LOGITS, LABELS, alpha) == pytest.approx(float(expected), rel=1e-12)
     trained = LOSSES["multi-label"](torch.from_numpy(LOGITS), torch.from_numpy(LABELS), alpha, None)
     assert float(trained) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_every_task_has_a_loss() -> None:
+    assert LOSSES.keys() == TASKS.keys()
 
 
 def test_huge_logits_do_not_overflow() -> None:

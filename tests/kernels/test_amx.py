@@ -74,7 +74,10 @@ def test_the_first_of_equal_pixels_is_the_maximum_and_nan_is_the_largest() -> No
     assert torch.equal(maxima.float(), expected[0])
     torch.testing.assert_close(gradient, expected[1], rtol=1e-5, atol=1e-5)
     maxima, reference = conv_pool_amx.convolve_and_pool(maps, weight), convolve_then_pool(maps.float(), weight)
+    beside = F.max_pool2d(F.pad((~reference.isfinite()).float(), (0, 1)), (1, 2), 1) > 0  # and one window to the left
     assert maxima[reference.isnan()].isnan().all()
+    assert not maxima[~beside].isnan().any()
+    assert torch.equal(maxima[~beside].float(), reference[~beside])
 
 
 @emulated
@@ -121,6 +124,13 @@ def test_what_would_overrun_its_memory_is_refused(maps: Tensor, weight: Tensor) 
     for layer in (conv3x3_amx.convolve, conv_pool_amx.convolve_and_pool):
         with pytest.raises(ValueError, match="_amx: not for maps"):
             layer(maps, weight)
+
+
+@pytest.mark.usefixtures("available")
+def test_pooling_has_no_gradient_of_its_input() -> None:
+    maps = torch.zeros(2, 24, 4, 4, dtype=torch.bfloat16).requires_grad_()
+    with pytest.raises(ValueError, match="conv_pool_amx: not for maps"):
+        conv_pool_amx.convolve_and_pool(maps, torch.zeros(32, 24, 3, 3))
 
 
 @pytest.mark.usefixtures("available")

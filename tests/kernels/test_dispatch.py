@@ -1,6 +1,7 @@
 """Which implementation a layer takes, and shapes and FLOPs of the custom ops; all of it on any machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -8,55 +9,86 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sprintnet.kernels import build, conv3x3_amx, conv_pool, conv_pool_amx, dispatch, winograd, winograd_torch
+from sprintnet.kernels import build, conv3x3_amx, conv_pool, conv_pool_amx, dispatch, winograd, winograd_fp32, winograd_torch
 from sprintnet.kernels.batchnorm_silu import Norm
 from sprintnet.kernels.conv3x3 import Convolution3x3
 
-NEAR_MEASURED = [
-    ("conv3x3", (64, 64, 15, 15), {"amx_bf16": conv3x3_amx, "avx512_bf16": winograd}, None),
-    ("conv3x3", (64, 96, 32, 2), {"amx_bf16": conv3x3_amx, "avx512_bf16": winograd}, None),
-    ("conv3x3", (128, 256, 7, 7), {"amx_bf16": conv3x3_amx, "avx512_bf16": winograd}, winograd_torch),
-    (
-        "conv3x3",
-        (128, 130, 3, 3),
-        {"amx_bf16": winograd_torch, "avx512_bf16": winograd_torch},
-        winograd_torch,
-    ),  # not a multiple of 32
-    ("conv3x3", (2048, 128, 3, 3), {"amx_bf16": winograd_torch, "avx512_bf16": winograd_torch}, winograd_torch),  # its stack
-    ("conv3x3", (128, 128, 1, 7), {"amx_bf16": None, "avx512_bf16": None}, None),
-    ("conv_pool", (24, 64, 31, 31), {"amx_bf16": conv_pool_amx, "avx512_bf16": conv_pool}, None),
-    ("conv_pool", (24, 80, 31, 31), {"amx_bf16": None, "avx512_bf16": None}, None),
-]
-"""Layer, shape, the implementation by processor, and what AVX512-BF16 takes without a compiler."""
+TABLE = """processor,layer,channels,out_channels,side,implementations
+amx_bf16,conv3x3,64,64,15,amx pytorch winograd
+amx_bf16,conv3x3,256,256,3,winograd_torch amx
+amx_bf16,conv_pool,24,64,31,amx pytorch
+avx512_bf16,conv3x3,24,64,31,pytorch
+avx512_bf16,conv3x3,64,64,15,winograd
+avx512_bf16,conv3x3,256,256,7,winograd winograd_torch
+avx512_bf16,conv_pool,24,64,31,avx512_bf16
+avx2,conv3x3,64,64,15,winograd_fp32 pytorch
+"""
+BF16, FP32 = torch.bfloat16, torch.float32
 
 
-@pytest.mark.parametrize(("layer", "shape", "by_processor", "without_kernels"), NEAR_MEASURED)
-def test_a_layer_takes_the_fastest_implementation_that_supports_its_shape(
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget_choices: Callable[[], None]) -> Iterator[None]:
+    """A table of choices for these tests."""
+    monkeypatch.setattr(dispatch, "TABLE", tmp_path / "choices.csv")
+    dispatch.TABLE.write_text(TABLE, "utf-8")
+    dispatch.choices.cache_clear()
+    yield
+    dispatch.choices.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("processor", "layer", "dtype", "shape", "expected", "without_kernels"),
+    [
+        ("amx_bf16", "conv3x3", BF16, (64, 64, 15, 15), conv3x3_amx, None),
+        ("amx_bf16", "conv3x3", BF16, (64, 96, 32, 2), conv3x3_amx, None),
+        ("amx_bf16", "conv3x3", BF16, (128, 130, 3, 3), winograd_torch, winograd_torch),
+        ("amx_bf16", "conv3x3", BF16, (64, 80, 15, 15), None, None),  # not a multiple of 32; PyTorch comes before Winograd
+        ("amx_bf16", "conv_pool", BF16, (24, 64, 23, 23), conv_pool_amx, None),
+        ("amx_bf16", "conv_pool", BF16, (24, 80, 31, 31), None, None),
+        ("amx_bf16", "conv3x3", FP32, (64, 64, 15, 15), None, None),  # no row
+        ("avx512_bf16", "conv3x3", BF16, (64, 64, 15, 15), winograd, None),
+        ("avx512_bf16", "conv3x3", BF16, (256, 256, 7, 7), winograd, winograd_torch),
+        ("avx512_bf16", "conv3x3", BF16, (256, 130, 7, 7), winograd_torch, winograd_torch),
+        ("avx512_bf16", "conv3x3", BF16, (2048, 256, 7, 7), winograd_torch, winograd_torch),  # too many for a thread's stack
+        ("avx512_bf16", "conv3x3", BF16, (128, 128, 1, 7), None, None),
+        ("avx512_bf16", "conv3x3", BF16, (24, 64, 23, 23), None, None),
+        ("avx512_bf16", "conv_pool", BF16, (24, 64, 31, 31), conv_pool, None),
+        ("avx2", "conv3x3", FP32, (128, 64, 7, 7), winograd_fp32, None),
+        ("avx2", "conv3x3", BF16, (128, 64, 7, 7), None, None),
+        (None, "conv3x3", BF16, (64, 64, 15, 15), None, None),
+    ],
+)
+def test_a_layer_takes_the_first_implementation_that_supports_it_of_the_nearest_row(
+    processor: str | None,
     layer: str,
+    dtype: torch.dtype,
     shape: tuple[int, int, int, int],
-    by_processor: dict[str, ModuleType | None],
+    expected: ModuleType | None,
     without_kernels: ModuleType | None,
+    table: None,
     available: None,
     unavailable: Callable[[], None],
     on_processor: Callable[[str | None], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for processor, expected in by_processor.items():
-        on_processor(processor)
-        assert dispatch.choose(layer, torch.bfloat16, *shape) is expected
-    on_processor(None)  # without bf16
-    assert dispatch.choose(layer, torch.bfloat16, *shape) is None
+    monkeypatch.setattr(winograd, "fp32_lanes", lambda: 8 if winograd.load_library("winograd_fp32") else 0)
+    on_processor(processor)
+    assert dispatch.choose(layer, dtype, *shape) is expected
     unavailable()
-    on_processor("avx512_bf16")
-    assert dispatch.choose(layer, torch.bfloat16, *shape) is without_kernels
+    on_processor(processor)
+    assert dispatch.choose(layer, dtype, *shape) is without_kernels
 
 
-def test_the_table_names_what_there_is() -> None:
-    table = dispatch.choices()
-    assert {processor for processor, _ in table} <= {*build.PROCESSORS["bf16"], *build.PROCESSORS["fp32"]}
-    for (processor, layer), choices in table.items():
-        for choice in choices:
-            assert set(choice.implementations) <= {"pytorch", *dispatch.IMPLEMENTATIONS[layer]}
-            assert choice.implementations[-1] == "pytorch" or "bf16" in str(processor)
+def test_the_shipped_table_names_implementations_that_support_their_layer(
+    available: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes = {"avx2": 8, "avx512f": 16}
+    for (processor, layer), choices in dispatch.choices().items():
+        assert processor in {*build.PROCESSORS["bf16"], *build.PROCESSORS["fp32"]}
+        monkeypatch.setattr(winograd, "fp32_lanes", lambda kind=processor: lanes.get(kind, 0))
+        for channels, out_channels, side, implementations in choices:
+            for name in set(implementations) - {"pytorch"}:
+                assert dispatch.IMPLEMENTATIONS[layer][name].is_supported(channels, out_channels, side, side)
 
 
 def test_an_implementation_is_chosen_once_for_a_shape(

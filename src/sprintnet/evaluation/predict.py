@@ -12,7 +12,7 @@ from sprintnet.evaluation.metrics import Floats, Ints
 from sprintnet.runtime import Runtime
 
 TTA_WEIGHTS = (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)
-"""Weights of the views: the image, its flip, two shifts by a pixel, their flips. airbench94 (Jordan 2024, arXiv:2404.00498)."""
+"""Weights of the image, its flip, two shifts by a pixel, their flips; airbench94 (Jordan 2024, arXiv:2404.00498)."""
 
 TTA_WEIGHTS_WITHOUT_FLIP = (0.5, 0.25, 0.25)
 
@@ -37,10 +37,10 @@ def predict_tta(
     *,
     flip: bool = True,
 ) -> Floats:
-    """Returns logits (N, K), with the weighted mean over the TTA views for images of at most `max_confidence`.
+    """Returns logits (N, K), with the weighted mean over augmented images (TTA) for images of at most `max_confidence`.
 
     `logits` (N, K) and `confidence` (N,) are those of the same batches without TTA. Without `flip`, for networks trained
-    without flips, there are three views instead of six.
+    without flips, there are three augmented images instead of six.
     """
     first = torch.from_numpy(logits).to(runtime.device)
     is_unsure = torch.from_numpy(confidence <= max_confidence).to(runtime.device)
@@ -51,19 +51,19 @@ def predict_tta(
             chosen = is_unsure[part].nonzero()[:, 0]
             output = first[part].clone()
             if len(chosen):
-                output[chosen] = _mean_over_views(model, images[chosen], output[chosen], runtime, flip)
+                output[chosen] = _mean_over_augmented(model, images[chosen], output[chosen], runtime, flip)
             outputs.append(output)
     return torch.cat(outputs).cpu().numpy()
 
 
-def _mean_over_views(model: nn.Module, images: Tensor, first: Tensor, runtime: Runtime, flip: bool) -> Tensor:
-    """Returns the weighted mean logits of the views; `first` are those of the images themselves."""
+def _mean_over_augmented(model: nn.Module, images: Tensor, first: Tensor, runtime: Runtime, flip: bool) -> Tensor:
+    """Returns the weighted mean logits of the augmented images; `first` are those of the images themselves."""
     padded = F.pad(images, (1, 1, 1, 1), "reflect")
     shifted = [padded[..., :-2, :-2], padded[..., 2:, 2:]]
-    views = [images.flip(-1), *shifted, *(view.flip(-1) for view in shifted)] if flip else shifted
+    augmented = [images.flip(-1), *shifted, *(shift.flip(-1) for shift in shifted)] if flip else shifted
     with runtime.autocast():
-        outputs = model(torch.cat(views).contiguous(memory_format=torch.channels_last)).float()
-    others = outputs.unflatten(0, (len(views), len(images)))
+        outputs = model(torch.cat(augmented).contiguous(memory_format=torch.channels_last)).float()
+    others = outputs.unflatten(0, (len(augmented), len(images)))
     weights = torch.tensor(TTA_WEIGHTS if flip else TTA_WEIGHTS_WITHOUT_FLIP, device=first.device)
     return torch.einsum("v,vbk->bk", weights, torch.cat([first[None], others]))
 

@@ -47,11 +47,23 @@ def unavailable_reason(precision: str) -> str:
     """Returns why a kernel for training in this precision is unavailable on this processor; an empty text where all are."""
     if precision not in PROCESSORS:
         return f"there are none for {precision}"
+    built = _build_all(precision)
+    supported = [library for name, library in built.items() if required_flag(name) in cpu_flags()]
+    return next((reason for reason in supported or built.values() if isinstance(reason, str)), "")
+
+
+def available_libraries(precision: str) -> list[str]:
+    """Returns the names of the libraries that training in this precision may use here."""
+    return [name for name, library in _build_all(precision).items() if not isinstance(library, str)]
+
+
+def _build_all(precision: str) -> dict[str, ctypes.CDLL | str]:
+    """Returns each library for a precision, or why it is unavailable; builds what is missing, at the same time."""
+    if precision not in PROCESSORS:
+        return {}
     names = [path.stem for path in sorted(SOURCES.glob("*.c")) if path.stem.endswith("_fp32") == (precision == "fp32")]
-    supported = [name for name in names if required_flag(name) in cpu_flags()]
     with ThreadPoolExecutor() as compilers:
-        built = compilers.map(lambda name: _library(name, SOURCES), supported or names)
-    return next((reason for reason in built if isinstance(reason, str)), "")
+        return dict(zip(names, compilers.map(lambda name: _library(name, SOURCES), names), strict=True))
 
 
 def processor(precision: str) -> str | None:
@@ -64,12 +76,17 @@ def required_flag(name: str) -> str:
     return "amx_bf16" if name.endswith("_amx") else "avx2" if name.endswith("_fp32") else "avx512_bf16"
 
 
-def call(name: str, function: str, *arguments: Any) -> None:
-    """Calls a function of an available library: integers as int64_t, tensors and structures by address."""
+def call(name: str, function: str, *arguments: Any) -> int:
+    """Calls a function of an available library: integers as int64_t, tensors and structures by address; None is a null pointer.
+
+    Returns its result, an int64_t, which has no meaning where the function returns none.
+    """
     library = load_library(name)
     if library is None:
         raise RuntimeError(f"kernel {name} is unavailable")
-    getattr(library, function)(*map(_as_c, arguments))
+    called = getattr(library, function)
+    called.restype = ctypes.c_int64
+    return int(called(*map(_as_c, arguments)))
 
 
 def _as_c(argument: Any) -> Any:

@@ -4,6 +4,7 @@ PyTorch (oneDNN) computes the output and the gradient of the input at a rate clo
 gradient of the weight at a quarter of it (LOG.md). The kernel is as exact as PyTorch: fp32 sums of bf16 products.
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from sprintnet.kernels.build import call, load_library
+from sprintnet.kernels.tensors import require_supported
 
-BLOCK, DEPTH, MAX_OUT_CHANNELS = 32, 32, 1024
-"""As in conv3x3_amx.c: channels of a block, pixels of a tile, output channels."""
+BLOCK, MAX_OUT_CHANNELS = 32, 1024
+"""As in conv3x3_amx.c: channels of a block, output channels."""
 CHUNK_PIXELS = 2048
 """Pixels that are laid out and multiplied at once: the operands of a product stay in a core's cache."""
 PADDING = (None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1)
@@ -31,11 +33,7 @@ def convolve(maps: Tensor, weight: Tensor) -> Tensor:
 
     Raises ValueError for tensors that the kernel does not support.
     """
-    (_, channels, *size), outputs = maps.shape, len(weight)
-    on_cpu = maps.device.type == weight.device.type == "cpu"
-    is_bf16 = (maps.dtype, weight.dtype) == (torch.bfloat16, torch.float32)
-    if not (weight.shape == (outputs, channels, 3, 3) and is_bf16 and on_cpu and is_supported(channels, outputs, *size)):
-        raise ValueError(f"conv3x3_amx: not for maps {maps.dtype} {tuple(maps.shape)} and weight {tuple(weight.shape)}")
+    require_supported(sys.modules[__name__], maps, weight, torch.bfloat16)
     features: Tensor = _Convolution.apply(maps, weight)  # type: ignore[no-untyped-call]
     return features
 
@@ -65,9 +63,8 @@ def grad_weight(maps: Tensor, grad_output: Tensor, indices: Tensor | None) -> Te
     With `indices`, `grad_output` is the gradient of 2x2 maxima; each went to the pixel of its window that they name.
     """
     (images, channels, height, width), outputs = maps.shape, grad_output.shape[1]
-    rounded, chunk = _round_up(channels, BLOCK), max(1, min(images, CHUNK_PIXELS // ((height + 1) * (width + 1))))
-    line = _round_up(chunk * (height + 1) * (width + 1), DEPTH) + 2 * _round_up(width + 2, DEPTH)
-    scratch = maps.new_empty(line * (2 * rounded + outputs))
+    rounded, chunk = -(-channels // BLOCK) * BLOCK, max(1, min(images, CHUNK_PIXELS // ((height + 1) * (width + 1))))
+    scratch = maps.new_empty(call("conv3x3_amx", "scratch_values", chunk, height, width, channels, outputs))
     sums = torch.empty((outputs, rounded, 3, 3), device=maps.device, memory_format=torch.channels_last)
     if not images:
         sums.zero_()
@@ -88,7 +85,3 @@ def _flop(maps: Any, grad_output: Any, indices: Any = None, *_: Any, **__: Any) 
     images, channels, height, width = maps
     rows, columns = (height, width) if indices is None else (height // 2 * 2, width // 2 * 2)
     return int(2 * images * rows * columns * 9 * channels * grad_output[1])
-
-
-def _round_up(value: int, unit: int) -> int:
-    return -(-value // unit) * unit

@@ -4,6 +4,7 @@ The feature map in between, the largest of a network, is never written, nor is i
 rounded to bf16, so the gradient may go to another of the pixels that round to the same value.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from sprintnet.kernels.build import BATCH_PARTS, BF16_LANES, BLOCK_ROWS, call, load_library
+from sprintnet.kernels.tensors import empty_maxima, require_supported
 
 Operation = Callable[..., Any]
 MAX_INPUT_CHANNELS, MAX_OUTPUTS, MAX_IMAGE_SIDE = 32, 256, 64
@@ -31,16 +33,7 @@ def convolve_and_pool(maps: Tensor, weight: Tensor) -> Tensor:
 
     Padding is 1; an odd last row or column is left out. Raises ValueError for tensors that the kernel does not support.
     """
-    (_, channels, *size), outputs = maps.shape, len(weight)
-    on_cpu = maps.device.type == weight.device.type == "cpu"
-    if not (
-        weight.shape == (outputs, channels, 3, 3)
-        and maps.dtype == torch.bfloat16
-        and on_cpu
-        and not maps.requires_grad
-        and is_supported(channels, outputs, *size)
-    ):
-        raise ValueError(f"conv_pool: not for maps {maps.dtype} {tuple(maps.shape)} and weight {tuple(weight.shape)}")
+    require_supported(sys.modules[__name__], maps, weight, torch.bfloat16, has_input_gradient=False)
     maxima: Tensor = ConvPool.apply(maps, weight, _conv_pool, _grad_weight)  # type: ignore[no-untyped-call]
     return maxima
 
@@ -71,9 +64,7 @@ class ConvPool(torch.autograd.Function):
 def _conv_pool(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Returns maxima and, as bytes, which of its four pixels each comes from."""
     (images, channels, height, width), outputs = maps.shape, len(weight)
-    shape = (images, outputs, height // 2, width // 2)
-    maxima = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
-    indices = torch.empty(shape, dtype=torch.uint8, device=maps.device, memory_format=torch.channels_last)
+    maxima, indices = empty_maxima(maps, outputs)
     halves = weight.bfloat16().reshape(outputs // BF16_LANES, 2, BF16_LANES // 2, channels // 2, 2, 3, 3)
     panels = halves.permute(0, 5, 6, 3, 1, 2, 4).contiguous()  # the order in which the kernel reads the filters
     sizes = images, height, width, channels, outputs
@@ -83,9 +74,7 @@ def _conv_pool(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 @_conv_pool.register_fake
 def _(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    shape = (len(maps), len(weight), maps.shape[2] // 2, maps.shape[3] // 2)
-    maxima = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
-    return maxima, torch.empty_like(maxima, dtype=torch.uint8)
+    return empty_maxima(maps, len(weight))
 
 
 @torch.library.custom_op("sprintnet::conv_pool_grad_weight", mutates_args=())

@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from sprintnet.kernels import dispatch
 from sprintnet.kernels.build import call
+from sprintnet.kernels.tensors import empty_maps, empty_maxima
 
 
 class MaxPool2x2(nn.MaxPool2d):
@@ -32,9 +33,7 @@ class _MaxPool(torch.autograd.Function):
     def forward(ctx: Any, maps: Tensor, library: str) -> Tensor:
         ctx.library = library
         images, channels, height, width = ctx.shape = maps.shape
-        shape = (images, channels, height // 2, width // 2)
-        maxima = torch.empty(shape, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
-        indices = torch.empty(shape, dtype=torch.uint8, device=maps.device, memory_format=torch.channels_last)
+        maxima, indices = empty_maxima(maps, channels)
         maps = maps.contiguous(memory_format=torch.channels_last)
         call(library, "max_pool", images, height, width, channels, maps, maxima, indices)
         ctx.save_for_backward(indices)
@@ -44,9 +43,7 @@ class _MaxPool(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         (indices,), (images, channels, height, width) = ctx.saved_tensors, ctx.shape
-        grad_input = torch.empty(
-            ctx.shape, dtype=grad_output.dtype, device=grad_output.device, memory_format=torch.channels_last
-        )
+        grad_input = empty_maps(ctx.shape, grad_output.dtype, grad_output.device)
         grad_output = grad_output.contiguous(memory_format=torch.channels_last)
         call(ctx.library, "max_pool_backward", images, height, width, channels, grad_output, indices, grad_input)
         return grad_input, None

@@ -11,6 +11,7 @@ is the same with every matrix transposed; that of W, products of the transforms 
 
 import ctypes
 import math
+import sys
 from functools import cache
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from sprintnet.kernels.build import BF16_LANES, call, load_library
+from sprintnet.kernels.tensors import empty_maps, require_supported
 from sprintnet.kernels.toom_cook import POINTS, toom_cook
 
 TAPS, MAX_TILE_SIDE, GEMM_ROWS = 3, 7, 12
@@ -66,15 +68,7 @@ def convolve(maps: Tensor, weight: Tensor) -> Tensor:
 
     Raises ValueError for tensors that the kernel does not support.
     """
-    (_, channels, *size), outputs = maps.shape, len(weight)
-    on_cpu = maps.device.type == weight.device.type == "cpu"
-    if not (
-        weight.shape == (outputs, channels, 3, 3)
-        and (maps.dtype, weight.dtype) == (torch.bfloat16, torch.float32)
-        and on_cpu
-        and is_supported(channels, outputs, *size)
-    ):
-        raise ValueError(f"winograd: not for maps {maps.dtype} {tuple(maps.shape)} and weight {tuple(weight.shape)}")
+    require_supported(sys.modules[__name__], maps, weight, torch.bfloat16)
     features: Tensor = Convolution.apply(maps, weight)  # type: ignore[no-untyped-call]
     return features
 
@@ -112,9 +106,8 @@ def _transform_filters(filters: Tensor, maps: Tensor) -> Tensor:
 
 
 def fp32_lanes() -> int:
-    """Returns the values in a vector of the kernel for fp32."""
-    library = load_library("winograd_fp32")
-    return int(library.lanes()) if library else 0
+    """Returns the values in a vector of the kernel for fp32; 0 where it is unavailable."""
+    return call("winograd_fp32", "lanes") if load_library("winograd_fp32") else 0
 
 
 def _filter_gradient(gradient: Tensor, weight: Tensor, maps: Tensor) -> Tensor:
@@ -144,7 +137,7 @@ def _products(maps: Tensor, filters: Tensor, is_backward: bool) -> tuple[Tensor,
     elements, tiles = source.rows.elements * source.columns.elements, source.rows.tiles * source.columns.tiles
     group = _group(len(maps), tiles, elements, channels + outputs)
     threads = torch.get_num_threads()
-    features = torch.empty((len(maps), outputs, *size), dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
+    features = empty_maps((len(maps), outputs, *size), maps.dtype, maps.device)
     transformed = maps.new_empty(elements, -(-len(maps) // group) * group * tiles, channels)
     scratch = maps.new_empty(threads, group * tiles * elements * (channels + outputs))
     tensors = maps, _transform_filters(filters, maps), features, transformed, scratch
@@ -158,9 +151,7 @@ def _(maps: Tensor, filters: Tensor, is_backward: bool) -> tuple[Tensor, Tensor]
     side = _tile_side(height, width)
     tiles, elements = -(-height // side) * -(-width // side), (side + 2) ** 2
     group = _group(images, tiles, elements, channels + outputs)
-    features = torch.empty(
-        (images, outputs, height, width), dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last
-    )
+    features = empty_maps((images, outputs, height, width), maps.dtype, maps.device)
     return features, maps.new_empty(elements, -(-images // group) * group * tiles, channels)
 
 

@@ -1,9 +1,12 @@
 """Winograd convolution in fp32, in C with the compiler's vectors (AVX2, AVX-512); like winograd.py, exact to 1e-5."""
 
+import sys
+
 import torch
 from torch import Tensor
 
 from sprintnet.kernels import winograd
+from sprintnet.kernels.tensors import require_supported
 
 
 def is_supported(channels: int, outputs: int, height: int, width: int) -> bool:
@@ -18,9 +21,6 @@ def convolve(maps: Tensor, weight: Tensor) -> Tensor:
 
     Raises ValueError for tensors that the kernel does not support.
     """
-    (_, channels, *size), outputs = maps.shape, len(weight)
-    is_fp32_on_cpu = all((tensor.device.type, tensor.dtype) == ("cpu", torch.float32) for tensor in (maps, weight))
-    if not (weight.shape == (outputs, channels, 3, 3) and is_fp32_on_cpu and is_supported(channels, outputs, *size)):
-        raise ValueError(f"winograd_fp32: not for maps {maps.dtype} {tuple(maps.shape)} and weight {tuple(weight.shape)}")
+    require_supported(sys.modules[__name__], maps, weight, torch.float32)
     features: Tensor = winograd.Convolution.apply(maps, weight)  # type: ignore[no-untyped-call]
     return features

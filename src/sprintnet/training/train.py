@@ -207,6 +207,6 @@ def _require_resumable(old: Mapping[str, Any], new: Mapping[str, Any], run: RunF
             raise SettingsError(
                 f"{run.path}: cannot be resumed: it began with {key} {old.get(key)}, now it is {new[key]}; {remedy}"
             )
-    compared = ("commit", "code_sha256", "versions", "device", "gpu", "cpu", "threads", "kernels")
+    compared = ("commit", "code_sha256", "versions", "device", "gpu", "cpu", "threads", "processor", "kernels")
     if changed := [key for key in compared if old.get(key) != new.get(key)]:
         run.log(f"resuming with different {', '.join(changed)}: the result may differ in its last bits")

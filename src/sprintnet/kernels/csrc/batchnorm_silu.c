@@ -1,12 +1,15 @@
-/* Batch norm with SiLU, for batchnorm_silu.py. Feature maps are bf16, channels_last, seen as rows (pixels) of `channels` values, a
-   multiple of FP32_LANES.
-
-   z = x * scale + shift for each channel; y = z * sigmoid(z). */
+/* Batch norm with SiLU in bf16, for batchnorm_silu.py. */
 #include "bf16.h"
 
-INLINE __m512 load(const uint16_t *from) { return to_fp32(_mm256_loadu_si256((const void *)from)); }
+#define LANES FP32_LANES
 
-INLINE void store(uint16_t *to, __m512 values) { _mm256_store_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(values)); }
+typedef uint16_t element;
+typedef __m512 vector;
+
+INLINE __m512 load_floats(const float *from) { return _mm512_loadu_ps(from); }
+INLINE void store_floats(float *to, __m512 values) { _mm512_storeu_ps(to, values); }
+INLINE __m512 load(const element *from) { return to_fp32(_mm256_loadu_si256((const void *)from)); }
+INLINE void store(element *to, __m512 values) { _mm256_store_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(values)); }
 
 /* 1 / (1 + exp(-z)), to 14 bits; bf16 has 8 */
 INLINE __m512 sigmoid(__m512 z) {
@@ -29,61 +32,4 @@ INLINE __m512 silu_gradient(__m512 z, __m512 grad_y) {
     return _mm512_mul_ps(grad_y, slope);
 }
 
-/* sums (BATCH_PARTS, 2, channels) of x - (first row of x), and of its square */
-void moments(int64_t rows, int64_t channels, const uint16_t *x, float *sums) {
-#pragma omp parallel for schedule(static)
-    for (int part = 0; part < BATCH_PARTS; part++)
-        for (int channel = 0; channel < channels; channel += FP32_LANES) {
-            __m512 first = load(x + channel), sum = _mm512_setzero_ps(), squares = _mm512_setzero_ps();
-            for (int64_t row = rows * part / BATCH_PARTS; row < rows * (part + 1) / BATCH_PARTS; row++) {
-                __m512 value = _mm512_sub_ps(load(x + row * channels + channel), first);
-                sum = _mm512_add_ps(sum, value);
-                squares = _mm512_fmadd_ps(value, value, squares);
-            }
-            _mm512_storeu_ps(sums + (2 * part) * channels + channel, sum);
-            _mm512_storeu_ps(sums + (2 * part + 1) * channels + channel, squares);
-        }
-}
-
-void forward(int64_t rows, int64_t channels, const uint16_t *x, const float *scale, const float *shift, uint16_t *y) {
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < rows; row++)
-        for (int channel = 0; channel < channels; channel += FP32_LANES) {
-            int64_t at = row * channels + channel;
-            __m512 z = _mm512_fmadd_ps(load(x + at), _mm512_loadu_ps(scale + channel), _mm512_loadu_ps(shift + channel));
-            store(y + at, _mm512_mul_ps(z, sigmoid(z)));
-        }
-}
-
-/* sums (BATCH_PARTS, 2, channels) of grad_z, and of grad_z * z */
-void gradient_moments(int64_t rows, int64_t channels, const uint16_t *x, const float *scale, const float *shift,
-                      const uint16_t *grad_y, float *sums) {
-#pragma omp parallel for schedule(static)
-    for (int part = 0; part < BATCH_PARTS; part++)
-        for (int channel = 0; channel < channels; channel += FP32_LANES) {
-            __m512 sum = _mm512_setzero_ps(), products = _mm512_setzero_ps();
-            __m512 scales = _mm512_loadu_ps(scale + channel), shifts = _mm512_loadu_ps(shift + channel);
-            for (int64_t row = rows * part / BATCH_PARTS; row < rows * (part + 1) / BATCH_PARTS; row++) {
-                int64_t at = row * channels + channel;
-                __m512 z = _mm512_fmadd_ps(load(x + at), scales, shifts), grad_z = silu_gradient(z, load(grad_y + at));
-                sum = _mm512_add_ps(sum, grad_z);
-                products = _mm512_fmadd_ps(grad_z, z, products);
-            }
-            _mm512_storeu_ps(sums + (2 * part) * channels + channel, sum);
-            _mm512_storeu_ps(sums + (2 * part + 1) * channels + channel, products);
-        }
-}
-
-/* grad_x = scale * grad_z + slope * z + offset */
-void backward(int64_t rows, int64_t channels, const uint16_t *x, const float *scale, const float *shift, const uint16_t *grad_y,
-              const float *slope, const float *offset, uint16_t *grad_x) {
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < rows; row++)
-        for (int channel = 0; channel < channels; channel += FP32_LANES) {
-            int64_t at = row * channels + channel;
-            __m512 scales = _mm512_loadu_ps(scale + channel);
-            __m512 z = _mm512_fmadd_ps(load(x + at), scales, _mm512_loadu_ps(shift + channel));
-            __m512 rest = _mm512_fmadd_ps(z, _mm512_loadu_ps(slope + channel), _mm512_loadu_ps(offset + channel));
-            store(grad_x + at, _mm512_fmadd_ps(silu_gradient(z, load(grad_y + at)), scales, rest));
-        }
-}
+#include "batchnorm_silu_passes.h"

@@ -3,11 +3,12 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "parts.h"
+
 #define INLINE static inline __attribute__((always_inline))
 
 #define FP32_LANES 16 /* values in a register */
 #define BF16_LANES 32
-#define BATCH_PARTS 64 /* of a sum over a batch: a fixed number, so that results do not depend on the number of threads */
 
 INLINE __m512 to_fp32(__m256i values) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(values), 16)); }
 

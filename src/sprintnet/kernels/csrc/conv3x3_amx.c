@@ -163,8 +163,14 @@ static inline void add_products(int64_t length, const uint16_t *a, int64_t a_hal
     MEMORY_BARRIER;
 }
 
-/* sums: fp32 (out_channels, 9, channels rounded up to BLOCK). scratch: bf16, (2 * channels rounded up + out_channels) values for each pixel
-   of a chunk's line and its margins. With argmax, grad_output is that of the maxima, and `unpooled` has room for that of a chunk's pixels. */
+/* Values of scratch that weight_gradient needs: the input twice, in pairs, and grad_output, for a chunk's line with its margins. */
+int64_t scratch_values(int64_t chunk, int64_t height, int64_t width, int64_t channels, int64_t out_channels) {
+    line l = line_of(chunk, height, width);
+    return (l.length + 2 * l.margin) * (2 * round_up(channels, BLOCK) + out_channels);
+}
+
+/* sums: fp32 (out_channels, 9, channels rounded up to BLOCK). scratch: bf16, scratch_values of them. With argmax, grad_output is that of
+   the maxima, and `unpooled` has room for that of a chunk's pixels. */
 void weight_gradient(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t out_channels, const uint16_t *input,
                      const uint16_t *grad_output, const uint8_t *argmax, uint16_t *unpooled, float *sums, int64_t chunk, uint16_t *scratch,
                      int64_t threads) {

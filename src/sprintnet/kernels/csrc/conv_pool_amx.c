@@ -4,8 +4,6 @@
    A zero-padded image is kept as two lines of pixels, its even and its odd rows, so that a tile of 16 pixels of each line holds the windows
    of 8 columns. The three neighbours of a pixel in a row lie side by side: 3 * channels values, in steps of TILE_DEPTH; the values after
    them meet zeros in the filters. */
-#include <omp.h>
-
 #include "tiles.h"
 #include "vectors.h"
 
@@ -30,10 +28,9 @@ static void split_rows(const geometry *g, int64_t height, int64_t width, int64_t
 }
 
 /* output: the maxima of the convolved input; argmax: the pixel of its 2x2 window that each comes from (row * 2 + column). filters: bf16, for
-   each TILE of output channels, row of taps and step a tile of TILE_DEPTH values of three pixels, in pairs, by TILE output channels.
-   scratch: `scratch_size` values for each thread, at least those of both lines. */
+   each TILE of output channels, row of taps and step a tile of TILE_DEPTH values of three pixels, in pairs, by TILE output channels. */
 void conv_pool(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t out_channels, const uint16_t *input,
-               const uint16_t *filters, uint16_t *output, uint8_t *argmax, uint16_t *scratch, int64_t scratch_size, int64_t threads) {
+               const uint16_t *filters, uint16_t *output, uint8_t *argmax, int64_t threads) {
     geometry g = geometry_of(height, width, channels);
     int64_t rows = height / 2, columns = width / 2, steps = (3 * channels + TILE_DEPTH - 1) / TILE_DEPTH;
     int64_t tile = TILE * TILE_DEPTH, stride = channels * sizeof *input;
@@ -43,7 +40,7 @@ void conv_pool(int64_t images, int64_t height, int64_t width, int64_t channels, 
         float sums[4][TILE][TILE] __attribute__((aligned(64)));
 #pragma omp for schedule(static)
         for (int64_t image = 0; image < images; image++) {
-            uint16_t *lines = scratch + omp_get_thread_num() * scratch_size;
+            uint16_t lines[2 * g.size];
             split_rows(&g, height, width, channels, input + image * height * width * channels, lines);
             for (int64_t first = 0; first < g.positions; first += TILE)
                 for (int64_t out = 0; out < out_channels; out += BLOCK) {
