@@ -44,7 +44,7 @@ class Arm:
 
 ABLATIONS = {
     "allocator": (Arm("freed memory returned", returns_memory=True), Arm("freed memory kept")),
-    "winograd": (Arm("direct convolution", is_direct=True), Arm("Winograd convolution")),
+    "winograd": (Arm("PyTorch's convolutions", is_direct=True), Arm("the convolutions that are chosen")),
     "kernels": (Arm("PyTorch's operations", is_uncompiled=True), Arm("compiled kernels")),
     "precision": (Arm("fp32", ("precision=fp32",)), Arm("bf16", ("precision=bf16",))),
     "whitening": (Arm("whitening bias trained", trains_whitening=True), Arm("whitening bias frozen")),
