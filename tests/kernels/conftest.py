@@ -4,9 +4,11 @@ import ctypes
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+import emulated_arm
 from sprintnet.kernels import build, dispatch
 from sprintnet.kernels.build import PROCESSORS
 from sprintnet.runs.environment import cpu_flags
@@ -57,18 +59,31 @@ def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, gcc: 
     forget()
 
 
-@pytest.fixture(params=["x86-64", "x86-64-v3", "x86-64-v4"])
+@pytest.fixture(params=["x86-64", "x86-64-v3", "x86-64-v4", "armv8-a"])
 def vectors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, gcc: None) -> Iterator[None]:
-    """Kernels in fp32, built for vectors of 4, 8 and 16 values, as far as the processor has them."""
-    needed = {"x86-64": "sse2", "x86-64-v3": "avx2", "x86-64-v4": "avx512vl"}[request.param]
+    """Kernels in fp32, built for vectors of 4, 8 and 16 values, as far as the processor has them; those of ARM are emulated."""
+    needed = {"x86-64": "sse2", "x86-64-v3": "avx2", "x86-64-v4": "avx512vl", "armv8-a": "asimd"}[request.param]
     if needed not in cpu_flags():
-        pytest.skip(f"the processor has no {needed}")
+        if needed != "asimd":
+            pytest.skip(f"the processor has no {needed}")
+        emulated_arm.emulate(monkeypatch, request.getfixturevalue("arm_caller"))
     monkeypatch.setattr(build, "FLAGS", tuple(flag.replace("native", request.param) for flag in build.FLAGS))
     monkeypatch.setattr(build, "required_flag", lambda name: needed)
     forget = build._library.cache_clear  # a test may replace the function
     forget()
     yield
     forget()
+
+
+@pytest.fixture(scope="session")
+def arm_caller(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that calls kernels for ARM; skips where the cross compiler or the emulator is missing, which CI must have."""
+    if missing := [str(path) for path in emulated_arm.NEEDED if not path.exists()]:
+        message = f"no {', '.join(missing)}: apt-get install {emulated_arm.PACKAGES}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return emulated_arm.compile_caller(tmp_path_factory.mktemp("arm"))
 
 
 @pytest.fixture

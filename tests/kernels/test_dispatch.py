@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sprintnet.kernels import build, conv3x3_amx, conv_pool, conv_pool_amx, dispatch, winograd, winograd_fp32, winograd_torch
 from sprintnet.kernels.batchnorm_silu import Norm
 from sprintnet.kernels.conv3x3 import Convolution3x3
+from sprintnet.runs.environment import cpu_flags
 
 TABLE = """processor,layer,channels,out_channels,side,implementations
 amx_bf16,conv3x3,64,64,15,amx pytorch winograd
@@ -82,13 +83,24 @@ def test_a_layer_takes_the_first_implementation_that_supports_it_of_the_nearest_
 def test_the_shipped_table_names_implementations_that_support_their_layer(
     available: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lanes = {"avx2": 8, "avx512f": 16}
+    lanes = {"asimd": 4, "avx2": 8, "avx512f": 16}
     for (processor, layer), choices in dispatch.choices().items():
         assert processor in {*build.PROCESSORS["bf16"], *build.PROCESSORS["fp32"]}
         monkeypatch.setattr(winograd, "fp32_lanes", lambda kind=processor: lanes.get(kind, 0))
         for channels, out_channels, side, implementations in choices:
             for name in set(implementations) - {"pytorch"}:
                 assert dispatch.IMPLEMENTATIONS[layer][name].is_supported(channels, out_channels, side, side)
+
+
+def test_a_processor_of_arm_has_kernels_in_fp32(available: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatch.choices()  # before files seem to be others
+    monkeypatch.setattr(Path, "read_text", lambda *_: "processor\t: 0\nFeatures\t: fp asimd crc32\n\nprocessor\t: 1\n")
+    monkeypatch.setattr(winograd, "fp32_lanes", lambda: 4)
+    assert cpu_flags() == {"fp", "asimd", "crc32"}
+    assert (build.processor("fp32"), build.processor("bf16")) == ("asimd", None)
+    assert build.required_flag("winograd_fp32") == "asimd"
+    assert dispatch.choose("conv3x3", FP32, 64, 64, 15, 15) is winograd_fp32
+    assert dispatch.choose("conv3x3", BF16, 64, 64, 15, 15) is None
 
 
 def test_an_implementation_is_chosen_once_for_a_shape(

@@ -23,7 +23,7 @@ from sprintnet.runs.io import cache_folder
 SOURCES = Path(__file__).parent / "csrc"
 COMPILER = "gcc"
 FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-Wl,--as-needed")
-PROCESSORS = {"bf16": ("amx_bf16", "avx512_bf16"), "fp32": ("avx512f", "avx2")}
+PROCESSORS = {"bf16": ("amx_bf16", "avx512_bf16"), "fp32": ("avx512f", "avx2", "asimd")}
 AMX_FLAGS = ("-mamx-tile", "-mamx-bf16")
 COMPILE_SECONDS = 60.0
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
@@ -73,7 +73,9 @@ def processor(precision: str) -> str | None:
 
 def required_flag(name: str) -> str:
     """Returns the processor's feature that a kernel needs."""
-    return "amx_bf16" if name.endswith("_amx") else "avx2" if name.endswith("_fp32") else "avx512_bf16"
+    if name.endswith("_fp32"):
+        return processor("fp32") or "avx2"
+    return "amx_bf16" if name.endswith("_amx") else "avx512_bf16"
 
 
 def call(name: str, function: str, *arguments: Any) -> int:

@@ -2,7 +2,8 @@
 
 choices.csv has a row for each layer on each kind of processor, with its implementations from fast to slow. A layer takes the
 row of the nearest shape, and of its implementations the first that is available and supports the layer. Rows of AMX were
-measured layer by layer, the others by whole steps (LOG.md); `sprintnet benchmark --kernels` measures all of them again.
+measured layer by layer, the others by whole steps (LOG.md), except those of ARM (asimd), which are AVX2's and not measured.
+`sprintnet benchmark --kernels` measures those of this machine again.
 """
 
 import csv

@@ -38,8 +38,9 @@ def cpu_name() -> str:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Returns the processor's feature flags (`avx512_bf16`, `amx_bf16`, ...); empty where the system does not list them."""
-    return frozenset(_cpuinfo().get("flags", "").split())
+    """Returns the processor's feature flags (`avx512_bf16`, `asimd`, ...); empty where the system does not list them."""
+    found = _cpuinfo()
+    return frozenset((found.get("flags") or found.get("Features", "")).split())  # of x86, of ARM
 
 
 def _cpuinfo() -> dict[str, str]:
