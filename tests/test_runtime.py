@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,46 @@ def test_precision_follows_what_the_processor_has() -> None:
     assert select_runtime("cpu", "fp32", 0).precision == "fp32"
 
 
-def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SettingsError, match="device=cuda: PyTorch sees no GPU here"):
-        select_runtime("cuda", "auto", 0)
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes the named kinds of GPUs seem to be there, and no others."""
+
+    def set_gpus(*kinds: str) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in kinds)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in kinds)
+
+    return set_gpus
+
+
+@pytest.mark.parametrize(
+    ("kinds", "device", "precision"),
+    [(("cuda",), "cuda", "fp16"), (("mps",), "mps", "fp32"), (("cuda", "mps"), "cuda", "fp16"), ((), "cpu", None)],
+)
+def test_auto_is_the_gpu_that_is_there(
+    kinds: tuple[str, ...], device: str, precision: str | None, gpus: Callable[..., None]
+) -> None:
+    gpus(*kinds)
+    runtime = select_runtime("auto", "auto", 0)
+    assert runtime.device.type == device
+    assert precision in (runtime.precision, None)
+    assert runtime.adapts_threads == (device == "cpu" and sys.platform == "linux")
+    assert select_runtime("cpu", "fp32", 0).device.type == "cpu"
+
+
+@pytest.mark.parametrize(("device", "other", "kind"), [("cuda", "mps", "GPU"), ("mps", "cuda", "Apple GPU")])
+def test_a_gpu_that_is_not_there_is_named(device: str, other: str, kind: str, gpus: Callable[..., None]) -> None:
+    gpus(other)
+    with pytest.raises(SettingsError, match=f"device={device}: PyTorch sees no {kind} here; use device=auto or device=cpu"):
+        select_runtime(device, "auto", 0)
+
+
+def test_on_an_apple_gpu_there_are_no_kernels_and_no_peak_of_memory(gpus: Callable[..., None]) -> None:
+    gpus("mps")
+    runtime = select_runtime("mps", "fp16", 0)
+    described = runtime.describe()
+    assert (described["device"], described["gpu"], described["cuda"]) == ("mps", "Apple GPU", None)
+    assert described["kernels"] == []
+    assert PeakMemory(runtime.device).gib() is None
 
 
 def global_state() -> tuple[object, ...]:

@@ -54,9 +54,9 @@ class Config:
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     """Seed of the initial weights, the order of the images and their augmentation."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of training; auto: fp16 on a GPU, bf16 on a CPU that has it, else fp32 (fp16 on a CPU is slow)."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device to train on; auto: the GPU if PyTorch sees one."""
+    """Number format of training; auto: fp16 with CUDA, bf16 on a CPU that has it, else fp32 (fp16 on a CPU is slow)."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Device to train on; auto: the GPU if PyTorch sees one. Training on Apple's GPUs, mps, is not tested."""
     threads: Annotated[int, Interval(ge=0, le=256)] = 0
     """CPU threads; 0: one for each available core, on Linux minus the cores that other processes keep busy.
 

@@ -47,7 +47,7 @@ class Runtime:
         """
         cudnn, threads = torch.backends.cudnn, torch.get_num_threads()
         flags = cudnn.deterministic, cudnn.benchmark
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else [], enabled=seed is not None):
+        with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
                 if self.device.type == "cpu":
@@ -76,9 +76,10 @@ class Runtime:
     def describe(self) -> dict[str, Any]:
         """Returns the part of a run's environment record that PyTorch knows."""
         is_cuda = self.device.type == "cuda"
+        apple = "Apple GPU" if self.device.type == "mps" else None  # PyTorch does not know its name
         return {
             "device": self.device.type,
-            "gpu": torch.cuda.get_device_name(self.device) if is_cuda else None,
+            "gpu": torch.cuda.get_device_name(self.device) if is_cuda else apple,
             "cuda": torch.version.cuda if is_cuda else None,
             "precision": self.precision,
             "threads": self.threads,
@@ -92,9 +93,11 @@ def select_runtime(device: str, precision: str, threads: int) -> Runtime:
 
     Raises SettingsError for a device that this machine lacks.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("device=cuda: PyTorch sees no GPU here; use device=auto or device=cpu")
-    chosen = "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if not available.get(device, True):
+        kind = "Apple GPU" if device == "mps" else "GPU"
+        raise SettingsError(f"device={device}: PyTorch sees no {kind} here; use device=auto or device=cpu")
+    chosen = next(name for name in available if available[name]) if device == "auto" else device
     return Runtime(
         torch.device(chosen),
         _best_precision(chosen) if precision == "auto" else precision,
@@ -126,7 +129,7 @@ def _cpu_quotas(root: Path) -> Iterator[int]:
 
 
 class PeakMemory:
-    """The most memory held since its creation: by this process, or by PyTorch on the GPU where one computes."""
+    """The most memory held since its creation: by this process, or by PyTorch on the GPU where CUDA computes."""
 
     def __init__(self, device: torch.device):
         self.device, self._before = device, 0
@@ -139,9 +142,11 @@ class PeakMemory:
             self._before = _most_resident() or 0
 
     def gib(self) -> float | None:
-        """Returns the peak in GiB, None where it is unknown: not reported, or below an earlier peak of the process."""
+        """Returns the peak in GiB, None where it is unknown: not reported (mps), or below an earlier peak of the process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**30
+        if self.device.type == "mps":
+            return None
         peak = _most_resident() or 0
         return peak / 2**30 if peak > self._before else None
 
@@ -179,5 +184,5 @@ def _best_precision(device: str) -> str:
 
 @cache
 def has_fast_bf16(device: str) -> bool:
-    """Returns whether bf16 matrix products are fast on `cpu` or `cuda` here."""
-    return device == "cuda" or bool(cpu_flags() & {"amx_bf16", "avx512_bf16"})
+    """Returns whether bf16 matrix products are fast on a device (`cpu`, `cuda` or `mps`) here; on mps it is not known."""
+    return device == "cuda" or (device == "cpu" and bool(cpu_flags() & {"amx_bf16", "avx512_bf16"}))

@@ -119,7 +119,9 @@ def test_a_whitening_bias_has_its_own_rate_and_is_frozen_when_that_is_zero() -> 
     assert model.whiten.bias.requires_grad
 
 
-def test_a_scaled_step_is_the_step_without_a_scale() -> None:
+@pytest.mark.parametrize("unscales", [True, False])  # False: as on mps, the scaler divides the gradients
+def test_a_scaled_step_is_the_step_without_a_scale(unscales: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Optimizer, "_step_supports_amp_scaling", unscales)
     plain, scaled = network(), network()
     scaled.load_state_dict(plain.state_dict())
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)

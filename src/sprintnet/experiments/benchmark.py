@@ -29,7 +29,7 @@ from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.setup import build_step
 
 WARM_UP, REPEATS = 2, 5
-CEILING_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192)}  # sides of the matrices whose product gives the ceiling
+CEILING_SIDES = {"cpu": (1024, 2048), "cuda": (4096, 8192), "mps": (2048, 4096)}  # of square matrices to multiply
 NO_AUGMENTATION = AugmentSettings(crop_padding=0, flip=0, affine=0, cutout=0)
 
 
@@ -155,7 +155,7 @@ class _Clock:
     """A stopwatch that waits for the device."""
 
     def __init__(self, runtime: Runtime):
-        self._is_cuda = runtime.device.type == "cuda"
+        self._is_asynchronous = runtime.device.type != "cpu"
         self._last = self._now()
 
     def lap(self) -> float:
@@ -164,8 +164,8 @@ class _Clock:
         return self._last - before
 
     def _now(self) -> float:
-        if self._is_cuda:
-            torch.cuda.synchronize()
+        if self._is_asynchronous:
+            torch.accelerator.synchronize()
         return time.perf_counter()
 
 

@@ -97,7 +97,7 @@ class SprintNet(Network):
         for part in images.split(500):  # type: ignore[no-untyped-call]  # all patches at once take gigabytes at 64x64
             patches = F.unfold(part, side, stride=self.whiten.stride).transpose(1, 2).flatten(0, 1)  # (N * L, C * side**2)
             products, count = products.to(patches) + patches.T @ patches, count + len(patches)
-        values, vectors = torch.linalg.eigh(products / count)  # ascending variance
+        values, vectors = torch.linalg.eigh((products / count).cpu())  # ascending variance; mps has no eigh
         kept = self.whiten.out_channels // 2
         filters = (vectors / torch.sqrt(values + epsilon)).T[-kept:].reshape(-1, *self.whiten.weight.shape[1:])
         self.whiten.weight.data.copy_(torch.cat([filters, -filters]))

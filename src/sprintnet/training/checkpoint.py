@@ -36,17 +36,17 @@ def load_checkpoint(path: Path, device: torch.device) -> State:
 
 def random_state(device: torch.device) -> State:
     """Returns the state of PyTorch's generators, which dropout uses."""
-    return {
-        "cpu": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
+    state = {"cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        state[device.type] = torch.get_device_module(device).get_rng_state(device)
+    return state
 
 
 def set_random_state(state: State, device: torch.device) -> None:
     """Restores what `random_state` returned."""
     torch.set_rng_state(state["cpu"].cpu())
-    if device.type == "cuda" and state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+    if device.type != "cpu" and device.type in state:  # a run may be resumed on another device
+        torch.get_device_module(device).set_rng_state(state[device.type].cpu(), device)
 
 
 def _take_tensors(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:

@@ -18,15 +18,19 @@ class Optimizer:
 
     A group: `params`, `lr` and `peak_lr`, whether it `is_whitening` (the bias of a whitening layer), `update` (`sgd_update` or
     `muon_update`) and `settings`, its further arguments. A gradient scaler sets `grad_scale`, the factor of the gradients, and
-    `found_inf`, whether one overflowed: a step then changes nothing. Neither waits for the device.
+    `found_inf`, whether one overflowed: a step then changes nothing. Neither waits for the device. On mps, where some versions
+    of PyTorch's fused operation ignore them, the scaler divides the gradients and skips steps itself.
     """
-
-    _step_supports_amp_scaling = True  # read by GradScaler
 
     def __init__(self, param_groups: list[dict[str, Any]]):
         self.param_groups = param_groups
         parameters = [parameter for group in param_groups for parameter in group["params"]]
         self.momentum_buffers: dict[nn.Parameter, Tensor] = {p: torch.zeros_like(p) for p in parameters}
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether `step` takes `grad_scale` and `found_inf`; read by GradScaler."""
+        return next(iter(self.momentum_buffers)).device.type != "mps"
 
     @torch.no_grad()
     def step(self) -> None:

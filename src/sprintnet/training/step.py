@@ -44,7 +44,8 @@ class Step:
         self._statistics = list(model.buffers())
         self._statistics_before: list[Tensor] = []
         self._one = torch.ones((), device=runtime.device)
-        self.totals = torch.zeros(4, dtype=torch.float64, device=runtime.device)
+        exact = torch.float32 if runtime.device.type == "mps" else torch.float64  # which mps does not have
+        self.totals = torch.zeros(4, dtype=exact, device=runtime.device)
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
         """Updates the model by one batch: images (B, C, H, W), labels (B,) or (B, K)."""
