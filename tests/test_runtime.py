@@ -13,9 +13,10 @@ import torch
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.trained_model import load, load_run
+from sprintnet.runs.cores import available_cores
 from sprintnet.runs.environment import cpu_flags
 from sprintnet.runs.folder import RunFolder, read_json
-from sprintnet.runtime import PeakMemory, available_cores, select_runtime
+from sprintnet.runtime import PeakMemory, select_runtime
 from sprintnet.training.train import train
 
 FAULTS = """
@@ -120,44 +121,46 @@ def test_what_is_activated_is_restored_after_an_error() -> None:
     assert global_state()[:2] == expected
 
 
-@pytest.mark.parametrize(
-    ("groups", "files", "cores"),
-    [
-        ("0::/", {}, 8),
-        ("0::/", {"cpu.max": "max 100000\n"}, 8),
-        ("0::/", {"cpu.max": "150000 100000\n"}, 2),
-        ("0::/", {"cpu.max": "2000 100000\n"}, 1),
-        ("0::/a/b", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "300000 100000\n", "cpu.max": "max 100000\n"}, 3),
-        ("0::/not/mounted", {"cpu.max": "400000 100000\n"}, 4),
-        ("0::/", {"cpu.max": "9900000 100000\n"}, 8),
-        ("3:cpu,cpuacct:/a\n0::/", {"cpu/a/cpu.cfs_quota_us": "250000\n", "cpu/a/cpu.cfs_period_us": "100000\n"}, 3),
-        ("3:cpuset:/\n2:cpu:/", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
-        ("", {}, 8),
-    ],
-)
-@linux
-def test_a_control_groups_quota_limits_the_cores(
-    groups: str, files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    for name, text in {"proc/self/cgroup": groups, **{f"sys/fs/cgroup/{name}": text for name, text in files.items()}}.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert available_cores(tmp_path) == cores
-
-
 @linux
 def test_threads_are_at_most_the_available_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert available_cores(Path("/nowhere")) == len(os.sched_getaffinity(0))
     monkeypatch.setattr("sprintnet.runtime.available_cores", lambda: 1)
     assert select_runtime("cpu", "fp32", 0).threads == 1
     assert select_runtime("cpu", "fp32", 3).threads == 3
 
 
-def test_omp_num_threads_is_respected() -> None:
-    code = "from sprintnet.runtime import select_runtime; print(select_runtime('cpu', 'fp32', 0).threads)"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "1\n"
+THREADS = """
+import torch
+from sprintnet.runtime import select_runtime
+from sprintnet.training.adaptive_threads import AdaptiveThreads
+for threads in (0, 1, 0):
+    runtime = select_runtime("cpu", "fp32", threads)
+    with runtime.activated(), AdaptiveThreads(runtime, window=0) as adaptive:
+        adaptive.adapt()
+        print(runtime.threads, torch.get_num_threads() <= runtime.threads)
+"""
+
+
+@pytest.mark.parametrize("limit", [None, "1"])
+def test_all_cores_follow_one_thread_and_omp_num_threads_is_respected(limit: str | None) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": limit or ""}
+    if limit is None:
+        del environment["OMP_NUM_THREADS"]
+    lines = subprocess.check_output([sys.executable, "-c", THREADS], env=environment, text=True).splitlines()
+    most = int(limit or available_cores())
+    assert lines == [f"{most} True", "1 True", f"{most} True"]
+
+
+def test_the_callers_number_of_threads_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sprintnet.runtime.available_cores", lambda: 8)
+    before = torch.get_num_threads()
+    try:
+        for chosen in (1, 3):
+            torch.set_num_threads(chosen)
+            with select_runtime("cpu", "fp32", 2).activated():
+                assert torch.get_num_threads() == 2
+            assert select_runtime("cpu", "fp32", 0).threads == chosen
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_peak_memory_is_that_of_a_run_not_of_the_process() -> None:

@@ -58,7 +58,8 @@ class Config:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to train on; auto: the GPU if PyTorch sees one. Training on Apple's GPUs, mps, is not tested."""
     threads: Annotated[int, Interval(ge=0, le=256)] = 0
-    """CPU threads; 0: one for each available core, on Linux minus the cores that other processes keep busy.
+    """CPU threads; 0: one for each available core (affinity and container quota), at most OMP_NUM_THREADS or what
+    torch.set_num_threads has set, on Linux minus the cores that other processes keep busy.
 
     Another number of threads rounds differently: set it where a run must be repeated bit for bit."""
     checkpoint_seconds: Annotated[float, Ge(0)] = 60.0

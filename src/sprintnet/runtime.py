@@ -1,15 +1,13 @@
 """Device, precision, threads and seeds: chosen once for a run, in force inside `activated`, never at import."""
 
 import ctypes
-import math
-import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +15,7 @@ from torch import nn
 
 from sprintnet.errors import SettingsError
 from sprintnet.kernels import build
+from sprintnet.runs.cores import available_cores
 from sprintnet.runs.environment import cpu_flags
 
 # mallopt's parameters, from glibc's malloc.h
@@ -89,9 +88,10 @@ class Runtime:
 
 
 def select_runtime(device: str, precision: str, threads: int) -> Runtime:
-    """Returns the Runtime for these settings; `threads` 0 is PyTorch's number, at most `available_cores`.
+    """Returns the Runtime for these settings; raises SettingsError for a device that this machine lacks.
 
-    Raises SettingsError for a device that this machine lacks.
+    `threads` 0 is PyTorch's number, at most `available_cores`. PyTorch's number is all cores, or what OMP_NUM_THREADS or
+    `torch.set_num_threads` has set: whoever calls these limits PyTorch in the whole process, training included.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if not available.get(device, True):
@@ -104,28 +104,6 @@ def select_runtime(device: str, precision: str, threads: int) -> Runtime:
         threads or min(torch.get_num_threads(), available_cores()),
         adapts_threads=chosen == "cpu" and not threads and sys.platform == "linux",
     )
-
-
-def available_cores(root: Path = Path("/")) -> int:
-    """Returns how many CPUs this process may keep busy: those of its affinity mask, at most the quota of its cgroups."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min([cores, *_cpu_quotas(root)])
-
-
-def _cpu_quotas(root: Path) -> Iterator[int]:
-    """Yields the limits of all control groups above this process (cgroup v1 and v2), in CPUs, rounded up."""
-    with suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text("utf-8").splitlines():
-            _, controllers, name = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            group, mount = PurePosixPath(name), root / "sys/fs/cgroup" / ("cpu" if controllers else "")
-            for folder in (mount / parent.relative_to("/") for parent in (group, *group.parents)):
-                files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
-                with suppress(OSError, ValueError):  # a group without a limit: no file, "max" or -1
-                    quota, period = map(int, " ".join((folder / file).read_text("utf-8") for file in files).split())
-                    if quota > 0:
-                        yield math.ceil(quota / period)
 
 
 class PeakMemory:

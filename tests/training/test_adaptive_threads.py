@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sprintnet.runs.cores import CpuLimit
 from sprintnet.runtime import Runtime, select_runtime
 from sprintnet.training import adaptive_threads as threads_module
 from sprintnet.training.adaptive_threads import AdaptiveThreads, CpuTime, cpu_time
@@ -22,10 +23,21 @@ def adapting(threads: int) -> Runtime:
     return Runtime(torch.device("cpu"), "fp32", threads, adapts_threads=True)
 
 
-def test_what_others_take_is_all_that_is_used_less_the_own() -> None:
-    start = CpuTime(wall=10, own=5, all=100)
-    assert CpuTime(12, 5 + 3.9, 100 + 3.95).cores_taken_since(start) == pytest.approx(0.025)  # alone on two cores
-    assert CpuTime(12, 5 + 2, 100 + 4).cores_taken_since(start) == pytest.approx(1)  # beside one busy process
+def used(wall: float, own: float, *limits: tuple[int, float]) -> CpuTime:
+    return CpuTime(wall, own, [CpuLimit(*limit) for limit in limits])
+
+
+def test_free_cores_are_those_that_others_leave_within_the_tightest_limit() -> None:
+    def free(*limits: tuple[int, float]) -> int:  # cores, seconds that all processes used while this one used 4 of 2
+        start = used(10, 5, *((cores, 100) for cores, _ in limits))
+        return used(12, 5 + 4, *((cores, 100 + busy) for cores, busy in limits)).free_cores_since(start)
+
+    assert free((2, 3.95)) == 2  # alone on two cores
+    assert free((2, 4 + 2)) == 1  # beside one busy process
+    assert free((64, 4 + 2 * 40), (2, 4)) == 2  # others on the host, outside of the container, leave cores
+    assert free((64, 4 + 2 * 40), (2, 4 + 2)) == 1  # one of them is in the container
+    assert free((64, 4 + 2 * 63), (4, 4)) == 1  # the host is full
+    assert free((8, 4), (4, 0)) >= 4  # a group whose use is unknown
 
 
 def test_cpu_time_counts_another_process_as_others() -> None:
@@ -37,10 +49,8 @@ def test_cpu_time_counts_another_process_as_others() -> None:
         process.kill()
         process.wait()
     after = cpu_time()
-    assert before
-    assert after
-    assert after.cores_taken_since(before) > 0.3
-    assert after.all - before.all > after.own - before.own
+    others = after.limits[0].busy - before.limits[0].busy - (after.own - before.own)
+    assert others / (after.wall - before.wall) > 0.3
 
 
 @pytest.mark.parametrize(
@@ -52,11 +62,10 @@ def test_each_core_that_others_take_is_a_thread_less(
 ) -> None:
     numbers: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", numbers.append)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    moments = [CpuTime(0, 0, 0)]
+    moments = [used(0, 0, (8, 0))]
     for cores in taken:
         last = moments[-1]
-        moments.append(CpuTime(last.wall + 1, last.own + 4, last.all + 4 + cores))
+        moments.append(used(last.wall + 1, last.own + 4, (8, last.limits[0].busy + 4 + cores)))
     monkeypatch.setattr(threads_module, "cpu_time", lambda: moments.pop(0))
     with AdaptiveThreads(adapting(8), window=0) as threads:
         assert [threads.adapt() for _ in taken] == [number < 8 for number in expected]
@@ -65,8 +74,7 @@ def test_each_core_that_others_take_is_a_thread_less(
 
 def test_fewer_threads_than_cores_are_not_less_where_cores_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    moments = [CpuTime(0, 0, 0), CpuTime(1, 4, 7)]
+    moments = [used(0, 0, (8, 0)), used(1, 4, (8, 7))]
     monkeypatch.setattr(threads_module, "cpu_time", lambda: moments.pop(0))
     try:
         with AdaptiveThreads(adapting(4), window=0) as threads:
@@ -77,7 +85,7 @@ def test_fewer_threads_than_cores_are_not_less_where_cores_are_free(monkeypatch:
 
 
 def test_proc_stat_is_read_once_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[CpuTime | None] = []
+    read: list[CpuTime] = []
     monkeypatch.setattr(threads_module, "cpu_time", lambda: read.append(cpu_time()) or read[-1])
     with AdaptiveThreads(adapting(CORES), window=1000) as threads:
         assert not any(threads.adapt() for _ in range(100))

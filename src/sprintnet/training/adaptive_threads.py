@@ -1,40 +1,32 @@
 """Fewer CPU threads than runtime.py chose, while other processes keep cores busy."""
 
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from sprintnet.runs.cores import CpuLimit, cpu_limits
 from sprintnet.runtime import Runtime
-
-USER, NICE, SYSTEM, IRQ, SOFT_IRQ = 0, 1, 2, 5, 6  # columns of /proc/stat: man 5 proc_stat
 
 
 @dataclass(frozen=True)
 class CpuTime:
-    """Seconds so far: on the clock, of this process, and of all processes on the cores that it may use."""
+    """Seconds so far: on the clock and of this process; of all processes, within each limit on its cores."""
 
     wall: float
     own: float
-    all: float
+    limits: list[CpuLimit]
 
-    def cores_taken_since(self, start: "CpuTime") -> float:
-        """Returns how many cores other processes kept busy."""
-        return ((self.all - start.all) - (self.own - start.own)) / (self.wall - start.wall)
+    def free_cores_since(self, start: "CpuTime") -> int:
+        """Returns how many cores other processes left to this one: the fewest of all limits."""
+        wall, own = self.wall - start.wall, self.own - start.own
+        pairs = zip(start.limits, self.limits, strict=False)  # a quota may have been set since
+        return min(now.cores - round((now.busy - before.busy - own) / wall) for before, now in pairs)
 
 
-def cpu_time() -> CpuTime | None:
-    """Returns the CPU time used so far, None where /proc/stat cannot be read."""
-    try:
-        lines = [line.split() for line in Path("/proc/stat").read_text("ascii").splitlines()]
-    except OSError:
-        return None
-    allowed = {f"cpu{number}" for number in os.sched_getaffinity(0)}
-    ticks = [list(map(int, columns)) for name, *columns in lines if name in allowed]
-    busy = sum(core[column] for core in ticks for column in (USER, NICE, SYSTEM, IRQ, SOFT_IRQ))
-    return CpuTime(time.monotonic(), time.process_time(), busy / os.sysconf("SC_CLK_TCK"))
+def cpu_time() -> CpuTime:
+    """Returns the CPU time used so far."""
+    return CpuTime(time.monotonic(), time.process_time(), cpu_limits())
 
 
 class AdaptiveThreads:
@@ -57,10 +49,10 @@ class AdaptiveThreads:
 
     def adapt(self) -> bool:
         """Adapts to the last `window` seconds, once they have passed; returns whether there are fewer threads now."""
-        if not self._start or time.monotonic() - self._start.wall < self.window or not (now := cpu_time()):
+        if not self._start or time.monotonic() - self._start.wall < self.window:
             return False
-        free = len(os.sched_getaffinity(0)) - round(now.cores_taken_since(self._start))
-        threads = max(1, min(self.runtime.threads, free))
+        now = cpu_time()
+        threads = max(1, min(self.runtime.threads, now.free_cores_since(self._start)))
         torch.set_num_threads(threads)
         self._start = now
         return threads < self.runtime.threads
