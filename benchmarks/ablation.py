@@ -77,7 +77,7 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
         if arm.is_direct:
             dispatch.IMPLEMENTATIONS["conv3x3"] = {}
         if arm.is_uncompiled:
-            build.COMPILER = "none"
+            build._library = lambda name, sources: "left out"
         if arm.returns_memory:
             runtime._keep_freed_memory = lambda: None
         config = load_config(recipe, arm.overrides)

@@ -5,8 +5,8 @@
     python benchmarks/emulate.py avx2 benchmarks/ablation.py kernels
     python benchmarks/emulate.py avx512_bf16 benchmark --phases
 
-PyTorch's libraries are held to the instruction set by their environment variables, our kernels are compiled for it, and the
-processor's newer features are hidden. Clock rates and caches stay those of this machine. Only for what runs in one process:
+PyTorch's libraries are held to the instruction set by their environment variables, our kernels by hiding the processor's
+newer features. Clock rates and caches stay those of this machine. Only for what runs in one process:
 not for `benchmark` with a training, nor for scripts that start others, except ablation.py.
 """
 
@@ -19,7 +19,6 @@ ENVIRONMENTS = {
     "avx512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "ATEN_CPU_CAPABILITY": "avx512", "MKL_ENABLE_INSTRUCTIONS": "AVX512"},
     "avx512_bf16": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16", "ATEN_CPU_CAPABILITY": "avx512"},
 }
-MARCH = {"avx2": "x86-64-v3", "avx512": "x86-64-v4", "avx512_bf16": "cooperlake"}
 HIDDEN = {
     "avx2": ("avx512", "amx", "avx_vnni"),
     "avx512": ("avx512_bf16", "avx512_fp16", "amx"),
@@ -39,9 +38,6 @@ def main() -> None:
     environment.cpu_flags = lambda: shown
     environment.cpu_name = lambda: f"{name}, as {kind} only"
 
-    from sprintnet.kernels import build
-
-    build.FLAGS = tuple(flag.replace("native", MARCH[kind]) for flag in build.FLAGS)
     if command[0].endswith(".py"):
         sys.argv = command
         runpy.run_path(command[0], run_name="__main__")

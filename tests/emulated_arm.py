@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from sprintnet.kernels import build
+from sprintnet.kernels import build, compiler
 
 COMPILER, EMULATOR, SYSTEM = "aarch64-linux-gnu-gcc", "qemu-aarch64", Path("/usr/aarch64-linux-gnu")
 OPENMP = SYSTEM / "lib" / "libgomp.so.1"
@@ -25,7 +25,7 @@ class Library(ctypes.CDLL):
 
     caller: Path
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, mode: int = 0):
         self.path = path  # this processor cannot load it
 
     def __getattr__(self, function: str) -> Any:
@@ -71,7 +71,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch, caller: Path) -> None:
     """Makes build.py one for an ARM processor without any feature but vectors of 16 bytes."""
     monkeypatch.setattr(Library, "caller", caller, raising=False)
     monkeypatch.setattr(build, "cpu_flags", lambda: frozenset({"asimd"}))
-    monkeypatch.setattr(build, "COMPILER", COMPILER)
+    monkeypatch.setattr(compiler, "COMPILER", COMPILER)
     monkeypatch.setattr(build, "_openmp", lambda: OPENMP)
     monkeypatch.setattr(build, "_as_c", lambda argument: argument)
     monkeypatch.setattr(ctypes, "CDLL", Library)

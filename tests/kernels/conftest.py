@@ -11,7 +11,11 @@ import pytest
 import emulated_arm
 from sprintnet.kernels import build, dispatch
 from sprintnet.kernels.build import PROCESSORS
+from sprintnet.kernels.compiler import ASIMD, AVX2, AVX512, InstructionSet
 from sprintnet.runs.environment import cpu_flags
+
+X86_64 = InstructionSet("x86-64", ("-march=x86-64",), frozenset({"sse2"}))
+"""What every x86-64 processor has."""
 
 
 @pytest.fixture(autouse=True)
@@ -50,25 +54,21 @@ def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, gcc: 
     if request.param == "amx" and "amx_bf16" not in cpu_flags():
         pytest.skip("the processor has no AMX; the emulation is tested")
     if request.param == "emulated":
-        monkeypatch.setattr(build, "FLAGS", tuple(flag.replace("native", "x86-64") for flag in build.FLAGS))
-        monkeypatch.setattr(build, "required_flag", lambda name: "none")
-        monkeypatch.setattr(build, "cpu_flags", lambda: frozenset({"none"}))
+        monkeypatch.setattr(build, "instruction_sets", lambda name: (X86_64,))
     forget = build._library.cache_clear  # a test may replace the function
     forget()
     yield
     forget()
 
 
-@pytest.fixture(params=["x86-64", "x86-64-v3", "x86-64-v4", "armv8-a"])
+@pytest.fixture(params=[X86_64, AVX2, AVX512, ASIMD], ids=lambda instructions: instructions.name)
 def vectors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, gcc: None) -> Iterator[None]:
     """Kernels in fp32, built for vectors of 4, 8 and 16 values, as far as the processor has them; those of ARM are emulated."""
-    needed = {"x86-64": "sse2", "x86-64-v3": "avx2", "x86-64-v4": "avx512vl", "armv8-a": "asimd"}[request.param]
-    if needed not in cpu_flags():
-        if needed != "asimd":
-            pytest.skip(f"the processor has no {needed}")
+    if not request.param.features <= cpu_flags():
+        if request.param is not ASIMD:
+            pytest.skip(f"the processor has no {request.param.name}")
         emulated_arm.emulate(monkeypatch, request.getfixturevalue("arm_caller"))
-    monkeypatch.setattr(build, "FLAGS", tuple(flag.replace("native", request.param) for flag in build.FLAGS))
-    monkeypatch.setattr(build, "required_flag", lambda name: needed)
+    monkeypatch.setattr(build, "instruction_sets", lambda name: (request.param,))
     forget = build._library.cache_clear  # a test may replace the function
     forget()
     yield

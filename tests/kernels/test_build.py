@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sprintnet.kernels import build
+from sprintnet.kernels import build, compiler
+from sprintnet.kernels.compiler import InstructionSet
 from sprintnet.runs.io import cache_folder
 
+PLAIN = InstructionSet("plain", (), frozenset())
 KERNEL = "#include <stdint.h>\nvoid twice(int64_t count, float *x) { for (int64_t i = 0; i < count; i++) x[i] *= 2; }\n"
 pytestmark = pytest.mark.usefixtures("gcc")
 
@@ -20,8 +22,7 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with one kernel, and a cache of its own; nothing of it is remembered afterwards."""
     monkeypatch.setenv("SPRINTNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "SOURCES", tmp_path / "kernels")
-    flags = build.cpu_flags() | {"avx512_bf16"}  # which the kernel of this file does not use
-    monkeypatch.setattr(build, "cpu_flags", lambda: flags)
+    monkeypatch.setattr(build, "instruction_sets", lambda name: (PLAIN,))
     build.SOURCES.mkdir()
     (build.SOURCES / "numbers.c").write_text(KERNEL, "utf-8")
     yield build.SOURCES
@@ -54,11 +55,13 @@ def test_a_kernel_is_made_once_and_called_with_tensors(sources: Path) -> None:
     assert len(libraries()) == 3
 
 
-def test_another_processor_has_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    twice(torch.zeros(1))
-    monkeypatch.setattr(build, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
-    twice(torch.zeros(1))
-    assert len(libraries()) == 2
+def test_a_kernel_is_compiled_for_the_newest_instruction_set_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = InstructionSet("newer", ("-DNEWER",), frozenset({"avx9"}))
+    monkeypatch.setattr(build, "instruction_sets", lambda name: (newer, PLAIN))
+    for flags in ({"sse2"}, {"sse2", "avx9"}):
+        monkeypatch.setattr(build, "cpu_flags", lambda flags=flags: frozenset(flags))
+        assert twice(torch.arange(3.0)) == [0, 2, 4]
+    assert [path.name.split("-")[1] for path in libraries()] == ["newer", "plain"]
 
 
 def test_its_threads_are_pytorchs_whatever_else_has_openmp(sources: Path) -> None:
@@ -67,7 +70,8 @@ def test_its_threads_are_pytorchs_whatever_else_has_openmp(sources: Path) -> Non
     )
     script = (
         "import sys, torch\nfrom pathlib import Path\nfrom sprintnet.kernels import build\nimport sklearn.cluster\n"
-        "build.SOURCES, build.cpu_flags = Path(sys.argv[1]), lambda: {'avx512_bf16'}\n"
+        "build.SOURCES = Path(sys.argv[1])\n"
+        "build.instruction_sets = lambda name: (build.InstructionSet('plain', (), frozenset()),)\n"
         "torch.set_num_threads(3)\nfound = torch.zeros(1, dtype=torch.int32)\n"
         "before = {line.split()[-1] for line in open('/proc/self/maps') if 'libgomp' in line}\n"
         "build.call('numbers', 'threads', found)\n"
@@ -94,7 +98,7 @@ def test_what_cannot_be_made_is_done_without_and_said(
     sources: Path, obstacle: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if obstacle == "compiler":
-        monkeypatch.setattr(build, "COMPILER", "no-such-compiler")
+        monkeypatch.setattr(compiler, "COMPILER", "no-such-compiler")
     elif obstacle == "source":
         (sources / "numbers.c").write_text("#error no such instructions\n", "utf-8")
     elif obstacle == "cache":
@@ -105,9 +109,10 @@ def test_what_cannot_be_made_is_done_without_and_said(
     elif obstacle == "threads":
         monkeypatch.setattr(build.importlib.util, "find_spec", lambda _: None)
     elif obstacle == "processor":
+        monkeypatch.setattr(build, "instruction_sets", compiler.instruction_sets)
         monkeypatch.setattr(build, "cpu_flags", lambda: frozenset({"avx2"}))
     else:
-        monkeypatch.setattr(build, "COMPILE_SECONDS", 1e-9)
+        monkeypatch.setattr(compiler, "COMPILE_SECONDS", 1e-9)
     assert build.load_library("numbers") is None
     with pytest.raises(AssertionError, match=reason):
         assert not build.unavailable_reason("bf16"), build.unavailable_reason("bf16")
@@ -115,7 +120,8 @@ def test_what_cannot_be_made_is_done_without_and_said(
 
 RUN = (
     "import sys, torch\nfrom pathlib import Path\nfrom sprintnet.kernels import build\n"
-    "build.SOURCES, build.cpu_flags = Path(sys.argv[1]), lambda: {'avx512_bf16'}\n"
+    "build.SOURCES = Path(sys.argv[1])\n"
+    "build.instruction_sets = lambda name: (build.InstructionSet('plain', (), frozenset()),)\n"
     "print(flush=True)\nsys.stdin.readline()\nprint(build.unavailable_reason('bf16') or 'built')\n"
 )
 """Builds what is missing, once a line has been read, and says what came of it."""

@@ -1,4 +1,4 @@
-"""The C kernels (csrc/): compiled for this machine at first use and cached.
+"""The C kernels (csrc/): libraries that the wheel brings along, or compiled at first use and cached.
 
 They serve training on a CPU in bf16 or fp32; where they are unavailable, PyTorch's own operations do the work.
 """
@@ -7,9 +7,6 @@ import ctypes
 import hashlib
 import importlib.util
 import os
-import shutil
-import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -17,24 +14,27 @@ from typing import Any
 
 from filelock import FileLock
 
+from sprintnet.kernels.compiler import (
+    AMX_BF16,
+    OPTIONS,
+    InstructionSet,
+    UnavailableError,
+    compile_library,
+    instruction_sets,
+    run_compiler,
+)
 from sprintnet.runs.environment import cpu_flags
 from sprintnet.runs.io import cache_folder
 
 SOURCES = Path(__file__).parent / "csrc"
-COMPILER = "gcc"
-FLAGS = ("-O3", "-march=native", "-fPIC", "-shared", "-fopenmp", "-Wl,--as-needed")
+PACKAGED = Path(__file__).parent / "compiled"
+"""The libraries of a wheel; a source tree has none."""
 PROCESSORS = {"bf16": ("amx_bf16", "avx512_bf16"), "fp32": ("avx512f", "avx2", "asimd")}
-AMX_FLAGS = ("-mamx-tile", "-mamx-bf16")
-COMPILE_SECONDS = 60.0
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
 """Linux hands out the tile registers on request: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)."""
 
 FP32_LANES, BF16_LANES, BLOCK_ROWS, BATCH_PARTS = 16, 32, 8, 64
 """As in bf16.h."""
-
-
-class UnavailableError(Exception):
-    """Why a kernel cannot be built here."""
 
 
 def load_library(name: str) -> ctypes.CDLL | None:
@@ -48,7 +48,7 @@ def unavailable_reason(precision: str) -> str:
     if precision not in PROCESSORS:
         return f"there are none for {precision}"
     built = _build_all(precision)
-    supported = [library for name, library in built.items() if required_flag(name) in cpu_flags()]
+    supported = [library for name, library in built.items() if instruction_set(name)]
     return next((reason for reason in supported or built.values() if isinstance(reason, str)), "")
 
 
@@ -71,11 +71,9 @@ def processor(precision: str) -> str | None:
     return next((name for name in PROCESSORS.get(precision, ()) if name in cpu_flags()), None)
 
 
-def required_flag(name: str) -> str:
-    """Returns the processor's feature that a kernel needs."""
-    if name.endswith("_fp32"):
-        return processor("fp32") or "avx2"
-    return "amx_bf16" if name.endswith("_amx") else "avx512_bf16"
+def instruction_set(name: str) -> InstructionSet | None:
+    """Returns the newest instruction set of this processor that a kernel is compiled for, or None."""
+    return next((each for each in instruction_sets(name) if each.features <= cpu_flags()), None)
 
 
 def call(name: str, function: str, *arguments: Any) -> int:
@@ -103,40 +101,40 @@ def _as_c(argument: Any) -> Any:
 def _library(name: str, sources: Path) -> ctypes.CDLL | str:
     """Returns a library, or why there is none; cached, so that a run computes in one way throughout."""
     try:
-        flag = required_flag(name)
-        if flag not in cpu_flags():
-            raise UnavailableError(f"the processor has no {flag}")
-        if flag == "amx_bf16":
+        instructions = instruction_set(name)
+        if instructions is None:
+            raise UnavailableError(f"the processor has no {instruction_sets(name)[-1].name}")
+        if instructions is AMX_BF16:
             _request_tiles()
-        library = _folder() / f"{name}-{_fingerprint(sources)}.so"
-        if not library.exists():
-            with FileLock(library.with_suffix(".lock")):  # another process may be building it
-                if not library.exists():
-                    _compile(sources / f"{name}.c", library)
+        openmp = _openmp()
+        packaged = PACKAGED / f"{name}-{instructions.name}.so"
+        library = packaged if packaged.exists() else _build(sources / f"{name}.c", instructions)
+        ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)  # where the library, linked with none, finds its functions
         try:
             return ctypes.CDLL(str(library))
         except OSError:
-            library.unlink(missing_ok=True)  # perhaps damaged: the next run rebuilds it
+            if library is not packaged:
+                library.unlink(missing_ok=True)  # perhaps damaged: the next run rebuilds it
             raise
     except (UnavailableError, OSError, RuntimeError) as error:  # pathlib's, where there is no home
         return str(error)
 
 
-def _compile(source: Path, library: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        new = Path(folder) / library.name
-        flags = (*FLAGS, *AMX_FLAGS) if required_flag(source.stem) == "amx_bf16" else FLAGS
-        finished = _run(*flags, str(source), str(_openmp()), "-o", str(new))
-        if finished.returncode:
-            raise UnavailableError(f"{COMPILER}: {(finished.stderr.strip().splitlines() or ['failed'])[-1]}")
-        new.replace(library)
+def _build(source: Path, instructions: InstructionSet) -> Path:
+    """Returns the library of a source in the cache; compiles it where it is missing."""
+    library = _folder() / f"{source.stem}-{instructions.name}-{_fingerprint(source.parent, instructions)}.so"
+    if not library.exists():
+        with FileLock(library.with_suffix(".lock")):  # another process may be building it
+            if not library.exists():
+                compile_library(source, instructions, library)
+    return library
 
 
-def _fingerprint(sources: Path) -> str:
-    """Returns a digest of what a library depends on: sources, compiler, processor, PyTorch's OpenMP."""
+def _fingerprint(sources: Path, instructions: InstructionSet) -> str:
+    """Returns a digest of what a library depends on: sources, compiler, options."""
     code = [path.read_bytes() for path in sorted(sources.iterdir()) if path.suffix in {".c", ".h"}]
-    tools = (_run("--version").stdout, *FLAGS, *AMX_FLAGS, str(_openmp()), *sorted(cpu_flags()))
-    return hashlib.sha256(b"\0".join([*code, *map(os.fsencode, tools)])).hexdigest()[:16]
+    tools = (run_compiler("--version"), *OPTIONS, *instructions.options)
+    return hashlib.sha256(b"\0".join([*code, *map(str.encode, tools)])).hexdigest()[:16]
 
 
 @cache
@@ -144,16 +142,6 @@ def _request_tiles() -> None:
     """Asks the system for the tile registers of AMX, for this process and its threads."""
     if ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA):
         raise UnavailableError("the system does not permit AMX")
-
-
-def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    compiler = shutil.which(COMPILER)
-    if compiler is None:
-        raise UnavailableError(f"{COMPILER} is not installed")
-    try:
-        return subprocess.run([compiler, *arguments], capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        raise UnavailableError(f"{COMPILER} took longer than {COMPILE_SECONDS:.0f} s") from None
 
 
 def _folder() -> Path:

@@ -1,0 +1,51 @@
+"""Compiles the kernels in C for a wheel, once per instruction set; without gcc the wheel has none and PyTorch does their work.
+
+An editable install has none either: its kernels are compiled at first use, from the sources as they are then.
+"""
+
+import platform
+import runpy
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class KernelBuildHook(BuildHookInterface):
+    """Puts the compiled libraries into `sprintnet/kernels/compiled`."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compiles what can be compiled; one warning names the rest."""
+        self.folder = tempfile.TemporaryDirectory()
+        if version == "editable" or (sys.platform, platform.machine()) != ("linux", "x86_64"):
+            return
+        kernels = Path(self.root) / "src" / "sprintnet" / "kernels"
+        compiler = SimpleNamespace(**runpy.run_path(str(kernels / "compiler.py")))
+
+        def compile_kernel(source: Path, instructions: Any) -> str:
+            """Returns why a library is missing; an empty text where it is there."""
+            library = Path(self.folder.name) / f"{source.stem}-{instructions.name}.so"
+            try:
+                compiler.compile_library(source, instructions, library)
+            except compiler.UnavailableError as error:
+                return str(error)
+            build_data["force_include"][str(library)] = f"sprintnet/kernels/compiled/{library.name}"
+            return ""
+
+        sources = sorted((kernels / "csrc").glob("*.c"))
+        jobs = [(source, instructions) for source in sources for instructions in compiler.instruction_sets(source.stem)]
+        with ThreadPoolExecutor() as compilers:
+            missing = list(filter(None, compilers.map(compile_kernel, *zip(*jobs, strict=True))))
+        if missing:
+            reasons = "; ".join(sorted(set(missing)))
+            self.app.display_warning(f"{len(missing)} of {len(jobs)} kernels not compiled, PyTorch does their work: {reasons}")
+        if len(missing) < len(jobs):
+            build_data.update(pure_python=False, tag="py3-none-linux_x86_64")  # no Python ABI: ctypes loads them
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Removes the libraries, which the wheel has now."""
+        self.folder.cleanup()
