@@ -10,7 +10,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from sprintnet.kernels import build
+from sprintnet.kernels import build, compiler
 from sprintnet.kernels.compiler import instruction_sets
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +93,10 @@ def test_its_kernels_give_the_bits_of_those_compiled_at_first_use(tmp_path: Path
             assert found[precision]["folders"] != expected[precision]["folders"]
     assert found["openmp"] == expected["openmp"] == 1
     assert not (tmp_path / "cache").exists()
+
+
+def test_its_build_needs_nothing_but_the_standard_library_to_compile() -> None:
+    run("-I", "-S", str(compiler.__file__))
 
 
 def test_without_a_compiler_it_is_built_without_kernels(tmp_path: Path) -> None:
