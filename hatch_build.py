@@ -1,6 +1,6 @@
 """Compiles the kernels in C for a wheel, once per instruction set; without gcc the wheel has none and PyTorch does their work.
 
-An editable install has none either: its kernels are compiled at first use, from the sources as they are then.
+An editable install has none: its kernels are compiled at first use, from the sources as they are then.
 """
 
 import platform
@@ -27,23 +27,25 @@ class KernelBuildHook(BuildHookInterface):
         compiler = SimpleNamespace(**runpy.run_path(str(kernels / "compiler.py")))
 
         def compile_kernel(source: Path, instructions: Any) -> str:
-            """Returns why a library is missing; an empty text where it is there."""
-            library = Path(self.folder.name) / f"{source.stem}-{instructions.name}.so"
+            """Returns why it failed, else an empty text."""
             try:
-                compiler.compile_library(source, instructions, library)
+                compiler.compile_library(source, instructions, Path(self.folder.name) / f"{source.stem}-{instructions.name}.so")
             except compiler.UnavailableError as error:
                 return str(error)
-            build_data["force_include"][str(library)] = f"sprintnet/kernels/compiled/{library.name}"
             return ""
 
-        sources = sorted((kernels / "csrc").glob("*.c"))
-        jobs = [(source, instructions) for source in sources for instructions in compiler.instruction_sets(source.stem)]
+        jobs = [
+            (source, instructions)
+            for source in sorted((kernels / "csrc").glob("*.c"))
+            for instructions in compiler.instruction_sets(source.stem)
+        ]
         with ThreadPoolExecutor() as compilers:
-            missing = list(filter(None, compilers.map(compile_kernel, *zip(*jobs, strict=True))))
-        if missing:
-            reasons = "; ".join(sorted(set(missing)))
-            self.app.display_warning(f"{len(missing)} of {len(jobs)} kernels not compiled, PyTorch does their work: {reasons}")
-        if len(missing) < len(jobs):
+            failures = list(filter(None, compilers.map(compile_kernel, *zip(*jobs, strict=True))))
+        if failures:
+            reasons = "; ".join(sorted(set(failures)))
+            self.app.display_warning(f"{len(failures)} of {len(jobs)} kernels not compiled, PyTorch does their work: {reasons}")
+        for library in sorted(Path(self.folder.name).glob("*.so")):
+            build_data["force_include"][str(library)] = f"sprintnet/kernels/compiled/{library.name}"
             build_data.update(pure_python=False, tag="py3-none-linux_x86_64")  # no Python ABI: ctypes loads them
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:

@@ -3,6 +3,7 @@
 The wheel's build (hatch_build.py) runs this file alone, so it imports nothing but the standard library.
 """
 
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -37,7 +38,9 @@ def instruction_sets(kernel: str) -> tuple[InstructionSet, ...]:
     """Returns the instruction sets that a kernel is compiled for, the newest first."""
     if kernel.endswith("_amx"):
         return (AMX_BF16,)
-    return (AVX512, AVX2, ASIMD) if kernel.endswith("_fp32") else (AVX512_BF16,)
+    if kernel.endswith("_fp32"):
+        return (ASIMD,) if platform.machine() == "aarch64" else (AVX512, AVX2)
+    return (AVX512_BF16,)
 
 
 def compile_library(source: Path, instructions: InstructionSet, library: Path) -> None:
