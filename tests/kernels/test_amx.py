@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from sprintnet.kernels import build, conv3x3_amx, conv_pool_amx
-from sprintnet.kernels.build import UnavailableError
+from sprintnet.kernels.compiler import AMX_BF16, UnavailableError
 
 Layer = Callable[[Tensor, Tensor], Tensor]
 emulated = pytest.mark.usefixtures("tiles")
@@ -147,9 +147,9 @@ def test_a_system_without_permission_for_tiles_has_no_kernels(monkeypatch: pytes
     def refuse() -> None:
         raise UnavailableError("the system does not permit AMX")
 
-    monkeypatch.setattr(build, "cpu_flags", lambda: frozenset({"amx_bf16"}))
+    monkeypatch.setattr(build, "cpu_flags", lambda: AMX_BF16.features)
     monkeypatch.setattr(build, "_request_tiles", refuse)
     build._library.cache_clear()
     assert not conv3x3_amx.is_supported(64, 64, 7, 7)
-    assert build.unavailable_reason("bf16") == "the system does not permit AMX"
+    assert build._library("conv3x3_amx", build.SOURCES) == "the system does not permit AMX"
     build._library.cache_clear()
