@@ -41,7 +41,8 @@ class Convolution3x3(nn.Conv2d):
 
     def choose_conv_pool(self, input: Tensor) -> ModuleType | None:
         """Returns the kernel that takes this layer with the pooling after it, if any."""
-        return None if input.requires_grad else self._choose("conv_pool", input)
+        kernel = self._choose("conv_pool", input)
+        return None if kernel is None or input.requires_grad > kernel.HAS_INPUT_GRADIENT else kernel
 
     def _choose(self, layer: str, input: Tensor) -> ModuleType | None:
         """Returns the kernel for a batch in training on a CPU that is large enough, if there is a faster one than PyTorch's."""

@@ -1,7 +1,9 @@
-"""A 3x3 convolution in bf16 on a processor with AMX: PyTorch's own products, but for the weight gradient, which is a C kernel.
+"""A 3x3 convolution in bf16 in a C kernel for processors with AMX, alone or with 2x2 max pooling after it.
 
-PyTorch (oneDNN) computes the output and the gradient of the input at a rate close to that of the tile instructions, and the
-gradient of the weight at a quarter of it (LOG.md). The kernel is as exact as PyTorch: fp32 sums of bf16 products.
+Feature maps are in HWNC (tensors.py): the kernel's products leave out taps beyond the border, which are 18 % of those of 7x7
+pixels and 56 % of those of 2x2. It is as exact as PyTorch: fp32 sums of bf16 products. With pooling, the feature map in
+between is never written; maxima are taken before sums are rounded to bf16, so that the gradient may go to another of the pixels
+that round to the same value.
 """
 
 import sys
@@ -13,75 +15,147 @@ from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from sprintnet.kernels.build import call, load_library
-from sprintnet.kernels.tensors import require_supported
+from sprintnet.kernels.tensors import empty_hwnc, empty_maxima, require_supported, to_hwnc
 
-BLOCK, MAX_OUT_CHANNELS = 32, 1024
-"""As in conv3x3_amx.c: channels of a block, output channels."""
-CHUNK_PIXELS = 2048
-"""Pixels that are laid out and multiplied at once: the operands of a product stay in a core's cache."""
-PADDING = (None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1)
-"""Arguments of `convolution_backward` after the weight: no bias, stride, padding, dilation, not transposed, groups."""
+BLOCK, MAX_CHANNELS = 32, 1024
+"""As in conv3x3_amx.c: channels or images of a block; channels."""
+MIN_IMAGES = BLOCK
+HAS_INPUT_GRADIENT = True  # of convolve_and_pool
+CHUNK_BYTES = 2**20
+"""Of feature maps that are laid out and multiplied at once, so that they stay in a core's cache."""
 
 
 def is_supported(channels: int, out_channels: int, height: int, width: int) -> bool:
     """Returns whether the kernel is available and supports layers of this shape."""
-    return out_channels % BLOCK == 0 and out_channels <= MAX_OUT_CHANNELS and load_library("conv3x3_amx") is not None
+    fits = out_channels % BLOCK == 0 and max(channels, out_channels) <= MAX_CHANNELS
+    return fits and load_library("conv3x3_amx") is not None
 
 
 def convolve(maps: Tensor, weight: Tensor) -> Tensor:
-    """Returns bf16 maps (N, C, H, W) convolved with fp32 weight (O, C, 3, 3), padding 1, as (N, O, H, W) in channels_last.
+    """Returns bf16 maps (N, C, H, W) convolved with fp32 weight (O, C, 3, 3), padding 1, as (N, O, H, W) in HWNC.
 
     Raises ValueError for tensors that the kernel does not support.
     """
     require_supported(sys.modules[__name__], maps, weight, torch.bfloat16)
-    features: Tensor = _Convolution.apply(maps, weight)  # type: ignore[no-untyped-call]
+    features: Tensor = _Convolution.apply(maps, weight, False)  # type: ignore[no-untyped-call]
     return features
+
+
+def convolve_and_pool(maps: Tensor, weight: Tensor) -> Tensor:
+    """Returns maxima (N, O, H/2, W/2), in HWNC, of what `convolve` returns; an odd last row or column is left out.
+
+    Raises ValueError for tensors that the kernel does not support.
+    """
+    require_supported(sys.modules[__name__], maps, weight, torch.bfloat16)
+    maxima: Tensor = _Convolution.apply(maps, weight, True)  # type: ignore[no-untyped-call]
+    return maxima
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
-        maps, rounded = maps.contiguous(memory_format=torch.channels_last), weight.bfloat16()
-        ctx.save_for_backward(maps, rounded)
-        return torch.conv2d(maps, rounded, padding=1)
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, is_pooled: bool) -> Tensor:
+        maps = to_hwnc(maps, readable=_round_up(maps.shape[1]) - maps.shape[1])
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        if is_pooled:
+            features, indices = _convolve_and_pool(maps, weight)
+        else:
+            features, indices = _convolve(maps, weight, None, *maps.shape[2:], is_gradient=False), None
+        ctx.save_for_backward(maps, weight, indices)
+        return features
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor]:
-        maps, weight = ctx.saved_tensors
-        grad_output = grad_output.contiguous(memory_format=torch.channels_last)
-        grad_input = None
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        (maps, weight, indices), grad_input = ctx.saved_tensors, None
+        grad_output = to_hwnc(grad_output)
         if ctx.needs_input_grad[0]:
-            grad_input, *_ = torch.ops.aten.convolution_backward(grad_output, maps, weight, *PADDING, [True, False, False])
-        return grad_input, grad_weight(maps, grad_output, None)
+            grad_input = _convolve(grad_output, weight, indices, *maps.shape[2:], is_gradient=True)
+        return grad_input, _grad_weight(maps, grad_output, indices), None
 
 
-@torch.library.custom_op("sprintnet::conv3x3_grad_weight", mutates_args=())
-def grad_weight(maps: Tensor, grad_output: Tensor, indices: Tensor | None) -> Tensor:
-    """Returns the gradient of the weight, fp32 (O, C, 3, 3) in channels_last.
+@torch.library.custom_op("sprintnet::conv3x3_amx", mutates_args=())
+def _convolve(maps: Tensor, weight: Tensor, indices: Tensor | None, height: int, width: int, is_gradient: bool) -> Tensor:
+    """Returns the convolution of maps of this size in HWNC with weight (O, C, 3, 3) in channels_last.
 
-    With `indices`, `grad_output` is the gradient of 2x2 maxima; each went to the pixel of its window that they name.
+    For the gradient of the input, weight is (C, O, 3, 3) and `maps` the gradient of the output; with `indices`, that of 2x2
+    maxima, each of which came from the pixel of its window that they name.
+    """
+    output = _empty_output(maps, weight, indices, height, width, is_gradient)
+    sizes = len(maps), height, width, maps.shape[1], output.shape[1]
+    tensors = maps, indices, weight, is_gradient, _empty_filters(weight), output
+    call("conv3x3_amx", "convolve", *sizes, *tensors, torch.get_num_threads())
+    return output
+
+
+def _empty_output(
+    maps: Tensor, weight: Tensor, indices: Tensor | None, height: int, width: int, is_gradient: bool
+) -> Tensor:
+    return empty_hwnc((len(maps), weight.shape[int(is_gradient)], height, width), maps.dtype, maps.device)
+
+
+_convolve.register_fake(_empty_output)
+
+
+@torch.library.custom_op("sprintnet::conv3x3_amx_pool", mutates_args=())
+def _convolve_and_pool(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the maxima of the convolution of maps in HWNC, and, as bytes, which of its four pixels each comes from."""
+    maxima, indices = empty_maxima(maps, len(weight))
+    sizes, tensors = (len(maps), *maps.shape[2:], maps.shape[1], len(weight)), (maps, weight, _empty_filters(weight))
+    call("conv3x3_amx", "convolve_and_pool", *sizes, *tensors, maxima, indices, torch.get_num_threads())
+    return maxima, indices
+
+
+@_convolve_and_pool.register_fake
+def _(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    return empty_maxima(maps, len(weight))
+
+
+@torch.library.custom_op("sprintnet::conv3x3_amx_grad_weight", mutates_args=())
+def _grad_weight(maps: Tensor, grad_output: Tensor, indices: Tensor | None) -> Tensor:
+    """Returns the gradient of the weight, fp32 (O, C, 3, 3) in channels_last, for maps and gradients in HWNC.
+
+    With `indices`, `grad_output` is that of 2x2 maxima, as in `_convolve`.
     """
     (images, channels, height, width), outputs = maps.shape, grad_output.shape[1]
-    rounded, chunk = -(-channels // BLOCK) * BLOCK, max(1, min(images, CHUNK_PIXELS // ((height + 1) * (width + 1))))
-    scratch = maps.new_empty(call("conv3x3_amx", "scratch_values", chunk, height, width, channels, outputs))
-    sums = torch.empty((outputs, rounded, 3, 3), device=maps.device, memory_format=torch.channels_last)
-    if not images:
-        sums.zero_()
-    unpooled = None if indices is None else maps.new_empty(chunk * height * width * outputs)
-    sizes, tensors = (images, height, width, channels, outputs), (maps, grad_output, indices, unpooled, sums)
-    call("conv3x3_amx", "weight_gradient", *sizes, *tensors, chunk, scratch, torch.get_num_threads())
-    return sums if channels == rounded else sums[:, :channels].clone(memory_format=torch.channels_last)
+    inner = _round_up(channels)
+    row_bytes = 2 * BLOCK * width * (inner + outputs)  # of a block of images
+    band = min(height, max(1, CHUNK_BYTES // row_bytes))
+    chunk = min(-(-images // BLOCK), max(1, CHUNK_BYTES // (row_bytes * height))) * BLOCK
+    scratch = maps.new_empty(chunk * width * ((band + 2) * inner + band * outputs))
+    sums, tensors = _empty_gradient(inner, outputs), (maps, grad_output, indices)
+    sizes = images, height, width, channels, outputs
+    call("conv3x3_amx", "weight_gradient", *sizes, *tensors, sums, chunk, band, scratch, torch.get_num_threads())
+    return sums if channels == inner else sums[:, :channels].clone(memory_format=torch.channels_last)
 
 
-@grad_weight.register_fake
+@_grad_weight.register_fake
 def _(maps: Tensor, grad_output: Tensor, indices: Tensor | None) -> Tensor:
-    shape = grad_output.shape[1], maps.shape[1], 3, 3
-    return torch.empty(shape, device=maps.device, memory_format=torch.channels_last)
+    return _empty_gradient(maps.shape[1], grad_output.shape[1])
 
 
-@register_flop_formula(torch.ops.sprintnet.conv3x3_grad_weight)
-def _flop(maps: Any, grad_output: Any, indices: Any = None, *_: Any, **__: Any) -> int:
-    images, channels, height, width = maps
+def _empty_gradient(channels: int, outputs: int) -> Tensor:
+    return torch.empty((outputs, channels, 3, 3), memory_format=torch.channels_last)
+
+
+def _empty_filters(weight: Tensor) -> Tensor:
+    return weight.new_empty(9 * _round_up(len(weight)) * _round_up(weight.shape[1]), dtype=torch.bfloat16)
+
+
+def _round_up(channels: int) -> int:
+    return -(-channels // BLOCK) * BLOCK
+
+
+@register_flop_formula(torch.ops.sprintnet.conv3x3_amx)
+def _flop(maps: Any, weight: Any, indices: Any, height: int, width: int, *_: Any, **__: Any) -> int:
     rows, columns = (height, width) if indices is None else (height // 2 * 2, width // 2 * 2)
-    return int(2 * images * rows * columns * 9 * channels * grad_output[1])
+    return int(2 * maps[0] * rows * columns * 9 * weight[0] * weight[1])
+
+
+@register_flop_formula(torch.ops.sprintnet.conv3x3_amx_pool)
+def _pool_flop(maps: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return _flop(maps, weight, True, *maps[2:])
+
+
+@register_flop_formula(torch.ops.sprintnet.conv3x3_amx_grad_weight)
+def _grad_weight_flop(maps: Any, grad_output: Any, indices: Any, *_: Any, **__: Any) -> int:
+    return _flop(maps, (grad_output[1], maps[1]), indices, *maps[2:])

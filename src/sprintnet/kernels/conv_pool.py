@@ -17,6 +17,7 @@ from sprintnet.kernels.build import BATCH_PARTS, BF16_LANES, BLOCK_ROWS, call, l
 from sprintnet.kernels.tensors import empty_maxima, require_supported
 
 Operation = Callable[..., Any]
+HAS_INPUT_GRADIENT = False
 MAX_INPUT_CHANNELS, MAX_OUTPUTS, MAX_IMAGE_SIDE = 32, 256, 64
 """So that the working memory of a thread fits its stack."""
 

@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from sprintnet.kernels import dispatch
 from sprintnet.kernels.build import call
-from sprintnet.kernels.tensors import empty_maps, empty_maxima
+from sprintnet.kernels.tensors import empty_hwnc, empty_maps, empty_maxima, is_hwnc, laid_out_like, to_pixels
 
 
 class MaxPool2x2(nn.MaxPool2d):
@@ -31,19 +31,23 @@ class MaxPool2x2(nn.MaxPool2d):
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, library: str) -> Tensor:
-        ctx.library = library
-        images, channels, height, width = ctx.shape = maps.shape
-        maxima, indices = empty_maxima(maps, channels)
-        maps = maps.contiguous(memory_format=torch.channels_last)
-        call(library, "max_pool", images, height, width, channels, maps, maxima, indices)
+        ctx.library, ctx.shape, maps = library, maps.shape, to_pixels(maps)
+        maxima, indices = empty_maxima(maps, maps.shape[1])
+        call(library, "max_pool", *_sizes(maps), maps, maxima, indices)
         ctx.save_for_backward(indices)
         return maxima
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
-        (indices,), (images, channels, height, width) = ctx.saved_tensors, ctx.shape
-        grad_input = empty_maps(ctx.shape, grad_output.dtype, grad_output.device)
-        grad_output = grad_output.contiguous(memory_format=torch.channels_last)
-        call(ctx.library, "max_pool_backward", images, height, width, channels, grad_output, indices, grad_input)
+        (indices,), shape = ctx.saved_tensors, ctx.shape
+        empty = empty_hwnc if is_hwnc(indices) else empty_maps
+        grad_input = empty(shape, grad_output.dtype, grad_output.device)
+        call(ctx.library, "max_pool_backward", *_sizes(grad_input), laid_out_like(grad_output, indices), indices, grad_input)
         return grad_input, None
+
+
+def _sizes(maps: Tensor) -> tuple[int, int, int, int]:
+    """Returns images, height, width, channels; maps in HWNC are one image with the channels of all."""
+    images, channels, height, width = maps.shape
+    return (1, height, width, images * channels) if is_hwnc(maps) else (images, height, width, channels)

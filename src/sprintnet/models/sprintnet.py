@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sprintnet.kernels.batchnorm_silu import Norm
 from sprintnet.kernels.conv3x3 import Convolution3x3
+from sprintnet.kernels.gelu import gelu
 from sprintnet.kernels.max_pool import MaxPool2x2
+from sprintnet.kernels.tensors import from_hwnc
 from sprintnet.models.base import Network
 
 
@@ -37,9 +38,9 @@ class Block(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         """Returns features (B, out_channels, H/2, W/2)."""
         layers: list[Any] = list(self)
-        convolution1, pool, norm1, silu1, convolution2, norm2, silu2, *residual = layers
-        features: Tensor = norm1.forward_silu(convolution1.forward_pooled(input, pool), silu1)
-        features = norm2.forward_silu(convolution2(features), silu2)
+        convolution1, pool, norm1, _, convolution2, norm2, _, *residual = layers
+        features: Tensor = norm1.forward_silu(convolution1.forward_pooled(input, pool))
+        features = norm2.forward_silu(convolution2(features))
         for layer in residual:
             features = layer(features)
         return features
@@ -57,7 +58,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns features (B, channels, H, W)."""
-        return F.silu(x + self.norm(self.convolution(x)))
+        return self.norm.forward_silu(self.convolution(x), skip=x)
 
 
 class SprintNet(Network):
@@ -109,12 +110,12 @@ class SprintNet(Network):
 
     def features(self, x: Tensor) -> Tensor:
         """Returns the last feature map (B, 4 * width, H, W)."""
-        maps: Tensor = self.blocks(F.gelu(self.whiten(x)))
+        maps: Tensor = self.blocks(gelu(self.whiten(x), next_layer=self.blocks[0][0]))
         return maps
 
     def classify(self, maps: Tensor) -> Tensor:
         """Returns logits (B, classes) of the last feature map."""
-        x = self.pool(maps).flatten(1)
+        x = self.pool(from_hwnc(maps)).flatten(1)
         if self.dropout is not None:
             x = self.dropout(x)
         logits: Tensor = self.linear(x)

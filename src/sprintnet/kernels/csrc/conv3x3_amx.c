@@ -1,76 +1,209 @@
-/* The gradient of a 3x3 convolution (padding 1) w.r.t. its weight, for conv3x3_amx.py: for each tap, a matrix product over all pixels,
-
-       sums[o][tap][c] = sum over pixels of grad_output[pixel][o] * input[pixel shifted by the tap][c].
-
-   A chunk of images becomes one line of pixels with a zero between rows and a row of zeros between images, so that a tap is a shift along
-   the line. The first operand of a product is grad_output transposed to tiles; the second is the input in pairs of pixels, of which there
-   are two versions, for even and for odd shifts: so all tiles are contiguous and aligned. Feature maps are bf16, channels_last.
-
-   The input may have any number of channels, grad_output a multiple of BLOCK. */
+/* A 3x3 convolution with padding 1 in tile products, for conv3x3_amx.py. Feature maps are bf16 in HWNC: (height, width, image, channel), so
+   that a tile holds one pixel of TILE images, a tap is another pixel, and taps outside the map are left out. There are at least BLOCK images.
+   Where the channels of an input are no multiple of BLOCK, a tile also holds channels of the next image, which meet zeros in the filters; up
+   to BLOCK - 1 values after the last pixel are read. */
 #include "tiles.h"
+#include "vectors.h"
+#include <stdlib.h>
 
-#define BLOCK 32 /* channels: two tiles of each operand, four of sums */
-#define MAX_OUT_CHANNELS 1024 
+#define BLOCK 32 /* images or channels: two tiles */
+#define MAX_CHANNELS 1024
+#define TILE_VALUES (TILE * TILE_DEPTH)
 
 typedef uint16_t values __attribute__((vector_size(64)));
 typedef uint16_t half_values __attribute__((vector_size(32)));
 typedef uint32_t pairs __attribute__((vector_size(64)));
+typedef float tile_sums[TILE][TILE];
 
-typedef struct {
-    int64_t pitch, image, margin, length; /* pixels: of a row, of an image, before and after all images, of a chunk without margins */
-} line;
+static const uint16_t zeros[MAX_CHANNELS];
 
-static int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
-
-static line line_of(int64_t images, int64_t height, int64_t width) {
-    int64_t pitch = width + 1, image = (height + 1) * pitch;
-    return (line){pitch, image, round_up(pitch + 1, TILE_DEPTH), round_up(images * image, TILE_DEPTH)};
+/* TILE values where `argmax` is a place, 0 elsewhere */
+INLINE half_values load_if(const uint16_t *from, const uint8_t *argmax, uint16_t place) {
+    uint8_t places __attribute__((vector_size(TILE)));
+    half_values loaded;
+    memcpy(&loaded, from, sizeof loaded);
+    memcpy(&places, argmax, sizeof places);
+    return loaded & (half_values)(__builtin_convertvector(places, half_values) == place);
 }
 
-/* Stores the pixels (place - 1, place) as a pair of each channel, in the arrays of the parity of place - 1. */
-static inline void store_pair(values before, values now, int64_t place, uint16_t *const to[2][2]) {
-    values low = __builtin_shufflevector(before, now, 0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 8, 40, 9, 41, 10, 42, 11, 43,
-                                         12, 44, 13, 45, 14, 46, 15, 47);
-    values high = __builtin_shufflevector(before, now, 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55, 24, 56, 25, 57, 26,
-                                          58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63);
-    int64_t pair = (place - 1) / 2, odd = (place - 1) % 2;
-    memcpy(to[odd][0] + pair * TILE_DEPTH, &low, sizeof low);
-    memcpy(to[odd][1] + pair * TILE_DEPTH, &high, sizeof high);
+INLINE void store_half(uint16_t *to, half_values stored) { memcpy(to, &stored, sizeof stored); }
+
+static inline int64_t round_up(int64_t channels) { return (channels + BLOCK - 1) / BLOCK * BLOCK; }
+
+/* BLOCK fp32 sums as bf16, `kept` of them */
+INLINE void store_row(uint16_t *to, int64_t kept, const float *first, const float *second) {
+#ifdef __AVX512BF16__
+    values row = (values)_mm512_cvtne2ps_pbh(_mm512_load_ps(second), _mm512_load_ps(first));
+#else
+    uint16_t row[BLOCK];
+    for (int lane = 0; lane < TILE; lane += LANES) {
+        store_bf16(row + lane, load_floats(first + lane));
+        store_bf16(row + TILE + lane, load_floats(second + lane));
+    }
+#endif
+    if (kept >= BLOCK)
+        memcpy(to, &row, sizeof row);
+    else
+        memcpy(to, &row, kept * sizeof *to);
 }
 
-/* The input of an image, `kept` of its channels, as pairs; `place` is its first pixel's, `end` that of all inputs. */
-static void pair_pixels(const line *l, int64_t height, int64_t width, int64_t channels, int64_t kept, const uint16_t *input,
-                        const uint16_t *end, int64_t place, uint16_t *const to[2][2]) {
-    values before = {0}, now, is_kept;
-    for (int i = 0; i < BLOCK; i++) is_kept[i] = i < kept ? 0xffff : 0;
-    for (int64_t y = 0; y < height; y++) {
-        for (int64_t x = 0; x < width; x++, input += channels, before = now) {
-            if (input + BLOCK <= end) {
-                memcpy(&now, input, sizeof now);
-                now &= is_kept;
-            } else { /* near the end of all inputs, after which nothing may be read */
-                uint16_t last[BLOCK] = {0};
-                memcpy(last, input, kept * sizeof *input);
-                memcpy(&now, last, sizeof now);
+/* Filters in the order in which `multiply` reads them: bf16, for each BLOCK of output channels, tap and BLOCK of input channels, two tiles of
+   TILE_DEPTH input channels, in pairs, by TILE output channels; zeros after the last channels. weight: fp32 (out_channels, 9, channels), or,
+   for the gradient of the input, (channels, 9, out_channels), whose taps are reversed. Work of one thread of all. */
+static void lay_out(int64_t channels, int64_t out_channels, int is_gradient, const float *weight, uint16_t *filters) {
+#pragma omp for schedule(static) collapse(2)
+    for (int64_t out = 0; out < round_up(out_channels); out += TILE)
+        for (int64_t tap = 0; tap < 9; tap++)
+            for (int64_t in = 0; in < round_up(channels); in += TILE_DEPTH) {
+                uint16_t *tile = filters + (out / BLOCK * 9 + tap) * round_up(channels) * BLOCK + in * BLOCK + out % BLOCK * TILE_DEPTH;
+                for (int64_t i = 0; i < TILE_DEPTH; i++)
+                    for (int64_t o = 0; o < TILE; o++) {
+                        int is_filter = in + i < channels && out + o < out_channels;
+                        const float *from = is_gradient ? weight + ((in + i) * 9 + 8 - tap) * out_channels + out + o
+                                                        : weight + ((out + o) * 9 + tap) * channels + in + i;
+                        tile[i / 2 * TILE_DEPTH + o * 2 + i % 2] = is_filter ? to_bf16(*from) : 0;
+                    }
             }
-            store_pair(before, now, place++, to);
-        }
-        store_pair(before, (values){0}, place++, to);
-        before = (values){0};
-    }
-    for (int64_t x = 0; x < l->pitch; x++) store_pair(before, before, place++, to);
 }
 
-/* A tile of TILE channels (rows) by TILE_DEPTH pixels, from rows of channels. */
-static void transpose(const uint16_t *const rows[TILE_DEPTH], uint16_t *tile) {
-    pairs a[TILE], b[TILE];
-    for (int i = 0; i < TILE; i++) { /* two pixels, channel by channel */
-        half_values first, second;
-        memcpy(&first, rows[2 * i], sizeof first);
-        memcpy(&second, rows[2 * i + 1], sizeof second);
-        a[i] = (pairs)__builtin_shufflevector(first, second, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11,
-                                              27, 12, 28, 13, 29, 14, 30, 15, 31);
+/* The first of the BLOCK images of a block; the last block overlaps the one before, where images are no multiple of BLOCK. */
+static inline int64_t first_image(int64_t block, int64_t images) {
+    return block * BLOCK < images - BLOCK ? block * BLOCK : images - BLOCK;
+}
+
+/* The sums of a pixel (y, x): those of BLOCK images by BLOCK output channels. input: from the first of the images on. filters: those of the
+   output channels. */
+static inline void multiply(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *input, const uint16_t *filters,
+                            int64_t y, int64_t x, tile_sums sums[4]) {
+    int64_t steps = round_up(channels) / TILE_DEPTH, stride = channels * sizeof *input;
+    tile_zero(0);
+    tile_zero(1);
+    tile_zero(2);
+    tile_zero(3);
+    MEMORY_BARRIER;
+    for (int64_t row = y ? 0 : 1; row < (y + 1 < height ? 3 : 2); row++)
+        for (int64_t column = x ? 0 : 1; column < (x + 1 < width ? 3 : 2); column++) {
+            const uint16_t *a = input + ((y + row - 1) * width + x + column - 1) * images * channels;
+            const uint16_t *b = filters + (row * 3 + column) * steps * 2 * TILE_VALUES;
+            for (int64_t step = 0; step < steps; step++, a += TILE_DEPTH, b += 2 * TILE_VALUES) {
+                tile_load(4, a, stride);
+                tile_load(6, b, 64);
+                tile_dot(0, 4, 6);
+                tile_load(7, b + TILE_VALUES, 64);
+                tile_dot(1, 4, 7);
+                tile_load(5, a + TILE * channels, stride);
+                tile_dot(2, 5, 6);
+                tile_dot(3, 5, 7);
+            }
+        }
+    tile_store(0, sums[0], 64);
+    tile_store(1, sums[1], 64);
+    tile_store(2, sums[2], 64);
+    tile_store(3, sums[3], 64);
+    MEMORY_BARRIER;
+}
+
+/* The gradient of BLOCK images (height, width, image, channel) from that of their 2x2 maxima: 0 except where a maximum came from. Channels
+   are a multiple of BLOCK. */
+static void unpool(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *gradient, const uint8_t *argmax,
+                   uint16_t *to) {
+    int64_t length = BLOCK * channels;
+    for (int64_t y = 0; y < height; y++)
+        for (int64_t x = 0; x < width; x++, to += length)
+            if (y / 2 < height / 2 && x / 2 < width / 2) {
+                int64_t from = (y / 2 * (width / 2) + x / 2) * images * channels;
+                for (int64_t i = 0; i < length; i += TILE)
+                    store_half(to + i, load_if(gradient + from + i, argmax + from + i, y % 2 * 2 + x % 2));
+            } else {
+                memset(to, 0, length * sizeof *to);
+            }
+}
+
+/* weight: as in lay_out; filters: room for them. With argmax, the input is the gradient of the maxima of `convolve_and_pool`. */
+void convolve(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t out_channels, const uint16_t *input,
+              const uint8_t *argmax, const float *weight, int64_t is_gradient, uint16_t *filters, uint16_t *output, int64_t threads) {
+    int64_t blocks = (images + BLOCK - 1) / BLOCK;
+#pragma omp parallel num_threads(threads)
+    {
+        tile_sums sums[4] __attribute__((aligned(64)));
+        uint16_t *unpooled = argmax ? aligned_alloc(64, height * width * channels * BLOCK * sizeof *unpooled) : NULL;
+        lay_out(channels, out_channels, is_gradient, weight, filters);
+        tiles_begin();
+#pragma omp for schedule(static)
+        for (int64_t block = 0; block < blocks; block++) {
+            int64_t first = first_image(block, images), pitch = images;
+            const uint16_t *from = input + first * channels;
+            if (argmax) {
+                unpool(images, height, width, channels, from, argmax + first * channels, unpooled);
+                from = unpooled, pitch = BLOCK;
+                MEMORY_BARRIER;
+            }
+            for (int64_t out = 0; out < out_channels; out += BLOCK)
+                for (int64_t pixel = 0; pixel < height * width; pixel++) {
+                    multiply(pitch, height, width, channels, from, filters + out * 9 * round_up(channels), pixel / width, pixel % width, sums);
+                    for (int64_t image = 0; image < BLOCK; image++)
+                        store_row(output + (pixel * images + first + image) * out_channels + out, out_channels - out,
+                                  sums[image / TILE * 2][image % TILE], sums[image / TILE * 2 + 1][image % TILE]);
+                }
+        }
+        tiles_end();
+        free(unpooled);
     }
+}
+
+/* The same with 2x2 max pooling after it. output: the maxima; argmax: the pixel of its 2x2 window that each comes from (row * 2 + column). A
+   last odd row or column is dropped. Output channels are a multiple of BLOCK. */
+void convolve_and_pool(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t out_channels, const uint16_t *input,
+                       const float *weight, uint16_t *filters, uint16_t *output, uint8_t *argmax, int64_t threads) {
+    int64_t blocks = (images + BLOCK - 1) / BLOCK, columns = width / 2, windows = height / 2 * columns;
+#pragma omp parallel num_threads(threads)
+    {
+        tile_sums sums[4][4] __attribute__((aligned(64)));
+        lay_out(channels, out_channels, 0, weight, filters);
+        tiles_begin();
+#pragma omp for schedule(static)
+        for (int64_t block = 0; block < blocks; block++)
+            for (int64_t out = 0; out < out_channels; out += BLOCK)
+                for (int64_t window = 0; window < windows; window++) {
+                    int64_t first = first_image(block, images);
+                    for (int place = 0; place < 4; place++)
+                        multiply(images, height, width, channels, input + first * channels, filters + out * 9 * round_up(channels),
+                                 window / columns * 2 + place / 2, window % columns * 2 + place % 2, sums[place]);
+                    for (int64_t image = 0; image < BLOCK; image++)
+                        for (int half = 0; half < 2; half++)
+                            for (int lane = 0; lane < TILE; lane += LANES) {
+                                int tile = image / TILE * 2 + half, row = image % TILE;
+                                const float *pixels[4] = {sums[0][tile][row] + lane, sums[1][tile][row] + lane, sums[2][tile][row] + lane,
+                                                          sums[3][tile][row] + lane};
+                                int64_t to = (window * images + first + image) * out_channels + out + half * TILE + lane;
+                                store_bf16(output + to, maximum(pixels, argmax + to));
+                            }
+                }
+        tiles_end();
+    }
+}
+
+/* A tile of TILE_DEPTH images, in pairs, by TILE channels, and that of the next TILE channels, from the rows of the images. */
+static void pair_images(const uint16_t *const rows[TILE_DEPTH], uint16_t *tile, int64_t next) {
+    for (int i = 0; i < TILE; i++) {
+        values even, odd;
+        memcpy(&even, rows[2 * i], sizeof even);
+        memcpy(&odd, rows[2 * i + 1], sizeof odd);
+        values low = __builtin_shufflevector(even, odd, 0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 8, 40, 9, 41, 10, 42, 11, 43, 12,
+                                             44, 13, 45, 14, 46, 15, 47);
+        values high = __builtin_shufflevector(even, odd, 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55, 24, 56, 25, 57, 26, 58,
+                                              27, 59, 28, 60, 29, 61, 30, 62, 31, 63);
+        memcpy(tile + i * TILE_DEPTH, &low, sizeof low);
+        memcpy(tile + next + i * TILE_DEPTH, &high, sizeof high);
+    }
+}
+
+/* A tile of TILE channels (rows) by TILE_DEPTH images, from the rows of the images. */
+static void transpose(half_values rows[TILE_DEPTH], uint16_t *tile) {
+    pairs a[TILE], b[TILE];
+    for (int i = 0; i < TILE; i++) /* two images, channel by channel */
+        a[i] = (pairs)__builtin_shufflevector(rows[2 * i], rows[2 * i + 1], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25,
+                                              10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
     /* 16x16 pairs: each step swaps the bits of one power of two between row and column numbers */
     for (int i = 0; i < TILE; i += 2) {
         b[i] = __builtin_shufflevector(a[i], a[i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
@@ -81,7 +214,7 @@ static void transpose(const uint16_t *const rows[TILE_DEPTH], uint16_t *tile) {
             a[i + 2 * j] = __builtin_shufflevector(b[i + j], b[i + j + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
             a[i + 2 * j + 1] = __builtin_shufflevector(b[i + j], b[i + j + 2], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
         }
-    /* now a[4 * group + c] holds, of 4 pairs of pixels, the channels c, c + 4, c + 8, c + 12, in that order */
+    /* now a[4 * group + c] holds, of 4 pairs of images, the channels c, c + 4, c + 8, c + 12, in that order */
     for (int i = 0; i < 4; i++) {
         pairs low = __builtin_shufflevector(a[i], a[i + 4], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
         pairs high = __builtin_shufflevector(a[i], a[i + 4], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
@@ -95,144 +228,97 @@ static void transpose(const uint16_t *const rows[TILE_DEPTH], uint16_t *tile) {
     memcpy(tile, b, sizeof b);
 }
 
-/* The rows of TILE_DEPTH pixels of the line from `first` on; zeros where there is no pixel. */
-static void find_rows(const line *l, int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *maps, int64_t first,
-                      const uint16_t *rows[TILE_DEPTH]) {
-    static const uint16_t zeros[MAX_OUT_CHANNELS];
-    int64_t image = first / l->image, y = first % l->image / l->pitch, x = first % l->pitch;
-    for (int i = 0; i < TILE_DEPTH; i++) {
-        int is_pixel = image < images && y < height && x < width;
-        rows[i] = is_pixel ? maps + ((image * height + y) * width + x) * channels : zeros;
-        if (++x == l->pitch) x = 0, y++;
-        if (y > height) y = 0, image++;
+/* The sums of a row of taps (tiles 0 to 2) += those of a row of pixels: of one tile of output channels (a) and one of input channels (b). Few
+   tiles are used: where a core runs two threads, they share the registers behind them (LOG.md). */
+static inline void add_row(int64_t width, const uint16_t *a, const uint16_t *b) {
+    for (int64_t x = 0; x < width; x++, a += TILE_VALUES, b += TILE_VALUES) {
+        tile_load(3, a, 64);
+        if (x) {
+            tile_load(4, b - TILE_VALUES, 64);
+            tile_dot(0, 3, 4);
+        }
+        tile_load(4, b, 64);
+        tile_dot(1, 3, 4);
+        if (x + 1 < width) {
+            tile_load(4, b + TILE_VALUES, 64);
+            tile_dot(2, 3, 4);
+        }
     }
 }
 
-/* Gradients of 2x2 maxima become those of an image's pixels: 0 except where a maximum came from (row * 2 + column of its window). */
-static void unpool(int64_t height, int64_t width, int64_t channels, const uint16_t *gradient, const uint8_t *argmax, uint16_t *image) {
-    memset(image, 0, height * width * channels * sizeof *image);
-    for (int64_t y = 0; y < height / 2; y++)
-        for (int64_t x = 0; x < width / 2; x++, gradient += channels, argmax += channels)
-            for (int place = 0; place < 4; place++) {
-                uint16_t *pixel = image + ((2 * y + place / 2) * width + 2 * x + place % 2) * channels;
-                for (int64_t c = 0; c < channels; c++) pixel[c] = argmax[c] == place ? gradient[c] : 0;
-            }
-}
-
-/* The sums of three neighbouring taps += a * b over `length` pixels: BLOCK output channels (`a_half` leads to the second tile), TILE input
-   channels. */
-static inline void add_products(int64_t length, const uint16_t *a, int64_t a_half, const uint16_t *const b[3], float *sums, int64_t inner,
-                                int is_first) {
-    int64_t row = 9 * inner * sizeof *sums, half = TILE * 9 * inner;
-    if (is_first) {
-        tile_zero(0);
-        tile_zero(1);
-        tile_zero(2);
-        tile_zero(3);
-        tile_zero(4);
-        tile_zero(5);
-    } else {
-        tile_load(0, sums, row);
-        tile_load(1, sums + inner, row);
-        tile_load(2, sums + 2 * inner, row);
-        tile_load(3, sums + half, row);
-        tile_load(4, sums + half + inner, row);
-        tile_load(5, sums + half + 2 * inner, row);
-    }
-    for (int64_t depth = 0; depth < length * TILE; depth += TILE * TILE_DEPTH) {
-        tile_load(6, a + depth, 64);
-        tile_load(7, b[0] + depth, 64);
-        tile_dot(0, 6, 7);
-        tile_load(7, b[1] + depth, 64);
-        tile_dot(1, 6, 7);
-        tile_load(7, b[2] + depth, 64);
-        tile_dot(2, 6, 7);
-        tile_load(6, a + a_half + depth, 64);
-        tile_dot(5, 6, 7);
-        tile_load(7, b[1] + depth, 64);
-        tile_dot(4, 6, 7);
-        tile_load(7, b[0] + depth, 64);
-        tile_dot(3, 6, 7);
-    }
-    tile_store(0, sums, row);
-    tile_store(1, sums + inner, row);
-    tile_store(2, sums + 2 * inner, row);
-    tile_store(3, sums + half, row);
-    tile_store(4, sums + half + inner, row);
-    tile_store(5, sums + half + 2 * inner, row);
-    MEMORY_BARRIER;
-}
-
-/* Values of scratch that weight_gradient needs: the input twice, in pairs, and grad_output, for a chunk's line with its margins. */
-int64_t scratch_values(int64_t chunk, int64_t height, int64_t width, int64_t channels, int64_t out_channels) {
-    line l = line_of(chunk, height, width);
-    return (l.length + 2 * l.margin) * (2 * round_up(channels, BLOCK) + out_channels);
-}
-
-/* sums: fp32 (out_channels, 9, channels rounded up to BLOCK). scratch: bf16, scratch_values of them. With argmax, grad_output is that of
-   the maxima, and `unpooled` has room for that of a chunk's pixels. */
+/* sums: fp32 (out_channels, 9, channels rounded up to a multiple of BLOCK), the gradient of the weight; without meaning after the last
+   channel. Operands of `chunk` images, a multiple of TILE_DEPTH, and `band` rows are laid out at once, in scratch: bf16, chunk * width *
+   (band + 2 rows of the rounded channels, band rows of the output channels). Output channels are a multiple of BLOCK. With argmax, grad_output
+   is that of the maxima. */
 void weight_gradient(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t out_channels, const uint16_t *input,
-                     const uint16_t *grad_output, const uint8_t *argmax, uint16_t *unpooled, float *sums, int64_t chunk, uint16_t *scratch,
+                     const uint16_t *grad_output, const uint8_t *argmax, float *sums, int64_t chunk, int64_t band, uint16_t *scratch,
                      int64_t threads) {
-    int64_t in_blocks = round_up(channels, BLOCK) / BLOCK, out_blocks = out_channels / BLOCK, inner = in_blocks * BLOCK;
-    line whole = line_of(chunk, height, width);
-    int64_t padded = whole.length + 2 * whole.margin, array = padded * TILE; /* values of TILE channels in an array of pairs */
-    uint16_t *paired = scratch, *transposed = scratch + inner * 2 * padded;
+    int64_t inner = round_up(channels), in_tiles = inner / TILE, out_tiles = out_channels / TILE;
+    uint16_t *paired = scratch, *transposed = scratch + chunk * (band + 2) * width * inner;
 #pragma omp parallel num_threads(threads)
     {
         tiles_begin();
-        for (int64_t start = 0; start < images; start += chunk) {
-            int64_t count = images - start < chunk ? images - start : chunk;
-            line l = line_of(count, height, width);
-            const uint16_t *x = input + start * height * width * channels, *g = grad_output + start * height * width * out_channels;
-            if (argmax) {
-                int64_t maxima = height / 2 * (width / 2) * out_channels; /* of an image */
-                g = unpooled;
-#pragma omp for schedule(static)
-                for (int64_t image = 0; image < count; image++)
-                    unpool(height, width, out_channels, grad_output + (start + image) * maxima, argmax + (start + image) * maxima,
-                           unpooled + image * height * width * out_channels);
-            }
+        for (int64_t start = 0; start < images; start += chunk)
+            for (int64_t top = 0; top < height; top += band) {
+                int64_t bottom = top + band < height ? top + band : height;
+                int64_t above = top ? top - 1 : 0, below = bottom < height ? bottom + 1 : height; /* rows of the input */
+                int64_t steps = ((images - start < chunk ? images - start : chunk) + TILE_DEPTH - 1) / TILE_DEPTH;
+                int64_t in_pixels = (below - above) * width, out_pixels = (bottom - top) * width;
+                int64_t in_array = steps * in_pixels * TILE_VALUES, out_array = steps * out_pixels * TILE_VALUES; /* of TILE channels */
 #pragma omp for schedule(static) nowait
-            for (int64_t item = 0; item < in_blocks * count; item++) {
-                int64_t block = item / count, image = item % count, kept = channels - block * BLOCK < BLOCK ? channels - block * BLOCK : BLOCK;
-                uint16_t *to[2][2];
-                for (int odd = 0; odd < 2; odd++)
-                    for (int half = 0; half < 2; half++) {
-                        to[odd][half] = paired + ((block * 2 + half) * 2 + odd) * array;
-                        if (image == 0) memset(to[odd][half], 0, l.margin * TILE * sizeof *scratch);
+                for (int64_t item = 0; item < steps * in_pixels; item++) {
+                    int64_t pixel = above * width + item % in_pixels, first = start + item / in_pixels * TILE_DEPTH;
+                    for (int64_t c = 0; c < channels; c += BLOCK) {
+                        const uint16_t *rows[TILE_DEPTH];
+                        for (int i = 0; i < TILE_DEPTH; i++)
+                            rows[i] = first + i < images ? input + (pixel * images + first + i) * channels + c : zeros;
+                        pair_images(rows, paired + c / TILE * in_array + item * TILE_VALUES, in_array);
                     }
-                pair_pixels(&l, height, width, channels, kept, x + image * height * width * channels + block * BLOCK,
-                            input + images * height * width * channels, l.margin + image * l.image, to);
-                if (image == count - 1)
-                    for (int odd = 0; odd < 2; odd++)
-                        for (int half = 0; half < 2; half++) {
-                            int64_t end = (l.margin + count * l.image - odd) / 2;
-                            memset(to[odd][half] + end * TILE_DEPTH, 0, (array - end * TILE_DEPTH) * sizeof *scratch);
+                }
+#pragma omp for schedule(static)
+                for (int64_t item = 0; item < steps * out_pixels; item++) {
+                    int64_t y = top + item % out_pixels / width, x = item % width, first = start + item / out_pixels * TILE_DEPTH;
+                    int is_kept = !argmax || (y / 2 < height / 2 && x / 2 < width / 2);
+                    int64_t from = (argmax ? y / 2 * (width / 2) + x / 2 : y * width + x) * images + first;
+                    for (int64_t o = 0; o < out_channels; o += TILE) {
+                        half_values rows[TILE_DEPTH];
+                        for (int i = 0; i < TILE_DEPTH; i++) {
+                            int64_t row = (from + i) * out_channels + o;
+                            if (!is_kept || first + i >= images)
+                                rows[i] = (half_values){0};
+                            else if (argmax)
+                                rows[i] = load_if(grad_output + row, argmax + row, y % 2 * 2 + x % 2);
+                            else
+                                memcpy(&rows[i], grad_output + row, sizeof rows[i]);
                         }
-            }
+                        transpose(rows, transposed + o / TILE * out_array + item * TILE_VALUES);
+                    }
+                }
+                MEMORY_BARRIER;
 #pragma omp for schedule(static)
-            for (int64_t depth = 0; depth < l.length; depth += TILE_DEPTH) {
-                const uint16_t *rows[TILE_DEPTH];
-                find_rows(&l, count, height, width, out_channels, g, depth, rows);
-                for (int64_t o = 0; o < out_channels; o += TILE) {
-                    transpose(rows, transposed + o * whole.length + depth * TILE);
-                    for (int i = 0; i < TILE_DEPTH; i++) rows[i] += TILE;
+                for (int64_t unit = 0; unit < out_tiles * in_tiles * 3; unit++) {
+                    int64_t row = unit % 3, in = unit / 3 % in_tiles, out = unit / 3 / in_tiles, stride = 9 * inner * sizeof *sums;
+                    float *taps = sums + (out * TILE * 9 + row * 3) * inner + in * TILE;
+                    if (start || top) {
+                        tile_load(0, taps, stride);
+                        tile_load(1, taps + inner, stride);
+                        tile_load(2, taps + 2 * inner, stride);
+                    } else {
+                        tile_zero(0);
+                        tile_zero(1);
+                        tile_zero(2);
+                    }
+                    for (int64_t step = 0; step < steps; step++)
+                        for (int64_t y = top; y < bottom; y++)
+                            if (y + row > 0 && y + row <= height)
+                                add_row(width, transposed + out * out_array + (step * out_pixels + (y - top) * width) * TILE_VALUES,
+                                        paired + in * in_array + (step * in_pixels + (y + row - 1 - above) * width) * TILE_VALUES);
+                    tile_store(0, taps, stride);
+                    tile_store(1, taps + inner, stride);
+                    tile_store(2, taps + 2 * inner, stride);
+                    MEMORY_BARRIER;
                 }
             }
-            MEMORY_BARRIER;
-#pragma omp for schedule(static)
-            for (int64_t unit = 0; unit < in_blocks * out_blocks * 6; unit++) {
-                int64_t row = unit % 3, half = unit / 3 % 2, out = unit / 6 % out_blocks, in = unit / 6 / out_blocks;
-                const uint16_t *arrays = paired + (in * 4 + half * 2) * array, *taps[3];
-                for (int column = 0; column < 3; column++) {
-                    int64_t place = l.margin + (row - 1) * l.pitch + column - 1;
-                    taps[column] = arrays + place % 2 * array + place / 2 * TILE_DEPTH;
-                }
-                add_products(l.length, transposed + out * BLOCK * whole.length, whole.length * TILE, taps,
-                             sums + out * BLOCK * 9 * inner + row * 3 * inner + in * BLOCK + half * TILE, inner, start == 0);
-            }
-        }
         tiles_end();
     }
 }

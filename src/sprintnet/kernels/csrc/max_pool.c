@@ -17,7 +17,7 @@ INLINE __m512i to_ordered(__m512i values) {
    (0 is greater than -0). */
 void max_pool(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *input, uint16_t *output, uint8_t *argmax) {
     int rows = height / 2, columns = width / 2;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) collapse(2)
     for (int64_t line = 0; line < images * rows; line++)
         for (int column = 0; column < columns; column++) {
             const uint16_t *window = input + ((line / rows * height + line % rows * 2) * width + column * 2) * channels;
@@ -40,10 +40,10 @@ void max_pool(int64_t images, int64_t height, int64_t width, int64_t channels, c
 void max_pool_backward(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *grad_output,
                        const uint8_t *argmax, uint16_t *grad_input) {
     int rows = height / 2, columns = width / 2;
-#pragma omp parallel for schedule(static)
-    for (int64_t line = 0; line < images * height; line++) {
-        int row = line % height / 2;
+#pragma omp parallel for schedule(static) collapse(2)
+    for (int64_t line = 0; line < images * height; line++)
         for (int x = 0; x < width; x++) {
+            int row = line % height / 2;
             int64_t from = ((line / height * rows + row) * columns + x / 2) * channels;
             int is_in_window = row < rows && x / 2 < columns;
             for (int channel = 0; channel < channels; channel += BF16_LANES) {
@@ -55,7 +55,6 @@ void max_pool_backward(int64_t images, int64_t height, int64_t width, int64_t ch
                 }
                 _mm512_stream_si512((void *)(grad_input + (line * width + x) * channels + channel), values);
             }
+            _mm_sfence();
         }
-        _mm_sfence();
-    }
 }

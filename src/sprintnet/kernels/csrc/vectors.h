@@ -28,6 +28,34 @@ INLINE floats load_floats(const float *from) {
 /* mask (all bits or none) ? a : b */
 INLINE integers choose(integers mask, integers a, integers b) { return (mask & a) | (~mask & b); }
 
+/* 2^exponent, to 3e-7 of it; of -126 or less 2^-126, of 126 or more 2^126 */
+INLINE floats power_of_2(floats exponent) {
+    const floats limit = (floats){0} + 126;
+    exponent = (floats)choose(exponent > limit, (integers)limit, (integers)exponent);
+    exponent = (floats)choose(exponent < -limit, (integers)-limit, (integers)exponent);
+    floats integer = (exponent + 12582912.0f) - 12582912.0f, fraction = exponent - integer; /* rounded: 3 * 2^22 has no bits below 1 */
+    floats power = (floats){0} + 1.54035304e-4f; /* Taylor series of 2^fraction, |fraction| <= 1/2 */
+    power = power * fraction + 1.33335581e-3f;
+    power = power * fraction + 9.61812911e-3f;
+    power = power * fraction + 5.55041087e-2f;
+    power = power * fraction + 2.40226507e-1f;
+    power = power * fraction + 6.93147181e-1f;
+    power = power * fraction + 1;
+    return power * (floats)((__builtin_convertvector(integer, integers) + 127) << 23);
+}
+
+INLINE floats load_bf16(const uint16_t *from) {
+    halves half;
+    memcpy(&half, from, sizeof half);
+    return (floats)(__builtin_convertvector(half, bits) << 16);
+}
+
+INLINE uint16_t to_bf16(float value) { /* as store_bf16 */
+    uint32_t raw;
+    memcpy(&raw, &value, sizeof raw);
+    return (value != value ? raw | 0x400000 : raw + 0x7fff + (raw >> 16 & 1)) >> 16;
+}
+
 INLINE void store_bf16(uint16_t *to, floats values) { /* rounded to nearest, ties to even; NaN stays NaN */
     bits raw = (bits)values, rounded = raw + 0x7fff + ((raw >> 16) & 1);
     bits chosen = (bits)choose(values != values, (integers)(raw | 0x400000), (integers)rounded) >> 16;
