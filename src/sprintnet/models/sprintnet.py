@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sprintnet.kernels.batchnorm_silu import Norm
 from sprintnet.kernels.conv3x3 import Convolution3x3
