@@ -79,9 +79,9 @@ def pooling_library(dtype: torch.dtype, channels: int, height: int, width: int) 
 
 
 @cache
-def silu_library(dtype: torch.dtype, channels: int) -> str | None:
-    """Returns the library that fuses batch norm and SiLU of feature maps of so many channels, or None."""
-    return _library("batchnorm_silu", dtype) if channels % FP32_LANES == 0 else None
+def batchnorm_library(dtype: torch.dtype, channels: int) -> str | None:
+    """Returns the library that fuses batch norm and an activation of feature maps of so many channels, or None."""
+    return _library("batchnorm", dtype) if channels % FP32_LANES == 0 else None
 
 
 def _library(name: str, dtype: torch.dtype) -> str | None:

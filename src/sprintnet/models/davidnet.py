@@ -1,11 +1,15 @@
 """DavidNet, the article's network: https://github.com/davidcpage/cifar10-fast with the pooling before the norm."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sprintnet.kernels.batchnorm import BatchNorm2d
 from sprintnet.kernels.conv3x3 import Convolution3x3
 from sprintnet.kernels.max_pool import MaxPool2x2
+from sprintnet.kernels.tensors import from_hwnc
 from sprintnet.models.base import Network
 
 
@@ -21,6 +25,22 @@ class WyConv2d(nn.Module):
         features: Tensor = self.conv(x)
         return features
 
+    def forward_pooled(self, x: Tensor, pool: nn.Module) -> Tensor:
+        """Returns pool(self(x)), (B, out_channels, H/2, W/2)."""
+        return self.conv.forward_pooled(x, pool)
+
+
+class WyLayer(nn.Sequential):
+    """A convolution, max pooling or none, batch norm and ReLU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns features (B, out_channels, H, W), or of half the size."""
+        layers: list[Any] = list(self)
+        convolution, *pool, norm, relu = layers
+        features = convolution.forward_pooled(input, *pool) if pool else convolution(input)
+        activated: Tensor = norm.forward_activated(features, relu)
+        return activated
+
 
 class WyBlock(nn.Module):
     """Halves the resolution, then a residual branch of two convolutions: out = x + f(x), one skip."""
@@ -31,17 +51,17 @@ class WyBlock(nn.Module):
         super().__init__()
         self.conv = WyConv2d(in_channels, out_channels)
         self.pool = MaxPool2x2()
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm = BatchNorm2d(out_channels)
         self.residual_conv1 = WyConv2d(out_channels, out_channels)
-        self.residual_norm1 = nn.BatchNorm2d(out_channels)
+        self.residual_norm1 = BatchNorm2d(out_channels)
         self.residual_conv2 = WyConv2d(out_channels, out_channels)
-        self.residual_norm2 = nn.BatchNorm2d(out_channels)
+        self.residual_norm2 = BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns features (B, out_channels, H/2, W/2)."""
-        x = F.relu(self.norm(self.pool(self.conv(x))))
-        residual = F.relu(self.residual_norm1(self.residual_conv1(x)))
-        return x + F.relu(self.residual_norm2(self.residual_conv2(residual)))
+        x = self.norm.forward_activated(self.conv.forward_pooled(x, self.pool), F.relu)
+        residual = self.residual_norm1.forward_activated(self.residual_conv1(x), F.relu)
+        return x + self.residual_norm2.forward_activated(self.residual_conv2(residual), F.relu)
 
 
 class View(nn.Module):
@@ -60,9 +80,9 @@ class DavidNet(Network):
 
     def __init__(self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0):
         super().__init__()
-        self.prepare = nn.Sequential(WyConv2d(channels, width), nn.BatchNorm2d(width), nn.ReLU())
+        self.prepare = WyLayer(WyConv2d(channels, width), BatchNorm2d(width), nn.ReLU())
         self.block1 = WyBlock(width, 2 * width)
-        self.transition = nn.Sequential(WyConv2d(2 * width, 4 * width), MaxPool2x2(), nn.BatchNorm2d(4 * width), nn.ReLU())
+        self.transition = WyLayer(WyConv2d(2 * width, 4 * width), MaxPool2x2(), BatchNorm2d(4 * width), nn.ReLU())
         self.block2 = WyBlock(4 * width, 8 * width)
         self.pool = nn.MaxPool2d((image_size[0] // 8, image_size[1] // 8))
         self.view = View()
@@ -76,7 +96,7 @@ class DavidNet(Network):
 
     def classify(self, maps: Tensor) -> Tensor:
         """Returns logits (B, classes) of the last feature map."""
-        x = self.view(self.pool(maps))
+        x = self.view(self.pool(from_hwnc(maps)))
         if self.dropout is not None:
             x = self.dropout(x)
         logits: Tensor = self.linear(x)

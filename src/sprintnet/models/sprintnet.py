@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sprintnet.kernels.batchnorm_silu import Norm
+from sprintnet.kernels.batchnorm import Norm
 from sprintnet.kernels.conv3x3 import Convolution3x3
 from sprintnet.kernels.gelu import gelu
 from sprintnet.kernels.max_pool import MaxPool2x2
@@ -39,9 +39,9 @@ class Block(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         """Returns features (B, out_channels, H/2, W/2)."""
         layers: list[Any] = list(self)
-        convolution1, pool, norm1, _, convolution2, norm2, _, *residual = layers
-        features: Tensor = norm1.forward_silu(convolution1.forward_pooled(input, pool))
-        features = norm2.forward_silu(convolution2(features))
+        convolution1, pool, norm1, silu1, convolution2, norm2, silu2, *residual = layers
+        features: Tensor = norm1.forward_activated(convolution1.forward_pooled(input, pool), silu1)
+        features = norm2.forward_activated(convolution2(features), silu2)
         for layer in residual:
             features = layer(features)
         return features
@@ -59,7 +59,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns features (B, channels, H, W)."""
-        return self.norm.forward_silu(self.convolution(x), skip=x)
+        return self.norm.forward_activated(self.convolution(x), F.silu, skip=x)
 
 
 class SprintNet(Network):

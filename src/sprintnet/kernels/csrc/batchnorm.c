@@ -1,4 +1,4 @@
-/* Batch norm with SiLU in bf16, for batchnorm_silu.py. */
+/* Batch norm and an activation in bf16, for batchnorm.py. */
 #include "bf16.h"
 
 #define LANES FP32_LANES
@@ -32,4 +32,4 @@ INLINE __m512 silu_gradient(__m512 z, __m512 grad_y) {
     return _mm512_mul_ps(grad_y, slope);
 }
 
-#include "batchnorm_silu_passes.h"
+#include "batchnorm_passes.h"
