@@ -63,7 +63,8 @@ def as_bytes(argument: Tensor | ctypes.Structure) -> Any:
 def compile_caller(folder: Path) -> Path:
     """Returns the program that calls a function, compiled."""
     program = folder / CALLER.stem
-    subprocess.run([COMPILER, "-O1", "-Wall", "-Werror", CALLER, "-o", program], check=True)
+    openmp = "-fopenmp", "-Wl,--no-as-needed"  # for the libraries, which are linked with none
+    subprocess.run([COMPILER, "-O1", "-Wall", "-Werror", CALLER, *openmp, "-o", program], check=True)
     return program
 
 

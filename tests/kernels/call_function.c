@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define MAX_ARGUMENTS 12
+#define MAX_ARGUMENTS 16
 #define FIRST_ARGUMENT 4
 
 int main(int count, char **words) {
@@ -22,5 +22,6 @@ int main(int count, char **words) {
     for (int i = FIRST_ARGUMENT; i < count; i++)
         a[i - FIRST_ARGUMENT] = words[i][0] == '@' ? (intptr_t)(memory + atoll(words[i] + 1)) : atoll(words[i]);
     int64_t (*function)(int64_t, ...) = (int64_t(*)(int64_t, ...))address;
-    printf("%" PRId64 "\n", function(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11]));
+    printf("%" PRId64 "\n", function(a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9], a[10], a[11],
+                               a[12], a[13], a[14], a[15]));
 }

@@ -23,7 +23,7 @@ def forget_choices() -> Iterator[Callable[[], None]]:
     """Clears the caches of dispatch.py before and after a test, and when called."""
 
     def clear() -> None:
-        for name in ("choose", "pooling_library", "silu_library"):
+        for name in ("choose", "pooling_library", "batchnorm_library"):
             getattr(dispatch, name).cache_clear()
 
     clear()

@@ -1,5 +1,6 @@
 """Which implementation a layer takes, and shapes and FLOPs of the custom ops; all of it on any machine."""
 
+import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -9,8 +10,9 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sprintnet.kernels import build, conv3x3_amx, conv_pool, conv_pool_amx, dispatch, winograd, winograd_fp32, winograd_torch
-from sprintnet.kernels.batchnorm_silu import Norm
+from sprintnet.kernels import build, conv3x3_amx, conv_pool, dispatch, winograd, winograd_fp32, winograd_torch
+from sprintnet.kernels.batchnorm import Norm
+from sprintnet.kernels.compiler import ASIMD
 from sprintnet.kernels.conv3x3 import Convolution3x3
 from sprintnet.runs.environment import cpu_flags
 
@@ -44,7 +46,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget_choices: Calla
         ("amx_bf16", "conv3x3", BF16, (64, 96, 32, 2), conv3x3_amx, None),
         ("amx_bf16", "conv3x3", BF16, (128, 130, 3, 3), winograd_torch, winograd_torch),
         ("amx_bf16", "conv3x3", BF16, (64, 80, 15, 15), None, None),  # not a multiple of 32; PyTorch comes before Winograd
-        ("amx_bf16", "conv_pool", BF16, (24, 64, 23, 23), conv_pool_amx, None),
+        ("amx_bf16", "conv_pool", BF16, (24, 64, 23, 23), conv3x3_amx, None),
         ("amx_bf16", "conv_pool", BF16, (24, 80, 31, 31), None, None),
         ("amx_bf16", "conv3x3", FP32, (64, 64, 15, 15), None, None),  # no row
         ("avx512_bf16", "conv3x3", BF16, (64, 64, 15, 15), winograd, None),
@@ -98,7 +100,8 @@ def test_a_processor_of_arm_has_kernels_in_fp32(available: None, monkeypatch: py
     monkeypatch.setattr(winograd, "fp32_lanes", lambda: 4)
     assert cpu_flags() == {"fp", "asimd", "crc32"}
     assert (build.processor("fp32"), build.processor("bf16")) == ("asimd", None)
-    assert build.required_flag("winograd_fp32") == "asimd"
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert build.instruction_set("winograd_fp32") is ASIMD
     assert dispatch.choose("conv3x3", FP32, 64, 64, 15, 15) is winograd_fp32
     assert dispatch.choose("conv3x3", BF16, 64, 64, 15, 15) is None
 
@@ -121,11 +124,11 @@ def test_layers_follow_when_mode_or_dtype_or_shape_change(
     norm, convolution, maps = Norm(32), Convolution3x3(24, 64), torch.randn(64, 24, 7, 7)
     images = torch.randn(4, 32, 3, 3).bfloat16()
     for _ in range(2):  # the second time all shapes are known
-        assert norm.train().silu_library(images)
-        assert norm.silu_library(images.float()) == "batchnorm_silu_fp32"
-        assert not norm.silu_library(images.half())
-        assert not norm.silu_library(images[:1, :, :1, :1])  # one value has no variance
-        assert not norm.eval().silu_library(images)
+        assert norm.train().library(images)
+        assert norm.library(images.float()) == "batchnorm_fp32"
+        assert not norm.library(images.half())
+        assert not norm.library(images[:1, :, :1, :1])  # one value has no variance
+        assert not norm.eval().library(images)
         with torch.autocast("cpu", torch.bfloat16):
             assert convolution.train().choose_conv_pool(maps)
             assert not convolution.choose_conv_pool(maps[:63])
@@ -133,7 +136,7 @@ def test_layers_follow_when_mode_or_dtype_or_shape_change(
             assert not convolution.eval().choose_conv_pool(maps)
         assert not convolution.train().choose_conv_pool(maps)
     unavailable()
-    assert not norm.train().silu_library(images)
+    assert not norm.train().library(images)
     with torch.autocast("cpu", torch.bfloat16):
         assert not convolution.choose_conv_pool(maps)
 

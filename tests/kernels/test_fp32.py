@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sprintnet.kernels import dispatch, winograd_fp32
-from sprintnet.kernels.batchnorm_silu import Norm
+from sprintnet.kernels.batchnorm import Norm
+from sprintnet.kernels.compiler import AVX2, AVX512
 from sprintnet.kernels.max_pool import MaxPool2x2
 from sprintnet.models.sprintnet import SprintNet
 
@@ -58,8 +59,8 @@ def test_winograd_convolution_is_pytorchs(size: tuple[int, int], channels: int, 
 def test_norm_and_silu_are_pytorchs(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     maps, ours, theirs = 3 * torch.randn(shape) + 1, Norm(shape[1]), Norm(shape[1]).double()
-    assert ours.silu_library(maps) == "batchnorm_silu_fp32"
-    found = output_and_gradients(lambda x: ours.forward_silu(x, nn.SiLU()), maps)
+    assert ours.library(maps) == "batchnorm_fp32"
+    found = output_and_gradients(lambda x: ours.forward_activated(x, nn.SiLU()), maps)
     expected = output_and_gradients(lambda x: F.silu(theirs(x)), maps.double())
     for pair in zip([*found, ours.bias.grad], [*expected, theirs.bias.grad], strict=True):
         assert relative_error(*pair) < 1e-5  # type: ignore[arg-type]
@@ -72,13 +73,13 @@ def test_silu_is_exact_where_it_saturates() -> None:
     maps = torch.tensor([-1e4, -200.0, -88.0, -1e-30, 0.0, 1e-30, 88.0, 200.0]).repeat(16, 1).T.reshape(8, 16, 1, 1)
     norm = Norm(16)
     norm.eps = 0.0
-    library = norm.silu_library(maps)
+    library = norm.library(maps)
     assert library
     x = maps.contiguous(memory_format=torch.channels_last)
     features, one, zero = torch.empty_like(x), torch.ones(16), torch.zeros(16)
     from sprintnet.kernels.build import call
 
-    call(library, "forward", 8, 16, x, one, zero, features)
+    call(library, "forward", 8, 16, False, x, one, zero, one, zero, None, features)
     torch.testing.assert_close(features, F.silu(maps.double()).float(), rtol=1e-6, atol=1e-30)
 
 
@@ -95,7 +96,7 @@ def test_maxima_and_their_gradients_are_pytorchs_in_every_bit(shape: tuple[int, 
 
 
 @compiled
-@pytest.mark.parametrize("vectors", ["x86-64", "x86-64-v3", "x86-64-v4"], indirect=True)  # emulated, it would take 20 s
+@pytest.mark.parametrize("vectors", [AVX2, AVX512], indirect=True)  # emulated, it would take 20 s
 def test_a_step_of_the_network_is_that_in_fp64(
     unavailable: Callable[[], None], on_processor: Callable[[str | None], None]
 ) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sprintnet.kernels.batchnorm_silu import Norm
+from sprintnet.kernels.batchnorm import Norm
 from sprintnet.kernels.max_pool import MaxPool2x2
 from sprintnet.models.sprintnet import SprintNet
 
@@ -49,7 +49,7 @@ def normalised(maps: Tensor, of_features: Tensor, dtype: torch.dtype, is_fused: 
     layer, maps = Norm(maps.shape[1]).to(dtype), maps.detach().clone().requires_grad_()
     with torch.no_grad():
         layer.bias.copy_(torch.linspace(-2, 2, len(layer.bias)))
-    features = layer._fused_silu(maps, layer.silu_library(maps) or "") if is_fused else F.silu(layer(maps))
+    features = layer._fused(maps, F.silu, None, layer.library(maps) or "") if is_fused else F.silu(layer(maps))
     features.backward(of_features.to(features.dtype))
     assert maps.grad is not None
     assert layer.bias.grad is not None
@@ -89,7 +89,7 @@ def test_a_constant_channel_with_an_outlier_first_stays_finite() -> None:
     maps = torch.full((50, 16, 4, 4), 3.0).bfloat16()
     maps[0, :, 0, 0] = 3000
     layer = Norm(16)
-    features = layer._fused_silu(maps.requires_grad_(), "batchnorm_silu")
+    features = layer._fused(maps.requires_grad_(), F.silu, None, "batchnorm")
     features.float().sum().backward()
     assert maps.grad is not None
     assert features.isfinite().all()

@@ -54,6 +54,7 @@ def convolve_and_pool(maps: Tensor, weight: Tensor) -> Tensor:
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, is_pooled: bool) -> Tensor:
+        features: Tensor
         maps = to_hwnc(maps, readable=_round_up(maps.shape[1]) - maps.shape[1])
         weight = weight.contiguous(memory_format=torch.channels_last)
         if is_pooled:
@@ -87,9 +88,7 @@ def _convolve(maps: Tensor, weight: Tensor, indices: Tensor | None, height: int,
     return output
 
 
-def _empty_output(
-    maps: Tensor, weight: Tensor, indices: Tensor | None, height: int, width: int, is_gradient: bool
-) -> Tensor:
+def _empty_output(maps: Tensor, weight: Tensor, indices: Tensor | None, height: int, width: int, is_gradient: bool) -> Tensor:
     return empty_hwnc((len(maps), weight.shape[int(is_gradient)], height, width), maps.dtype, maps.device)
 
 

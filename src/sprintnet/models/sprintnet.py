@@ -111,7 +111,8 @@ class SprintNet(Network):
 
     def features(self, x: Tensor) -> Tensor:
         """Returns the last feature map (B, 4 * width, H, W)."""
-        maps: Tensor = self.blocks(gelu(self.whiten(x), next_layer=self.blocks[0][0]))
+        first_convolution: Any = self.blocks.get_submodule("0.0")
+        maps: Tensor = self.blocks(gelu(self.whiten(x), next_layer=first_convolution))
         return maps
 
     def classify(self, maps: Tensor) -> Tensor:
