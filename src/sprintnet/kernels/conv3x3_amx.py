@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from sprintnet.kernels.build import call, load_library
-from sprintnet.kernels.tensors import empty_hwnc, empty_maxima, require_supported, to_hwnc
+from sprintnet.kernels.tensors import empty_hwnc, require_supported, to_hwnc
 
 BLOCK, MAX_CHANNELS = 32, 1024
 """As in conv3x3_amx.c: channels or images of a block; channels."""
@@ -55,7 +55,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, is_pooled: bool) -> Tensor:
         features: Tensor
-        maps = to_hwnc(maps, readable=_round_up(maps.shape[1]) - maps.shape[1])
+        maps = to_hwnc(maps, BLOCK)
         weight = weight.contiguous(memory_format=torch.channels_last)
         if is_pooled:
             features, indices = _convolve_and_pool(maps, weight)
@@ -82,7 +82,7 @@ def _convolve(maps: Tensor, weight: Tensor, indices: Tensor | None, height: int,
     maxima, each of which came from the pixel of its window that they name.
     """
     output = _empty_output(maps, weight, indices, height, width, is_gradient)
-    sizes = len(maps), height, width, maps.shape[1], output.shape[1]
+    sizes = len(maps), height, width, maps.stride(0), maps.shape[1], output.shape[1]
     tensors = maps, indices, weight, is_gradient, _empty_filters(weight), output
     call("conv3x3_amx", "convolve", *sizes, *tensors, torch.get_num_threads())
     return output
@@ -98,15 +98,17 @@ _convolve.register_fake(_empty_output)
 @torch.library.custom_op("sprintnet::conv3x3_amx_pool", mutates_args=())
 def _convolve_and_pool(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the maxima of the convolution of maps in HWNC, and, as bytes, which of its four pixels each comes from."""
-    maxima, indices = empty_maxima(maps, len(weight))
-    sizes, tensors = (len(maps), *maps.shape[2:], maps.shape[1], len(weight)), (maps, weight, _empty_filters(weight))
+    maxima, indices = _empty_maxima(maps, weight)
+    sizes = len(maps), *maps.shape[2:], maps.stride(0), maps.shape[1], len(weight)
+    tensors = maps, weight, _empty_filters(weight)
     call("conv3x3_amx", "convolve_and_pool", *sizes, *tensors, maxima, indices, torch.get_num_threads())
     return maxima, indices
 
 
 @_convolve_and_pool.register_fake
-def _(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    return empty_maxima(maps, len(weight))
+def _empty_maxima(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    shape = len(maps), len(weight), maps.shape[2] // 2, maps.shape[3] // 2
+    return empty_hwnc(shape, maps.dtype, maps.device), empty_hwnc(shape, torch.uint8, maps.device)
 
 
 @torch.library.custom_op("sprintnet::conv3x3_amx_grad_weight", mutates_args=())
@@ -122,7 +124,7 @@ def _grad_weight(maps: Tensor, grad_output: Tensor, indices: Tensor | None) -> T
     chunk = min(-(-images // BLOCK), max(1, CHUNK_BYTES // (row_bytes * height))) * BLOCK
     scratch = maps.new_empty(chunk * width * ((band + 2) * inner + band * outputs))
     sums, tensors = _empty_gradient(inner, outputs), (maps, grad_output, indices)
-    sizes = images, height, width, channels, outputs
+    sizes = images, height, width, maps.stride(0), channels, outputs
     call("conv3x3_amx", "weight_gradient", *sizes, *tensors, sums, chunk, band, scratch, torch.get_num_threads())
     return sums if channels == inner else sums[:, :channels].clone(memory_format=torch.channels_last)
 

@@ -16,7 +16,6 @@ def gelu(maps: Tensor, next_layer: Convolution3x3) -> Tensor:
     if maps.requires_grad or not reads_hwnc or load_library("gelu_amx") is None:
         return F.gelu(maps)
     maps = maps.contiguous(memory_format=torch.channels_last)
-    (images, channels, height, width), readable = maps.shape, conv3x3_amx.BLOCK
-    activated = empty_hwnc(maps.shape, maps.dtype, maps.device, readable)
-    call("gelu_amx", "gelu_to_hwnc", images, height, width, channels, maps, activated)
+    (images, channels, height, width), activated = maps.shape, empty_hwnc(maps.shape, maps.dtype, maps.device, conv3x3_amx.BLOCK)
+    call("gelu_amx", "gelu_to_hwnc", images, height, width, channels, activated.stride(0), maps, activated)
     return activated

@@ -4,7 +4,6 @@ Feature maps (N, C, H, W) lie in memory in one of two orders, in both of which a
 (N, H, W, C), or HWNC, where one pixel of all images comes before the next pixel.
 """
 
-import math
 from types import ModuleType
 
 import torch
@@ -30,13 +29,16 @@ def is_hwnc(maps: Tensor) -> bool:
     return maps.permute(2, 3, 0, 1).is_contiguous()
 
 
-def to_hwnc(maps: Tensor, readable: int = 0) -> Tensor:
-    """Returns maps in HWNC, after whose last value some more can be read; a copy only where it is needed."""
-    last = maps.storage_offset() + maps.numel() + readable
-    if is_hwnc(maps) and last * maps.element_size() <= maps.untyped_storage().nbytes():
+def to_hwnc(maps: Tensor, multiple: int = 1) -> Tensor:
+    """Returns maps in HWNC, in which the channels of each image take up a multiple of some values; a copy only where needed.
+
+    What follows the last channel has no meaning, but is finite.
+    """
+    images, channels, height, width = maps.shape
+    pitch = maps.stride(0)
+    if maps.stride() == (pitch, 1, width * images * pitch, images * pitch) and pitch >= channels and pitch % multiple == 0:
         return maps
-    copy = empty_hwnc(maps.shape, maps.dtype, maps.device, readable)
-    return copy.copy_(maps)
+    return empty_hwnc(maps.shape, maps.dtype, maps.device, multiple).copy_(maps)
 
 
 def to_pixels(maps: Tensor) -> Tensor:
@@ -71,12 +73,12 @@ def empty_maps(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device)
     return torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last)
 
 
-def empty_hwnc(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, readable: int = 0) -> Tensor:
-    """Returns maps (N, C, H, W) in HWNC, uninitialised, after whose last value some more can be read."""
-    (images, channels, height, width), count = shape, math.prod(shape)
-    values = torch.empty(count + readable, dtype=dtype, device=device)
-    values[count:] = 0
-    return values[:count].view(height, width, images, channels).permute(2, 3, 0, 1)
+def empty_hwnc(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, multiple: int = 1) -> Tensor:
+    """Returns maps (N, C, H, W) in HWNC, uninitialised but for zeros after the channels of an image, up to a multiple."""
+    images, channels, height, width = shape
+    values = torch.empty(height, width, images, -(-channels // multiple) * multiple, dtype=dtype, device=device)
+    values[..., channels:] = 0
+    return values[..., :channels].permute(2, 3, 0, 1)
 
 
 def empty_maxima(maps: Tensor, outputs: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 /* A 3x3 convolution with padding 1 in tile products, for conv3x3_amx.py. Feature maps are bf16 in HWNC: (height, width, image, channel), so
    that a tile holds one pixel of TILE images, a tap is another pixel, and taps outside the map are left out. There are at least BLOCK images.
-   Where the channels of an input are no multiple of BLOCK, a tile also holds channels of the next image, which meet zeros in the filters; up
-   to BLOCK - 1 values after the last pixel are read. */
+   The channels of an image in an input may be followed by others up to its `pitch`, a multiple of BLOCK, so that tiles are aligned; what
+   follows the last channel meets zeros in the filters. */
 #include "tiles.h"
 #include "vectors.h"
 #include <stdlib.h>
@@ -73,9 +73,9 @@ static inline int64_t first_image(int64_t block, int64_t images) {
 
 /* The sums of a pixel (y, x): those of BLOCK images by BLOCK output channels. input: from the first of the images on. filters: those of the
    output channels. */
-static inline void multiply(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *input, const uint16_t *filters,
+static inline void multiply(int64_t images, int64_t height, int64_t width, int64_t pitch, int64_t channels, const uint16_t *input, const uint16_t *filters,
                             int64_t y, int64_t x, tile_sums sums[4]) {
-    int64_t steps = round_up(channels) / TILE_DEPTH, stride = channels * sizeof *input;
+    int64_t steps = round_up(channels) / TILE_DEPTH, stride = pitch * sizeof *input;
     tile_zero(0);
     tile_zero(1);
     tile_zero(2);
@@ -83,7 +83,7 @@ static inline void multiply(int64_t images, int64_t height, int64_t width, int64
     MEMORY_BARRIER;
     for (int64_t row = y ? 0 : 1; row < (y + 1 < height ? 3 : 2); row++)
         for (int64_t column = x ? 0 : 1; column < (x + 1 < width ? 3 : 2); column++) {
-            const uint16_t *a = input + ((y + row - 1) * width + x + column - 1) * images * channels;
+            const uint16_t *a = input + ((y + row - 1) * width + x + column - 1) * images * pitch;
             const uint16_t *b = filters + (row * 3 + column) * steps * 2 * TILE_VALUES;
             for (int64_t step = 0; step < steps; step++, a += TILE_DEPTH, b += 2 * TILE_VALUES) {
                 tile_load(4, a, stride);
@@ -91,7 +91,7 @@ static inline void multiply(int64_t images, int64_t height, int64_t width, int64
                 tile_dot(0, 4, 6);
                 tile_load(7, b + TILE_VALUES, 64);
                 tile_dot(1, 4, 7);
-                tile_load(5, a + TILE * channels, stride);
+                tile_load(5, a + TILE * pitch, stride);
                 tile_dot(2, 5, 6);
                 tile_dot(3, 5, 7);
             }
@@ -104,7 +104,7 @@ static inline void multiply(int64_t images, int64_t height, int64_t width, int64
 }
 
 /* The gradient of BLOCK images (height, width, image, channel) from that of their 2x2 maxima: 0 except where a maximum came from. Channels
-   are a multiple of BLOCK. */
+   are a multiple of BLOCK; nothing follows them. */
 static void unpool(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *gradient, const uint8_t *argmax,
                    uint16_t *to) {
     int64_t length = BLOCK * channels;
@@ -120,7 +120,7 @@ static void unpool(int64_t images, int64_t height, int64_t width, int64_t channe
 }
 
 /* weight: as in lay_out; filters: room for them. With argmax, the input is the gradient of the maxima of `convolve_and_pool`. */
-void convolve(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t out_channels, const uint16_t *input,
+void convolve(int64_t images, int64_t height, int64_t width, int64_t pitch, int64_t channels, int64_t out_channels, const uint16_t *input,
               const uint8_t *argmax, const float *weight, int64_t is_gradient, uint16_t *filters, uint16_t *output, int64_t threads) {
     int64_t blocks = (images + BLOCK - 1) / BLOCK;
 #pragma omp parallel num_threads(threads)
@@ -131,16 +131,17 @@ void convolve(int64_t images, int64_t height, int64_t width, int64_t channels, i
         tiles_begin();
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < blocks; block++) {
-            int64_t first = first_image(block, images), pitch = images;
-            const uint16_t *from = input + first * channels;
+            int64_t first = first_image(block, images), count = images;
+            const uint16_t *from = input + first * pitch;
             if (argmax) {
                 unpool(images, height, width, channels, from, argmax + first * channels, unpooled);
-                from = unpooled, pitch = BLOCK;
+                from = unpooled, count = BLOCK;
                 MEMORY_BARRIER;
             }
             for (int64_t out = 0; out < out_channels; out += BLOCK)
                 for (int64_t pixel = 0; pixel < height * width; pixel++) {
-                    multiply(pitch, height, width, channels, from, filters + out * 9 * round_up(channels), pixel / width, pixel % width, sums);
+                    multiply(count, height, width, pitch, channels, from, filters + out * 9 * round_up(channels), pixel / width, pixel % width,
+                             sums);
                     for (int64_t image = 0; image < BLOCK; image++)
                         store_row(output + (pixel * images + first + image) * out_channels + out, out_channels - out,
                                   sums[image / TILE * 2][image % TILE], sums[image / TILE * 2 + 1][image % TILE]);
@@ -153,8 +154,8 @@ void convolve(int64_t images, int64_t height, int64_t width, int64_t channels, i
 
 /* The same with 2x2 max pooling after it. output: the maxima; argmax: the pixel of its 2x2 window that each comes from (row * 2 + column). A
    last odd row or column is dropped. Output channels are a multiple of BLOCK. */
-void convolve_and_pool(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t out_channels, const uint16_t *input,
-                       const float *weight, uint16_t *filters, uint16_t *output, uint8_t *argmax, int64_t threads) {
+void convolve_and_pool(int64_t images, int64_t height, int64_t width, int64_t pitch, int64_t channels, int64_t out_channels,
+                       const uint16_t *input, const float *weight, uint16_t *filters, uint16_t *output, uint8_t *argmax, int64_t threads) {
     int64_t blocks = (images + BLOCK - 1) / BLOCK, columns = width / 2, windows = height / 2 * columns;
 #pragma omp parallel num_threads(threads)
     {
@@ -167,7 +168,7 @@ void convolve_and_pool(int64_t images, int64_t height, int64_t width, int64_t ch
                 for (int64_t window = 0; window < windows; window++) {
                     int64_t first = first_image(block, images);
                     for (int place = 0; place < 4; place++)
-                        multiply(images, height, width, channels, input + first * channels, filters + out * 9 * round_up(channels),
+                        multiply(images, height, width, pitch, channels, input + first * pitch, filters + out * 9 * round_up(channels),
                                  window / columns * 2 + place / 2, window % columns * 2 + place % 2, sums[place]);
                     for (int64_t image = 0; image < BLOCK; image++)
                         for (int half = 0; half < 2; half++)
@@ -250,8 +251,8 @@ static inline void add_row(int64_t width, const uint16_t *a, const uint16_t *b) 
    channel. Operands of `chunk` images, a multiple of TILE_DEPTH, and `band` rows are laid out at once, in scratch: bf16, chunk * width *
    (band + 2 rows of the rounded channels, band rows of the output channels). Output channels are a multiple of BLOCK. With argmax, grad_output
    is that of the maxima. */
-void weight_gradient(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t out_channels, const uint16_t *input,
-                     const uint16_t *grad_output, const uint8_t *argmax, float *sums, int64_t chunk, int64_t band, uint16_t *scratch,
+void weight_gradient(int64_t images, int64_t height, int64_t width, int64_t pitch, int64_t channels, int64_t out_channels,
+                     const uint16_t *input, const uint16_t *grad_output, const uint8_t *argmax, float *sums, int64_t chunk, int64_t band, uint16_t *scratch,
                      int64_t threads) {
     int64_t inner = round_up(channels), in_tiles = inner / TILE, out_tiles = out_channels / TILE;
     uint16_t *paired = scratch, *transposed = scratch + chunk * (band + 2) * width * inner;
@@ -271,7 +272,7 @@ void weight_gradient(int64_t images, int64_t height, int64_t width, int64_t chan
                     for (int64_t c = 0; c < channels; c += BLOCK) {
                         const uint16_t *rows[TILE_DEPTH];
                         for (int i = 0; i < TILE_DEPTH; i++)
-                            rows[i] = first + i < images ? input + (pixel * images + first + i) * channels + c : zeros;
+                            rows[i] = first + i < images ? input + (pixel * images + first + i) * pitch + c : zeros;
                         pair_images(rows, paired + c / TILE * in_array + item * TILE_VALUES, in_array);
                     }
                 }

@@ -1,4 +1,4 @@
-/* GELU of feature maps in bf16, from channels_last to HWNC (height, width, image, channel), for gelu.py. */
+/* GELU of feature maps in bf16, from channels_last to HWNC (height, width, image, channel) with `pitch` values for an image, for gelu.py. */
 #include <stdlib.h>
 
 #include "vectors.h"
@@ -16,7 +16,8 @@ INLINE floats gelu(floats x) {
     return (floats)choose(x < 0, (integers)below, (integers)(x - below));
 }
 
-void gelu_to_hwnc(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *input, uint16_t *output) {
+void gelu_to_hwnc(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t pitch, const uint16_t *input,
+                  uint16_t *output) {
     int64_t length = width * channels, whole = length / LANES * LANES;
 #pragma omp parallel
     {
@@ -30,8 +31,11 @@ void gelu_to_hwnc(int64_t images, int64_t height, int64_t width, int64_t channel
                     uint16_t rest[LANES] = {0};
                     memcpy(rest, from + whole, (length - whole) * sizeof *rest);
                     store_bf16(row + whole, gelu(load_bf16(rest)));
-                    for (int64_t x = 0; x < width; x++)
-                        memcpy(output + ((y * width + x) * images + image) * channels, row + x * channels, channels * sizeof *row);
+                    for (int64_t x = 0; x < width; x++) {
+                        uint16_t *to = output + ((y * width + x) * images + image) * pitch;
+                        memcpy(to, row + x * channels, channels * sizeof *row);
+                        memset(to + channels, 0, (pitch - channels) * sizeof *row);
+                    }
                 }
         free(row);
     }
