@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sprintnet.kernels import dispatch
+from sprintnet.kernels import conv_pool, dispatch
 from sprintnet.kernels.max_pool import MaxPool2x2
+from sprintnet.kernels.tensors import is_hwnc, to_hwnc, to_pixels
 
 PYTORCH = "pytorch"
 IMAGES, WARM_UP, REPEATS = 500, 2, 15
@@ -41,7 +42,7 @@ class LayerTimes(NamedTuple):
 
     def gflops(self, name: str) -> float:
         """Returns the rate in GFLOP/s as if every implementation computed a direct convolution."""
-        products = 3 if self.layer == "conv3x3" else 2  # forward, gradients of weight and input; a first layer needs no last
+        products = 3 if _has_input_gradient(self.layer, self.channels) else 2  # forward, gradients of weight and input
         flop = products * 2 * 9 * self.channels * self.out_channels * self.side**2 * 1000
         return flop / self.milliseconds[name] / 1e6
 
@@ -54,7 +55,9 @@ def measure_layers(dtype: torch.dtype) -> Iterator[LayerTimes]:
         names = [
             name
             for name, module in dispatch.IMPLEMENTATIONS[layer].items()
-            if name in SUPPORTED[dtype] and module.is_supported(channels, out_channels, side, side)
+            if name in SUPPORTED[dtype]
+            and module.is_supported(channels, out_channels, side, side)
+            and (layer == "conv3x3" or module.HAS_INPUT_GRADIENT or not _has_input_gradient(layer, channels))
         ]
         seconds = _measure(layer, dtype, channels, out_channels, side, [*names, PYTORCH])
         chosen_name = next((name for name in names if dispatch.IMPLEMENTATIONS[layer][name] is chosen), PYTORCH)
@@ -69,13 +72,18 @@ def _measure(layer: str, dtype: torch.dtype, channels: int, out_channels: int, s
     round counts, and PyTorch's best time.
     """
     maps = torch.randn(IMAGES, channels, side, side).to(dtype).to(memory_format=torch.channels_last)
-    maps.requires_grad_(layer == "conv3x3")
     weight = torch.randn(out_channels, channels, 3, 3).to(memory_format=torch.channels_last).requires_grad_()
-    functions = {name: _function(layer, name) for name in names}
-    gradient = torch.randn_like(functions[PYTORCH](maps, weight))
+    trials = {}
+    for name in names:
+        function = _function(layer, name)
+        with torch.no_grad():
+            output = function(maps, weight)
+        lay_out = to_hwnc if is_hwnc(output) else to_pixels  # in training, the layers before and after have the same layout
+        has_gradient = _has_input_gradient(layer, channels)
+        trials[name] = function, lay_out(maps).detach().requires_grad_(has_gradient), lay_out(torch.randn_like(output))
     laps: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(WARM_UP + REPEATS):
-        for name, function in functions.items():
+        for name, (function, maps, gradient) in trials.items():
             maps.grad = weight.grad = None
             started = time.perf_counter()
             torch.autograd.backward(function(maps, weight), gradient)
@@ -83,6 +91,11 @@ def _measure(layer: str, dtype: torch.dtype, channels: int, out_channels: int, s
                 laps[name].append(time.perf_counter() - started)
     best = min(laps[PYTORCH])
     return {name: best * median(map(truediv, values, laps[PYTORCH])) for name, values in laps.items()}
+
+
+def _has_input_gradient(layer: str, channels: int) -> bool:
+    """Returns whether a layer needs it: all but the first, the only one with pooling and few channels."""
+    return layer == "conv3x3" or channels > conv_pool.MAX_INPUT_CHANNELS
 
 
 def _function(layer: str, name: str) -> Callable[[Tensor, Tensor], Tensor]:

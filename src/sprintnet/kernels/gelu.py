@@ -16,6 +16,9 @@ def gelu(maps: Tensor, next_layer: Convolution3x3) -> Tensor:
     if maps.requires_grad or not reads_hwnc or load_library("gelu_amx") is None:
         return F.gelu(maps)
     maps = maps.contiguous(memory_format=torch.channels_last)
-    (images, channels, height, width), activated = maps.shape, empty_hwnc(maps.shape, maps.dtype, maps.device, conv3x3_amx.BLOCK)
+    (images, channels, height, width), activated = (
+        maps.shape,
+        empty_hwnc(maps.shape, maps.dtype, maps.device, conv3x3_amx.BLOCK),
+    )
     call("gelu_amx", "gelu_to_hwnc", images, height, width, channels, activated.stride(0), maps, activated)
     return activated

@@ -34,11 +34,12 @@ def to_hwnc(maps: Tensor, multiple: int = 1) -> Tensor:
 
     What follows the last channel has no meaning, but is finite.
     """
-    images, channels, height, width = maps.shape
+    images, channels, _, width = maps.shape
     pitch = maps.stride(0)
     if maps.stride() == (pitch, 1, width * images * pitch, images * pitch) and pitch >= channels and pitch % multiple == 0:
         return maps
-    return empty_hwnc(maps.shape, maps.dtype, maps.device, multiple).copy_(maps)
+    padded = maps.new_zeros(maps.shape[2], width, images, -(-channels // multiple) * multiple)
+    return padded[..., :channels].permute(2, 3, 0, 1).copy_(maps)
 
 
 def to_pixels(maps: Tensor) -> Tensor:
@@ -74,10 +75,9 @@ def empty_maps(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device)
 
 
 def empty_hwnc(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, multiple: int = 1) -> Tensor:
-    """Returns maps (N, C, H, W) in HWNC, uninitialised but for zeros after the channels of an image, up to a multiple."""
+    """Returns maps (N, C, H, W) in HWNC, uninitialised; the channels of each image take up a multiple of some values."""
     images, channels, height, width = shape
     values = torch.empty(height, width, images, -(-channels // multiple) * multiple, dtype=dtype, device=device)
-    values[..., channels:] = 0
     return values[..., :channels].permute(2, 3, 0, 1)
 
 
