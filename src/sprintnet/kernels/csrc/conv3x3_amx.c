@@ -28,12 +28,22 @@ INLINE half_values load_if(const uint16_t *from, const uint8_t *argmax, uint16_t
 
 INLINE void store_half(uint16_t *to, half_values stored) { memcpy(to, &stored, sizeof stored); }
 
+static inline void streams_end(void) { /* before other threads read what was written past the caches */
+#ifdef __AVX512BF16__
+    _mm_sfence();
+#endif
+}
+
 static inline int64_t round_up(int64_t channels) { return (channels + BLOCK - 1) / BLOCK * BLOCK; }
 
-/* BLOCK fp32 sums as bf16, `kept` of them */
+/* BLOCK fp32 sums as bf16, `kept` of them; past the caches where possible: what is written next would push them out before they are read */
 INLINE void store_row(uint16_t *to, int64_t kept, const float *first, const float *second) {
 #ifdef __AVX512BF16__
     values row = (values)_mm512_cvtne2ps_pbh(_mm512_load_ps(second), _mm512_load_ps(first));
+    if (kept >= BLOCK && (uintptr_t)to % sizeof row == 0) {
+        _mm512_stream_si512((void *)to, (__m512i)row);
+        return;
+    }
 #else
     uint16_t row[BLOCK];
     for (int lane = 0; lane < TILE; lane += LANES) {
@@ -146,6 +156,7 @@ void convolve(int64_t images, int64_t height, int64_t width, int64_t pitch, int6
                         store_row(output + (pixel * images + first + image) * out_channels + out, out_channels - out,
                                   sums[image / TILE * 2][image % TILE], sums[image / TILE * 2 + 1][image % TILE]);
                 }
+            streams_end();
         }
         tiles_end();
         free(unpooled);
