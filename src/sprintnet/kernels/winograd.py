@@ -25,7 +25,7 @@ from sprintnet.kernels.tensors import empty_maps, require_supported
 from sprintnet.kernels.toom_cook import POINTS, toom_cook
 
 TAPS, MAX_TILE_SIDE, GEMM_ROWS = 3, 7, 12
-"""As in winograd_tiles.h and winograd.c: filter taps, elements along a tile's side at most, rows of a product at once."""
+"""As in winograd_transforms.h and winograd.c: filter taps, elements along a tile's side at most, rows of a product at once."""
 GROUP_ELEMENTS = 350_000
 """Elements of a group of images, inputs and outputs together: in bf16 0.7 MB, most of a core's cache."""
 MIN_GROUPS = 16
@@ -33,7 +33,9 @@ MIN_GROUPS = 16
 MAX_CHANNELS, MAX_SIDE = 1024, 32
 
 
-class _Axis(ctypes.Structure):
+class Axis(ctypes.Structure):
+    """As `axis` in winograd_transforms.h."""
+
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("size", "tiles", "first", "step", "pixels", "elements")),
         ("matrix", ctypes.c_float * MAX_TILE_SIDE * MAX_TILE_SIDE),
@@ -41,7 +43,7 @@ class _Axis(ctypes.Structure):
 
 
 class _Tiling(ctypes.Structure):
-    _fields_ = (("channels", ctypes.c_int64), ("rows", _Axis), ("columns", _Axis))
+    _fields_ = (("channels", ctypes.c_int64), ("rows", Axis), ("columns", Axis))
 
 
 class _FilterBank(ctypes.Structure):
@@ -100,9 +102,14 @@ def _transform_filters(filters: Tensor, maps: Tensor) -> Tensor:
         transformed = maps.new_empty((_tile_side(*maps.shape[2:]) + 2) ** 2, channels * outputs)
         call("winograd_filters", "transform_filters", _bank(filters, *maps.shape[2:]), filters, transformed)
         return transformed
-    panel = 2 * fp32_lanes()
-    transformed = (_filter_matrix(maps) @ filters.permute(2, 3, 0, 1).reshape(9, -1)).view(-1, channels, outputs)
-    return torch.cat([columns.flatten(1) for columns in torch.split(transformed, panel, dim=2)], dim=1)
+    return transform_filters_fp32(filters, _tile_side(*maps.shape[2:]))
+
+
+def transform_filters_fp32(filters: Tensor, side: int) -> Tensor:
+    """Returns filters (C, O, 3, 3) transformed for tiles of `side` pixels, in the panels that products_fp32.h reads."""
+    channels, outputs = filters.shape[:2]
+    transformed = (_filter_matrix(side) @ filters.permute(2, 3, 0, 1).reshape(9, -1)).view(-1, channels, outputs)
+    return torch.cat([columns.flatten(1) for columns in torch.split(transformed, 2 * fp32_lanes(), dim=2)], dim=1)
 
 
 def fp32_lanes() -> int:
@@ -117,13 +124,18 @@ def _filter_gradient(gradient: Tensor, weight: Tensor, maps: Tensor) -> Tensor:
         bank = _bank(result.transpose(0, 1), *maps.shape[2:])
         call("winograd_filters", "transform_filters_backward", bank, gradient, result)
         return result
-    taps = _filter_matrix(maps).T @ gradient.flatten(1)
+    return filter_gradient_fp32(gradient, _tile_side(*maps.shape[2:]))
+
+
+def filter_gradient_fp32(gradient: Tensor, side: int) -> Tensor:
+    """Returns the gradient of the weight (O, C, 3, 3) from that of its transform (elements, C, O) for tiles of `side` pixels."""
+    taps = _filter_matrix(side).T @ gradient.flatten(1)
     return taps.view(3, 3, *gradient.shape[1:]).permute(3, 2, 0, 1)
 
 
-def _filter_matrix(maps: Tensor) -> Tensor:
+def _filter_matrix(side: int) -> Tensor:
     """Returns the matrix (elements, 9) that transforms the taps of a filter."""
-    matrix = toom_cook(_tile_side(*maps.shape[2:]))[1]
+    matrix = toom_cook(side)[1]
     return torch.kron(matrix, matrix).float()
 
 
@@ -213,19 +225,20 @@ def _bank(filters: Tensor, height: int, width: int) -> _FilterBank:
 def _input_tiling(channels: int, height: int, width: int) -> _Tiling:
     """Returns the tiling of the input transform, by B: its tiles overlap by a pixel on each side."""
     side = _tile_side(height, width)
-    return _Tiling(channels, *(_axis(size, side, -1, toom_cook(side)[2]) for size in (height, width)))
+    return _Tiling(channels, *(tile_axis(size, side, -1, toom_cook(side)[2]) for size in (height, width)))
 
 
 @cache
 def _output_tiling(channels: int, height: int, width: int) -> _Tiling:
     """Returns the tiling of the output transform, by A'."""
     side = _tile_side(height, width)
-    return _Tiling(channels, *(_axis(size, side, 0, toom_cook(side)[0].T) for size in (height, width)))
+    return _Tiling(channels, *(tile_axis(size, side, 0, toom_cook(side)[0].T) for size in (height, width)))
 
 
-def _axis(size: int, side: int, first: int, matrix: Tensor) -> _Axis:
+def tile_axis(size: int, side: int, first: int, matrix: Tensor) -> Axis:
+    """Returns tiles that begin at `first`, `side` pixels apart, along an axis of `size` pixels, and their transform."""
     elements, pixels = matrix.shape
-    line = _Axis(size, -(-size // side), first, side, pixels, elements)
+    line = Axis(size, -(-size // side), first, side, pixels, elements)
     for row, values in zip(line.matrix, matrix.tolist(), strict=False):
         row[:pixels] = values
     return line
