@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from sprintnet.kernels import winograd
 from sprintnet.kernels.build import BATCH_PARTS, call, load_library
 from sprintnet.kernels.conv_pool import MAX_IMAGE_SIDE, MAX_INPUT_CHANNELS, MAX_OUTPUTS, ConvPool, count_flop
 from sprintnet.kernels.tensors import empty_maxima, require_supported
 from sprintnet.kernels.toom_cook import toom_cook
-from sprintnet.kernels.winograd import Axis, filter_gradient_fp32, fp32_lanes, tile_axis, transform_filters_fp32
 
 SIDE = 4
 """As in conv_pool_fp32.c: pixels of a tile's side."""
@@ -23,7 +23,7 @@ SIDE = 4
 class _Layer(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("height", "width", "channels", "out_channels")),
-        *((name, Axis) for name in ("input", "output")),
+        *((name, winograd.Axis) for name in ("input", "output")),
     )
 
 
@@ -32,7 +32,7 @@ def is_supported(channels: int, outputs: int, height: int, width: int) -> bool:
     is_small = channels <= MAX_INPUT_CHANNELS and outputs <= MAX_OUTPUTS and max(height, width) <= MAX_IMAGE_SIDE
     if not is_small or channels % 2 or min(height, width) < 2 or load_library("conv_pool_fp32") is None:
         return False
-    lanes = fp32_lanes()
+    lanes = winograd.fp32_lanes()
     return lanes > 0 and outputs % (2 * lanes) == 0
 
 
@@ -51,7 +51,7 @@ def convolve_and_pool(maps: Tensor, weight: Tensor) -> Tensor:
 def _conv_pool(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Returns maxima and, as bytes, which of its four pixels each comes from."""
     maxima, indices = empty_maxima(maps, len(weight))
-    filters = transform_filters_fp32(weight.transpose(0, 1), SIDE)
+    filters = winograd.transform_filters_fp32(weight.transpose(0, 1), SIDE)
     layer = _layer(maps, len(weight))
     threads, scratch = _scratch(maps, layer)
     call("conv_pool_fp32", "conv_pool", layer, len(maps), maps, filters, maxima, indices, scratch, threads)
@@ -71,7 +71,7 @@ def _grad_weight(maps: Tensor, grad_output: Tensor, indices: Tensor) -> Tensor:
     layer = _layer(maps, outputs)
     threads, scratch = _scratch(maps, layer)
     call("conv_pool_fp32", "conv_pool_backward", layer, len(maps), maps, grad_output, indices, sums, scratch, threads)
-    return filter_gradient_fp32(sums.sum(0), SIDE).clone()  # an output may not be a view
+    return winograd.filter_gradient_fp32(sums.sum(0), SIDE).clone()  # an output may not be a view
 
 
 @_grad_weight.register_fake
@@ -81,7 +81,7 @@ def _(maps: Tensor, grad_output: Tensor, indices: Tensor) -> Tensor:
 
 def _layer(maps: Tensor, outputs: int) -> _Layer:
     (channels, height, width), (of_output, _, of_input) = maps.shape[1:], toom_cook(SIDE)
-    tiles = tile_axis(height, SIDE, -1, of_input), tile_axis(height, SIDE, 0, of_output.T)
+    tiles = winograd.tile_axis(height, SIDE, -1, of_input), winograd.tile_axis(height, SIDE, 0, of_output.T)
     return _Layer(height, width, channels, outputs, *tiles)
 
 

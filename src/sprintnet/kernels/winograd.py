@@ -26,8 +26,10 @@ from sprintnet.kernels.toom_cook import POINTS, toom_cook
 
 TAPS, MAX_TILE_SIDE, GEMM_ROWS = 3, 7, 12
 """As in winograd_transforms.h and winograd.c: filter taps, elements along a tile's side at most, rows of a product at once."""
-GROUP_ELEMENTS = 350_000
-"""Elements of a group of images, inputs and outputs together: in bf16 0.7 MB, most of a core's cache."""
+GROUP_BYTES = 700_000
+"""Transformed inputs and outputs of a group of images: most of a core's cache."""
+MIN_GROUP_ROWS = {torch.bfloat16: GEMM_ROWS, torch.float32: 48}
+"""Tiles of a group, where the batch has the images: in fp32, wide filters do not fit the cache, and each group reads them."""
 MIN_GROUPS = 16
 """Groups of a batch, where it has the images: that many cores can share it. Results do not depend on the number of cores."""
 MAX_CHANNELS, MAX_SIDE = 1024, 32
@@ -147,11 +149,11 @@ def _products(maps: Tensor, filters: Tensor, is_backward: bool) -> tuple[Tensor,
     tilings = (_output_tiling, _input_tiling) if is_backward else (_input_tiling, _output_tiling)
     source, target = (tiling(count, *size) for tiling, count in zip(tilings, (channels, outputs), strict=True))
     elements, tiles = source.rows.elements * source.columns.elements, source.rows.tiles * source.columns.tiles
-    group = _group(len(maps), tiles, elements, channels + outputs)
+    group = _group(maps, tiles, elements * (channels + outputs))
     threads = torch.get_num_threads()
     features = empty_maps((len(maps), outputs, *size), maps.dtype, maps.device)
     transformed = maps.new_empty(elements, -(-len(maps) // group) * group * tiles, channels)
-    scratch = maps.new_empty(threads, group * tiles * elements * (channels + outputs))
+    scratch = maps.new_empty(threads, elements, group * tiles + 1, channels + outputs)
     tensors = maps, _transform_filters(filters, maps), features, transformed, scratch
     call(_library(maps), "convolve", source, target, len(maps), group, *tensors, threads)
     return features, transformed
@@ -162,7 +164,7 @@ def _(maps: Tensor, filters: Tensor, is_backward: bool) -> tuple[Tensor, Tensor]
     (images, channels, height, width), outputs = maps.shape, filters.shape[1]
     side = _tile_side(height, width)
     tiles, elements = -(-height // side) * -(-width // side), (side + 2) ** 2
-    group = _group(images, tiles, elements, channels + outputs)
+    group = _group(maps, tiles, elements * (channels + outputs))
     features = empty_maps((images, outputs, height, width), maps.dtype, maps.device)
     return features, maps.new_empty(elements, -(-images // group) * group * tiles, channels)
 
@@ -200,10 +202,14 @@ def _library(maps: Tensor) -> str:
     return "winograd" if maps.dtype == torch.bfloat16 else "winograd_fp32"
 
 
-def _group(images: int, tiles: int, elements: int, channels: int) -> int:
-    """Returns the images that are transformed and multiplied at once; their tiles fill a multiple of GEMM_ROWS."""
+def _group(maps: Tensor, tiles: int, values: int) -> int:
+    """Returns the images that are transformed and multiplied at once; their tiles fill a multiple of GEMM_ROWS.
+
+    `values` are those of a tile, transformed, of inputs and outputs together.
+    """
     even = math.lcm(tiles, GEMM_ROWS) // tiles
-    largest = min(GROUP_ELEMENTS // (tiles * elements * channels), images // MIN_GROUPS)
+    fitting = max(GROUP_BYTES // (tiles * values * maps.element_size()), MIN_GROUP_ROWS[maps.dtype] // tiles)
+    largest = min(fitting, len(maps) // MIN_GROUPS)
     return max(largest // even, 1) * even
 
 

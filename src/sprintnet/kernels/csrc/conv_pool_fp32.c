@@ -12,7 +12,6 @@
 #define SIDE 4
 #define ELEMENTS (SIDE + 2) /* of a transformed tile's side */
 #define CHUNK 48            /* tiles that are transformed and multiplied at once: a multiple of GEMM_ROWS */
-#define LINE 16             /* values of a cache line; between elements, whose distance would else be that of a cache's sets */
 
 typedef struct {
     int64_t height, width, channels, out_channels;
@@ -33,7 +32,7 @@ static sizes sizes_of(const layer *l) {
     int64_t channels = (l->channels + LANES - 1) / LANES * LANES, padded_width = tile_columns * SIDE + 2;
     return (sizes){rows,     columns,      tile_columns, tile_rows * tile_columns,
                    channels, padded_width, (tile_rows * SIDE + 2) * padded_width * channels,
-                   CHUNK * channels + LINE, CHUNK * l->out_channels + LINE};
+                   CHUNK * channels + LINE, CHUNK * l->out_channels + LINE}; /* apart, or all elements would lie in the same set of a cache */
 }
 
 /* Values of the working memory of a thread. */

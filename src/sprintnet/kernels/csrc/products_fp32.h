@@ -4,6 +4,7 @@
 #define GEMM_ROWS (VECTOR_BYTES == 64 ? 12 : 6) /* whose sums fill the registers, with two vectors of columns */
 #define CHANNELS LANES
 #define PANEL (2 * LANES) /* columns of the matrix that are multiplied at once */
+#define LINE 16           /* values of a cache line */
 
 typedef float element;
 
@@ -20,6 +21,8 @@ INLINE void multiply_panel(int64_t inner, int64_t input_stride, int64_t output_s
     for (int r = 0; r < GEMM_ROWS; r++) sums[r][0] = sums[r][1] = zeros();
     for (int64_t i = 0; i < inner; i++, panel += vectors * LANES) {
         floats low = load(panel), high = vectors == 2 ? load(panel + LANES) : zeros();
+        __builtin_prefetch(panel + inner * PANEL);
+        if (PANEL > LINE) __builtin_prefetch(panel + inner * PANEL + LINE);
 #pragma GCC unroll 12
         for (int r = 0; r < GEMM_ROWS; r++) {
             float value = input[r * input_stride + i];

@@ -1,11 +1,10 @@
 /* The Winograd convolution of winograd_fp32.py in fp32, in the compiler's vector extensions: one source for vectors of any width. The
    same steps as winograd.c. */
 #include "products_fp32.h"
+#include "streams.h"
 
 #define ROWS_AT_ONCE 128 /* that weight_gradient multiplies at once */
-#define FENCE
-
-INLINE void stream(element *to, floats values) { store(to, values); }
+#define FENCE stream_fence()
 
 #include "winograd_tiles.h"
 

@@ -60,8 +60,7 @@ INLINE void add_tile(const tiling *t, int64_t y0, int64_t x0, const element *inp
     }
 
 /* Transforms the tiles of `count` images; those of the rest of the group are 0. */
-static void transform_images(const tiling *t, int64_t group, int64_t count, const element *images, element *output) {
-    int64_t stride = tiles_of(t) * group * t->channels;
+static void transform_images(const tiling *t, int64_t group, int64_t count, const element *images, element *output, int64_t stride) {
     for (int number = 0; number < group; number++)
         for (int tile = 0; tile < tiles_of(t); tile++)
             for (int channel = 0; channel < t->channels; channel += CHANNELS) {
@@ -74,45 +73,49 @@ static void transform_images(const tiling *t, int64_t group, int64_t count, cons
             }
 }
 
+#define VECTORS (64 / (int)sizeof(element) / CHANNELS) /* of a cache line, which `stream` writes best as a whole */
+
 /* Sums the transformed tiles into `count` images. */
-static void sum_tiles(const tiling *t, int64_t group, int64_t count, const element *input, element *images) {
-    int64_t stride = tiles_of(t) * group * t->channels, pixels = pixels_of(t);
+static void sum_tiles(const tiling *t, int64_t group, int64_t count, const element *input, int64_t stride, element *images) {
+    int64_t pixels = pixels_of(t);
     for (int number = 0; number < count; number++)
-        for (int channel = 0; channel < t->channels; channel += CHANNELS) {
-            floats image[pixels];
+        for (int64_t channel = 0; channel < t->channels; channel += VECTORS * CHANNELS) {
+            int64_t left = (t->channels - channel) / CHANNELS, vectors = left < VECTORS ? left : VECTORS;
+            floats image[vectors][pixels];
             memset(image, 0, sizeof image);
-            for (int tile = 0; tile < tiles_of(t); tile++) {
-                int64_t y = t->rows.first + tile / t->columns.tiles * t->rows.step;
-                int64_t x = t->columns.first + tile % t->columns.tiles * t->columns.step;
-                const element *from = input + (tile * group + number) * t->channels + channel;
-#define ADD(pixels, elements) add_tile(t, y, x, from, stride, image, pixels, elements)
-                FOR_SIZE(ADD)
-            }
+            for (int tile = 0; tile < tiles_of(t); tile++)
+                for (int64_t v = 0; v < vectors; v++) {
+                    int64_t y = t->rows.first + tile / t->columns.tiles * t->rows.step;
+                    int64_t x = t->columns.first + tile % t->columns.tiles * t->columns.step;
+                    const element *from = input + (tile * group + number) * t->channels + channel + v * CHANNELS;
+#define ADD(pixels, elements) add_tile(t, y, x, from, stride, image[v], pixels, elements)
+                    FOR_SIZE(ADD)
+                }
             for (int64_t pixel = 0; pixel < pixels; pixel++)
-                stream(images + (number * pixels + pixel) * t->channels + channel, image[pixel]);
+                for (int64_t v = 0; v < vectors; v++)
+                    stream(images + (number * pixels + pixel) * t->channels + channel + v * CHANNELS, image[v][pixel]);
         }
 }
 
 /* output = convolution of the input with transformed filters, a group of images at a time. `kept` is the transformed input (elements, rows,
-   channels), with rows for complete groups. `scratch` has room for the transformed input and output of a group, for each thread. */
+   channels), with rows for complete groups. `scratch` has room for the transformed input and output of a group, for each thread, with a
+   row more: without it, all elements of a tile would lie in the same set of a cache. */
 void convolve(const tiling *in, const tiling *out, int64_t images, int64_t group, const element *input, const element *filters,
               element *output, element *kept, element *scratch, int64_t threads) {
     int64_t elements = elements_of(in), rows = tiles_of(in) * group, groups = (images + group - 1) / group;
-    int64_t in_size = rows * in->channels, out_size = rows * out->channels; /* of an element */
+    int64_t in_size = rows * in->channels, in_stride = in_size + in->channels, out_stride = (rows + 1) * out->channels; /* of an element */
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t number = 0; number < groups; number++) {
-        element *in_tiles = scratch + omp_get_thread_num() * elements * (in_size + out_size);
-        element *out_tiles = in_tiles + elements * in_size;
+        element *in_tiles = scratch + omp_get_thread_num() * elements * (in_stride + out_stride);
+        element *out_tiles = in_tiles + elements * in_stride;
         int64_t first = number * group, count = images - first < group ? images - first : group;
-        transform_images(in, group, count, input + first * pixels_of(in) * in->channels, in_tiles);
+        transform_images(in, group, count, input + first * pixels_of(in) * in->channels, in_tiles, in_stride);
         for (int64_t e = 0; e < elements; e++) {
-            multiply(rows, in->channels, out->channels, in_tiles + e * in_size, filters + e * in->channels * out->channels,
-                     out_tiles + e * out_size);
-            for (int64_t i = 0; i < in_size; i += CHANNELS)
-                stream(kept + (e * groups + number) * in_size + i, load(in_tiles + e * in_size + i));
+            const element *tiles = in_tiles + e * in_stride;
+            multiply(rows, in->channels, out->channels, tiles, filters + e * in->channels * out->channels, out_tiles + e * out_stride);
+            for (int64_t i = 0; i < in_size; i += CHANNELS) stream(kept + (e * groups + number) * in_size + i, load(tiles + i));
         }
-        sum_tiles(out, group, count, out_tiles, output + first * pixels_of(out) * out->channels);
+        sum_tiles(out, group, count, out_tiles, out_stride, output + first * pixels_of(out) * out->channels);
         FENCE;
     }
 }
-
