@@ -54,6 +54,60 @@ def test_winograd_convolution_is_pytorchs(size: tuple[int, int], channels: int, 
         assert relative_error(ours, theirs) < 1e-5
 
 
+def conv_pool_gradient(function: Callable[..., Tensor], maps: Tensor, weight: Tensor) -> list[Tensor]:
+    return output_and_gradients(lambda leaf: function(maps, leaf), weight)
+
+
+@compiled
+@pytest.mark.parametrize("size", [(2, 2), (3, 2), (5, 6), (8, 9), (23, 23), (31, 31), (64, 3), (3, 64)])
+@pytest.mark.parametrize(("channels", "outputs"), [(24, 64), (2, 32), (32, 96), (14, 256)])
+def test_convolution_with_pooling_is_pytorchs_two_layers(size: tuple[int, int], channels: int, outputs: int) -> None:
+    torch.manual_seed(0)
+    maps, weight = torch.randn(5, channels, *size), torch.randn(outputs, channels, 3, 3)
+    _, indices = conv_pool_fp32._conv_pool(maps.contiguous(memory_format=torch.channels_last), weight)
+
+    def convolve_then_take(maps: Tensor, weight: Tensor) -> Tensor:
+        """Takes the pixels that the kernel took: of nearly equal ones, rounding decides which is the maximum."""
+        rows, columns = size[0] // 2, size[1] // 2
+        pixels = F.conv2d(maps, weight, padding=1)[:, :, : 2 * rows, : 2 * columns]
+        windows = pixels.unflatten(3, (columns, 2)).unflatten(2, (rows, 2)).transpose(3, 4).flatten(4)
+        taken = windows.gather(4, indices.long()[..., None])[..., 0]
+        assert relative_error(taken.detach(), windows.amax(4).detach()) < 1e-6
+        return taken
+
+    found = conv_pool_gradient(conv_pool_fp32.convolve_and_pool, maps, weight)
+    expected = conv_pool_gradient(convolve_then_take, maps.double(), weight.double())
+    for ours, theirs in zip(found, expected, strict=True):
+        assert relative_error(ours, theirs) < 1e-5
+
+
+@compiled
+def test_the_first_of_equal_pixels_is_the_maximum_and_nan_stays_in_its_image() -> None:
+    maps, weight = torch.zeros(3, 24, 9, 9), torch.randn(32, 24, 3, 3)
+    maps[1, 3, 2, 2] = torch.nan
+    maxima, indices = conv_pool_fp32._conv_pool(maps.contiguous(memory_format=torch.channels_last), weight)
+    assert not indices[::2].any()
+    assert maxima[1, :, 0, 0].isnan().all()
+    assert not maxima[::2].any()
+
+
+@compiled
+@pytest.mark.parametrize("images", [1, 7, 64, 130])
+def test_any_number_of_images_on_any_number_of_threads_gives_the_same(images: int) -> None:
+    torch.manual_seed(0)
+    maps, weight = torch.randn(images, 24, 9, 7), torch.randn(64, 24, 3, 3)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(conv_pool_gradient(conv_pool_fp32.convolve_and_pool, maps, weight))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(map(torch.equal, *found))
+    alone = torch.cat([conv_pool_fp32.convolve_and_pool(image, weight) for image in maps.split(1)])
+    assert torch.equal(found[0][0], alone)
+
+
 @compiled
 @pytest.mark.parametrize("shape", [(8, 16, 1, 1), (9, 32, 7, 7), (130, 64, 3, 5)])
 def test_norm_and_silu_are_pytorchs(shape: tuple[int, ...]) -> None:
@@ -122,3 +176,15 @@ def test_other_maps_are_refused() -> None:
     for wrong in ((maps.bfloat16(), weight), (maps, weight[:, :16]), (maps, weight.to("meta")), (maps[:, :, :1], weight)):
         with pytest.raises(ValueError, match="winograd_fp32: not for maps"):
             winograd_fp32.convolve(*wrong)
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("shape", "outputs"),
+    [((2, 23, 4, 4), 32), ((2, 34, 4, 4), 32), ((2, 24, 4, 65), 32), ((2, 24, 1, 4), 32), ((2, 24, 4, 4), 36)],
+)
+def test_what_would_overrun_the_memory_of_convolution_with_pooling_is_refused(shape: tuple[int, ...], outputs: int) -> None:
+    maps, weight = torch.zeros(shape), torch.zeros(outputs, shape[1], 3, 3)
+    for wrong in ((maps, weight), (torch.zeros(2, 24, 4, 4).requires_grad_(), torch.zeros(32, 24, 3, 3))):
+        with pytest.raises(ValueError, match="conv_pool_fp32: not for maps"):
+            conv_pool_fp32.convolve_and_pool(*wrong)

@@ -130,7 +130,7 @@ def _filter_gradient(gradient: Tensor, weight: Tensor, maps: Tensor) -> Tensor:
 
 
 def filter_gradient_fp32(gradient: Tensor, side: int) -> Tensor:
-    """Returns the gradient of the weight (O, C, 3, 3) from that of its transform (elements, C, O) for tiles of `side` pixels."""
+    """Returns the gradient of the weight (O, C, 3, 3) from that of its transform (elements, C, O) for tiles of this side."""
     taps = _filter_matrix(side).T @ gradient.flatten(1)
     return taps.view(3, 3, *gradient.shape[1:]).permute(3, 2, 0, 1)
 
