@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sprintnet.kernels import dispatch, winograd_fp32
+from sprintnet.kernels import conv_pool_fp32, dispatch, winograd_fp32
 from sprintnet.kernels.batchnorm import Norm
 from sprintnet.kernels.compiler import AVX2, AVX512
 from sprintnet.kernels.max_pool import MaxPool2x2
