@@ -59,9 +59,19 @@ def conv_pool_gradient(function: Callable[..., Tensor], maps: Tensor, weight: Te
 
 
 @compiled
-@pytest.mark.parametrize("size", [(2, 2), (3, 2), (5, 6), (8, 9), (23, 23), (31, 31), (64, 3), (3, 64)])
-@pytest.mark.parametrize(("channels", "outputs"), [(24, 64), (2, 32), (32, 96), (14, 256)])
-def test_convolution_with_pooling_is_pytorchs_two_layers(size: tuple[int, int], channels: int, outputs: int) -> None:
+@pytest.mark.parametrize(
+    ("channels", "outputs", "size"),
+    [
+        (24, 64, (31, 31)),
+        (24, 64, (2, 2)),
+        (2, 32, (3, 2)),
+        (32, 96, (5, 6)),
+        (14, 256, (8, 9)),
+        (32, 32, (64, 3)),
+        (14, 96, (3, 64)),
+    ],
+)
+def test_convolution_with_pooling_is_pytorchs_two_layers(channels: int, outputs: int, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     maps, weight = torch.randn(5, channels, *size), torch.randn(outputs, channels, 3, 3)
     _, indices = conv_pool_fp32._conv_pool(maps.contiguous(memory_format=torch.channels_last), weight)
@@ -92,7 +102,7 @@ def test_the_first_of_equal_pixels_is_the_maximum_and_nan_stays_in_its_image() -
 
 
 @compiled
-@pytest.mark.parametrize("images", [1, 7, 64, 130])
+@pytest.mark.parametrize("images", [1, 7, 70])
 def test_any_number_of_images_on_any_number_of_threads_gives_the_same(images: int) -> None:
     torch.manual_seed(0)
     maps, weight = torch.randn(images, 24, 9, 7), torch.randn(64, 24, 3, 3)
@@ -104,8 +114,7 @@ def test_any_number_of_images_on_any_number_of_threads_gives_the_same(images: in
     finally:
         torch.set_num_threads(threads)
     assert all(map(torch.equal, *found))
-    alone = torch.cat([conv_pool_fp32.convolve_and_pool(image, weight) for image in maps.split(1)])
-    assert torch.equal(found[0][0], alone)
+    assert torch.equal(found[0][0][-1:], conv_pool_fp32.convolve_and_pool(maps[-1:], weight))
 
 
 @compiled

@@ -16,6 +16,7 @@ from sprintnet.kernels.conv_pool import MAX_IMAGE_SIDE, MAX_INPUT_CHANNELS, MAX_
 from sprintnet.kernels.tensors import empty_maxima, require_supported
 from sprintnet.kernels.toom_cook import toom_cook
 
+HAS_INPUT_GRADIENT = False
 SIDE = 4
 """As in conv_pool_fp32.c: pixels of a tile's side."""
 
