@@ -18,21 +18,26 @@ typedef struct {
     axis input, output; /* of the tiles; both axes of a feature map are transformed by the same matrix */
 } layer;
 
-/* The sizes that follow. */
+/* What follows from a layer. Chunks of transformed tiles are stored by element, tile, channel. */
 typedef struct {
-    int64_t rows, columns;          /* of windows */
-    int64_t tile_columns, tiles;    /* tiles in a row, and of an image */
-    int64_t channels;               /* a multiple of LANES */
-    int64_t padded_width, padded;   /* pixels in a row of a zero-padded image, values of the image */
-    int64_t in_stride, out_stride;  /* between the elements of a chunk */
+    int64_t rows, columns;         /* of windows */
+    int64_t tile_columns, tiles;   /* tiles in a row, and of an image */
+    int64_t channels;              /* of the input, as a multiple of LANES */
+    int64_t padded_width, padded;  /* pixels in a row of a zero-padded image, values of the image */
+    int64_t in_stride, out_stride; /* values between elements of a chunk; LINE more than needed: else all would lie in one set of a cache */
 } sizes;
 
 static sizes sizes_of(const layer *l) {
-    int64_t rows = l->height / 2, columns = l->width / 2, tile_rows = (rows + 1) / 2, tile_columns = (columns + 1) / 2;
-    int64_t channels = (l->channels + LANES - 1) / LANES * LANES, padded_width = tile_columns * SIDE + 2;
-    return (sizes){rows,     columns,      tile_columns, tile_rows * tile_columns,
-                   channels, padded_width, (tile_rows * SIDE + 2) * padded_width * channels,
-                   CHUNK * channels + LINE, CHUNK * l->out_channels + LINE}; /* apart, or all elements would lie in the same set of a cache */
+    sizes s = {.rows = l->height / 2, .columns = l->width / 2};
+    s.tile_columns = (s.columns + 1) / 2;
+    int64_t tile_rows = (s.rows + 1) / 2;
+    s.tiles = tile_rows * s.tile_columns;
+    s.channels = (l->channels + LANES - 1) / LANES * LANES;
+    s.padded_width = s.tile_columns * SIDE + 2;
+    s.padded = (tile_rows * SIDE + 2) * s.padded_width * s.channels;
+    s.in_stride = CHUNK * s.channels + LINE;
+    s.out_stride = CHUNK * l->out_channels + LINE;
+    return s;
 }
 
 /* Values of the working memory of a thread. */
@@ -161,7 +166,8 @@ void conv_pool_backward(const layer *l, int64_t images, const float *input, cons
                 const float *x = in_tiles + e * s.in_stride, *g = grad_tiles + e * s.out_stride;
                 float *sum = sums + (part * ELEMENTS * ELEMENTS + e) * filters;
                 for (int64_t o = 0; o < l->out_channels; o += PANEL) {
-#define ADD_PRODUCTS(i, rows) add_block(count, x + i, s.channels, g + o, l->out_channels, sum + i * l->out_channels + o, l->out_channels, rows)
+#define ADD_PRODUCTS(i, rows) \
+    add_block(count, x + i, s.channels, g + o, l->out_channels, sum + i * l->out_channels + o, l->out_channels, rows)
                     FOR_BLOCKS(l->channels, ADD_PRODUCTS);
                 }
             }

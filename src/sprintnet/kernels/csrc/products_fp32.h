@@ -21,7 +21,7 @@ INLINE void multiply_panel(int64_t inner, int64_t input_stride, int64_t output_s
     for (int r = 0; r < GEMM_ROWS; r++) sums[r][0] = sums[r][1] = zeros();
     for (int64_t i = 0; i < inner; i++, panel += vectors * LANES) {
         floats low = load(panel), high = vectors == 2 ? load(panel + LANES) : zeros();
-        __builtin_prefetch(panel + inner * PANEL);
+        __builtin_prefetch(panel + inner * PANEL); /* the next panel */
         if (PANEL > LINE) __builtin_prefetch(panel + inner * PANEL + LINE);
 #pragma GCC unroll 12
         for (int r = 0; r < GEMM_ROWS; r++) {
@@ -70,10 +70,10 @@ INLINE void add_block(int64_t rows, const float *a, int64_t a_stride, const floa
 }
 
 /* Calls `call(first row, rows)` for blocks of an even number of rows: of GEMM_ROWS, then of 4, then of 2. */
-#define FOR_BLOCKS(inner, call)                                             \
-    do {                                                                    \
-        int64_t i = 0;                                                      \
+#define FOR_BLOCKS(inner, call)                                              \
+    do {                                                                     \
+        int64_t i = 0;                                                       \
         for (; i + GEMM_ROWS <= (inner); i += GEMM_ROWS) call(i, GEMM_ROWS); \
-        for (; i + 4 <= (inner); i += 4) call(i, 4);                        \
-        for (; i < (inner); i += 2) call(i, 2);                             \
+        for (; i + 4 <= (inner); i += 4) call(i, 4);                         \
+        for (; i < (inner); i += 2) call(i, 2);                              \
     } while (0)

@@ -1,5 +1,5 @@
-/* Stores that bypass the caches, for what is not read again soon: a line that is written whole need not be read first. Where the instruction
-   set has none, plain stores. Addresses are multiples of a vector's size. */
+/* Stores past the caches, for what is not read again soon: a cache line that is written whole need not be read first. Plain stores where
+   the instruction set has none. Addresses are multiples of a vector's size. */
 #ifdef __AVX__
 #include <immintrin.h>
 #endif
