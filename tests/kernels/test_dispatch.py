@@ -10,7 +10,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from sprintnet.kernels import build, conv3x3_amx, conv_pool, dispatch, winograd, winograd_fp32, winograd_torch
+from sprintnet.kernels import build, conv3x3_amx, conv_pool, conv_pool_fp32, dispatch, winograd, winograd_fp32, winograd_torch
 from sprintnet.kernels.batchnorm import Norm
 from sprintnet.kernels.compiler import ASIMD
 from sprintnet.kernels.conv3x3 import Convolution3x3
@@ -25,6 +25,7 @@ avx512_bf16,conv3x3,64,64,15,winograd
 avx512_bf16,conv3x3,256,256,7,winograd winograd_torch
 avx512_bf16,conv_pool,24,64,31,avx512_bf16
 avx2,conv3x3,64,64,15,winograd_fp32 pytorch
+avx2,conv_pool,24,64,31,winograd_fp32 pytorch
 """
 BF16, FP32 = torch.bfloat16, torch.float32
 
@@ -58,6 +59,8 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget_choices: Calla
         ("avx512_bf16", "conv_pool", BF16, (24, 64, 31, 31), conv_pool, None),
         ("avx2", "conv3x3", FP32, (128, 64, 7, 7), winograd_fp32, None),
         ("avx2", "conv3x3", BF16, (128, 64, 7, 7), None, None),
+        ("avx2", "conv_pool", FP32, (24, 64, 23, 23), conv_pool_fp32, None),
+        ("avx2", "conv_pool", FP32, (23, 64, 23, 23), None, None),
         (None, "conv3x3", BF16, (64, 64, 15, 15), None, None),
     ],
 )
@@ -158,14 +161,17 @@ def test_winograd_ops_have_shapes_and_flops_without_being_computed() -> None:
 
 
 @pytest.mark.parametrize("size", [(9, 6), (7, 7), (2, 3)])  # 7 pixels: a gradient of 3x3 pixels, as a filter has
-def test_conv_pool_ops_have_shapes_and_flops_without_being_computed(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("module", "dtype"), [(conv_pool, BF16), (conv_pool_fp32, FP32)])
+def test_conv_pool_ops_have_shapes_and_flops_without_being_computed(
+    size: tuple[int, int], module: ModuleType, dtype: torch.dtype
+) -> None:
     rows, columns = size[0] // 2, size[1] // 2
     expected = 2 * 64 * 24 * 32 * 9 * 4 * rows * columns
     with FakeTensorMode():
-        maps, weight = torch.empty(64, 24, *size, dtype=torch.bfloat16), torch.empty(32, 24, 3, 3)
+        maps, weight = torch.empty(64, 24, *size, dtype=dtype), torch.empty(32, 24, 3, 3)
         with FlopCounterMode(display=False) as forward:
-            maxima, indices = conv_pool._conv_pool(maps, weight)
+            maxima, indices = module._conv_pool(maps, weight)
         with FlopCounterMode(display=False) as backward:
-            gradient = conv_pool._grad_weight(maps, maxima, indices)
+            gradient = module._grad_weight(maps, maxima, indices)
         assert (maxima.shape, indices.dtype, gradient.shape) == ((64, 32, rows, columns), torch.uint8, weight.shape)
     assert forward.get_total_flops() == backward.get_total_flops() == expected

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sprintnet.kernels import dispatch, winograd_fp32
+from sprintnet.kernels import conv_pool_fp32, dispatch, winograd_fp32
 from sprintnet.kernels.batchnorm import Norm
 from sprintnet.kernels.compiler import AVX2, AVX512
 from sprintnet.kernels.max_pool import MaxPool2x2
@@ -52,6 +52,69 @@ def test_winograd_convolution_is_pytorchs(size: tuple[int, int], channels: int, 
     expected = output_and_gradients(lambda x, w: F.conv2d(x, w, padding=1), maps.double(), weight.double())
     for ours, theirs in zip(found, expected, strict=True):
         assert relative_error(ours, theirs) < 1e-5
+
+
+def conv_pool_gradient(function: Callable[..., Tensor], maps: Tensor, weight: Tensor) -> list[Tensor]:
+    return output_and_gradients(lambda leaf: function(maps, leaf), weight)
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("channels", "outputs", "size"),
+    [
+        (24, 64, (31, 31)),
+        (24, 64, (2, 2)),
+        (2, 32, (3, 2)),
+        (32, 96, (5, 6)),
+        (14, 256, (8, 9)),
+        (32, 32, (64, 3)),
+        (14, 96, (3, 64)),
+    ],
+)
+def test_convolution_with_pooling_is_pytorchs_two_layers(channels: int, outputs: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    maps, weight = torch.randn(5, channels, *size), torch.randn(outputs, channels, 3, 3)
+    _, indices = conv_pool_fp32._conv_pool(maps.contiguous(memory_format=torch.channels_last), weight)
+
+    def convolve_then_take(maps: Tensor, weight: Tensor) -> Tensor:
+        """Takes the pixels that the kernel took: of nearly equal ones, rounding decides which is the maximum."""
+        rows, columns = size[0] // 2, size[1] // 2
+        pixels = F.conv2d(maps, weight, padding=1)[:, :, : 2 * rows, : 2 * columns]
+        windows = pixels.unflatten(3, (columns, 2)).unflatten(2, (rows, 2)).transpose(3, 4).flatten(4)
+        taken = windows.gather(4, indices.long()[..., None])[..., 0]
+        assert relative_error(taken.detach(), windows.amax(4).detach()) < 1e-6
+        return taken
+
+    found = conv_pool_gradient(conv_pool_fp32.convolve_and_pool, maps, weight)
+    expected = conv_pool_gradient(convolve_then_take, maps.double(), weight.double())
+    for ours, theirs in zip(found, expected, strict=True):
+        assert relative_error(ours, theirs) < 1e-5
+
+
+@compiled
+def test_the_first_of_equal_pixels_is_the_maximum_and_nan_stays_in_its_image() -> None:
+    maps, weight = torch.zeros(3, 24, 9, 9), torch.randn(32, 24, 3, 3)
+    maps[1, 3, 2, 2] = torch.nan
+    maxima, indices = conv_pool_fp32._conv_pool(maps.contiguous(memory_format=torch.channels_last), weight)
+    assert not indices[::2].any()
+    assert maxima[1, :, 0, 0].isnan().all()
+    assert not maxima[::2].any()
+
+
+@compiled
+@pytest.mark.parametrize("images", [1, 7, 70])
+def test_any_number_of_images_on_any_number_of_threads_gives_the_same(images: int) -> None:
+    torch.manual_seed(0)
+    maps, weight = torch.randn(images, 24, 9, 7), torch.randn(64, 24, 3, 3)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(conv_pool_gradient(conv_pool_fp32.convolve_and_pool, maps, weight))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(map(torch.equal, *found))
+    assert torch.equal(found[0][0][-1:], conv_pool_fp32.convolve_and_pool(maps[-1:], weight))
 
 
 @compiled
@@ -122,3 +185,15 @@ def test_other_maps_are_refused() -> None:
     for wrong in ((maps.bfloat16(), weight), (maps, weight[:, :16]), (maps, weight.to("meta")), (maps[:, :, :1], weight)):
         with pytest.raises(ValueError, match="winograd_fp32: not for maps"):
             winograd_fp32.convolve(*wrong)
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("shape", "outputs"),
+    [((2, 23, 4, 4), 32), ((2, 34, 4, 4), 32), ((2, 24, 4, 65), 32), ((2, 24, 1, 4), 32), ((2, 24, 4, 4), 36)],
+)
+def test_what_would_overrun_the_memory_of_convolution_with_pooling_is_refused(shape: tuple[int, ...], outputs: int) -> None:
+    maps, weight = torch.zeros(shape), torch.zeros(outputs, shape[1], 3, 3)
+    for wrong in ((maps, weight), (torch.zeros(2, 24, 4, 4).requires_grad_(), torch.zeros(32, 24, 3, 3))):
+        with pytest.raises(ValueError, match="conv_pool_fp32: not for maps"):
+            conv_pool_fp32.convolve_and_pool(*wrong)

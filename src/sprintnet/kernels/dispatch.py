@@ -16,13 +16,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sprintnet.kernels import conv3x3_amx, conv_pool, winograd, winograd_fp32, winograd_torch
+from sprintnet.kernels import conv3x3_amx, conv_pool, conv_pool_fp32, winograd, winograd_fp32, winograd_torch
 from sprintnet.kernels.build import BF16_LANES, FP32_LANES, load_library, processor
 
 TABLE = Path(__file__).parent / "choices.csv"
 IMPLEMENTATIONS: dict[str, dict[str, ModuleType]] = {
     "conv3x3": {"amx": conv3x3_amx, "winograd": winograd, "winograd_fp32": winograd_fp32, "winograd_torch": winograd_torch},
-    "conv_pool": {"amx": conv3x3_amx, "avx512_bf16": conv_pool},
+    "conv_pool": {"amx": conv3x3_amx, "avx512_bf16": conv_pool, "winograd_fp32": conv_pool_fp32},
 }
 """Layer -> name in choices.csv -> module; `pytorch` stands for PyTorch's own operations."""
 PRECISIONS = {torch.bfloat16: "bf16", torch.float32: "fp32"}

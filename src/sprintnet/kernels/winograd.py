@@ -25,15 +25,19 @@ from sprintnet.kernels.tensors import empty_maps, require_supported
 from sprintnet.kernels.toom_cook import POINTS, toom_cook
 
 TAPS, MAX_TILE_SIDE, GEMM_ROWS = 3, 7, 12
-"""As in winograd_tiles.h and winograd.c: filter taps, elements along a tile's side at most, rows of a product at once."""
-GROUP_ELEMENTS = 350_000
-"""Elements of a group of images, inputs and outputs together: in bf16 0.7 MB, most of a core's cache."""
+"""As in winograd_transforms.h and winograd.c: filter taps, elements along a tile's side at most, rows of a product at once."""
+GROUP_BYTES = 700_000
+"""Transformed inputs and outputs of a group of images: most of a core's cache."""
+MIN_GROUP_ROWS = {torch.bfloat16: GEMM_ROWS, torch.float32: 48}
+"""Tiles of a group, where the batch has the images: in fp32, wide filters do not fit the cache, and each group reads them."""
 MIN_GROUPS = 16
 """Groups of a batch, where it has the images: that many cores can share it. Results do not depend on the number of cores."""
 MAX_CHANNELS, MAX_SIDE = 1024, 32
 
 
-class _Axis(ctypes.Structure):
+class Axis(ctypes.Structure):
+    """As `axis` in winograd_transforms.h."""
+
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("size", "tiles", "first", "step", "pixels", "elements")),
         ("matrix", ctypes.c_float * MAX_TILE_SIDE * MAX_TILE_SIDE),
@@ -41,7 +45,7 @@ class _Axis(ctypes.Structure):
 
 
 class _Tiling(ctypes.Structure):
-    _fields_ = (("channels", ctypes.c_int64), ("rows", _Axis), ("columns", _Axis))
+    _fields_ = (("channels", ctypes.c_int64), ("rows", Axis), ("columns", Axis))
 
 
 class _FilterBank(ctypes.Structure):
@@ -100,9 +104,14 @@ def _transform_filters(filters: Tensor, maps: Tensor) -> Tensor:
         transformed = maps.new_empty((_tile_side(*maps.shape[2:]) + 2) ** 2, channels * outputs)
         call("winograd_filters", "transform_filters", _bank(filters, *maps.shape[2:]), filters, transformed)
         return transformed
-    panel = 2 * fp32_lanes()
-    transformed = (_filter_matrix(maps) @ filters.permute(2, 3, 0, 1).reshape(9, -1)).view(-1, channels, outputs)
-    return torch.cat([columns.flatten(1) for columns in torch.split(transformed, panel, dim=2)], dim=1)
+    return transform_filters_fp32(filters, _tile_side(*maps.shape[2:]))
+
+
+def transform_filters_fp32(filters: Tensor, side: int) -> Tensor:
+    """Returns filters (C, O, 3, 3) transformed for tiles of `side` pixels, in the panels that products_fp32.h reads."""
+    channels, outputs = filters.shape[:2]
+    transformed = (_filter_matrix(side) @ filters.permute(2, 3, 0, 1).reshape(9, -1)).view(-1, channels, outputs)
+    return torch.cat([columns.flatten(1) for columns in torch.split(transformed, 2 * fp32_lanes(), dim=2)], dim=1)
 
 
 def fp32_lanes() -> int:
@@ -117,13 +126,18 @@ def _filter_gradient(gradient: Tensor, weight: Tensor, maps: Tensor) -> Tensor:
         bank = _bank(result.transpose(0, 1), *maps.shape[2:])
         call("winograd_filters", "transform_filters_backward", bank, gradient, result)
         return result
-    taps = _filter_matrix(maps).T @ gradient.flatten(1)
+    return filter_gradient_fp32(gradient, _tile_side(*maps.shape[2:]))
+
+
+def filter_gradient_fp32(gradient: Tensor, side: int) -> Tensor:
+    """Returns the gradient of the weight (O, C, 3, 3) from that of its transform (elements, C, O) for tiles of this side."""
+    taps = _filter_matrix(side).T @ gradient.flatten(1)
     return taps.view(3, 3, *gradient.shape[1:]).permute(3, 2, 0, 1)
 
 
-def _filter_matrix(maps: Tensor) -> Tensor:
+def _filter_matrix(side: int) -> Tensor:
     """Returns the matrix (elements, 9) that transforms the taps of a filter."""
-    matrix = toom_cook(_tile_side(*maps.shape[2:]))[1]
+    matrix = toom_cook(side)[1]
     return torch.kron(matrix, matrix).float()
 
 
@@ -135,11 +149,11 @@ def _products(maps: Tensor, filters: Tensor, is_backward: bool) -> tuple[Tensor,
     tilings = (_output_tiling, _input_tiling) if is_backward else (_input_tiling, _output_tiling)
     source, target = (tiling(count, *size) for tiling, count in zip(tilings, (channels, outputs), strict=True))
     elements, tiles = source.rows.elements * source.columns.elements, source.rows.tiles * source.columns.tiles
-    group = _group(len(maps), tiles, elements, channels + outputs)
+    group = _group(maps, tiles, elements * (channels + outputs))
     threads = torch.get_num_threads()
     features = empty_maps((len(maps), outputs, *size), maps.dtype, maps.device)
     transformed = maps.new_empty(elements, -(-len(maps) // group) * group * tiles, channels)
-    scratch = maps.new_empty(threads, group * tiles * elements * (channels + outputs))
+    scratch = maps.new_empty(threads, elements, group * tiles + 1, channels + outputs)
     tensors = maps, _transform_filters(filters, maps), features, transformed, scratch
     call(_library(maps), "convolve", source, target, len(maps), group, *tensors, threads)
     return features, transformed
@@ -150,7 +164,7 @@ def _(maps: Tensor, filters: Tensor, is_backward: bool) -> tuple[Tensor, Tensor]
     (images, channels, height, width), outputs = maps.shape, filters.shape[1]
     side = _tile_side(height, width)
     tiles, elements = -(-height // side) * -(-width // side), (side + 2) ** 2
-    group = _group(images, tiles, elements, channels + outputs)
+    group = _group(maps, tiles, elements * (channels + outputs))
     features = empty_maps((images, outputs, height, width), maps.dtype, maps.device)
     return features, maps.new_empty(elements, -(-images // group) * group * tiles, channels)
 
@@ -188,10 +202,14 @@ def _library(maps: Tensor) -> str:
     return "winograd" if maps.dtype == torch.bfloat16 else "winograd_fp32"
 
 
-def _group(images: int, tiles: int, elements: int, channels: int) -> int:
-    """Returns the images that are transformed and multiplied at once; their tiles fill a multiple of GEMM_ROWS."""
+def _group(maps: Tensor, tiles: int, values: int) -> int:
+    """Returns the images that are transformed and multiplied at once; their tiles fill a multiple of GEMM_ROWS.
+
+    `values` are those of a tile, transformed, of inputs and outputs together.
+    """
     even = math.lcm(tiles, GEMM_ROWS) // tiles
-    largest = min(GROUP_ELEMENTS // (tiles * elements * channels), images // MIN_GROUPS)
+    fitting = max(GROUP_BYTES // (tiles * values * maps.element_size()), MIN_GROUP_ROWS[maps.dtype] // tiles)
+    largest = min(fitting, len(maps) // MIN_GROUPS)
     return max(largest // even, 1) * even
 
 
@@ -213,19 +231,20 @@ def _bank(filters: Tensor, height: int, width: int) -> _FilterBank:
 def _input_tiling(channels: int, height: int, width: int) -> _Tiling:
     """Returns the tiling of the input transform, by B: its tiles overlap by a pixel on each side."""
     side = _tile_side(height, width)
-    return _Tiling(channels, *(_axis(size, side, -1, toom_cook(side)[2]) for size in (height, width)))
+    return _Tiling(channels, *(tile_axis(size, side, -1, toom_cook(side)[2]) for size in (height, width)))
 
 
 @cache
 def _output_tiling(channels: int, height: int, width: int) -> _Tiling:
     """Returns the tiling of the output transform, by A'."""
     side = _tile_side(height, width)
-    return _Tiling(channels, *(_axis(size, side, 0, toom_cook(side)[0].T) for size in (height, width)))
+    return _Tiling(channels, *(tile_axis(size, side, 0, toom_cook(side)[0].T) for size in (height, width)))
 
 
-def _axis(size: int, side: int, first: int, matrix: Tensor) -> _Axis:
+def tile_axis(size: int, side: int, first: int, matrix: Tensor) -> Axis:
+    """Returns tiles that begin at `first`, `side` pixels apart, along an axis of `size` pixels, and their transform."""
     elements, pixels = matrix.shape
-    line = _Axis(size, -(-size // side), first, side, pixels, elements)
+    line = Axis(size, -(-size // side), first, side, pixels, elements)
     for row, values in zip(line.matrix, matrix.tolist(), strict=False):
         row[:pixels] = values
     return line

@@ -1,17 +1,10 @@
 /* The steps of a Winograd convolution that do not depend on the number format, for winograd.c (bf16) and winograd_fp32.c. Before it is
    included: `element`, a value in memory; `floats`, CHANNELS values in registers, with zeros, plus, load, store and stream; `multiply`.
 
-   Feature maps are channels_last, with a multiple of CHANNELS channels. Along an axis, tiles of `pixels` begin at `first`, `step` apart
-   (pixels outside of the feature map are 0); a matrix transforms each into `elements`. In two dimensions the transform is that of the rows,
-   then that of the columns. Transformed tiles are stored by element, tile, image of the group, channel. */
+   Feature maps are channels_last, with a multiple of CHANNELS channels. Transformed tiles are stored by element, tile, image of the group,
+   channel. */
+#include "winograd_transforms.h"
 #include <omp.h>
-
-#define MAX_TILE_SIDE 7
-
-typedef struct {
-    int64_t size, tiles, first, step, pixels, elements;
-    float matrix[MAX_TILE_SIDE][MAX_TILE_SIDE]; /* elements by pixels */
-} axis;
 
 typedef struct {
     int64_t channels;
@@ -24,69 +17,23 @@ INLINE int64_t tiles_of(const tiling *t) { return t->rows.tiles * t->columns.til
 INLINE int64_t elements_of(const tiling *t) { return t->rows.elements * t->columns.elements; }
 INLINE int64_t pixels_of(const tiling *t) { return t->rows.size * t->columns.size; }
 
-/* The rows of a matrix belong to the points 0, a, -a, b, -b, ... and infinity. Two rows of opposite points differ in the sign of their odd
-   columns, so a pair of rows costs as much as one; the rows of 0 and infinity have only even or only odd columns. */
-INLINE int first_pair(int elements) { return elements % 2 == 0; } /* without the point 0 the pairs come first */
-
-INLINE floats alternate_sum(const float *row, const floats *pixels, int stride, int from, int count) {
-    floats sum = zeros();
-    for (int p = from; p < count; p += 2) sum = plus(sum, row[p], pixels[p * stride]);
-    return sum;
-}
-
-/* transformed = matrix * pixels */
-INLINE void transform(const axis *t, const floats *pixels, int stride, floats *transformed, const int count, const int elements) {
-    if (first_pair(elements)) transformed[0] = alternate_sum(t->matrix[0], pixels, stride, 0, count);
-    for (int a = first_pair(elements); a < elements - 1; a += 2) {
-        floats even = alternate_sum(t->matrix[a], pixels, stride, 0, count), odd = alternate_sum(t->matrix[a], pixels, stride, 1, count);
-        transformed[a] = plus(even, 1, odd);
-        transformed[a + 1] = plus(even, -1, odd);
-    }
-    transformed[elements - 1] = alternate_sum(t->matrix[elements - 1], pixels, stride, (elements - 1) % 2, count);
-}
-
-/* pixels = matrix' * transformed */
-INLINE void transform_back(const axis *t, const floats *transformed, int stride, floats *pixels, const int count, const int elements) {
-    for (int p = 0; p < count; p++) pixels[p] = zeros();
-    for (int a = first_pair(elements); a < elements - 1; a += 2) {
-        floats even = plus(transformed[a * stride], 1, transformed[(a + 1) * stride]);
-        floats odd = plus(transformed[a * stride], -1, transformed[(a + 1) * stride]);
-        for (int p = 0; p < count; p++) pixels[p] = plus(pixels[p], t->matrix[a][p], p % 2 ? odd : even);
-    }
-    for (int p = 0; p < count; p++) {
-        if (first_pair(elements) && p % 2 == 0) pixels[p] = plus(pixels[p], t->matrix[0][p], transformed[0]);
-        if (p % 2 == (elements - 1) % 2) pixels[p] = plus(pixels[p], t->matrix[elements - 1][p], transformed[(elements - 1) * stride]);
-    }
-}
-
 /* output = rows * tile * columns', for the tile at (y0, x0) of an image; zeros where there is no image */
 INLINE void transform_tile(const tiling *t, int64_t y0, int64_t x0, const element *image, element *output, int64_t stride,
                            const int pixels, const int count) {
-    floats tile[MAX_TILE_SIDE][MAX_TILE_SIDE], half[MAX_TILE_SIDE][MAX_TILE_SIDE], line[MAX_TILE_SIDE];
+    floats tile[MAX_TILE_SIDE][MAX_TILE_SIDE];
     for (int p = 0; p < pixels; p++)
         for (int q = 0; q < pixels; q++) {
             int64_t y = y0 + p, x = x0 + q, is_inside = image && y >= 0 && x >= 0 && y < t->rows.size && x < t->columns.size;
             tile[p][q] = is_inside ? load(image + (y * t->columns.size + x) * t->channels) : zeros();
         }
-    for (int q = 0; q < pixels; q++) {
-        transform(&t->rows, &tile[0][q], MAX_TILE_SIDE, line, pixels, count);
-        for (int a = 0; a < count; a++) half[a][q] = line[a];
-    }
-    for (int a = 0; a < count; a++) {
-        transform(&t->columns, half[a], 1, line, pixels, count);
-        for (int b = 0; b < count; b++) store(output + (a * count + b) * stride, line[b]);
-    }
+    transform_square(&t->rows, &t->columns, tile, output, stride, pixels, count);
 }
 
 /* image += rows' * input * columns, at the tile's place (y0, x0) */
 INLINE void add_tile(const tiling *t, int64_t y0, int64_t x0, const element *input, int64_t stride, floats *image, const int pixels,
                      const int count) {
-    floats column[MAX_TILE_SIDE], half[MAX_TILE_SIDE][MAX_TILE_SIDE], line[MAX_TILE_SIDE];
-    for (int b = 0; b < count; b++) {
-        for (int a = 0; a < count; a++) column[a] = load(input + (a * count + b) * stride);
-        transform_back(&t->rows, column, 1, line, pixels, count);
-        for (int p = 0; p < pixels; p++) half[p][b] = line[p];
-    }
+    floats half[MAX_TILE_SIDE][MAX_TILE_SIDE], line[MAX_TILE_SIDE];
+    transform_back_rows(&t->rows, input, stride, half, pixels, count);
     for (int p = 0; p < pixels; p++) {
         int64_t y = y0 + p;
         if (y < 0 || y >= t->rows.size) continue;
@@ -113,8 +60,7 @@ INLINE void add_tile(const tiling *t, int64_t y0, int64_t x0, const element *inp
     }
 
 /* Transforms the tiles of `count` images; those of the rest of the group are 0. */
-static void transform_images(const tiling *t, int64_t group, int64_t count, const element *images, element *output) {
-    int64_t stride = tiles_of(t) * group * t->channels;
+static void transform_images(const tiling *t, int64_t group, int64_t count, const element *images, element *output, int64_t stride) {
     for (int number = 0; number < group; number++)
         for (int tile = 0; tile < tiles_of(t); tile++)
             for (int channel = 0; channel < t->channels; channel += CHANNELS) {
@@ -127,45 +73,49 @@ static void transform_images(const tiling *t, int64_t group, int64_t count, cons
             }
 }
 
+#define VECTORS (64 / (int)sizeof(element) / CHANNELS) /* of a cache line, which `stream` writes best as a whole */
+
 /* Sums the transformed tiles into `count` images. */
-static void sum_tiles(const tiling *t, int64_t group, int64_t count, const element *input, element *images) {
-    int64_t stride = tiles_of(t) * group * t->channels, pixels = pixels_of(t);
+static void sum_tiles(const tiling *t, int64_t group, int64_t count, const element *input, int64_t stride, element *images) {
+    int64_t pixels = pixels_of(t);
     for (int number = 0; number < count; number++)
-        for (int channel = 0; channel < t->channels; channel += CHANNELS) {
-            floats image[pixels];
+        for (int64_t channel = 0; channel < t->channels; channel += VECTORS * CHANNELS) {
+            int64_t left = (t->channels - channel) / CHANNELS, vectors = left < VECTORS ? left : VECTORS;
+            floats image[vectors][pixels];
             memset(image, 0, sizeof image);
-            for (int tile = 0; tile < tiles_of(t); tile++) {
-                int64_t y = t->rows.first + tile / t->columns.tiles * t->rows.step;
-                int64_t x = t->columns.first + tile % t->columns.tiles * t->columns.step;
-                const element *from = input + (tile * group + number) * t->channels + channel;
-#define ADD(pixels, elements) add_tile(t, y, x, from, stride, image, pixels, elements)
-                FOR_SIZE(ADD)
-            }
+            for (int tile = 0; tile < tiles_of(t); tile++)
+                for (int64_t v = 0; v < vectors; v++) {
+                    int64_t y = t->rows.first + tile / t->columns.tiles * t->rows.step;
+                    int64_t x = t->columns.first + tile % t->columns.tiles * t->columns.step;
+                    const element *from = input + (tile * group + number) * t->channels + channel + v * CHANNELS;
+#define ADD(pixels, elements) add_tile(t, y, x, from, stride, image[v], pixels, elements)
+                    FOR_SIZE(ADD)
+                }
             for (int64_t pixel = 0; pixel < pixels; pixel++)
-                stream(images + (number * pixels + pixel) * t->channels + channel, image[pixel]);
+                for (int64_t v = 0; v < vectors; v++)
+                    stream(images + (number * pixels + pixel) * t->channels + channel + v * CHANNELS, image[v][pixel]);
         }
 }
 
 /* output = convolution of the input with transformed filters, a group of images at a time. `kept` is the transformed input (elements, rows,
-   channels), with rows for complete groups. `scratch` has room for the transformed input and output of a group, for each thread. */
+   channels), with rows for complete groups. `scratch` has room for the transformed input and output of a group, for each thread, with a
+   row more: without it, all elements of a tile would lie in the same set of a cache. */
 void convolve(const tiling *in, const tiling *out, int64_t images, int64_t group, const element *input, const element *filters,
               element *output, element *kept, element *scratch, int64_t threads) {
     int64_t elements = elements_of(in), rows = tiles_of(in) * group, groups = (images + group - 1) / group;
-    int64_t in_size = rows * in->channels, out_size = rows * out->channels; /* of an element */
+    int64_t in_size = rows * in->channels, in_stride = in_size + in->channels, out_stride = (rows + 1) * out->channels; /* of an element */
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t number = 0; number < groups; number++) {
-        element *in_tiles = scratch + omp_get_thread_num() * elements * (in_size + out_size);
-        element *out_tiles = in_tiles + elements * in_size;
+        element *in_tiles = scratch + omp_get_thread_num() * elements * (in_stride + out_stride);
+        element *out_tiles = in_tiles + elements * in_stride;
         int64_t first = number * group, count = images - first < group ? images - first : group;
-        transform_images(in, group, count, input + first * pixels_of(in) * in->channels, in_tiles);
+        transform_images(in, group, count, input + first * pixels_of(in) * in->channels, in_tiles, in_stride);
         for (int64_t e = 0; e < elements; e++) {
-            multiply(rows, in->channels, out->channels, in_tiles + e * in_size, filters + e * in->channels * out->channels,
-                     out_tiles + e * out_size);
-            for (int64_t i = 0; i < in_size; i += CHANNELS)
-                stream(kept + (e * groups + number) * in_size + i, load(in_tiles + e * in_size + i));
+            const element *tiles = in_tiles + e * in_stride;
+            multiply(rows, in->channels, out->channels, tiles, filters + e * in->channels * out->channels, out_tiles + e * out_stride);
+            for (int64_t i = 0; i < in_size; i += CHANNELS) stream(kept + (e * groups + number) * in_size + i, load(tiles + i));
         }
-        sum_tiles(out, group, count, out_tiles, output + first * pixels_of(out) * out->channels);
+        sum_tiles(out, group, count, out_tiles, out_stride, output + first * pixels_of(out) * out->channels);
         FENCE;
     }
 }
-
