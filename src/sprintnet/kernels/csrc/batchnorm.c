@@ -9,7 +9,8 @@ typedef __m512 vector;
 INLINE __m512 load_floats(const float *from) { return _mm512_loadu_ps(from); }
 INLINE void store_floats(float *to, __m512 values) { _mm512_storeu_ps(to, values); }
 INLINE __m512 load(const element *from) { return to_fp32(_mm256_loadu_si256((const void *)from)); }
-INLINE void store(element *to, __m512 values) { _mm256_store_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(values)); }
+INLINE void store(element *to, __m512 values) { _mm256_stream_si256((void *)to, (__m256i)_mm512_cvtneps_pbh(values)); }
+INLINE void stream_fence(void) { _mm_sfence(); }
 
 /* 1 / (1 + exp(-z)), to 14 bits; bf16 has 8 */
 INLINE __m512 sigmoid(__m512 z) {

@@ -1,12 +1,14 @@
 /* Batch norm and an activation in fp32, for batchnorm.py, in the compiler's vector extensions. */
 #include "vectors.h"
 
+#include "streams.h"
+
 typedef float element;
 typedef floats vector;
 
 INLINE void store_floats(float *to, floats values) { memcpy(to, &values, sizeof values); }
 INLINE floats load(const element *from) { return load_floats(from); }
-INLINE void store(element *to, floats values) { store_floats(to, values); }
+INLINE void store(element *to, floats values) { stream(to, values); }
 
 /* 1 / (1 + exp(-z)) */
 INLINE floats sigmoid(floats z) {

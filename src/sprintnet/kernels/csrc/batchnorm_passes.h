@@ -1,6 +1,6 @@
 /* The passes of batch norm and an activation, ReLU or SiLU, that do not depend on the number format, for batchnorm.c (bf16) and
    batchnorm_fp32.c. Before it is included: `element`, a value in memory; `vector`, LANES values in registers; load and store of elements,
-   load_floats and store_floats of fp32; sigmoid, silu_gradient. Feature maps are rows (pixels) of `channels` values, a multiple of LANES.
+   store past the caches, which stream_fence ends; load_floats and store_floats of fp32; sigmoid, silu_gradient. Feature maps are rows (pixels) of `channels` values, a multiple of LANES.
 
    normalised = x * scale + shift for each channel; z = normalised * weight + bias + skip (if any); y = z * sigmoid(z) or max(z, 0). */
 #include "parts.h"
@@ -72,13 +72,17 @@ void moments(int64_t rows, int64_t channels, const element *x, float *sums) {
 void forward(int64_t rows, int64_t channels, int64_t is_relu, const element *x, const float *scale, const float *shift, const float *weight,
              const float *bias, const element *skip, element *y) {
     parameters all = {scale, shift, weight, bias};
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < rows; row++)
-        for (int64_t channel = 0; channel < channels; channel += LANES) {
-            int64_t at = row * channels + channel;
-            parameters p = from_channel(all, channel);
-            store(y + at, activate(z_of(scale_and_shift(load(x + at), p.scale, p.shift), p, skip, at), is_relu));
-        }
+#pragma omp parallel
+    {
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t channel = 0; channel < channels; channel += LANES) {
+                int64_t at = row * channels + channel;
+                parameters p = from_channel(all, channel);
+                store(y + at, activate(z_of(scale_and_shift(load(x + at), p.scale, p.shift), p, skip, at), is_relu));
+            }
+        stream_fence();
+    }
 }
 
 INLINE void part_gradient_moments(int64_t rows, int64_t channels, int count, int is_relu, const element *x, parameters all,
@@ -124,14 +128,18 @@ void backward(int64_t rows, int64_t channels, int64_t is_relu, const element *x,
               const float *bias, const element *skip, const element *grad_y, const float *factor, const float *slope, const float *offset,
               element *grad_x, element *grad_skip) {
     parameters all = {scale, shift, weight, bias};
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < rows; row++)
-        for (int64_t channel = 0; channel < channels; channel += LANES) {
-            int64_t at = row * channels + channel;
-            parameters p = from_channel(all, channel);
-            vector normalised = scale_and_shift(load(x + at), p.scale, p.shift);
-            vector grad_z = activation_gradient(z_of(normalised, p, skip, at), load(grad_y + at), is_relu);
-            if (skip) store(grad_skip + at, grad_z);
-            store(grad_x + at, grad_z * load_floats(factor + channel) + scale_and_shift(normalised, slope + channel, offset + channel));
-        }
+#pragma omp parallel
+    {
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t channel = 0; channel < channels; channel += LANES) {
+                int64_t at = row * channels + channel;
+                parameters p = from_channel(all, channel);
+                vector normalised = scale_and_shift(load(x + at), p.scale, p.shift);
+                vector grad_z = activation_gradient(z_of(normalised, p, skip, at), load(grad_y + at), is_relu);
+                if (skip) store(grad_skip + at, grad_z);
+                store(grad_x + at, grad_z * load_floats(factor + channel) + scale_and_shift(normalised, slope + channel, offset + channel));
+            }
+        stream_fence();
+    }
 }

@@ -6,6 +6,8 @@
 #include "vectors.h"
 #include <stdlib.h>
 
+#include "streams.h"
+
 #define BLOCK 32 /* images or channels: two tiles */
 #define MAX_CHANNELS 1024
 #define TILE_VALUES (TILE * TILE_DEPTH)
@@ -27,12 +29,6 @@ INLINE half_values load_if(const uint16_t *from, const uint8_t *argmax, uint16_t
 }
 
 INLINE void store_half(uint16_t *to, half_values stored) { memcpy(to, &stored, sizeof stored); }
-
-static inline void streams_end(void) { /* before other threads read what was written past the caches */
-#ifdef __AVX512BF16__
-    _mm_sfence();
-#endif
-}
 
 static inline int64_t round_up(int64_t channels) { return (channels + BLOCK - 1) / BLOCK * BLOCK; }
 
@@ -156,7 +152,7 @@ void convolve(int64_t images, int64_t height, int64_t width, int64_t pitch, int6
                         store_row(output + (pixel * images + first + image) * out_channels + out, out_channels - out,
                                   sums[image / TILE * 2][image % TILE], sums[image / TILE * 2 + 1][image % TILE]);
                 }
-            streams_end();
+            stream_fence();
         }
         tiles_end();
         free(unpooled);
