@@ -10,6 +10,7 @@
 
 #define BLOCK 32 /* images or channels: two tiles */
 #define MAX_CHANNELS 1024
+#define BAND_BYTES (1 << 20)
 #define TILE_VALUES (TILE * TILE_DEPTH)
 
 typedef uint16_t values __attribute__((vector_size(64)));
@@ -77,10 +78,16 @@ static inline int64_t first_image(int64_t block, int64_t images) {
     return block * BLOCK < images - BLOCK ? block * BLOCK : images - BLOCK;
 }
 
-/* The sums of a pixel (y, x): those of BLOCK images by BLOCK output channels. input: from the first of the images on. filters: those of the
-   output channels. */
-static inline void multiply(int64_t images, int64_t height, int64_t width, int64_t pitch, int64_t channels, const uint16_t *input, const uint16_t *filters,
-                            int64_t y, int64_t x, tile_sums sums[4]) {
+/* The even number of rows of BLOCK images whose input, with a row above and one below, stays in a core's cache for all output channels. */
+static inline int64_t band_of(int64_t width, int64_t pitch) {
+    int64_t rows = BAND_BYTES / (width * pitch * BLOCK * (int64_t)sizeof(uint16_t)) / 2 * 2 - 2;
+    return rows < 2 ? 2 : rows;
+}
+
+/* The sums of a pixel (y, x): those of BLOCK images by BLOCK output channels. input: from the first of the images on, rows from `above` on.
+   filters: those of the output channels. */
+static inline void multiply(int64_t images, int64_t height, int64_t width, int64_t pitch, int64_t channels, const uint16_t *input,
+                            int64_t above, const uint16_t *filters, int64_t y, int64_t x, tile_sums sums[4]) {
     int64_t steps = round_up(channels) / TILE_DEPTH, stride = pitch * sizeof *input;
     tile_zero(0);
     tile_zero(1);
@@ -89,7 +96,7 @@ static inline void multiply(int64_t images, int64_t height, int64_t width, int64
     MEMORY_BARRIER;
     for (int64_t row = y ? 0 : 1; row < (y + 1 < height ? 3 : 2); row++)
         for (int64_t column = x ? 0 : 1; column < (x + 1 < width ? 3 : 2); column++) {
-            const uint16_t *a = input + ((y + row - 1) * width + x + column - 1) * images * pitch;
+            const uint16_t *a = input + ((y + row - 1 - above) * width + x + column - 1) * images * pitch;
             const uint16_t *b = filters + (row * 3 + column) * steps * 2 * TILE_VALUES;
             for (int64_t step = 0; step < steps; step++, a += TILE_DEPTH, b += 2 * TILE_VALUES) {
                 tile_load(4, a, stride);
@@ -109,12 +116,12 @@ static inline void multiply(int64_t images, int64_t height, int64_t width, int64
     MEMORY_BARRIER;
 }
 
-/* The gradient of BLOCK images (height, width, image, channel) from that of their 2x2 maxima: 0 except where a maximum came from. Channels
-   are a multiple of BLOCK; nothing follows them. */
+/* Rows of the gradient of BLOCK images (height, width, image, channel), from that of their 2x2 maxima: 0 except where a maximum came from.
+   Channels are a multiple of BLOCK; nothing follows them. */
 static void unpool(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *gradient, const uint8_t *argmax,
-                   uint16_t *to) {
+                   int64_t above, int64_t below, uint16_t *to) {
     int64_t length = BLOCK * channels;
-    for (int64_t y = 0; y < height; y++)
+    for (int64_t y = above; y < below; y++)
         for (int64_t x = 0; x < width; x++, to += length)
             if (y / 2 < height / 2 && x / 2 < width / 2) {
                 int64_t from = (y / 2 * (width / 2) + x / 2) * images * channels;
@@ -128,30 +135,35 @@ static void unpool(int64_t images, int64_t height, int64_t width, int64_t channe
 /* weight: as in lay_out; filters: room for them. With argmax, the input is the gradient of the maxima of `convolve_and_pool`. */
 void convolve(int64_t images, int64_t height, int64_t width, int64_t pitch, int64_t channels, int64_t out_channels, const uint16_t *input,
               const uint8_t *argmax, const float *weight, int64_t is_gradient, uint16_t *filters, uint16_t *output, int64_t threads) {
-    int64_t blocks = (images + BLOCK - 1) / BLOCK;
+    int64_t blocks = (images + BLOCK - 1) / BLOCK, band = band_of(width, pitch);
 #pragma omp parallel num_threads(threads)
     {
         tile_sums sums[4] __attribute__((aligned(64)));
-        uint16_t *unpooled = argmax ? aligned_alloc(64, height * width * channels * BLOCK * sizeof *unpooled) : NULL;
+        uint16_t *unpooled = argmax ? aligned_alloc(64, (band + 2) * width * channels * BLOCK * sizeof *unpooled) : NULL;
         lay_out(channels, out_channels, is_gradient, weight, filters);
         tiles_begin();
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < blocks; block++) {
             int64_t first = first_image(block, images), count = images;
-            const uint16_t *from = input + first * pitch;
-            if (argmax) {
-                unpool(images, height, width, channels, from, argmax + first * channels, unpooled);
-                from = unpooled, count = BLOCK;
-                MEMORY_BARRIER;
-            }
-            for (int64_t out = 0; out < out_channels; out += BLOCK)
-                for (int64_t pixel = 0; pixel < height * width; pixel++) {
-                    multiply(count, height, width, pitch, channels, from, filters + out * 9 * round_up(channels), pixel / width, pixel % width,
-                             sums);
-                    for (int64_t image = 0; image < BLOCK; image++)
-                        store_row(output + (pixel * images + first + image) * out_channels + out, out_channels - out,
-                                  sums[image / TILE * 2][image % TILE], sums[image / TILE * 2 + 1][image % TILE]);
+            for (int64_t top = 0; top < height; top += band) {
+                int64_t bottom = top + band < height ? top + band : height, above = 0;
+                const uint16_t *from = input + first * pitch;
+                if (argmax) {
+                    above = top ? top - 1 : 0;
+                    unpool(images, height, width, channels, from, argmax + first * channels, above, bottom < height ? bottom + 1 : height,
+                           unpooled);
+                    from = unpooled, count = BLOCK;
+                    MEMORY_BARRIER;
                 }
+                for (int64_t out = 0; out < out_channels; out += BLOCK)
+                    for (int64_t pixel = top * width; pixel < bottom * width; pixel++) {
+                        multiply(count, height, width, pitch, channels, from, above, filters + out * 9 * round_up(channels), pixel / width,
+                                 pixel % width, sums);
+                        for (int64_t image = 0; image < BLOCK; image++)
+                            store_row(output + (pixel * images + first + image) * out_channels + out, out_channels - out,
+                                      sums[image / TILE * 2][image % TILE], sums[image / TILE * 2 + 1][image % TILE]);
+                    }
+            }
             stream_fence();
         }
         tiles_end();
@@ -163,30 +175,32 @@ void convolve(int64_t images, int64_t height, int64_t width, int64_t pitch, int6
    last odd row or column is dropped. Output channels are a multiple of BLOCK. */
 void convolve_and_pool(int64_t images, int64_t height, int64_t width, int64_t pitch, int64_t channels, int64_t out_channels,
                        const uint16_t *input, const float *weight, uint16_t *filters, uint16_t *output, uint8_t *argmax, int64_t threads) {
-    int64_t blocks = (images + BLOCK - 1) / BLOCK, columns = width / 2, windows = height / 2 * columns;
+    int64_t blocks = (images + BLOCK - 1) / BLOCK, rows = height / 2, columns = width / 2, band = band_of(width, pitch) / 2;
 #pragma omp parallel num_threads(threads)
     {
         tile_sums sums[4][4] __attribute__((aligned(64)));
         lay_out(channels, out_channels, 0, weight, filters);
         tiles_begin();
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) collapse(2)
         for (int64_t block = 0; block < blocks; block++)
-            for (int64_t out = 0; out < out_channels; out += BLOCK)
-                for (int64_t window = 0; window < windows; window++) {
-                    int64_t first = first_image(block, images);
-                    for (int place = 0; place < 4; place++)
-                        multiply(images, height, width, pitch, channels, input + first * pitch, filters + out * 9 * round_up(channels),
-                                 window / columns * 2 + place / 2, window % columns * 2 + place % 2, sums[place]);
-                    for (int64_t image = 0; image < BLOCK; image++)
-                        for (int half = 0; half < 2; half++)
-                            for (int lane = 0; lane < TILE; lane += LANES) {
-                                int tile = image / TILE * 2 + half, row = image % TILE;
-                                const float *pixels[4] = {sums[0][tile][row] + lane, sums[1][tile][row] + lane, sums[2][tile][row] + lane,
-                                                          sums[3][tile][row] + lane};
-                                int64_t to = (window * images + first + image) * out_channels + out + half * TILE + lane;
-                                store_bf16(output + to, maximum(pixels, argmax + to));
-                            }
-                }
+            for (int64_t top = 0; top < rows; top += band) {
+                int64_t first = first_image(block, images), bottom = top + band < rows ? top + band : rows;
+                for (int64_t out = 0; out < out_channels; out += BLOCK)
+                    for (int64_t window = top * columns; window < bottom * columns; window++) {
+                        for (int place = 0; place < 4; place++)
+                            multiply(images, height, width, pitch, channels, input + first * pitch, 0, filters + out * 9 * round_up(channels),
+                                     window / columns * 2 + place / 2, window % columns * 2 + place % 2, sums[place]);
+                        for (int64_t image = 0; image < BLOCK; image++)
+                            for (int half = 0; half < 2; half++)
+                                for (int lane = 0; lane < TILE; lane += LANES) {
+                                    int tile = image / TILE * 2 + half, row = image % TILE;
+                                    const float *pixels[4] = {sums[0][tile][row] + lane, sums[1][tile][row] + lane,
+                                                              sums[2][tile][row] + lane, sums[3][tile][row] + lane};
+                                    int64_t to = (window * images + first + image) * out_channels + out + half * TILE + lane;
+                                    store_bf16(output + to, maximum(pixels, argmax + to));
+                                }
+                    }
+            }
         tiles_end();
     }
 }
