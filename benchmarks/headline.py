@@ -2,8 +2,8 @@
 
     python benchmarks/headline.py
 
-A table shows the newest row of each measurement on each kind of hardware (processor or GPU, cores, precision), with the commit
-that was measured. The tables replace the text between their marks in README.md.
+A table shows the newest row of each measurement on each kind of hardware (processor or GPU, cores, precision), with its date
+and commit. The tables replace the text between their marks in README.md.
 """
 
 import json
@@ -11,19 +11,14 @@ import statistics
 import tomllib
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from ablation import ABLATIONS
 from document import write_between
+from rows import ROOT, Row, commit, hardware, measured, newest, processor_name, share
+from speed import kernel_rates, optimisations, speed
 from sprintnet.config import load_config
 from sprintnet.reporting.figures.curves import accuracy_over_time
 from sprintnet.reporting.figures.style import save
 from sprintnet.runs.folder import dotted
-
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-Row = dict[str, Any]
 
 RECIPES = {
     "sprint94": "sprint94",
@@ -40,33 +35,6 @@ RECIPES = {
 """Result file -> recipe."""
 
 
-def newest(name: str, *keys: str) -> list[Row]:
-    """Returns the rows of a result file, of equal hardware and equal values under the keys only the newest."""
-    path = RESULTS / f"{name}.jsonl"
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
-    by_kind = {(hardware(row), *(row[key] for key in keys)): row for row in rows}
-    return list(by_kind.values())
-
-
-def hardware(row: Row) -> str:
-    """Returns the processor or GPU of a row, and its precision where the row has one."""
-    name = row.get("gpu") or f"{row['cores']} cores, {row['cpu']}"
-    return f"{name}, {row['precision']}" if "precision" in row else name
-
-
-def commit(row: Row) -> str:
-    """Returns the short commit of a row."""
-    return str(row["commit"])[:7]
-
-
-def share(values: dict[str, float] | None) -> str:
-    """Returns a mean accuracy with its standard deviation."""
-    if not values:
-        return "-"
-    deviation = f" (sd {100 * values['sd']:.2f})" if values["sd"] is not None else ""
-    return f"{values['mean']:.2%}{deviation}"
-
-
 def command(recipe: str, row: Row) -> str:
     """Returns the command that trains with the row's settings, relative to the recipe of today."""
     now, then = (dotted(tomllib.loads(text)) for text in (load_config(recipe).to_toml(), row["settings"]))
@@ -74,9 +42,9 @@ def command(recipe: str, row: Row) -> str:
     return " ".join(["train", recipe, *changed])
 
 
-def measured() -> Iterator[str]:
+def recipes() -> Iterator[str]:
     """Yields the table of recipes: accuracy and training time."""
-    yield "| command | hardware | n | accuracy | TTA accuracy | training | TTA | images/s | commit |"
+    yield "| command | hardware | n | accuracy | TTA accuracy | training | TTA | images/s | date, commit |"
     yield "|" + "---|" * 9
     for name, recipe in RECIPES.items():
         rows = newest(name)
@@ -90,29 +58,15 @@ def measured() -> Iterator[str]:
                 tta_seconds = f"{tta['seconds']['mean']:.0f} s" if tta else "-"
             yield (
                 f"| `{command(recipe, row)}` | {hardware(row)} | {row['n']} | {share(row['test_accuracy'])} "
-                f"| {share(tta.get('accuracy'))} | {seconds} | {tta_seconds} | {rate} | {commit(row)} |"
+                f"| {share(tta.get('accuracy'))} | {seconds} | {tta_seconds} | {rate} | {measured(row)} |"
             )
-
-
-def ratios() -> Iterator[str]:
-    """Yields the table of speedups: ablations, and whole trainings beside a peer's."""
-    yield "| recipe | variant | baseline | speedup | n | hardware | commit |\n|" + "---|" * 7
-    for row in newest("ablation", "ablation", "recipe"):
-        if row["ablation"] in ABLATIONS:
-            baseline, variant = (arm.label for arm in ABLATIONS[row["ablation"]])
-            ratio = f"{row['ratio_of_medians']:.2f} | {row['n']}"
-            yield f"| {row['recipe']} | {variant} | {baseline} | {ratio} | {hardware(row)} | {commit(row)} |"
-    for row in newest("side-by-side", "peer", "recipe"):
-        ours, peers = (f"{statistics.fmean(run['accuracy'] for run in row[f'{side}_runs']):.2%}" for side in ("recipe", "peer"))
-        ratio = f"{row['ratio_of_median_seconds']:.2f} | {row['n']} | {hardware(row)} | {commit(row)}"
-        yield f"| {row['recipe']} | training and TTA, {ours} | {row['peer']}, training and TTA, {peers} | {ratio} |"
 
 
 def shipped() -> Iterator[str]:
     """Yields the tables of exported files: size, accuracy, agreement with the network, and speed beside PyTorch."""
     for row in newest("shipping"):
         eager = row["pytorch"]["PyTorch fp32"]
-        yield f"On {hardware(row)} (commit {commit(row)}):\n"
+        yield f"On {hardware(row)} ({measured(row)}):\n"
         yield "| | size | accuracy | agreement | latency, 1 image | p99 | speedup | images/s, batch 256 | speedup |"
         yield "|" + "---|" * 9
         for name, found in {**row["files"], **row["pytorch"]}.items():
@@ -129,7 +83,7 @@ def shipped() -> Iterator[str]:
 def served() -> Iterator[str]:
     """Yields the tables of the server under load and overload, and its memory."""
     for row in newest("serve"):
-        yield f"On {hardware(row)} (commit {commit(row)}):\n"
+        yield f"On {hardware(row)} ({measured(row)}):\n"
         yield "| clients | requests/s | median latency | p99 | rejected (503) |\n|" + "---|" * 5
         for load in (*row["load"], row["overload"]):
             rejected = load["statuses"].get("503", 0) / sum(load["statuses"].values())
@@ -146,7 +100,7 @@ def custom() -> Iterator[str]:
     """Yields the table of custom datasets: decoding, training, memory, duplicates, label errors."""
     yield "| measurement | n | result | hardware | commit |\n|" + "---|" * 5
     for row, what, n, result in custom_rows():
-        yield f"| {what} | {n} | {result} | {hardware(row)} | {commit(row)} |"
+        yield f"| {what} | {n} | {result} | {hardware(row)} | {measured(row)} |"
 
 
 def custom_rows() -> Iterator[tuple[Row, str, int, str]]:
@@ -200,12 +154,12 @@ def custom_data_rows(row: Row) -> Iterator[tuple[str, int, str]]:
 
 
 def draw_accuracy_over_time() -> None:
-    """Draws the chart of accuracy over training time, of the first seed of each recipe that was timed."""
+    """Draws the chart of accuracy over training time, of the first seed of each recipe that was timed on a processor."""
     curves, tta = {}, {}
     for name, recipe in RECIPES.items():
         for row in newest(name):
             if row.get("epoch_train_seconds"):
-                label = command(recipe, row).removeprefix("train ")
+                label = f"{command(recipe, row).removeprefix('train ')}, {row.get('gpu') or processor_name(row)}, {commit(row)}"
                 epochs = zip(row["epoch_train_seconds"][0], row["epoch_val_accuracy"][0], strict=True)
                 curves[label] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]
                 if row.get("tta"):
@@ -218,7 +172,11 @@ def draw_accuracy_over_time() -> None:
 
 def main() -> None:
     """Replaces the tables and the chart."""
-    for mark, table in (("measured", measured), ("ratios", ratios), ("shipped", shipped), ("served", served), ("own", custom)):
+    tables = {
+        "recipes": recipes, "speed": speed, "kernels": kernel_rates, "optimisations": optimisations,
+        "shipped": shipped, "served": served, "custom": custom,
+    }  # fmt: skip
+    for mark, table in tables.items():
         write_between(ROOT / "README.md", mark, "\n".join(table()))
     draw_accuracy_over_time()
 

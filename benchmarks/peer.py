@@ -1,11 +1,12 @@
 """Trains with another project's published script: unchanged on a GPU, with the replacements below on a CPU.
 
-    python benchmarks/peer.py PATH/airbench94_muon.py --runs 1
+    python benchmarks/peer.py PATH/airbench94_muon.py --runs 1 --seed 0
 
 The script is not part of this repository: download it from https://github.com/KellerJordan/cifar10-airbench. Prints the output
 of the script, then one line of JSON: TTA accuracy and seconds of each run, measured by the script (whitening, augmentation,
-training, TTA). On a CPU, CUDA events are replaced by the wall clock, compilation is off, half precision becomes bf16 autocast
-over fp32 weights, and the allocator keeps freed memory as in SprintNet; the recipe is unchanged.
+training, TTA). The script sets no seed: PyTorch's generators are seeded before it starts. On a CPU, CUDA events are replaced by
+the wall clock, compilation is off, half precision becomes bf16 autocast over fp32 weights (fp32 on a processor without bf16, as
+in SprintNet), and the allocator keeps freed memory as in SprintNet; the recipe is unchanged.
 """
 
 import argparse
@@ -96,6 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("script", type=Path)
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first run; the others draw on")
     options = parser.parse_args()
     code = re.sub(r"range\((25|200)\)", f"range({options.runs})", options.script.read_text("utf-8"))
     on_gpu = torch.cuda.is_available()
@@ -111,7 +113,9 @@ def main() -> None:
         if is_final_entry:
             found.append({"accuracy": variables["tta_val_acc"], "seconds": seconds})
 
-    context = contextlib.nullcontext() if on_gpu else select_runtime("cpu", "bf16", 0).activated(0)
+    runtime = None if on_gpu else select_runtime("cpu", "auto", 0)
+    torch.manual_seed(options.seed)
+    context = runtime.activated(options.seed) if runtime else contextlib.nullcontext()
     with context, tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         save_data(Path("cifar10"))
         Path("script.py").write_text(code, "utf-8")
@@ -123,7 +127,7 @@ def main() -> None:
             move_to_cpu()
         exec(compile(code[:start], str(options.script), "exec"), names)
         names["print_training_details"] = collect
-        if not on_gpu:
+        if runtime and runtime.precision == "bf16":
             in_bf16(names["CifarNet"])
         exec(compile(code[start:], str(options.script), "exec"), names)
     print(json.dumps({"peer": options.script.stem, "runs": found[-options.runs :]}))

@@ -25,12 +25,15 @@ CLOCK = (
     "command_seconds: from loading the cached data to the saved metrics, without imports"
 )
 TIMES = ("train_seconds", "images_per_second", "command_seconds", "epoch_train_seconds", "clock")
-SHARED = ("commit", "versions", "cpu", "cores", "gpu", "cuda", "precision", "threads", "data_sha256")
+SHARED = (
+    "commit", "code_sha256", "versions", "cpu", "processor", "cores", "gpu", "cuda", "precision", "threads", "data_sha256",
+)  # fmt: skip
 
 
-def spread(values: list[float]) -> dict[str, float | None]:
-    """Returns mean and sample standard deviation (None for a single value)."""
-    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
+def spread(values: list[float]) -> dict[str, object]:
+    """Returns mean, sample standard deviation (None for a single value), and the values in the order of the seeds."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "sd": deviation, "values": values}
 
 
 def tta_metrics(entries: list[dict[str, float]]) -> dict[str, object] | None:
@@ -96,7 +99,8 @@ def main() -> None:
         table = printed[printed.index("Using Device") :]  # the lines before name folders of this machine
         (RESULTS / f"{options.name}.txt").write_text(table, "utf-8")
     accuracy = entry.get("test_accuracy") or entry["val_accuracy"]
-    print(f"{options.name}: n={entry['n']}, accuracy {accuracy}, images/s {entry['images_per_second']}")
+    rate = entry["images_per_second"]
+    print(f"{options.name}: n={entry['n']}, accuracy {accuracy}, images/s {rate}, {entry['cpu']}")
 
 
 if __name__ == "__main__":

@@ -60,17 +60,18 @@ def benchmark(options: Namespace) -> None:
 
 
 def _benchmark_kernels(precision: str, threads: int) -> None:
-    from sprintnet.experiments.kernel_benchmark import measure_layers
+    from sprintnet.experiments.kernel_benchmark import REPEATS, measure_layers
     from sprintnet.kernels import build
     from sprintnet.reporting.text.benchmark import layer_lines
-    from sprintnet.runs.environment import cpu_name
+    from sprintnet.runs.environment import environment_record
     from sprintnet.runtime import DTYPES, select_runtime
 
     runtime = select_runtime("cpu", precision, threads)
     if runtime.precision not in build.PROCESSORS:
         raise SettingsError(f"precision={precision}: kernels exist for {' and '.join(build.PROCESSORS)} only")
-    kind = build.processor(runtime.precision) or "no kernels"
-    print(f"{cpu_name()} ({kind}), {runtime.threads} threads, {runtime.precision}", flush=True)
+    kind, here = build.processor(runtime.precision) or "no kernels", environment_record()
+    print(f"{here['cpu']} ({kind}), {runtime.threads} threads, {runtime.precision}")
+    print(f"commit {here['commit'] or 'unknown'}, n = {REPEATS} rounds", flush=True)
     with runtime.activated(0):
         layers = list(measure_layers(DTYPES[runtime.precision]))
     print(*layer_lines(layers), sep="\n")

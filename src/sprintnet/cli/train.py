@@ -83,11 +83,12 @@ def recipes(options: Namespace) -> None:
     from sprintnet.reporting.text.table import table_lines
 
     found = recipes()
-    columns = ("parameters", "accuracy", "with TTA", "training")
+    columns = ("parameters", "accuracy", "with TTA", "training", "commit")
     rows = [[name, *(facts[key] for key in columns)] for name, facts in found.items()]
     header, *lines = table_lines(["recipe", *columns], rows)
     print(header)
     for line, facts in zip(lines, found.values(), strict=True):
         print(line, f"  {facts['network']}: {facts['use']}", sep="\n")
     hardware = "; ".join(dict.fromkeys(facts["hardware"] for facts in found.values()))
-    print(f"\nAccuracy: CIFAR-10, test set, mean of n runs.\nTraining: {hardware}; other processors differ.")
+    print(f"\nAccuracy: CIFAR-10, test set, mean of n runs.\nTraining: {hardware}, at that commit.")
+    print('Other processors differ: README.md, "Speed by processor".')

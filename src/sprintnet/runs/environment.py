@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
+PROCESSOR_NAMES = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16", "avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
+"""Names of the kinds of processors, by the feature that tells them from older ones; the newest first."""
 
 
 def environment_record(**more: Any) -> dict[str, Any]:
@@ -27,6 +29,7 @@ def environment_record(**more: Any) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **versions},
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": cpu_name(),
+        "processor": next((feature for feature in PROCESSOR_NAMES if feature in cpu_flags()), None),
         "cores": os.cpu_count(),
         **more,
     }

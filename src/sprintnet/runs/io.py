@@ -63,10 +63,10 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Appends a row to a file of JSON lines, with date, commit, versions and processor unless the row has its own."""
+    """Appends a row to a file of JSON lines, with date, code, versions and processor unless the row has its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    here = environment_record()
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    whole = {"date": today, **{key: here[key] for key in ("commit", "versions", "cpu", "cores")}, **row}
+    record = environment_record()
+    here = {key: record[key] for key in ("commit", "code_sha256", "versions", "cpu", "processor", "cores")}
+    whole = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), **here, **row}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(whole) + "\n")
