@@ -98,7 +98,7 @@ def served() -> Iterator[str]:
 
 def custom() -> Iterator[str]:
     """Yields the table of custom datasets: decoding, training, memory, duplicates, label errors."""
-    yield "| measurement | n | result | hardware | commit |\n|" + "---|" * 5
+    yield "| measurement | n | result | hardware | date, commit |\n|" + "---|" * 5
     for row, what, n, result in custom_rows():
         yield f"| {what} | {n} | {result} | {hardware(row)} | {measured(row)} |"
 

@@ -201,7 +201,11 @@ def test_a_model_is_loaded_from_its_run_and_its_weights(model: sn.Model, exporte
     for path in (model.run / "weights.safetensors", model.run / "export"):
         weights = sn.load(path)
         assert isinstance(weights, sn.Model)
-        assert weights.predict(FILES) == model.predict(FILES)
+        found = weights.predict_proba(FILES)  # in fp32, the run's perhaps in bf16
+        assert np.allclose(found, expected, atol=0.05)
+        second, first = np.sort(expected)[:, -2:].T
+        clear = first - second > 0.1
+        assert (found.argmax(1) == expected.argmax(1))[clear].all()
         assert weights.evaluate(data.val)["images"] == 100
         assert "without a run folder" in repr(weights)
         for use in (lambda each: each.metrics, lambda each: each.report(), lambda each: each.plot("results")):

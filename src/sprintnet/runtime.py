@@ -46,7 +46,8 @@ class Runtime:
         """
         cudnn, threads = torch.backends.cudnn, torch.get_num_threads()
         flags = cudnn.deterministic, cudnn.benchmark
-        with torch.random.fork_rng([] if self.device.type == "cpu" else [self.device], enabled=seed is not None):
+        devices = [] if self.device.type == "cpu" else [self.device]
+        with torch.random.fork_rng(devices, enabled=seed is not None, device_type=self.device.type):
             if seed is not None:
                 torch.manual_seed(seed)
                 if self.device.type == "cpu":
@@ -82,7 +83,6 @@ class Runtime:
             "cuda": torch.version.cuda if is_cuda else None,
             "precision": self.precision,
             "threads": self.threads,
-            "processor": build.processor(self.precision),
             "kernels": self.kernels,
         }
 

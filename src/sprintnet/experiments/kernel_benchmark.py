@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sprintnet.kernels import conv_pool, dispatch
+from sprintnet.kernels import conv3x3_amx, conv_pool, dispatch
 from sprintnet.kernels.max_pool import MaxPool2x2
-from sprintnet.kernels.tensors import is_hwnc, to_hwnc, to_pixels
+from sprintnet.kernels.tensors import is_hwnc, to_hwnc
 
 PYTORCH = "pytorch"
 IMAGES, WARM_UP, REPEATS = 500, 2, 15
@@ -78,9 +78,9 @@ def _measure(layer: str, dtype: torch.dtype, channels: int, out_channels: int, s
         function = _function(layer, name)
         with torch.no_grad():
             output = function(maps, weight)
-        lay_out = to_hwnc if is_hwnc(output) else to_pixels  # in training, the layers before and after have the same layout
-        has_gradient = _has_input_gradient(layer, channels)
-        trials[name] = function, lay_out(maps).detach().requires_grad_(has_gradient), lay_out(torch.randn_like(output))
+        gradient, has_gradient = torch.randn_like(output), _has_input_gradient(layer, channels)
+        inputs = to_hwnc(maps, conv3x3_amx.BLOCK) if is_hwnc(output) else maps  # as the layer before lays them out
+        trials[name] = function, inputs.detach().requires_grad_(has_gradient), gradient
     laps: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(WARM_UP + REPEATS):
         for name, (function, maps, gradient) in trials.items():

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sprintnet.kernels import dispatch
 from sprintnet.kernels.build import BATCH_PARTS, call
-from sprintnet.kernels.tensors import as_one_image, from_one_image, is_hwnc, laid_out_like, to_pixels
+from sprintnet.kernels.tensors import as_one_image, from_one_image, is_hwnc, laid_out_like, to_kernel_layout
 
 Activation = Callable[[Tensor], Tensor]
 """nn.ReLU(), nn.SiLU(), F.relu or F.silu."""
@@ -29,7 +29,9 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward_activated(self, maps: Tensor, activation: Activation, skip: Tensor | None = None) -> Tensor:
         """Returns activation(self(maps)), or activation(self(maps) + skip), (B, C, H, W)."""
         library = self.library(maps)
-        if library is not None and (skip is None or skip.dtype == maps.dtype):
+        is_known = activation in (F.relu, F.silu) or isinstance(activation, nn.ReLU | nn.SiLU)
+        fits = skip is None or (skip.dtype, skip.shape) == (maps.dtype, maps.shape)
+        if library is not None and is_known and fits:
             return self._fused(maps, activation, skip, library)
         normalised = self(maps)
         return activation(normalised if skip is None else skip + normalised)
@@ -69,7 +71,7 @@ class _NormActivation(torch.autograd.Function):
     def forward(
         ctx: Any, maps: Tensor, skip: Tensor | None, weight: Tensor, bias: Tensor, eps: float, is_relu: bool, library: str
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.library, ctx.is_relu, maps = library, is_relu, to_pixels(maps)
+        ctx.library, ctx.is_relu, maps = library, is_relu, to_kernel_layout(maps)
         skip = None if skip is None else laid_out_like(skip, maps)
         shift_of_moments, mean_square = _mean_moments(library, "moments", maps)
         mean = maps[0, :, 0, 0].double() + shift_of_moments

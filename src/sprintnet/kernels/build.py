@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
 """Linux hands out the tile registers on request: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)."""
 
 FP32_LANES, BF16_LANES, BLOCK_ROWS, BATCH_PARTS = 16, 32, 8, 64
-"""As in bf16.h."""
+"""As in bf16.h and parts.h."""
 
 
 def load_library(name: str) -> ctypes.CDLL | None:
@@ -107,14 +108,14 @@ def _library(name: str, sources: Path) -> ctypes.CDLL | str:
         if instructions is AMX_BF16:
             _request_tiles()
         openmp = _openmp()
-        packaged = PACKAGED / f"{name}-{instructions.name}.so"
-        library = packaged if packaged.exists() else _build(sources / f"{name}.c", instructions)
         ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)  # where the library, linked with none, finds its functions
+        with suppress(OSError):  # none, or of another C library
+            return ctypes.CDLL(str(PACKAGED / f"{name}-{instructions.name}.so"))
+        library = _build(sources / f"{name}.c", instructions)
         try:
             return ctypes.CDLL(str(library))
         except OSError:
-            if library is not packaged:
-                library.unlink(missing_ok=True)  # perhaps damaged: the next run rebuilds it
+            library.unlink(missing_ok=True)  # perhaps damaged: the next run rebuilds it
             raise
     except (UnavailableError, OSError, RuntimeError) as error:  # pathlib's, where there is no home
         return str(error)

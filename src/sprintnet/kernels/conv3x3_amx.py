@@ -15,10 +15,10 @@ from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
 from sprintnet.kernels.build import call, load_library
-from sprintnet.kernels.tensors import empty_hwnc, require_supported, to_hwnc
+from sprintnet.kernels.tensors import empty_hwnc, require_supported, round_up, to_hwnc
 
 BLOCK, MAX_CHANNELS = 32, 1024
-"""As in conv3x3_amx.c: channels or images of a block; channels."""
+"""As in conv3x3_amx.c: a block has so many channels or images; the most channels of a layer."""
 MIN_IMAGES = BLOCK
 HAS_INPUT_GRADIENT = True  # of convolve_and_pool
 CHUNK_BYTES = 2**20
@@ -118,7 +118,7 @@ def _grad_weight(maps: Tensor, grad_output: Tensor, indices: Tensor | None) -> T
     With `indices`, `grad_output` is that of 2x2 maxima, as in `_convolve`.
     """
     (images, channels, height, width), outputs = maps.shape, grad_output.shape[1]
-    inner = _round_up(channels)
+    inner = round_up(channels, BLOCK)
     row_bytes = 2 * BLOCK * width * (inner + outputs)  # of a block of images
     band = min(height, max(1, CHUNK_BYTES // row_bytes))
     chunk = min(-(-images // BLOCK), max(1, CHUNK_BYTES // (row_bytes * height))) * BLOCK
@@ -135,15 +135,11 @@ def _(maps: Tensor, grad_output: Tensor, indices: Tensor | None) -> Tensor:
 
 
 def _empty_gradient(channels: int, outputs: int) -> Tensor:
-    return torch.empty((outputs, channels, 3, 3), memory_format=torch.channels_last)
+    return torch.empty((outputs, channels, 3, 3), dtype=torch.float32, memory_format=torch.channels_last)
 
 
 def _empty_filters(weight: Tensor) -> Tensor:
-    return weight.new_empty(9 * _round_up(len(weight)) * _round_up(weight.shape[1]), dtype=torch.bfloat16)
-
-
-def _round_up(channels: int) -> int:
-    return -(-channels // BLOCK) * BLOCK
+    return weight.new_empty(9 * round_up(len(weight), BLOCK) * round_up(weight.shape[1], BLOCK), dtype=torch.bfloat16)
 
 
 @register_flop_formula(torch.ops.sprintnet.conv3x3_amx)

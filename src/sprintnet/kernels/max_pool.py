@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from sprintnet.kernels import dispatch
 from sprintnet.kernels.build import call
-from sprintnet.kernels.tensors import empty_hwnc, empty_maps, empty_maxima, is_hwnc, laid_out_like, to_pixels
+from sprintnet.kernels.tensors import empty_hwnc, empty_maps, empty_maxima, is_hwnc, laid_out_like, to_kernel_layout
 
 
 class MaxPool2x2(nn.MaxPool2d):
@@ -31,7 +31,8 @@ class MaxPool2x2(nn.MaxPool2d):
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, library: str) -> Tensor:
-        ctx.library, ctx.shape, maps = library, maps.shape, to_pixels(maps)
+        ctx.library, ctx.shape, maps = library, maps.shape, to_kernel_layout(maps)
+        ctx.empty = empty_hwnc if is_hwnc(maps) else empty_maps  # maxima may lie in both layouts
         maxima, indices = empty_maxima(maps, maps.shape[1])
         call(library, "max_pool", *_sizes(maps), maps, maxima, indices)
         ctx.save_for_backward(indices)
@@ -40,9 +41,8 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
-        (indices,), shape = ctx.saved_tensors, ctx.shape
-        empty = empty_hwnc if is_hwnc(indices) else empty_maps
-        grad_input = empty(shape, grad_output.dtype, grad_output.device)
+        (indices,) = ctx.saved_tensors
+        grad_input = ctx.empty(ctx.shape, grad_output.dtype, grad_output.device)
         call(ctx.library, "max_pool_backward", *_sizes(grad_input), laid_out_like(grad_output, indices), indices, grad_input)
         return grad_input, None
 

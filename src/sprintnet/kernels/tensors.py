@@ -24,25 +24,32 @@ def require_supported(
         raise ValueError(f"{name}: not for maps {maps.dtype} {tuple(maps.shape)} and weight {tuple(weight.shape)}")
 
 
+def round_up(channels: int, multiple: int) -> int:
+    """Returns the smallest multiple that is not less."""
+    return -(-channels // multiple) * multiple
+
+
 def is_hwnc(maps: Tensor) -> bool:
-    """Returns whether maps lie in HWNC."""
-    return maps.permute(2, 3, 0, 1).is_contiguous()
+    """Returns whether maps lie in HWNC, and not in channels_last: a single image, or a single pixel, lies in both."""
+    is_channels_last = maps.is_contiguous(memory_format=torch.channels_last)
+    return not is_channels_last and maps.permute(2, 3, 0, 1).is_contiguous()
 
 
 def to_hwnc(maps: Tensor, multiple: int = 1) -> Tensor:
     """Returns maps in HWNC, in which the channels of each image take up a multiple of some values; a copy only where needed.
 
-    What follows the last channel has no meaning, but is finite.
+    What a copy has after the last channel is zero.
     """
-    images, channels, _, width = maps.shape
-    pitch = maps.stride(0)
-    if maps.stride() == (pitch, 1, width * images * pitch, images * pitch) and pitch >= channels and pitch % multiple == 0:
+    images, channels, height, width = maps.shape
+    pitch = round_up(channels, multiple)
+    if maps.stride() == (pitch, 1, width * images * pitch, images * pitch):
         return maps
-    padded = maps.new_zeros(maps.shape[2], width, images, -(-channels // multiple) * multiple)
-    return padded[..., :channels].permute(2, 3, 0, 1).copy_(maps)
+    if pitch == channels:
+        return empty_hwnc(maps.shape, maps.dtype, maps.device).copy_(maps)
+    return maps.new_zeros(height, width, images, pitch)[..., :channels].permute(2, 3, 0, 1).copy_(maps)
 
 
-def to_pixels(maps: Tensor) -> Tensor:
+def to_kernel_layout(maps: Tensor) -> Tensor:
     """Returns maps in one of the two layouts; a copy, in channels_last, only where it is needed."""
     return maps if is_hwnc(maps) else maps.contiguous(memory_format=torch.channels_last)
 
@@ -77,7 +84,7 @@ def empty_maps(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device)
 def empty_hwnc(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, multiple: int = 1) -> Tensor:
     """Returns maps (N, C, H, W) in HWNC, uninitialised; the channels of each image take up a multiple of some values."""
     images, channels, height, width = shape
-    values = torch.empty(height, width, images, -(-channels // multiple) * multiple, dtype=dtype, device=device)
+    values = torch.empty(height, width, images, round_up(channels, multiple), dtype=dtype, device=device)
     return values[..., :channels].permute(2, 3, 0, 1)
 
 

@@ -27,6 +27,7 @@ class WyConv2d(nn.Module):
 
     def forward_pooled(self, x: Tensor, pool: nn.Module) -> Tensor:
         """Returns pool(self(x)), (B, out_channels, H/2, W/2)."""
+        # by self(x) where no kernel is taken, so that hooks on this module see it (the article's table)
         maxima: Tensor = pool(self(x)) if self.conv.choose_conv_pool(x) is None else self.conv.forward_pooled(x, pool)
         return maxima
 

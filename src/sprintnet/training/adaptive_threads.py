@@ -20,7 +20,9 @@ class CpuTime:
     def free_cores_since(self, start: "CpuTime") -> int:
         """Returns how many cores other processes left to this one: the fewest of all limits."""
         wall, own = self.wall - start.wall, self.own - start.own
-        pairs = zip(start.limits, self.limits, strict=False)  # a quota may have been set since
+        if len(start.limits) != len(self.limits):  # a quota was set or lifted since
+            return min(limit.cores for limit in self.limits)
+        pairs = zip(start.limits, self.limits, strict=True)
         return min(now.cores - round((now.busy - before.busy - own) / wall) for before, now in pairs)
 
 

@@ -45,7 +45,7 @@ def random_state(device: torch.device) -> State:
 def set_random_state(state: State, device: torch.device) -> None:
     """Restores what `random_state` returned."""
     torch.set_rng_state(state["cpu"].cpu())
-    if device.type != "cpu" and device.type in state:  # a run may be resumed on another device
+    if device.type != "cpu" and state.get(device.type) is not None:  # a run may be resumed on another device
         torch.get_device_module(device).set_rng_state(state[device.type].cpu(), device)
 
 

@@ -1,6 +1,7 @@
 /* The passes of batch norm and an activation, ReLU or SiLU, that do not depend on the number format, for batchnorm.c (bf16) and
    batchnorm_fp32.c. Before it is included: `element`, a value in memory; `vector`, LANES values in registers; load and store of elements,
-   store past the caches, which stream_fence ends; load_floats and store_floats of fp32; sigmoid, silu_gradient. Feature maps are rows (pixels) of `channels` values, a multiple of LANES.
+   store past the caches, which stream_fence ends; load_floats and store_floats of fp32; sigmoid, silu_gradient. Feature maps are rows
+   (pixels) of `channels` values, a multiple of LANES.
 
    normalised = x * scale + shift for each channel; z = normalised * weight + bias + skip (if any); y = z * sigmoid(z) or max(z, 0). */
 #include "parts.h"
@@ -17,7 +18,9 @@ INLINE parameters from_channel(parameters p, int64_t channel) {
     return (parameters){p.scale + channel, p.shift + channel, p.weight + channel, p.bias + channel};
 }
 
-INLINE vector scale_and_shift(vector x, const float *factor, const float *summand) { return x * load_floats(factor) + load_floats(summand); }
+INLINE vector scale_and_shift(vector x, const float *factor, const float *summand) {
+    return x * load_floats(factor) + load_floats(summand);
+}
 
 INLINE vector z_of(vector normalised, parameters p, const element *skip, int64_t at) {
     vector z = scale_and_shift(normalised, p.weight, p.bias);
@@ -124,9 +127,9 @@ void gradient_moments(int64_t rows, int64_t channels, int64_t is_relu, const ele
 }
 
 /* grad_x = grad_z * factor + normalised * slope + offset; grad_skip = grad_z, where there is a skip */
-void backward(int64_t rows, int64_t channels, int64_t is_relu, const element *x, const float *scale, const float *shift, const float *weight,
-              const float *bias, const element *skip, const element *grad_y, const float *factor, const float *slope, const float *offset,
-              element *grad_x, element *grad_skip) {
+void backward(int64_t rows, int64_t channels, int64_t is_relu, const element *x, const float *scale, const float *shift,
+              const float *weight, const float *bias, const element *skip, const element *grad_y, const float *factor, const float *slope,
+              const float *offset, element *grad_x, element *grad_skip) {
     parameters all = {scale, shift, weight, bias};
 #pragma omp parallel
     {

@@ -1,21 +1,20 @@
 /* A 3x3 convolution with padding 1 in tile products, for conv3x3_amx.py. Feature maps are bf16 in HWNC: (height, width, image, channel), so
-   that a tile holds one pixel of TILE images, a tap is another pixel, and taps outside the map are left out. There are at least BLOCK images.
-   The channels of an image in an input may be followed by others up to its `pitch`, a multiple of BLOCK, so that tiles are aligned; what
-   follows the last channel meets zeros in the filters. */
-#include "tiles.h"
-#include "vectors.h"
+   that a tile holds one pixel of TILE images, a tap is another pixel, and taps outside the map are left out. There are at least BLOCK
+   images. The channels of an image in an input may be followed by others up to its `pitch`, a multiple of BLOCK, so that tiles are aligned;
+   what follows the last channel meets zeros in the filters. */
 #include <stdlib.h>
 
+#include "tiles.h"
+#include "vectors.h"
+
 #include "streams.h"
+#include "tile_layouts.h"
 
 #define BLOCK 32 /* images or channels: two tiles */
 #define MAX_CHANNELS 1024
 #define BAND_BYTES (1 << 20)
 #define TILE_VALUES (TILE * TILE_DEPTH)
 
-typedef uint16_t values __attribute__((vector_size(64)));
-typedef uint16_t half_values __attribute__((vector_size(32)));
-typedef uint32_t pairs __attribute__((vector_size(64)));
 typedef float tile_sums[TILE][TILE];
 
 static const uint16_t zeros[MAX_CHANNELS];
@@ -33,7 +32,7 @@ INLINE void store_half(uint16_t *to, half_values stored) { memcpy(to, &stored, s
 
 static inline int64_t round_up(int64_t channels) { return (channels + BLOCK - 1) / BLOCK * BLOCK; }
 
-/* BLOCK fp32 sums as bf16, `kept` of them; past the caches where possible: what is written next would push them out before they are read */
+/* Stores BLOCK fp32 sums as bf16, `kept` of them; past the caches where possible, since a map is larger than a cache */
 INLINE void store_row(uint16_t *to, int64_t kept, const float *first, const float *second) {
 #ifdef __AVX512BF16__
     values row = (values)_mm512_cvtne2ps_pbh(_mm512_load_ps(second), _mm512_load_ps(first));
@@ -54,9 +53,9 @@ INLINE void store_row(uint16_t *to, int64_t kept, const float *first, const floa
         memcpy(to, &row, kept * sizeof *to);
 }
 
-/* Filters in the order in which `multiply` reads them: bf16, for each BLOCK of output channels, tap and BLOCK of input channels, two tiles of
-   TILE_DEPTH input channels, in pairs, by TILE output channels; zeros after the last channels. weight: fp32 (out_channels, 9, channels), or,
-   for the gradient of the input, (channels, 9, out_channels), whose taps are reversed. Work of one thread of all. */
+/* Filters in the order in which `multiply` reads them: bf16, for each BLOCK of output channels, tap and BLOCK of input channels, two tiles
+   of TILE_DEPTH input channels, in pairs, by TILE output channels; zeros after the last channels. weight: fp32 (out_channels, 9, channels),
+   or, for the gradient of the input, (channels, 9, out_channels), whose taps are reversed. Called by every thread of a parallel region. */
 static void lay_out(int64_t channels, int64_t out_channels, int is_gradient, const float *weight, uint16_t *filters) {
 #pragma omp for schedule(static) collapse(2)
     for (int64_t out = 0; out < round_up(out_channels); out += TILE)
@@ -74,9 +73,7 @@ static void lay_out(int64_t channels, int64_t out_channels, int is_gradient, con
 }
 
 /* The first of the BLOCK images of a block; the last block overlaps the one before, where images are no multiple of BLOCK. */
-static inline int64_t first_image(int64_t block, int64_t images) {
-    return block * BLOCK < images - BLOCK ? block * BLOCK : images - BLOCK;
-}
+static inline int64_t first_image(int64_t block, int64_t images) { return block * BLOCK < images - BLOCK ? block * BLOCK : images - BLOCK; }
 
 /* The even number of rows of BLOCK images whose input, with a row above and one below, stays in a core's cache for all output channels. */
 static inline int64_t band_of(int64_t width, int64_t pitch) {
@@ -142,10 +139,10 @@ void convolve(int64_t images, int64_t height, int64_t width, int64_t pitch, int6
         uint16_t *unpooled = argmax ? aligned_alloc(64, (band + 2) * width * channels * BLOCK * sizeof *unpooled) : NULL;
         lay_out(channels, out_channels, is_gradient, weight, filters);
         tiles_begin();
-#pragma omp for schedule(static)
-        for (int64_t block = 0; block < blocks; block++) {
-            int64_t first = first_image(block, images), count = images;
+#pragma omp for schedule(static) collapse(2)
+        for (int64_t block = 0; block < blocks; block++)
             for (int64_t top = 0; top < height; top += band) {
+                int64_t first = first_image(block, images), count = images;
                 int64_t bottom = top + band < height ? top + band : height, above = 0;
                 const uint16_t *from = input + first * pitch;
                 if (argmax) {
@@ -163,16 +160,15 @@ void convolve(int64_t images, int64_t height, int64_t width, int64_t pitch, int6
                             store_row(output + (pixel * images + first + image) * out_channels + out, out_channels - out,
                                       sums[image / TILE * 2][image % TILE], sums[image / TILE * 2 + 1][image % TILE]);
                     }
+                stream_fence();
             }
-            stream_fence();
-        }
         tiles_end();
         free(unpooled);
     }
 }
 
-/* The same with 2x2 max pooling after it. output: the maxima; argmax: the pixel of its 2x2 window that each comes from (row * 2 + column). A
-   last odd row or column is dropped. Output channels are a multiple of BLOCK. */
+/* The same with 2x2 max pooling after it. output: the maxima; argmax: the pixel of its 2x2 window that each comes from (row * 2 + column).
+   A last odd row or column is dropped. Output channels are a multiple of BLOCK. */
 void convolve_and_pool(int64_t images, int64_t height, int64_t width, int64_t pitch, int64_t channels, int64_t out_channels,
                        const uint16_t *input, const float *weight, uint16_t *filters, uint16_t *output, uint8_t *argmax, int64_t threads) {
     int64_t blocks = (images + BLOCK - 1) / BLOCK, rows = height / 2, columns = width / 2, band = band_of(width, pitch) / 2;
@@ -188,8 +184,9 @@ void convolve_and_pool(int64_t images, int64_t height, int64_t width, int64_t pi
                 for (int64_t out = 0; out < out_channels; out += BLOCK)
                     for (int64_t window = top * columns; window < bottom * columns; window++) {
                         for (int place = 0; place < 4; place++)
-                            multiply(images, height, width, pitch, channels, input + first * pitch, 0, filters + out * 9 * round_up(channels),
-                                     window / columns * 2 + place / 2, window % columns * 2 + place % 2, sums[place]);
+                            multiply(images, height, width, pitch, channels, input + first * pitch, 0,
+                                     filters + out * 9 * round_up(channels), window / columns * 2 + place / 2,
+                                     window % columns * 2 + place % 2, sums[place]);
                         for (int64_t image = 0; image < BLOCK; image++)
                             for (int half = 0; half < 2; half++)
                                 for (int lane = 0; lane < TILE; lane += LANES) {
@@ -205,53 +202,8 @@ void convolve_and_pool(int64_t images, int64_t height, int64_t width, int64_t pi
     }
 }
 
-/* A tile of TILE_DEPTH images, in pairs, by TILE channels, and that of the next TILE channels, from the rows of the images. */
-static void pair_images(const uint16_t *const rows[TILE_DEPTH], uint16_t *tile, int64_t next) {
-    for (int i = 0; i < TILE; i++) {
-        values even, odd;
-        memcpy(&even, rows[2 * i], sizeof even);
-        memcpy(&odd, rows[2 * i + 1], sizeof odd);
-        values low = __builtin_shufflevector(even, odd, 0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39, 8, 40, 9, 41, 10, 42, 11, 43, 12,
-                                             44, 13, 45, 14, 46, 15, 47);
-        values high = __builtin_shufflevector(even, odd, 16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55, 24, 56, 25, 57, 26, 58,
-                                              27, 59, 28, 60, 29, 61, 30, 62, 31, 63);
-        memcpy(tile + i * TILE_DEPTH, &low, sizeof low);
-        memcpy(tile + next + i * TILE_DEPTH, &high, sizeof high);
-    }
-}
-
-/* A tile of TILE channels (rows) by TILE_DEPTH images, from the rows of the images. */
-static void transpose(half_values rows[TILE_DEPTH], uint16_t *tile) {
-    pairs a[TILE], b[TILE];
-    for (int i = 0; i < TILE; i++) /* two images, channel by channel */
-        a[i] = (pairs)__builtin_shufflevector(rows[2 * i], rows[2 * i + 1], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25,
-                                              10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    /* 16x16 pairs: each step swaps the bits of one power of two between row and column numbers */
-    for (int i = 0; i < TILE; i += 2) {
-        b[i] = __builtin_shufflevector(a[i], a[i + 1], 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
-        b[i + 1] = __builtin_shufflevector(a[i], a[i + 1], 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
-    }
-    for (int i = 0; i < TILE; i += 4)
-        for (int j = 0; j < 2; j++) {
-            a[i + 2 * j] = __builtin_shufflevector(b[i + j], b[i + j + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
-            a[i + 2 * j + 1] = __builtin_shufflevector(b[i + j], b[i + j + 2], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-        }
-    /* now a[4 * group + c] holds, of 4 pairs of images, the channels c, c + 4, c + 8, c + 12, in that order */
-    for (int i = 0; i < 4; i++) {
-        pairs low = __builtin_shufflevector(a[i], a[i + 4], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
-        pairs high = __builtin_shufflevector(a[i], a[i + 4], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-        pairs low2 = __builtin_shufflevector(a[i + 8], a[i + 12], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
-        pairs high2 = __builtin_shufflevector(a[i + 8], a[i + 12], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-        b[i] = __builtin_shufflevector(low, low2, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
-        b[i + 8] = __builtin_shufflevector(low, low2, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-        b[i + 4] = __builtin_shufflevector(high, high2, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
-        b[i + 12] = __builtin_shufflevector(high, high2, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-    }
-    memcpy(tile, b, sizeof b);
-}
-
-/* The sums of a row of taps (tiles 0 to 2) += those of a row of pixels: of one tile of output channels (a) and one of input channels (b). Few
-   tiles are used: where a core runs two threads, they share the registers behind them (LOG.md). */
+/* The sums of a row of taps (tiles 0 to 2) += those of a row of pixels: of one tile of output channels (a) and one of input channels (b).
+   Few tiles are used: where a core runs two threads, they share the registers behind them (LOG.md). */
 static inline void add_row(int64_t width, const uint16_t *a, const uint16_t *b) {
     for (int64_t x = 0; x < width; x++, a += TILE_VALUES, b += TILE_VALUES) {
         tile_load(3, a, 64);
@@ -270,11 +222,11 @@ static inline void add_row(int64_t width, const uint16_t *a, const uint16_t *b) 
 
 /* sums: fp32 (out_channels, 9, channels rounded up to a multiple of BLOCK), the gradient of the weight; without meaning after the last
    channel. Operands of `chunk` images, a multiple of TILE_DEPTH, and `band` rows are laid out at once, in scratch: bf16, chunk * width *
-   (band + 2 rows of the rounded channels, band rows of the output channels). Output channels are a multiple of BLOCK. With argmax, grad_output
-   is that of the maxima. */
+   (band + 2 rows of the rounded channels, band rows of the output channels). Output channels are a multiple of BLOCK. With argmax,
+   grad_output is that of the maxima. */
 void weight_gradient(int64_t images, int64_t height, int64_t width, int64_t pitch, int64_t channels, int64_t out_channels,
-                     const uint16_t *input, const uint16_t *grad_output, const uint8_t *argmax, float *sums, int64_t chunk, int64_t band, uint16_t *scratch,
-                     int64_t threads) {
+                     const uint16_t *input, const uint16_t *grad_output, const uint8_t *argmax, float *sums, int64_t chunk, int64_t band,
+                     uint16_t *scratch, int64_t threads) {
     int64_t inner = round_up(channels), in_tiles = inner / TILE, out_tiles = out_channels / TILE;
     uint16_t *paired = scratch, *transposed = scratch + chunk * (band + 2) * width * inner;
 #pragma omp parallel num_threads(threads)

@@ -1,4 +1,5 @@
-/* GELU of feature maps in bf16, from channels_last to HWNC (height, width, image, channel) with `pitch` values for an image, for gelu.py. */
+/* GELU of feature maps in bf16, from channels_last to HWNC (height, width, image, channel) with `pitch` values for an image, for gelu.py.
+ */
 #include <stdlib.h>
 
 #include "vectors.h"
@@ -16,8 +17,7 @@ INLINE floats gelu(floats x) {
     return (floats)choose(x < 0, (integers)below, (integers)(x - below));
 }
 
-void gelu_to_hwnc(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t pitch, const uint16_t *input,
-                  uint16_t *output) {
+void gelu_to_hwnc(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t pitch, const uint16_t *input, uint16_t *output) {
     int64_t length = width * channels, whole = length / LANES * LANES;
 #pragma omp parallel
     {

@@ -37,24 +37,27 @@ void max_pool(int64_t images, int64_t height, int64_t width, int64_t channels, c
 }
 
 /* grad_input is grad_output where a maximum came from, and 0 elsewhere. */
-void max_pool_backward(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *grad_output,
-                       const uint8_t *argmax, uint16_t *grad_input) {
+void max_pool_backward(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *grad_output, const uint8_t *argmax,
+                       uint16_t *grad_input) {
     int rows = height / 2, columns = width / 2;
-#pragma omp parallel for schedule(static) collapse(2)
-    for (int64_t line = 0; line < images * height; line++)
-        for (int x = 0; x < width; x++) {
-            int row = line % height / 2;
-            int64_t from = ((line / height * rows + row) * columns + x / 2) * channels;
-            int is_in_window = row < rows && x / 2 < columns;
-            for (int channel = 0; channel < channels; channel += BF16_LANES) {
-                __m512i values = _mm512_setzero_si512();
-                if (is_in_window) {
-                    __m256i place = _mm256_load_si256((const void *)(argmax + from + channel));
-                    __mmask32 is_here = _mm256_cmpeq_epi8_mask(place, _mm256_set1_epi8(line % height % 2 * 2 + x % 2));
-                    values = _mm512_maskz_mov_epi16(is_here, load(grad_output + from + channel));
+#pragma omp parallel
+    {
+#pragma omp for schedule(static) collapse(2)
+        for (int64_t line = 0; line < images * height; line++)
+            for (int x = 0; x < width; x++) {
+                int row = line % height / 2;
+                int64_t from = ((line / height * rows + row) * columns + x / 2) * channels;
+                int is_in_window = row < rows && x / 2 < columns;
+                for (int channel = 0; channel < channels; channel += BF16_LANES) {
+                    __m512i values = _mm512_setzero_si512();
+                    if (is_in_window) {
+                        __m256i place = _mm256_load_si256((const void *)(argmax + from + channel));
+                        __mmask32 is_here = _mm256_cmpeq_epi8_mask(place, _mm256_set1_epi8(line % height % 2 * 2 + x % 2));
+                        values = _mm512_maskz_mov_epi16(is_here, load(grad_output + from + channel));
+                    }
+                    _mm512_stream_si512((void *)(grad_input + (line * width + x) * channels + channel), values);
                 }
-                _mm512_stream_si512((void *)(grad_input + (line * width + x) * channels + channel), values);
             }
-            _mm_sfence();
-        }
+        _mm_sfence();
+    }
 }
