@@ -55,7 +55,7 @@ def test_a_convolution_and_its_gradients_are_pytorchs(size: tuple[int, int], cha
     maps, weight = inputs(images, channels, *size, outputs=outputs)
     output, grad_weight, grad_input = output_and_gradients(conv3x3_amx.convolve, maps, weight)
     expected, expected_grad_weight, expected_grad_input = output_and_gradients(convolve, maps.double(), weight.double())
-    assert is_hwnc(output)
+    assert to_hwnc(output) is output
     assert relative_error(grad_weight, expected_grad_weight) < 1e-6  # fp32 sums
     assert relative_error(output, expected) < 0.003  # of bf16 values
     assert relative_error(grad_input, expected_grad_input) < 0.003
@@ -70,7 +70,7 @@ def test_maxima_and_gradients_are_those_of_two_layers(size: tuple[int, int], cha
     expected, expected_grad_weight, expected_grad_input = output_and_gradients(
         convolve_then_pool, maps.double(), weight.double()
     )
-    assert is_hwnc(maxima)
+    assert to_hwnc(maxima) is maxima
     torch.testing.assert_close(maxima, expected.bfloat16(), rtol=0.01, atol=1e-3)  # a step of bf16, where sums round otherwise
     assert (maxima == expected.bfloat16()).float().mean() > 0.99
     torch.testing.assert_close(grad_weight, expected_grad_weight.float(), rtol=1e-4, atol=1e-4)

@@ -109,8 +109,10 @@ def _library(name: str, sources: Path) -> ctypes.CDLL | str:
             _request_tiles()
         openmp = _openmp()
         ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)  # where the library, linked with none, finds its functions
-        with suppress(OSError):  # none, or of another C library
-            return ctypes.CDLL(str(PACKAGED / f"{name}-{instructions.name}.so"))
+        packaged = PACKAGED / f"{name}-{instructions.name}.so"
+        if packaged.exists():
+            with suppress(OSError):  # it may need a newer C library than there is here
+                return ctypes.CDLL(str(packaged))
         library = _build(sources / f"{name}.c", instructions)
         try:
             return ctypes.CDLL(str(library))
