@@ -8,13 +8,16 @@ BIN := .venv/bin
 help:  ## show this list
 	@sed -n "s/^\([a-z]*\):.*## /  make \1\t/p" Makefile
 
-.PHONY: help train test check clean
+.PHONY: help train test soak check clean
 
 train: .venv/train.done  ## install, fetch CIFAR-10 and train sprint94 (settings: OVERRIDES="seed=1 ...")
 	$(BIN)/sprintnet train $(OVERRIDES)
 
 test: .venv/dev.done  ## run all tests
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
+
+soak: .venv/dev.done  ## run the tests of faults in their long form (hours); counts: benchmarks/results/soak.jsonl
+	SPRINTNET_SOAK=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests/faults
 
 check: .venv/dev.done  ## check formatting, lint, types and import directions
 	$(BIN)/ruff check .

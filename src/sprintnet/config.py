@@ -36,6 +36,7 @@ BOUNDS = {
     "le": (operator.le, "at most"),
     "lt": (operator.lt, "below"),
 }
+MAX_MISTAKES, MAX_SHOWN = 20, 200  # in one message: mistakes, and characters of a value
 LEARNING_RATES = ("optim.max_lr", "optim.head_lr", "muon.max_lr")
 
 
@@ -149,15 +150,17 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
         given = dotted(_read_recipe(recipe))
     except SettingsError as error:
         given, mistakes = {}, [str(error)]
+    except RecursionError:
+        given, mistakes = {}, [f"recipe {recipe}: has too many levels of tables; write the settings as the shipped recipes do"]
     typed = [_split_override(override) for override in overrides]
     for is_text, items in ((False, given.items()), (True, typed)):
         for key, value in items:
             if key in get_args(Adaptable) and value == "auto":
                 continue
             try:
-                values[key] = _read_setting(hints, key, value, is_text)
+                values[key] = _read_setting(hints, key, value, is_text, with_hint=len(mistakes) < MAX_MISTAKES)
             except ValueError as broken_rule:
-                mistakes.append(f"{key}: {broken_rule}" if value is None else f"{key}={value}: {broken_rule}")
+                mistakes.append(f"{key}: {broken_rule}" if value is None else f"{key}={_shown(value)}: {broken_rule}")
     automatic = {*values.get("auto", ()), *(key for key, value in given.items() if value == "auto")}
     for key, value in typed:
         (automatic.add if value == "auto" else automatic.discard)(key)
@@ -168,7 +171,9 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
         mistakes.append(f"{named[0]}: lr_find=true would replace it; leave one of them out (lr_find=false)")
     if mistakes:
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        raise SettingsError(f"{count} in the settings; nothing was started:\n  " + "\n  ".join(mistakes))
+        more = [f"and {len(mistakes) - MAX_MISTAKES:,} more"] * (len(mistakes) > MAX_MISTAKES)
+        lines = "\n  ".join([*mistakes[:MAX_MISTAKES], *more])
+        raise SettingsError(f"{count} in the settings; nothing was started:\n  {lines}")
     return config
 
 
@@ -235,17 +240,27 @@ def _parse(hint: Any, text: str) -> Any:
         return [name.strip().replace("-", "_") for name in text.split(",") if name.strip()]
     try:
         tree = tomllib.loads(f"value = [{text}]" if get_origin(base) is tuple and "[" not in text else f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also of a number with more digits than Python converts
         return text
     return tree["value"] if len(tree) == 1 else text
 
 
-def _read_setting(hints: Mapping[str, Any], key: str, value: Any, is_text: bool) -> Any:
+def _shown(value: Any) -> str:
+    """Returns a value for a message: long ones cut."""
+    try:
+        text = str(value)
+    except ValueError:  # more digits than Python converts
+        return "(a number of thousands of digits)"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _read_setting(hints: Mapping[str, Any], key: str, value: Any, is_text: bool, with_hint: bool) -> Any:
     """Returns the value of a setting in its type; raises ValueError with the rule that is broken."""
     if value is None:
         raise ValueError("not understood; an override is written key=value or --key value, such as epochs=3, after the recipe")
     if key not in hints:
-        raise ValueError(f"there is no such setting{_did_you_mean(key, hints) or '; `sprintnet train --help all` lists them'}")
+        hint = _did_you_mean(key, hints) if with_hint else ""
+        raise ValueError(f"there is no such setting{hint or '; `sprintnet train --help all` lists them'}")
     return _convert(hints[key], _parse(hints[key], value) if is_text else value)
 
 

@@ -58,6 +58,12 @@ class ParityError(SprintNetError):
     exit_code = 5
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether memory, or a thread's stack, could not be had: PyTorch raises RuntimeErrors for it on a CPU."""
+    signs = ("allocate memory", "not enough memory", "out of memory", "bad_alloc", "start new thread")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs))
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Returns the known name that was probably meant: a few letters differ, or their order; None where none is near."""
     typed = re.sub(r"[\W_]", "", word.lower())

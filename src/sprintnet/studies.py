@@ -74,12 +74,14 @@ def compare(a: "Result | str | Path", b: "Result | str | Path") -> Result:
 
 def compare_folders(*folders: str | Path) -> Result:
     """Returns the result of `compare` for the folders, or names, of two studies."""
-    from sprintnet.experiments.compare import compare, metric_values, read_runs
+    from sprintnet.experiments.compare import compare, data_digest, metric_values, read_runs
 
     runs = [read_runs(path) for path in folders]
     first, second = map(metric_values, runs)
     found = {label: compare(first[label], second[label]) for label in first if label in second}
     sides = [f"{side}: {path}, {len(each)} runs" for side, path, each in zip("AB", folders, runs, strict=True)]
+    if len({data_digest(path) for path in folders}) > 1:
+        sides.append("caution: A and B have different data (images, labels or splits); this compares more than the recipes")
     return Result((*sides, *statistics.comparison_lines(found)), found)
 
 

@@ -313,3 +313,51 @@ def test_a_text_file_among_the_images_is_a_note(folder: Path) -> None:
     for name in ("scan.tif", "scan"):
         (folder / "train" / "cat" / name).unlink()
     assert [(problem.kind, problem.severity) for problem in read(folder).problems] == [("other file", "note")]
+
+
+def test_jpegs_have_many_suffixes_and_other_images_are_named(folder: Path) -> None:
+    for number, suffix in enumerate((".jfif", ".jpe", ".JPG", ".jif", ".pjpeg")):
+        file = write(folder / "train" / "cat" / f"{number}.jpg", colour=100 + number)
+        file.rename(folder / "train" / "cat" / f"x{number}{suffix}")
+    assert len(read(folder).images) == 12 + 5
+    for name in ("x.gif", "y.tif", "z.avif"):
+        (folder / "train" / "cat" / name).write_bytes(b"GIF89a")
+    said = message(folder)
+    assert all(f"{name}: is none of PNG, JPEG, WEBP, BMP; convert or remove it" in said for name in ("x.gif", "y.tif", "z.avif"))
+    (folder / "train" / "cat" / "x.gif").rename(folder / "train" / "cat" / "really.jpg")
+    assert "it is a GIF; convert it" in message(folder)
+
+
+def test_what_photo_tools_and_our_own_commands_leave_behind_is_passed_over(folder: Path) -> None:
+    for name in ("@eaDir/0.png", "#recycle/1.png", "$RECYCLE.BIN/2.png", "runs/train/smoke/.lock", ".hidden/3.png", "._0.png"):
+        place = folder / "train" / "cat" / name if "runs" not in name else folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(b"")
+    assert len(read(folder).images) == 12
+
+
+def test_an_outer_folder_and_an_archive_get_a_hint(folder: Path, tmp_path: Path) -> None:
+    outer = tmp_path / "archive" / "flower_photos"
+    outer.parent.mkdir()
+    (folder / "train").rename(outer)
+    assert f"did you mean {outer}?" in message(outer.parent)
+    (tmp_path / "flowers.zip").write_bytes(b"PK")
+    assert "is an archive; unpack it" in message(tmp_path / "flowers.zip")
+
+
+def test_a_test_folder_without_classes_is_named_once(folder: Path) -> None:
+    for file in list((folder / "test").rglob("*.png")):
+        file.rename(folder / "test" / f"{file.parent.name}{file.name}")
+    for name in ("cat", "dog"):
+        (folder / "test" / name).rmdir()
+    said = message(folder)
+    assert "test: has no class folders, so its images have no label" in said
+    assert said.startswith(f"data.name={folder}: 1 problem")
+    assert len(read(folder, skip_bad=True).images) == 6
+
+
+def test_images_of_one_colour_are_noted_and_refused_where_all_are_equal(folder: Path) -> None:
+    assert "images of one colour throughout: 12 (sprintnet check lists them)" in read(folder).notes
+    for file in folder.rglob("*.png"):
+        write(file, colour=7)
+    assert "all of its images show nothing but one colour (7, 0, 255 of 255); save them again" in message(folder)

@@ -145,3 +145,44 @@ def test_a_full_read_only_cache_can_be_read(unprivileged_folder: Path) -> None:
     finally:
         for place in places:
             place.chmod(0o755 if place.is_dir() else 0o644)
+
+
+def test_an_image_replaced_by_one_of_equal_size_and_time_is_decoded_again(folder: Path) -> None:
+    first, second = (folder / "train" / "cat" / f"{number}.bmp" for number in range(2))
+    for number, file in enumerate((first, second)):
+        write(file, colour=100 + number)
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+
+    def colours() -> list[int]:
+        found = read(folder).images
+        return [int(image[0, 0, 0]) for image, file in zip(found.images, found.files or (), strict=True) if file.endswith(".bmp")]
+
+    assert colours() == [100, 101]
+    other = first.with_suffix(".other")
+    first.rename(other)
+    second.rename(first)
+    other.rename(second)
+    assert colours() == [101, 100]
+    write(first, colour=200)
+    os.utime(first, (1_700_000_000, 1_700_000_000))
+    assert colours() == [200, 100]
+
+
+@pytest.mark.parametrize("name", ["images", "decoded.json", "headers.json", "one-colour-all.json"])
+def test_damaged_files_of_the_cache_are_made_anew_with_a_note(folder: Path, cache: Path, name: str) -> None:
+    expected = read(folder).images
+    (file,) = cache.glob(f"decoded/*/*/{name}" if name == "headers.json" else f"decoded/*/*/*/{name}")
+    content = file.read_bytes()
+    for place in range(0, len(content), max(1, len(content) // 40)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        file.unlink()  # not written in place: the pixels above are mapped from it
+        file.write_bytes(changed)
+        found = read(folder)
+        np.testing.assert_array_equal(found.images.images, expected.images)
+        assert any("was damaged, computed again" in note for note in found.notes)
+    for damage in (content[:-1], content[: len(content) // 2], b"", content + b"x"):
+        file.unlink()
+        file.write_bytes(damage)
+        np.testing.assert_array_equal(read(folder).images.images, expected.images)
+    assert not any("damaged" in note for note in read(folder).notes)

@@ -2,6 +2,8 @@
 
 import io
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +74,12 @@ def test_cmyk_and_the_first_frame_of_an_animation(tmp_path: Path) -> None:
         (b"", "cannot be read as an image (PNG, JPEG, WEBP, BMP)"),
         (b"hello", "cannot be read as an image"),
         (claiming(8, 6), "cannot be read as an image"),
-        (claiming(8200, 8200), "8200x8200, more than 64 million pixels; make it smaller"),
+        (claiming(8200, 8200), "8200x8200, more than 64 million pixels or a side of 30,000; make it smaller"),
+        (claiming(1, 40_000), "1x40000, more than 64 million pixels or a side of 30,000; make it smaller"),
         (claiming(60000, 60000), "more than 64 million pixels; make it smaller"),
-        (b"GIF89a" + bytes(20), "cannot be read as an image"),
+        (b"GIF89a" + bytes(20), "it is a GIF; convert it"),
+        (b"II*\0" + bytes(20), "it is a TIFF; convert it"),
+        (b"\0\0\0\x20ftypavif" + bytes(20), "it is a AVIF; convert it"),
     ],
 )
 def test_a_file_that_is_no_image_gives_one_message(tmp_path: Path, content: bytes, message: str) -> None:
@@ -116,3 +121,99 @@ def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
         read_image(tmp_path)
     with pytest.raises(DataError, match=r"gone\.png: no such file"):
         read_image(tmp_path / "gone.png")
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(rows: np.ndarray, extra: bytes = b"", depth: int = 8, colour: int = 2, after: bytes = b"") -> bytes:
+    """A PNG of bytes (H, W * bytes a pixel) with further chunks before the pixels and after them."""
+    height, width = rows.shape[0], rows.shape[1] * 8 // (depth * {0: 1, 2: 3}[colour])
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(raw)) + after + chunk(b"IEND", b"")
+
+
+TEXT = zlib.compress(b"a" * 3_000_000, 9)
+TEXTS = {
+    "zTXt": chunk(b"zTXt", b"Comment\0\0" + TEXT),
+    "iTXt": chunk(b"iTXt", b"Comment\0\1\0\0\0" + TEXT),
+    "iCCP": chunk(b"iCCP", b"icc\0\0" + TEXT),
+    "many": chunk(b"tEXt", b"Comment\0" + b"b" * 500_000) * 200,
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_text_beside_sound_pixels_is_not_looked_at(kind: str) -> None:
+    rows = COLOURS.reshape(6, 24)
+    np.testing.assert_array_equal(read_image(io.BytesIO(png(rows, TEXTS[kind]))), COLOURS)
+    np.testing.assert_array_equal(read_image(io.BytesIO(png(rows, after=TEXTS[kind]))), COLOURS)
+
+
+def test_transparency_survives_the_change_to_8_bits() -> None:
+    eight = np.tile(np.array([0, 240] * 4, np.uint8), (2, 1))
+    white = [255, 240] * 4
+    colour = chunk(b"tRNS", b"\0\0")
+    assert read_image(io.BytesIO(png(eight, colour, 8, 0)), channels=1)[0, :, 0].tolist() == white
+    grey = np.tile(np.array([0, 240 << 8] * 4, ">u2").view(np.uint8), (2, 1))
+    assert read_image(io.BytesIO(png(grey, colour, 16, 0)), channels=1)[0, :, 0].tolist() == white
+    assert read_image(io.BytesIO(png(grey, colour, 16, 0)), channels=4)[0, :, 3].tolist() == [0, 255] * 4
+    one = np.tile(np.array([0b10101010], np.uint8), (2, 1))
+    assert read_image(io.BytesIO(png(one, colour, 1, 0)), channels=1)[0, :, 0].tolist() == [255] * 8
+    red = np.tile(np.array([[65535, 0, 0], [0, 0, 40000]] * 4, ">u2").reshape(-1).view(np.uint8), (2, 1))
+    found = read_image(io.BytesIO(png(red, chunk(b"tRNS", b"\xff\xff\0\0\0\0"), 16)))
+    assert found[0, :2].tolist() == [[255, 255, 255], [0, 0, 40000 >> 8]]
+
+
+@pytest.mark.parametrize("top", [255, 4095])
+def test_16_bit_files_that_fill_a_part_of_their_range_are_refused(tmp_path: Path, top: int) -> None:
+    values = np.linspace(0, top, 48).astype(np.uint16).reshape(6, 8)
+    with pytest.raises(DataError, match=f"a.png: 16-bit values from 0 to {top} of 65535 are nearly black; save it with 8 bits"):
+        read_image(saved(tmp_path / "a.png", Image.fromarray(values)))
+    assert not read_image(saved(tmp_path / "b.png", Image.fromarray(values * 0))).any()  # black is black
+
+
+def test_an_image_of_which_nothing_shows_is_refused(tmp_path: Path) -> None:
+    clear = Image.fromarray(np.dstack([COLOURS, np.zeros((6, 8), np.uint8)]))
+    for channels in (1, 3, 4):
+        with pytest.raises(DataError, match="a.png: every pixel is transparent; save it without transparency"):
+            read_image(saved(tmp_path / "a.png", clear), channels=channels)
+
+
+def tiff(*entries: tuple[int, int, int, bytes], more: bytes = b"") -> bytes:
+    body = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + body + struct.pack("<I", 0) + more
+
+
+TURNED = (0x0112, 3, 1, struct.pack("<HH", 6, 0))
+BEHIND = struct.pack("<I", 8 + 2 + 12 * 2 + 4)
+EXIF = {
+    "zero denominator": (tiff(TURNED, (0x011A, 5, 1, BEHIND), more=struct.pack("<II", 72, 0)), True),
+    "negative rational": (tiff(TURNED, (0x011A, 10, 1, BEHIND), more=struct.pack("<ii", -1, 0)), True),
+    "two values": (tiff(TURNED, (0x011A, 5, 2, BEHIND), more=struct.pack("<IIII", 72, 1, 72, 1)), True),
+    "text for a number": (tiff(TURNED, (0x011A, 2, 4, b"abc\0")), True),
+    "offset behind the end": (tiff(TURNED, (0x010F, 2, 40, struct.pack("<I", 60000))), True),
+    "orientation as text": (tiff((0x0112, 2, 2, b"6\0\0\0")), False),
+    "orientation 9": (tiff((0x0112, 3, 1, struct.pack("<HH", 9, 0))), False),
+    "doubled header": (b"Exif\0\0" + tiff((0x0112, 3, 1, struct.pack("<HH", 1, 0))), False),
+    "rubbish": (b"\1\2\3\4garbage", False),
+    "empty": (b"", False),
+}
+
+
+@pytest.mark.parametrize("kind", EXIF)
+def test_sound_pixels_are_read_whatever_the_exif_data(kind: str) -> None:
+    data, is_turned = EXIF[kind]
+    plain = io.BytesIO()
+    IMAGE.save(plain, "JPEG", quality=95)
+    content = plain.getvalue()
+    body = b"Exif\0\0" + data
+    marked = content[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + content[2:]
+    expected = read_image(io.BytesIO(content))
+    np.testing.assert_array_equal(read_image(io.BytesIO(marked)), np.rot90(expected, 3) if is_turned else expected)
+
+
+def test_what_has_no_end_is_not_read() -> None:
+    with pytest.raises(DataError, match="/dev/zero: is a pipe, socket or device; name a file"):
+        read_image(Path("/dev/zero"))

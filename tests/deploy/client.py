@@ -20,7 +20,7 @@ def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes
 
 def slow_image() -> bytes:
     """A PNG that takes a good part of a second to predict."""
-    return encoded(Image.new("RGB", (4500, 4500)))
+    return encoded(Image.new("RGB", (3900, 3900)))
 
 
 def send(url: str, content: bytes, query: str = "", **headers: str) -> httpx.Response:

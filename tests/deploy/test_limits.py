@@ -15,6 +15,7 @@ from PIL import Image
 
 from deploy.client import CLIENT, FILES, encoded, error, send, slow_image
 from deploy.conftest import Start
+from images import claiming
 
 
 def test_names_and_origins_can_be_allowed(start: Start) -> None:
@@ -39,15 +40,15 @@ def test_too_much_is_refused(start: Start) -> None:
 
 
 def test_many_large_images_in_one_request_are_refused(server: str) -> None:
-    content = encoded(Image.new("L", (6000, 6000)))
+    content = encoded(Image.new("L", (3500, 3500)))
     form = [("image", (f"{number}.png", content)) for number in range(2)]
     status, _, message = error(CLIENT.post(f"{server}/predict", files=form))
     assert status == 422
-    assert message.startswith("1.png: more than 64 million pixels in one request")
+    assert message.startswith("1.png: more than 16 million pixels in one request")
 
 
 def test_overload_is_refused_at_once_and_passes(start: Start) -> None:
-    server, content = start("queued_requests=1"), slow_image()
+    server, content = start("large_requests=1"), slow_image()
     with ThreadPoolExecutor(8) as clients:
         responses = list(clients.map(lambda _: send(server.url, content), range(8)))
     refused = [response for response in responses if response.status_code == 503]
@@ -119,6 +120,80 @@ def test_a_signal_ends_the_server_after_open_requests(start: Start, number: sign
     client.join()
     assert responses[0].status_code == 200
     assert server.process.wait(10) == 0
+
+
+def test_requests_that_were_sent_are_answered_before_the_end(start: Start) -> None:
+    server, content = start(), FILES[0].read_bytes()
+    request = (
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(content), content)
+    )
+    kept = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+    for client in kept:
+        client.sendall(request)
+        assert b" 200 " in client.recv(65536)
+    fresh = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
+    server.process.send_signal(signal.SIGSTOP)  # all of them arrive while the server cannot look
+    for client in (*kept, *fresh):
+        client.sendall(request)
+    server.process.send_signal(signal.SIGTERM)
+    server.process.send_signal(signal.SIGCONT)
+    for client in (*kept, *fresh):
+        client.settimeout(20)
+        answer = client.recv(65536)
+        assert b" 200 " in answer
+        assert b"connection: close" in answer.lower()
+    assert server.process.wait(20) == 0
+
+
+def test_large_images_keep_small_ones_waiting_for_no_second(start: Start) -> None:
+    server, large, small = start(), slow_image(), FILES[0].read_bytes()
+    stop = threading.Event()
+
+    def flood() -> list[int]:
+        codes = []
+        while not stop.is_set():
+            codes.append(send(server.url, large).status_code)
+        return codes
+
+    with ThreadPoolExecutor(12) as clients:
+        floods = [clients.submit(flood) for _ in range(12)]
+        time.sleep(0.5)
+        waited = []
+        for _ in range(20):
+            begun = time.monotonic()
+            assert send(server.url, small).status_code == 200
+            waited.append(time.monotonic() - begun)
+        stop.set()
+    codes = {code for found in floods for code in found.result()}
+    assert codes <= {200, 503}
+    assert 200 in codes
+    assert sorted(waited)[10] < 1
+
+
+def test_a_few_bytes_that_claim_millions_of_pixels_are_refused(server: str) -> None:
+    for content in (claiming(7999, 7999), claiming(1, 64_000_000), claiming(40_000, 1)):
+        status, code, message = error(send(server, content))
+        assert (status, code) == (422, "unusable_image")
+        assert "make it smaller" in message or "send fewer or smaller images" in message
+
+
+@pytest.mark.parametrize(
+    "host", ["evil@127.0.0.1", "127.0.0.1/evil", "127.0.0.1:x", "[127.0.0.1", "127.0.0.1 evil", "127.0.0.1#", "other.example", ""]
+)
+def test_hosts_that_only_look_like_ours_are_refused(server: str, host: str) -> None:
+    assert error(send(server, b"", Host=host))[:2] == (421, "wrong_host")
+
+
+@pytest.mark.parametrize("scheme", ["x", "ftp", "file", "javascript"])
+def test_origins_of_other_schemes_are_refused(server: str, scheme: str) -> None:
+    address = server.removeprefix("http://")
+    assert error(send(server, b"", Origin=f"{scheme}://{address}"))[:2] == (403, "wrong_origin")
+    assert send(server, FILES[0].read_bytes(), Origin=server).status_code == 200
+
+
+def test_too_many_headers_are_refused(server: str) -> None:
+    assert error(send(server, b"", **{f"X-{number}": "1" for number in range(120)}))[:2] == (431, "too_many_headers")
 
 
 def test_nothing_that_is_uploaded_is_written(start: Start) -> None:

@@ -354,3 +354,119 @@ def test_a_run_predicts_as_its_export_does(exported: dict[str, RunFolder], sprin
         assert (exact["file"], exact["predicted"]) == (ours["file"], ours["predicted"])
         assert float(exact["confidence"]) == pytest.approx(float(ours["confidence"]), abs=1e-4)
     assert rows(sprintnet("predict", "runs/train/whole/export/model.onnx", *words).stdout) == tables[0]
+
+
+NETWORK_CALLS = """
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <netdb.h>
+static void tell(const char *call) {
+    FILE *log = fopen(getenv("CALLS"), "a");
+    fprintf(log, "%s\\n", call);
+    fclose(log);
+}
+int getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
+    tell(host ? host : "-");
+    return EAI_FAIL;
+}
+int connect(int descriptor, const struct sockaddr *address, socklen_t length) {
+    if (address->sa_family != AF_UNIX) tell("connect");
+    return -1;
+}
+"""
+
+
+def test_no_packet_is_sent_and_no_file_is_left(model: Path, tmp_path: Path) -> None:
+    if shutil.which("gcc") is None:
+        if os.environ.get("CI"):
+            pytest.fail("no gcc: .ci/run installs it")
+        pytest.skip("no gcc: apt-get install gcc libc6-dev")
+    (tmp_path / "calls.c").write_text(NETWORK_CALLS)
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", "calls.so", "calls.c"], cwd=tmp_path, check=True)
+    home = tmp_path / "home"
+    home.mkdir()
+    paths = {"HOME": str(home), "CALLS": str(tmp_path / "calls"), "LD_PRELOAD": str(tmp_path / "calls.so")}
+    environment = {key: text for key, text in os.environ.items() if not key.startswith(("XDG_", "ORT_"))} | paths
+    code = (
+        "import time; from sprintnet import Predictor; "
+        f"print(Predictor({str(model)!r})({str(next((SAMPLE / 'test').rglob('*.png')))!r}).labels); time.sleep(12)"
+    )
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not (tmp_path / "calls").exists()
+    assert list(home.rglob("*")) == []
+
+
+def test_one_file_that_is_too_large_costs_no_other(model: Path, sprintnet: Command, tmp_path: Path) -> None:
+    good = sorted((SAMPLE / "test").rglob("*.png"))[:2]
+    (tmp_path / "long.png").write_bytes(claiming(1, 64_000_000))
+    done = sprintnet("predict", str(model), str(good[0]), "long.png", str(good[1]), "--format", "json")
+    assert done.returncode == 3
+    assert [row["file"] for row in json.loads(done.stdout)] == [str(file) for file in good]
+    assert "long.png: 1x64000000, more than 64 million pixels or a side of 30,000" in done.stderr
+
+
+def test_other_sizes_are_resized_as_in_training(model: Path, exported: dict[str, RunFolder]) -> None:
+    from sprintnet.deploy.run_predictor import RunPredictor
+
+    generator = np.random.default_rng(0)
+    images = [generator.integers(0, 256, (*size, 3), np.uint8) for size in ((500, 7), (97, 41), (16, 16), (33, 64))]
+    found, expected = (predictor(images).probabilities for predictor in (Predictor(model), RunPredictor(exported["davidnet"].path)))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def hostile(path: Path, *nodes: onnx.NodeProto, metadata: dict[str, str], initializers: tuple[onnx.TensorProto, ...] = ()) -> Path:
+    taken = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", "H", "W", 3])
+    given = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", [taken], [given], initializers)
+    file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    file.ir_version = 10
+    helper.set_model_props(file, metadata)
+    onnx.save(file, path)
+    return path
+
+
+def constant(name: str, values: np.ndarray) -> onnx.TensorProto:
+    return onnx.numpy_helper.from_array(values, name)
+
+
+def endless() -> onnx.NodeProto:
+    """A loop that never ends."""
+    names = ("i", "condition", "condition_out")
+    kinds = (TensorProto.INT64, TensorProto.BOOL, TensorProto.BOOL)
+    number, condition, out = (helper.make_tensor_value_info(name, kind, []) for name, kind in zip(names, kinds, strict=True))
+    value_in, value_out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in ("v", "w"))
+    nodes = [helper.make_node("Identity", ["condition"], ["condition_out"]), helper.make_node("Identity", ["v"], ["w"])]
+    body = helper.make_graph(nodes, "body", [number, condition, value_in], [out, value_out])
+    return helper.make_node("Loop", ["", "true", "start"], ["probabilities"], body=body)
+
+
+@pytest.mark.parametrize("kind", ["one row for all", "no number", "endless", "deep JSON", "1e999", "NaN in metrics", "not UTF-8"])
+def test_files_that_answer_wrongly_or_never_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("sprintnet.deploy.predictor.TRIAL_SECONDS", 1.0)
+    preprocessing = Preprocessing(("a", "b"), (8, 8, 3), Normalisation((0,) * 3, (1,) * 3), "stretch", "single-label", True)
+    text = json.dumps(preprocessing.to_metadata())
+    half, row = np.full((2, 2), 0.5, np.float32), np.full((1, 2), 0.5, np.float32)
+    node = helper.make_node("Identity", ["value"], ["probabilities"])
+    metadata = {"preprocessing": text}
+    constants = (constant("value", half),)
+    if kind == "one row for all":
+        constants = (constant("value", row),)
+    elif kind == "no number":
+        constants = (constant("value", half * np.nan),)
+    elif kind == "endless":
+        node, constants = endless(), (constant("start", half), constant("true", np.array(True)))
+    elif kind == "deep JSON":
+        metadata = {"preprocessing": "[" * 100_000}
+    elif kind == "1e999":
+        metadata = {"preprocessing": text.replace("[8, 8, 3]", "[1e999, 8, 3]")}
+    elif kind == "NaN in metrics":
+        metadata["metrics"] = '{"accuracy": NaN}'
+    file = hostile(tmp_path / "a.onnx", node, metadata=metadata, initializers=constants)
+    if kind == "not UTF-8":
+        file.write_bytes(file.read_bytes().replace(b"stretch", b"stre\xff\xfeh"))
+    with pytest.raises(SettingsError, match=r"a\.onnx: .*sprintnet export RUN"):
+        Predictor(file)

@@ -4,9 +4,14 @@ import argparse
 import contextlib
 import io
 import os
+import shutil
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import FrameType
 from typing import Any, NoReturn
 
 from PIL import Image
@@ -14,8 +19,8 @@ from PIL import Image
 from sprintnet import __version__
 from sprintnet.cli import data, deploy, evaluate, experiments, train
 from sprintnet.cli.args import split_words
-from sprintnet.cli.settings_help import print_help
-from sprintnet.errors import SettingsError, SprintNetError, did_you_mean
+from sprintnet.cli.settings_help import docstring, print_help
+from sprintnet.errors import SettingsError, SprintNetError, did_you_mean, is_out_of_memory
 
 EXTRAS = {  # the modules that each extra of the package installs
     "train": ("torch", "safetensors", "matplotlib", "jinja2"),
@@ -60,7 +65,7 @@ EXAMPLES["STUDY STUDY"] = "sprint94 sprint95"
 OVERRIDES = "[KEY=VALUE]..."
 RECIPE = f"[RECIPE] {OVERRIDES}"
 SETTINGS_HELP = "a setting, such as device=cpu or --data X (data.name=X); `sprintnet train --help all` lists them"
-MAX = 1_000_000
+MAX, MIN_COLUMNS = 1_000_000, 40
 RESUME = _option("--resume", "continue where it was interrupted (without a name: the newest)", default=False)
 VERBS: dict[str, Verb] = {
     "train": (train.train, RECIPE, [
@@ -121,15 +126,16 @@ VERBS: dict[str, Verb] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code (see README); a user error is one message without a traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
+    _use_standard_streams()
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's backend, which its shell commands inherit, may not be installed here
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # images.py has a limit of its own
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        options = _parse(arguments)
-        VERBS[options.verb][0](options)
-        sys.stdout.flush()
+        with _interrupted_by_sigterm():
+            options = _parse(arguments)
+            VERBS[options.verb][0](options)
+            sys.stdout.flush()
     except SprintNetError as error:
         return _fail(getattr(error, "flag_message", str(error)), error.exit_code)
     except ModuleNotFoundError as error:
@@ -138,20 +144,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(
             f'`sprintnet {arguments[0]}` needs {error.name}: pip install "sprintnet[{extra}]"', SettingsError.exit_code
         )
-    except KeyboardInterrupt:
-        return _fail("interrupted; finished files are kept", 130)
+    except KeyboardInterrupt as interrupt:
+        number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
+        return _fail(f"{number.name}: interrupted; finished files are kept", 128 + number)
     except BrokenPipeError:  # the reader, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return _fail("out of memory; close other programs, or use a smaller batch size or fewer threads", SprintNetError.exit_code)
     except OSError as error:
+        _drop_output()
         cause = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
         repeat = "with --resume" if arguments[0] in ("train", "study", "label-errors") else "again"
         return _fail(f"{cause}; fix the cause and run the command {repeat}", SprintNetError.exit_code)
     return 0
 
 
+def _use_standard_streams() -> None:
+    """Replaces standard streams that are closed, and lets file names through that are no valid text."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Discards what is still to be printed where standard output cannot be written: Python would try again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Makes SIGTERM end the block by an exception; the first process of a container would ignore it."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # Python delivers signals there only
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are SettingsErrors."""
+    """A parser whose errors are SettingsErrors, and whose help needs no less than MIN_COLUMNS (argparse would never end)."""
+
+    def __init__(self, *arguments: Any, formatter_class: Any = argparse.HelpFormatter, **options: Any):
+        width = max(shutil.get_terminal_size().columns - 2, MIN_COLUMNS)
+        super().__init__(*arguments, formatter_class=partial(formatter_class, width=width), **options)
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
@@ -165,7 +219,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise SettingsError(f"{name}: there is no such verb{did_you_mean(name, VERBS) or '; see sprintnet --help'}")
     run, form, known = VERBS[name]
     usage = f"sprintnet {name} {form}".strip() + " [options]"
-    parser = _Parser(f"sprintnet {name}", usage=usage, description=run.__doc__, add_help=False, allow_abbrev=False)
+    parser = _Parser(f"sprintnet {name}", usage=usage, description=docstring(run), add_help=False, allow_abbrev=False)
     if form == RECIPE:
         parser.add_argument("-h", "--help", nargs="?", const="common", help="this help; `--help all` lists every setting")
     else:
@@ -195,7 +249,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _parse_without_verb(arguments: Sequence[str]) -> None:
     """Prints the help or the version, where they are asked for, and exits."""
-    verbs = "\n".join(f"  {name:14}{run.__doc__}" for name, (run, *_) in VERBS.items())
+    verbs = "\n".join(f"  {name:14}{docstring(run)}" for name, (run, *_) in VERBS.items())
     parser = _Parser("sprintnet", usage="sprintnet VERB ...", formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.description = "Train, explain, prove and ship small-image classifiers."
     parser.epilog = f"verbs (`sprintnet VERB --help` shows the options of each):\n{verbs}"

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import inspect
+from collections.abc import Callable
 from dataclasses import is_dataclass
 from itertools import zip_longest
 from typing import Any, NoReturn
@@ -11,6 +12,12 @@ from sprintnet.cli.args import recipe_of
 
 COMMON = {"epochs", "batch_size", "seed", "precision", "device", "threads", "data.name", "data.val"}
 COMMON |= {"model.width", "optim.max_lr"}
+
+
+def docstring(function: Callable[..., Any]) -> str:
+    """Returns a function's docstring from its source: `python -OO` keeps none."""
+    (declared,) = ast.parse(inspect.getsource(function)).body
+    return ast.get_docstring(declared) or ""  # type: ignore[arg-type]
 
 
 def print_help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> NoReturn:

@@ -145,6 +145,12 @@ def channel_statistics(dataset: ImageDataset) -> tuple[tuple[float, ...], tuple[
     return tuple((mean / 255).tolist()), tuple((deviation / 255).tolist())
 
 
+def one_colour(dataset: ImageDataset) -> list[int]:
+    """Returns the indices of the images whose pixels are all equal."""
+    blocks = [(block == block[:, :1, :1]).all(axis=(1, 2, 3)) for block in dataset.blocks()]
+    return np.flatnonzero(np.concatenate([np.zeros(0, bool), *blocks])).tolist()
+
+
 def digest(*datasets: ImageDataset) -> str:
     """Returns the SHA-256 of images, labels and class names: runs with equal digests had equal data."""
     sha256 = hashlib.sha256()

@@ -1,21 +1,35 @@
 """Decoding and resizing of image files, the same for training and prediction."""
 
+import io
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from sprintnet.errors import AccessError, DataError, SettingsError
 
-DECODER_VERSION = 1  # part of the decode cache's path: raise it when a file would be decoded to other pixels
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+DECODER_VERSION = 2  # part of the decode cache's path: raise it when a file would be decoded to other pixels
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".webp", ".bmp", ".dib")
+OTHER_SUFFIXES = (".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".svg", ".ppm", ".pgm", ".ico", ".dng", ".psd")
+"""Suffixes of images that are not read."""
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-MAX_PIXELS = 64_000_000  # larger images are refused before they are decoded: a file of a few bytes can claim any size
+# larger images are refused before they are decoded: a file of a few bytes can claim any size
+MAX_PIXELS, MAX_SIDE, MAX_FILE_BYTES = 64_000_000, 30_000, 1 << 29
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+OTHER_SIGNATURES = {b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%PDF": "PDF", b"\0\0\1\0": "ICO", b"8BPS": "PSD"}
+OTHER_BRANDS = {b"ftypavif": "AVIF", b"ftypavis": "AVIF", b"ftypheic": "HEIC", b"ftypmif1": "HEIF", b"jP  \r\n\x87\n": "JPEG 2000"}
+"""How files of formats that are not read begin, and how they go on after four bytes."""
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # large ones are refused by Pillow, and none changes a pixel
+EXIF_ORIENTATION, SWAPPED_FROM = 0x0112, 5  # the EXIF tag, and the lowest of its values that swap height and width
+TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
+MIN_16_BIT_RANGE = 4096  # 16-bit values below this leave fewer than 16 of 256 grey levels
 
 Size = tuple[int, int]  # height, width
 
@@ -27,25 +41,33 @@ def read_image(
     formats: tuple[str, ...] = IMAGE_FORMATS,
     size: Size | None = None,
     policy: str = "stretch",
+    max_pixels: int = MAX_PIXELS,
 ) -> npt.NDArray[np.uint8]:
     """Returns the pixels of an image, uint8 (H, W, channels): 1 (grey), 3 (RGB) or 4 (RGBA) channels; resized to `size`.
 
     The EXIF orientation is applied, transparency becomes white (except in RGBA), 16 bits become 8, and of an animation the
-    first frame is read. Raises DataError, which calls the image `name` (default: its path), if it is no image or too large.
+    first frame is read. Raises DataError, which calls the image `name` (default: its path), if it is no image, too large, or
+    shows nothing: all transparent, or 16-bit values that are nearly black throughout.
     """
     name = name or str(source)
     try:
-        with source.copy() if isinstance(source, Image.Image) else Image.open(source, formats=formats) as image:
-            if image.width * image.height > MAX_PIXELS:
-                size_text = f"{image.width}x{image.height}, more than {MAX_PIXELS // 10**6} million pixels"
-                raise DataError(f"{name}: {size_text}; make it smaller")
-            ImageOps.exif_transpose(image, in_place=True)
-            converted: Image.Image = _to_8_bits(image) if channels == 4 else _flatten_alpha(image)
+        with source.copy() if isinstance(source, Image.Image) else open_image(source, formats) as image:
+            if image.width * image.height > max_pixels or max(image.size) > MAX_SIDE:
+                limits = f"{max_pixels / 10**6:g} million pixels or a side of {MAX_SIDE:,}"
+                raise DataError(f"{name}: {image.width}x{image.height}, more than {limits}; make it smaller")
+            _scale_transparent_colour(image)
+            image.load()
+            turn = TURNS.get(orientation(image))  # by hand: ImageOps.exif_transpose also writes the EXIF data again
+            converted: Image.Image = _to_8_bits(image if turn is None else image.transpose(turn))
+            if converted.has_transparency_data and not np.asarray(converted.convert("RGBA"))[..., 3].any():
+                raise DataError(f"{name}: every pixel is transparent; save it without transparency, or remove it")
+            if channels != 4:
+                converted = _flatten_alpha(converted)
             if converted.mode != PIL_MODES[channels]:
                 converted = converted.convert(PIL_MODES[channels])
             pixels = np.asarray(converted if size is None else resize_image(converted, size, policy))
-    except DataError:
-        raise
+    except DataError as error:
+        raise type(error)(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # a warning may count as an error
         raise DataError(f"{name}: more than {MAX_PIXELS // 10**6} million pixels; make it smaller") from None
     except FileNotFoundError:
@@ -54,13 +76,67 @@ def read_image(
         raise DataError(f"{name}: is a folder; name the files in it") from None
     except Exception as error:  # a damaged file can raise anything
         if isinstance(error, UnidentifiedImageError):
-            cause = "unknown format"
+            other = _other_format(source)
+            cause = f"it is a {other}; convert it" if other else "unknown format"
         else:
             cause = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, MemoryError) or getattr(error, "errno", None):
             raise AccessError(f"{name}: cannot be read: {cause}; make it readable, or remove it") from None
         raise DataError(f"{name}: cannot be read as an image ({', '.join(formats)}): {cause}; repair or remove it") from None
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def open_image(source: Path | BinaryIO, formats: tuple[str, ...] = IMAGE_FORMATS) -> Image.Image:
+    """Returns an image whose pixels are not decoded yet; text in a PNG is not looked at."""
+    content = _read(source) if isinstance(source, Path) else source.read()
+    return Image.open(io.BytesIO(_without_text(content)), formats=formats)
+
+
+def _read(file: Path) -> bytes:
+    """Returns the content of a file; raises DataError for what is none, which may have no end, or is too large."""
+    status = file.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise DataError("is a pipe, socket or device; name a file")
+    if status.st_size > MAX_FILE_BYTES:
+        raise DataError(f"has {status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}; make it smaller")
+    return file.read_bytes()
+
+
+def orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation, 1 to 8; 1 (upright) where there is none or the EXIF data cannot be read."""
+    try:
+        found = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # damaged EXIF data can raise anything
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _without_text(content: bytes) -> bytes:
+    """Returns the content of a file without the text chunks of a PNG."""
+    if not content.startswith(PNG_SIGNATURE):
+        return content
+    kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while start + 8 <= len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 4], "big")  # length, kind, data, checksum
+        if content[start + 4 : start + 8] not in PNG_TEXT_CHUNKS:
+            kept.append(content[start:end])
+        start = end
+    return b"".join(kept)
+
+
+def _other_format(source: Any) -> str:
+    """Returns the name of a file's format where it is a known one that is not read."""
+    try:
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                head = file.read(16)
+        else:
+            source.seek(0)
+            head = source.read(16)
+    except OSError:
+        return ""
+    beginnings = [(head, OTHER_SIGNATURES), (head[4:], OTHER_BRANDS)]
+    return next((name for bytes_, known in beginnings for sign, name in known.items() if bytes_.startswith(sign)), "")
 
 
 def each_image(images: Any) -> Iterator[Any]:
@@ -150,16 +226,28 @@ def letterbox_size(image: Size, size: Size) -> Size:
     return min(size[0], max(1, image[0] * size[1] // image[1])), min(size[1], max(1, image[1] * size[0] // image[0]))
 
 
+def _scale_transparent_colour(image: Image.Image) -> None:
+    """Halves the bits of the transparent colour of a 16-bit RGB image, whose pixels Pillow decodes to 8 bits."""
+    colour, tiles = image.info.get("transparency"), getattr(image, "tile", ())
+    if image.mode == "RGB" and isinstance(colour, tuple) and tiles and str(tiles[0][3]).startswith("RGB;16"):
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
+
+
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Returns the image with 8 bits per channel."""
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    return image
+    """Returns the image with 8 bits per channel; raises DataError where next to nothing would be left of 16 bits."""
+    if not image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
+        return image
+    values, colour = np.asarray(image), image.info.get("transparency")
+    visible = np.ones(values.shape, bool) if colour is None else values != colour
+    low, high = values.min(where=visible, initial=65535), values.max(where=visible, initial=0)
+    if low < high < MIN_16_BIT_RANGE:
+        raise DataError(f"16-bit values from {low} to {high} of 65535 are nearly black; save it with 8 bits, or scale its values")
+    grey = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
+    return grey if colour is None else Image.merge("LA", [grey, Image.fromarray(visible.astype(np.uint8) * 255)])
 
 
 def _flatten_alpha(image: Image.Image) -> Image.Image:
-    """Returns the image with 8 bits per channel, on white instead of transparency."""
-    image = _to_8_bits(image)
+    """Returns an image of 8 bits per channel on white instead of transparency."""
     if not image.has_transparency_data:
         return image
     layer = image.convert("RGBA")

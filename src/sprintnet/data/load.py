@@ -1,6 +1,7 @@
 """The splits of a dataset, built-in or custom, as settings name it; torch is not needed."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ def load_splits(settings: DataSettings, log: Log = print, run: RunFolder | None 
         log(f"data: {text}")
 
     if is_builtin:
+        if Path(settings.name).exists():
+            note(f"the built-in dataset {settings.name}; for the folder of that name, write ./{settings.name}")
         splits = _split_builtin(settings, log, note)
     else:
         custom = load_custom(settings)

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from sprintnet.data.custom.folders import SYSTEM_FILES
-from sprintnet.data.images import IMAGE_SUFFIXES
+from sprintnet.data.custom.folders import walk_images
 from sprintnet.deploy.predictor import Pixels, Predictor, entries
 from sprintnet.errors import DataError
 from sprintnet.reporting.text.names import UNLABELLED, plain
@@ -21,22 +20,17 @@ the most probable ones, as lists of (class, probability)."""
 
 
 def find_files(words: Iterable[str], stdin: TextIO) -> Iterator[Path]:
-    """Yields the files that words name: a file, a folder (its images, recursively), a glob pattern, or - (a list on stdin)."""
+    """Yields the files that words name: a file, a folder (what training would read, in the folders inside it too), a glob
+    pattern, or - (a list on stdin). A name comes before a pattern."""
     for word in words:
         if word == STDIN:
-            yield from (Path(line.rstrip("\n")) for line in stdin if line.strip())
+            yield from (Path(line.removeprefix("\ufeff").rstrip("\r\n")) for line in stdin if line.strip())
         elif os.path.isdir(word):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
-            yield from sorted(file for file in Path(word).rglob("*") if _is_image(file.relative_to(word)) and file.is_file())
+            yield from walk_images(Path(word))
         elif not os.path.exists(word) and (found := glob.glob(word, recursive=True)):  # noqa: PTH110, PTH207 (as above)
             yield from map(Path, sorted(found))
         else:
             yield Path(word)  # a missing file too: reading it gives the message
-
-
-def _is_image(path: Path) -> bool:
-    """Returns whether a path has an image suffix and is neither hidden nor created by an operating system."""
-    hidden = any(part.startswith(".") or part.lower() in SYSTEM_FILES for part in path.parts)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden
 
 
 def predict_files(

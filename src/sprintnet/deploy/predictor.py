@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ BATCH = 64
 MAX_BATCH_PIXELS = 4_000_000  # a batch is complete when its images have so many pixels together
 OUTPUTS = ("probabilities", "logits", "activation_maps")  # what a file can compute; the probabilities always
 JSON_METADATA = ("preprocessing", "metrics", "parity")
+TRIAL_SECONDS = 20.0  # for the first two images
+MAX_SIDE = 4096  # of a model's images
 LOG_NOTHING = 4  # ONNX Runtime's log level without messages; errors are raised all the same
 REMEDY = "create one with `sprintnet export RUN`"
 
@@ -102,28 +105,42 @@ class Predictor:
             raise SettingsError(f"{self.path}: is a folder; name the file, such as RUN/export/model.onnx") from None
         except OSError as error:
             raise SettingsError(f"{self.path}: {error.strerror}; {REMEDY}") from None
+            named = {output.name for output in self._session.get_outputs()}
+            inputs = [(entry.name, entry.type) for entry in self._session.get_inputs()]
+            metadata = self._session.get_modelmeta().custom_metadata_map
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            raise SettingsError(f"{self.path}: not a usable ONNX file ({str(error).splitlines()[0]}); {REMEDY}") from None
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        named = {output.name for output in self._session.get_outputs()}
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            raise SettingsError(f"{self.path}: not a usable ONNX file ({cause}); {REMEDY}") from None
         self.outputs = tuple(name for name in OUTPUTS if name in named)
-        inputs = [(entry.name, entry.type) for entry in self._session.get_inputs()]
         if inputs != [("images", "tensor(uint8)")] or "probabilities" not in named:
             raise SettingsError(f"{self.path}: has no input `images` (uint8) or no output `probabilities`; {REMEDY}")
         try:
-            self.metadata = {key: json.loads(text) if key in JSON_METADATA else text for key, text in metadata.items()}
+            self.metadata = {key: read_json(text) if key in JSON_METADATA else text for key, text in metadata.items()}
             self.preprocessing = Preprocessing.from_metadata(self.metadata["preprocessing"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             raise SettingsError(f"{self.path}: has no usable preprocessing in its metadata; {REMEDY}") from None
         self.threshold = self.preprocessing.threshold
+        self._none = self._try()[:0]
+
+    def _try(self) -> Predictions:
+        """Returns the predictions for two different images; raises SettingsError where they are not what the metadata say."""
+        height, width, channels = self.preprocessing.image_shape
+        options = onnxruntime_options()
+        timer = threading.Timer(TRIAL_SECONDS, setattr, (options, "terminate", True))  # a graph may have a loop without end
+        timer.start()
         try:
-            self._none = self._predict([np.zeros(self.preprocessing.image_shape, np.uint8)])[:0]
-            fits = self.preprocessing.image_shape[2] in PIL_MODES and self._none.probabilities.shape == (0, len(self.classes))
-            fits = fits and self._none.probabilities.dtype == np.float32
-        except Exception:  # ONNX Runtime's again
-            fits = False
-        if not fits:
-            raise SettingsError(f"{self.path}: its outputs do not match its metadata; {REMEDY}")
+            if channels not in PIL_MODES or not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+                raise ValueError(f"images of {width}x{height}x{channels}")
+            black = np.zeros((height, width, channels), np.uint8)
+            found = self._predict([black, black + 200], options)
+            if found.probabilities.shape != (2, len(self.classes)) or found.probabilities.dtype != np.float32:
+                raise ValueError(f"probabilities {found.probabilities.shape}")
+        except Exception as error:  # ONNX Runtime's again
+            cause = (str(error).splitlines() or [type(error).__name__])[0]
+            raise SettingsError(f"{self.path}: its outputs do not match its metadata ({cause}); {REMEDY}") from None
+        finally:
+            timer.cancel()
+        return found
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -144,19 +161,34 @@ class Predictor:
         yield from map(self._predict, in_batches(map(self.read, each_image(images)), batch))
 
     def read(self, image: Input) -> Pixels:
-        """Returns the pixels (H, W, C) of one image, with the model's number of channels."""
-        return as_pixels(image, self.preprocessing.image_shape[2])
+        """Returns the pixels of one image in the model's shape (H, W, C), resized by Pillow as in training."""
+        height, width, channels = self.preprocessing.image_shape
+        return as_pixels(image, channels, (height, width), self.preprocessing.resize)
 
-    def _predict(self, images: list[Pixels]) -> Predictions:
-        """Returns the predictions for one batch; images of equal shape run together."""
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for index, pixels in enumerate(images):
-            by_shape.setdefault(pixels.shape, []).append(index)
-        groups = [np.stack([images[index] for index in indices]) for indices in by_shape.values()]
-        order = np.argsort(np.concatenate(list(by_shape.values())))
-        results = zip(*(self._session.run(self.outputs, {"images": group}) for group in groups), strict=True)
-        outputs = {name: np.concatenate(values)[order] for name, values in zip(self.outputs, results, strict=True)}
+    def _predict(self, images: list[Pixels], options: Any = None) -> Predictions:
+        """Returns the predictions for one batch; raises SettingsError where the model answers with no numbers."""
+        outputs = dict(zip(self.outputs, self._session.run(self.outputs, {"images": np.stack(images)}, options), strict=True))
+        if any(len(values) != len(images) or not np.isfinite(values).all() for values in outputs.values()):
+            raise SettingsError(f"{self.path}: its answers are not finite, or not one for each image; {REMEDY}")
         return Predictions(self.classes, threshold=self.threshold, **outputs)
+
+
+def onnxruntime_options() -> Any:
+    """Returns the options of one run of a session."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = LOG_NOTHING
+    return options
+
+
+def read_json(text: str) -> Any:
+    """Returns the content of JSON; raises ValueError for NaN and Infinity too, which JSON does not have."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no number")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def entries(labels: Iterable[tuple[str, float]]) -> list[dict[str, Any]]:

@@ -1,11 +1,11 @@
 """Predictions with PyTorch, from a run that has no export."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from sprintnet.data.images import convert_pixels
 from sprintnet.deploy.predictor import Pixels, Predictions, Predictor
 from sprintnet.evaluation.trained_model import load_run
 
@@ -21,9 +21,7 @@ class RunPredictor(Predictor):
         empty = np.empty((0, len(self.classes)), np.float32)
         self._none = Predictions(self.classes, empty, empty, threshold=self.threshold)
 
-    def _predict(self, images: list[Pixels]) -> Predictions:
-        trained, preprocessing = self._trained, self.preprocessing
-        pixels = np.stack([convert_pixels(image, preprocessing.image_shape, preprocessing.resize) for image in images])
-        logits = trained.predict_logits(pixels)
-        probabilities = trained.task.activate(torch.from_numpy(logits) / (preprocessing.temperature or 1)).numpy()
+    def _predict(self, images: list[Pixels], options: Any = None) -> Predictions:
+        logits = self._trained.predict_logits(np.stack(images))
+        probabilities = self._trained.task.activate(torch.from_numpy(logits) / (self.preprocessing.temperature or 1)).numpy()
         return Predictions(self.classes, probabilities, logits, threshold=self.threshold)

@@ -134,6 +134,13 @@ def read_runs(path: str | Path) -> list[dict[str, Any]]:
     return runs
 
 
+def data_digest(path: str | Path) -> str:
+    """Returns the SHA-256 of the data that the finished runs in a study's folder share."""
+    first = min(find_run(path, STUDY_FOLDER).glob("*/metrics.json"))
+    digest: str = read_json(RunFolder(first.parent).environment)["data_sha256"]
+    return digest
+
+
 def finished_runs(folder: Path) -> list[dict[str, Any]]:
     """Returns the metrics of the finished runs in a folder; raises SettingsError where they cannot be averaged."""
     runs = [RunFolder(file.parent) for file in sorted(folder.glob("*/metrics.json"))]

@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from sprintnet.errors import SettingsError
 from sprintnet.kernels.compiler import (
     AMX_BF16,
     OPTIONS,
@@ -119,7 +120,7 @@ def _library(name: str, sources: Path) -> ctypes.CDLL | str:
         except OSError:
             library.unlink(missing_ok=True)  # perhaps damaged: the next run rebuilds it
             raise
-    except (UnavailableError, OSError, RuntimeError) as error:  # pathlib's, where there is no home
+    except (UnavailableError, OSError, SettingsError) as error:  # the last: no folder for the cache
         return str(error)
 
 

@@ -83,8 +83,10 @@ def _convolve(maps: Tensor, weight: Tensor, indices: Tensor | None, height: int,
     """
     output = _empty_output(maps, weight, indices, height, width, is_gradient)
     sizes = len(maps), height, width, maps.stride(0), maps.shape[1], output.shape[1]
-    tensors = maps, indices, weight, is_gradient, _empty_filters(weight), output
-    call("conv3x3_amx", "convolve", *sizes, *tensors, torch.get_num_threads())
+    threads = torch.get_num_threads()
+    scratch = None if indices is None else maps.new_empty(threads * (height + 2) * width * maps.shape[1] * BLOCK)
+    tensors = maps, indices, weight, is_gradient, _empty_filters(weight), scratch, output
+    call("conv3x3_amx", "convolve", *sizes, *tensors, threads)
     return output
 
 

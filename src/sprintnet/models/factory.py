@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -16,7 +14,7 @@ from sprintnet.models.base import Network
 from sprintnet.models.davidnet import DavidNet
 from sprintnet.models.settings import ModelSettings
 from sprintnet.models.sprintnet import SprintNet
-from sprintnet.runs.io import write_atomic
+from sprintnet.models.tensor_file import DamagedError, read_tensors, write_tensors
 
 WEIGHT_FILES = ("weights.safetensors", "model.safetensors")
 """Of a run folder and of an export folder."""
@@ -75,7 +73,7 @@ def save_model(path: Path, saved: SavedModel, **metadata: Any) -> None:
     """Writes a safetensors file whose metadata holds settings, preprocessing and more as JSON."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in saved.network.state_dict().items()}
     metadata |= {"model": asdict(saved.settings), **saved.preprocessing.to_metadata()}
-    write_atomic(path, safetensors.torch.save(tensors, {key: json.dumps(value) for key, value in metadata.items()}))
+    write_tensors(path, tensors, {key: json.dumps(value) for key, value in metadata.items()})
 
 
 def load_model(path: Path) -> SavedModel:
@@ -84,14 +82,13 @@ def load_model(path: Path) -> SavedModel:
     Raises SettingsError for a file that is damaged or lacks the metadata.
     """
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-            tensors: dict[str, torch.Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        tensors, text = read_tensors(path)
+        metadata = {key: json.loads(value) for key, value in text.items()}
         settings, preprocessing = ModelSettings(**metadata["model"]), Preprocessing.from_metadata(metadata)
         with torch.device("meta"):  # draws no random numbers
             network = build_model(settings, len(preprocessing.classes), preprocessing.image_shape)
         network.load_state_dict(tensors, assign=True)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except (OSError, DamagedError, RuntimeError, ValueError, KeyError, TypeError) as error:
         cause = str(error).splitlines()[0]
         raise SettingsError(f"{path}: not a weights file of SprintNet ({cause}); train again") from None
     return SavedModel(network, settings, preprocessing)

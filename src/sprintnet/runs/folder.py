@@ -9,11 +9,15 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, cast
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from sprintnet.errors import ArgumentError, SettingsError, nearest
+from sprintnet.runs.checksums import require_unchanged, update_checksum
 from sprintnet.runs.io import write_rows
 
 TRAIN_FOLDER = Path("runs") / "train"
@@ -38,6 +42,8 @@ class RunFolder:
 
     path: Path
     is_quiet: bool = False  # whether `log` prints nothing
+    claim: BaseFileLock | None = field(default=None, repr=False, compare=False)
+    """The lock of a folder that was reserved for this run: released with this object, or when training ends."""
 
     config = _File("config.toml")  # the settings as requested; training them again repeats the run
     resolved = _File("resolved.toml")  # the same with `auto` and `lr_find` resolved; its comments give the reasons
@@ -63,6 +69,15 @@ class RunFolder:
     checkpoint = _File("checkpoint.safetensors")  # the complete state of an unfinished run
     log_text = _File("log.txt")  # what was printed
     lock = _File(".lock")  # held by the process that trains here
+    test_access_lock = _File(".test_access.lock")  # held while a row is added to test_access.csv
+    export_lock = _File(".export.lock")  # held by the process that exports
+
+    @property
+    def final_files(self) -> tuple[Path, ...]:
+        """The files that training leaves behind beside metrics.json, some of them only where the settings ask for them."""
+        settings = (self.config, self.resolved, self.environment, self.data, self.splits, self.lr_finder)
+        results = (self.results, self.predictions, self.predictions_csv, self.test_access, self.artifacts, self.network)
+        return (*settings, *results, self.weights)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
@@ -76,21 +91,39 @@ class RunFolder:
 
 
 def new_run(name: str, *, exact: bool, resume: bool, parent: Path = TRAIN_FOLDER) -> RunFolder:
-    """Returns the folder for a run called `name`, not created yet; a folder in which no run has started counts as free.
+    """Returns the folder for a run called `name`; a folder in which no run has started counts as free.
 
-    A new run takes `name`, or `name-2`, `name-3`, ... where that is taken; resuming takes the newest of them. With `exact` (the
-    user chose the name) no number is added: a new run refuses a folder that is taken.
+    A new run takes `name`, or `name-2`, `name-3`, ... where that is taken, and reserves it: of several processes at once each
+    gets its own. Resuming takes the newest of them. With `exact` (the user chose the name) no number is added: a new run
+    refuses a folder that is taken.
     """
     if Path(name).name != name or name in ("", ".", "..") or set(name) & set("\\\0"):
         raise ArgumentError("name", name, f"must be a single folder name; the run is kept under {parent}")
-    taken = [RunFolder(parent / name)]
-    while not exact and _has_started(numbered := RunFolder(parent / f"{name}-{len(taken) + 1}")):
-        taken.append(numbered)
-    if resume or not _has_started(taken[0]):
-        return taken[-1]
+    numbered = (RunFolder(parent / (name if number == 1 else f"{name}-{number}")) for number in count(1))
+    if resume and not exact:
+        return [next(numbered), *takewhile(_has_started, numbered)][-1]
     if exact:
-        raise ArgumentError("name", name, f"{taken[0].path} exists; choose another name, or resume that run")
-    return RunFolder(parent / f"{name}-{len(taken) + 1}")
+        run = next(numbered)
+        if not resume and _has_started(run):
+            raise ArgumentError("name", name, f"{run.path} exists; choose another name, or resume that run")
+        return run
+    return next(reserved for run in numbered if (reserved := _reserve(run)))
+
+
+def _reserve(run: RunFolder) -> RunFolder | None:
+    """Returns the folder with a lock on it, or None where a run has started or another process is about to start one."""
+    if _has_started(run):
+        return None
+    run.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run.lock, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    if _has_started(run):  # and has ended meanwhile
+        lock.release()
+        return None
+    return RunFolder(run.path, claim=lock)
 
 
 def run_name(recipe: str | Path) -> str:
@@ -127,6 +160,9 @@ def open_run(word: str | Path) -> RunFolder:
         remedy = "the run is unfinished or damaged: continue it with its command and --resume"
         state = "it is not a run folder" if len(missing) == 3 else remedy
         raise SettingsError(f"{run.path}: {', '.join(missing)} missing; {state}")
+    for file in (run.config, run.resolved):  # read as recipes, which have no checksum
+        with _readable(file):
+            pass
     return run
 
 
@@ -155,10 +191,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def log_test_access(run: RunFolder, command: str, metrics: Mapping[str, Any]) -> None:
     """Adds a row to the run's test_access.csv: time, command, number of images, accuracy."""
-    rows: list[Mapping[str, Any]] = [*read_rows(run.test_access)] if run.test_access.exists() else []
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     row = {"time": now, "command": command, "images": metrics["images"], "accuracy": metrics["accuracy"]}
-    write_rows(run.test_access, [*rows, row])
+    with FileLock(run.test_access_lock):  # of two processes at once, both rows are kept
+        rows: list[Mapping[str, Any]] = [*read_rows(run.test_access)] if run.test_access.exists() else []
+        write_rows(run.test_access, [*rows, row])
+        update_checksum(run.test_access)
 
 
 def evaluation_split(by_split: Mapping[str, Any]) -> str:
@@ -192,6 +230,7 @@ def rerun_command(run: RunFolder) -> str:
 def _readable(path: Path) -> Iterator[None]:
     """Raises SettingsError with a remedy where the block finds the file of a run missing or damaged."""
     try:
+        require_unchanged(path)
         yield
     except (OSError, ValueError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
         state = "missing" if isinstance(error, FileNotFoundError) else f"damaged ({error})"

@@ -1,34 +1,50 @@
 """Atomic file writes (text, JSON, CSV, NumPy archives), and the location of the cache."""
 
 import csv
+import ctypes
 import datetime
 import io
 import json
 import os
+import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sprintnet.errors import SettingsError
 from sprintnet.runs.environment import environment_record
+
+TEMPORARY = ".sprintnet-"  # with what the names of unfinished files begin
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux: man 2 renameat2
+RENAME_SWAP = 2  # macOS: man 2 renamex_np
 
 
 def cache_folder() -> Path:
     """Returns the cache of datasets and kernels: $SPRINTNET_CACHE, else sprintnet under $XDG_CACHE_HOME or ~/.cache."""
-    if chosen := os.environ.get("SPRINTNET_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sprintnet"
+    chosen = os.environ.get("SPRINTNET_CACHE")
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sprintnet"
+    except RuntimeError:  # no such user, or a user without a home
+        given = f"SPRINTNET_CACHE={chosen}: no such home folder" if chosen else "the user has no home folder for the cache"
+        raise SettingsError(f"{given}; set SPRINTNET_CACHE to the full path of a folder") from None
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Replaces a file atomically: a crash at any moment leaves the old content or the new."""
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.tmp")  # one name: killed processes leave no pile of files
+    # a name of its own for each writer, which nobody can foresee, in a file that does not exist yet: others write here too
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:  # of a write that failed, the system names no file
+        raise OSError(error.errno, f"{error.strerror} ({len(data):,} bytes)", str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
     if os.name == "posix":  # the rename itself is durable once the folder is; Windows cannot open one
@@ -37,6 +53,33 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def replace_folder(old: Path, new: Path) -> None:
+    """Puts a folder in the place of another, whose content is left in `new` or removed. Where the system can exchange two
+    names at once (Linux, macOS), a kill at any moment leaves the old content or the new; elsewhere it may leave none."""
+    if not old.exists():
+        new.replace(old)
+    elif not _exchange(old, new):
+        shutil.rmtree(old)
+        new.replace(old)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchanges the names of two folders; returns whether the system, and the file system, can."""
+    names = os.fsencode(first), os.fsencode(second)
+    library = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(library, "renameat2"):
+        return library.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0  # type: ignore[union-attr]
+    if hasattr(library, "renamex_np"):
+        return library.renamex_np(*names, RENAME_SWAP) == 0  # type: ignore[union-attr]
+    return False
+
+
+def remove_temporary(folder: Path) -> None:
+    """Removes what killed writers have left in a folder, in which nobody else writes meanwhile."""
+    for file in folder.glob(f"{TEMPORARY}*"):
+        file.unlink(missing_ok=True)
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:
@@ -50,7 +93,12 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Writes readable JSON."""
-    write_atomic(path, json.dumps(value, indent=2) + "\n")
+    write_atomic(path, as_json(value))
+
+
+def as_json(value: Mapping[str, Any]) -> bytes:
+    """Returns the content of a file that `write_json` writes."""
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:

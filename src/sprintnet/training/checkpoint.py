@@ -4,12 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 
 from sprintnet.errors import SettingsError
-from sprintnet.runs.io import write_atomic
+from sprintnet.models.tensor_file import DamagedError, read_tensors, write_tensors
 
 State = dict[str, Any]
 """Nested dicts and lists of tensors, numbers, text and None."""
@@ -19,18 +17,16 @@ def save_checkpoint(path: Path, state: State) -> None:
     """Replaces the checkpoint atomically: a crash at any moment leaves the old state or the new."""
     tensors: dict[str, torch.Tensor] = {}
     skeleton = json.dumps(_take_tensors(state, "", tensors))
-    write_atomic(path, safetensors.torch.save(tensors, {"state": skeleton}))
+    write_tensors(path, tensors, {"state": skeleton})
 
 
 def load_checkpoint(path: Path, device: torch.device) -> State:
     """Returns the state that was saved, its tensors on the device; raises SettingsError for a damaged file."""
     try:
-        with safetensors.safe_open(path, "pt", device=str(device)) as file:
-            skeleton = json.loads(file.metadata()["state"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        tensors, metadata = read_tensors(path, str(device))
+        state: State = _put_tensors(json.loads(metadata["state"]), tensors)
+    except (OSError, DamagedError, KeyError, ValueError) as error:
         raise SettingsError(f"{path}: damaged ({error}); remove it and start the run again under another --name") from None
-    state: State = _put_tensors(skeleton, tensors)
     return state
 
 

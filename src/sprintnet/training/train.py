@@ -15,16 +15,17 @@ from sprintnet.data.load import load_splits
 from sprintnet.data.loader import Loader
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.data.splits import Splits, write_splits
-from sprintnet.errors import SettingsError, SprintNetError, did_you_mean
+from sprintnet.errors import SettingsError, SprintNetError, did_you_mean, is_out_of_memory
 from sprintnet.evaluation.trained_model import EVALUATION_BATCH, TrainedModel, load_run
 from sprintnet.kernels import build
 from sprintnet.models.factory import SavedModel, save_model
 from sprintnet.models.transfer import Pretrained, load_pretrained
 from sprintnet.progress import track
 from sprintnet.reporting.text.training_table import RULE, table_row, training_header
+from sprintnet.runs import checksums
 from sprintnet.runs.environment import environment_record
 from sprintnet.runs.folder import RunFolder, log_test_access, read_json
-from sprintnet.runs.io import write_arrays, write_atomic, write_json, write_rows
+from sprintnet.runs.io import as_json, remove_temporary, write_arrays, write_atomic, write_json, write_rows
 from sprintnet.runtime import PeakMemory, Runtime, select_runtime
 from sprintnet.training.artifacts import write_artifacts
 from sprintnet.training.loop import Row, fit
@@ -54,8 +55,10 @@ def train(
     from its last checkpoint; a finished one is returned. Raises SettingsError, DataError, DivergedError or Interrupted.
     """
     run.path.mkdir(parents=True, exist_ok=True)
+    lock = run.claim or FileLock(run.lock, thread_local=False)
     try:
-        with FileLock(run.lock, blocking=False):
+        with lock.acquire(blocking=False):
+            remove_temporary(run.path)
             if not run.config.exists():
                 for left in (run.splits, run.lr_finder):  # by a start that failed, perhaps with other settings
                     left.unlink(missing_ok=True)
@@ -74,10 +77,14 @@ def train(
                 return _train(config, run, runtime, on_epoch, splits)
     except Timeout:
         raise SettingsError(f"{run.path}: another process is training here; wait for it, or choose another name") from None
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise SprintNetError(
-            f"batch_size={config.batch_size}: too large for the device's memory; start another run with a smaller one"
+            f"batch_size={config.batch_size}: too large for the memory of the device; start another run with a smaller one"
         ) from None
+    finally:
+        lock.release(force=True)
 
 
 def _train(
@@ -85,6 +92,7 @@ def _train(
 ) -> TrainingResult:
     started, memory = time.monotonic(), PeakMemory(runtime.device)
     is_resumed = run.checkpoint.exists()
+    (run.path / checksums.FILE).unlink(missing_ok=True)  # of an end that was interrupted
     if splits:
         write_splits(run.splits, splits)
     else:
@@ -131,6 +139,8 @@ def _train(
         "command_seconds": None if is_resumed else time.monotonic() - started,
         "peak_gib": memory.gib(),
     }
+    parts = (file for file in run.final_files if file.exists())
+    checksums.write_checksums(run.path, {**{file.name: file.read_bytes() for file in parts}, run.metrics.name: as_json(metrics)})
     write_json(run.metrics, metrics)
     run.checkpoint.unlink(missing_ok=True)
     return TrainingResult(trained, metrics)

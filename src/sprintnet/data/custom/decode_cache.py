@@ -22,6 +22,7 @@ from sprintnet.runs.io import cache_folder, write_atomic
 CHUNK_SIZE = 256  # images that are decoded, and logged as done with their CRC-32, together
 RESERVE_BYTES = 1 << 24
 LOCK_NAME, DECODE_LOCK_SECONDS = ".lock", 6 * 3600.0
+IMAGES, DECODED = "images", "decoded.json"  # the pixels; failures and the CRC-32 of each chunk, written at the end
 
 Shape = tuple[int, int, int, int]
 Value = TypeVar("Value")
@@ -32,9 +33,11 @@ DecodeChunk = Callable[[Images, slice], tuple[Failures, bool]]
 
 class DecodeCache:
     """What was computed from one state of a source: <cache>/decoded/<source>/<fingerprint>/<variant>/images, and JSON.
-    One process computes while others wait. Errors, as on a full disk, are SprintNetErrors."""
+    One process computes while others wait; what was damaged since is computed anew, and `notes` says so. Errors, as on a full
+    disk, are SprintNetErrors."""
 
     def __init__(self, source: Path, fingerprint: str):
+        self.notes: list[str] = []
         self._source_folder = cache_folder() / "decoded" / hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
         self._folder = self._source_folder / fingerprint
 
@@ -44,10 +47,18 @@ class DecodeCache:
         folder = self._folder / variant
 
         def read() -> tuple[Images, Failures]:
-            failures = json.loads((folder / "failures.json").read_text("utf-8"))
-            return _map(folder, shape), {int(index): cause for index, cause in failures.items()}
+            found = _read_json(folder / DECODED)
+            if (folder / IMAGES).stat().st_size != max(int(np.prod(shape)), 1):
+                raise _DamagedError
+            images, checksums = _map(folder, shape), []
+            for part in _chunks(len(images)):
+                checksums.append(zlib.crc32(images[part].data))
+                advise(images, "MADV_DONTNEED")
+            if checksums != found["checksums"]:
+                raise _DamagedError
+            return images, {int(index): cause for index, cause in found["failures"].items()}
 
-        return self._read_or_make(read, lambda: _decode(folder, shape, decode, is_sequential))
+        return self._read_or_make(folder, read, lambda: _decode(folder, shape, decode, is_sequential))
 
     def json(self, name: str, compute: Callable[[], Any]) -> Any:
         """Returns the content of a JSON file, which the first call computes."""
@@ -55,19 +66,25 @@ class DecodeCache:
 
         def make() -> Any:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(file, json.dumps(compute()))
-            return json.loads(file.read_text("utf-8"))
+            _write_json(file, compute())
+            return _read_json(file)
 
-        return self._read_or_make(lambda: json.loads(file.read_text("utf-8")), make)
+        return self._read_or_make(file, lambda: _read_json(file), make)
 
-    def _read_or_make(self, read: Callable[[], Value], make: Callable[[], Value]) -> Value:
-        with suppress(FileNotFoundError):
-            return read()
+    def _read_or_make(self, path: Path, read: Callable[[], Value], make: Callable[[], Value]) -> Value:
+        """Returns what `read` finds; where there is nothing, or it is damaged, what `make` makes of it at `path`."""
         try:
+            with suppress(FileNotFoundError, _DamagedError):
+                return read()
             self._source_folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self._source_folder / LOCK_NAME, timeout=DECODE_LOCK_SECONDS):
-                with suppress(FileNotFoundError):  # another process has made it
-                    return read()
+                try:
+                    return read()  # another process may have made it
+                except FileNotFoundError:
+                    pass
+                except _DamagedError:
+                    self.notes.append(f"{path}: was damaged, computed again")
+                    _remove(path)  # never written over: another process may have mapped it
                 return make()
         except Timeout:
             hours = f"{DECODE_LOCK_SECONDS / 3600:g} h"
@@ -84,20 +101,49 @@ class DecodeCache:
                     shutil.rmtree(folder, ignore_errors=True)
 
 
+class _DamagedError(Exception):
+    """A file of the cache whose content is not what was written."""
+
+
+def _write_json(file: Path, value: Any) -> None:
+    """Writes a checksum and JSON, a line each."""
+    text = json.dumps(value)
+    write_atomic(file, f"{zlib.crc32(text.encode()):08x}\n{text}")
+
+
+def _read_json(file: Path) -> Any:
+    checksum, _, text = file.read_text("utf-8", "replace").partition("\n")
+    if checksum != f"{zlib.crc32(text.encode()):08x}":
+        raise _DamagedError
+    return json.loads(text)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _chunks(count: int) -> list[slice]:
+    return [slice(start, min(start + CHUNK_SIZE, count)) for start in range(0, count, CHUNK_SIZE)]
+
+
 def _disk_error(folder: Path, what: str, error: OSError) -> SprintNetError:
     remedy = "free disk space, or set SPRINTNET_CACHE to a folder on another disk"
     return SprintNetError(f"{folder}: {what} ({error.strerror}); {remedy}")
 
 
 def _map(folder: Path, shape: Shape) -> Images:
-    return np.memmap(folder / "images", np.uint8, "c", shape=shape)  # copy on write: PyTorch warns of read-only memory
+    return np.memmap(folder / IMAGES, np.uint8, "c", shape=shape)  # copy on write: PyTorch warns of read-only memory
 
 
 def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool) -> tuple[Images, Failures]:
     folder.mkdir(parents=True, exist_ok=True)
-    _reserve(folder / "images", int(np.prod(shape)))
-    images = np.memmap(folder / "images", np.uint8, "r+", shape=shape)
-    chunks = [slice(start, min(start + CHUNK_SIZE, shape[0])) for start in range(0, shape[0], CHUNK_SIZE)]
+    _reserve(folder / IMAGES, int(np.prod(shape)))
+    images = np.memmap(folder / IMAGES, np.uint8, "r+", shape=shape)
+    chunks = _chunks(shape[0])
+    checksums = dict.fromkeys(range(len(chunks)), 0)
     permanent: Failures = {}
     transient: Failures = {}
 
@@ -117,21 +163,23 @@ def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool
                 number, checksum, failures = json.loads(line)
                 if number in left and zlib.crc32(images[chunks[number]].data) == checksum:  # the pixels reached the disk
                     left.remove(number)
+                    checksums[number] = checksum
                     permanent |= {int(index): cause for index, cause in failures.items()}
         numbers = sorted(left)
         results = track(pool.map(run, numbers), len(numbers), f"decoding {shape[0]:,} images")
         try:
             for number, (failures, is_permanent) in zip(numbers, results, strict=True):
                 (permanent if is_permanent else transient).update(failures)
+                checksums[number] = zlib.crc32(images[chunks[number]].data)
                 if is_permanent:
-                    log.write("\n" + json.dumps([number, zlib.crc32(images[chunks[number]].data), failures]))
+                    log.write("\n" + json.dumps([number, checksums[number], failures]))
                     log.flush()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
     images.flush()
     if not transient:
-        write_atomic(folder / "failures.json", json.dumps(permanent))
+        _write_json(folder / DECODED, {"failures": permanent, "checksums": [*checksums.values()]})
         (folder / "done.jsonl").unlink()
     return _map(folder, shape), permanent | transient
 

@@ -5,15 +5,24 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sprintnet.data.custom.manifest import Manifest, ManifestEntry, Problem, Severity, as_text, stamp
+from sprintnet.data.custom.conventions import as_text, class_name
+from sprintnet.data.custom.manifest import Manifest, ManifestEntry, Problem, Severity, stamp
 from sprintnet.data.dataset import LABEL_SEPARATOR
-from sprintnet.data.images import IMAGE_SUFFIXES
+from sprintnet.data.images import IMAGE_FORMATS, IMAGE_SUFFIXES
 from sprintnet.data.splits import SPLIT_ALIASES, SPLITS
 
-SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx", "@eadir")
-"""Left behind by operating systems: ignored and counted, like hidden files."""
-NON_IMAGE_SUFFIXES = (".csv", ".html", ".json", ".log", ".md", ".pdf", ".txt", ".xml", ".yaml", ".yml")
+SYSTEM_FILES = (
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "picasa.ini",
+    "icon\r", "lost+found", "system volume information",
+)  # fmt: skip
+"""Left behind by systems and photo tools: ignored and counted, like hidden files."""
+NON_IMAGE_SUFFIXES = (
+    ".csv", ".html", ".json", ".log", ".md", ".pdf", ".txt", ".xml", ".yaml", ".yml", ".xmp", ".aae", ".thm", ".ini", ".db",
+    ".lnk", ".url", ".py", ".ipynb", ".toml", ".npz", ".mov", ".mp4",
+)  # fmt: skip
 """Suffixes of files that cannot be meant as images: they are noted; other files that are no images are problems."""
+RUN_FOLDERS = ("train", "study", "lr_find")  # in runs/, the output of commands that were given from inside the data
+MAX_SEARCH_DEPTH = 3
 
 
 def read_folder(root: Path) -> Manifest:
@@ -24,7 +33,12 @@ def read_folder(root: Path) -> Manifest:
     entries: list[ManifestEntry] = []
     empty: list[os.DirEntry[str]] = []
     for name, split in splits.items() or [("", "")]:
-        for folder, status in scan.entries(root / name) if name else top:
+        inside = list(scan.entries(root / name)) if name else top
+        if name and inside and not any(stat.S_ISDIR(status.st_mode) for _, status in inside):
+            text = "has no class folders, so its images have no label; move it elsewhere (predict answers them), or sort them"
+            scan.problems.append(Problem(as_text(root / name), "unlabelled split", text))
+            continue
+        for folder, status in inside:
             if not stat.S_ISDIR(status.st_mode):
                 scan.report(folder, "stray file", "is in no class folder; move it into <class>/, or remove it")
             elif LABEL_SEPARATOR in folder.name:
@@ -35,7 +49,7 @@ def read_folder(root: Path) -> Manifest:
                 empty += [folder] * (not found and folder.path not in scan.unreadable)
     classes = {entry.label for entry in entries}
     for folder in empty:  # a class may lack images in one split; without any, it is not a class
-        severity: Severity = "note" if as_text(folder.name) in classes else "skippable"
+        severity: Severity = "note" if class_name(folder.name) in classes else "skippable"
         scan.report(folder, "empty class", "contains no image; add some, or remove it", severity)
     for entry, _ in top if splits else ():
         if entry.name not in splits:
@@ -43,11 +57,34 @@ def read_folder(root: Path) -> Manifest:
     if splits and "train" not in splits.values():
         text = f"has {next(iter(splits))}/ but no train/; add it"
         scan.problems.append(Problem(as_text(root), "no training images", text, "error"))
+    if not entries and (inner := _inner_dataset(root)):
+        scan.problems.append(Problem(as_text(root), "outer folder", f"its class folders lie deeper; did you mean {inner}?", "error"))
     if scan.non_images:
         scan.notes.append(f"files ignored since they are no images: {scan.non_images:,} (sprintnet check lists them)")
     if scan.hidden_files:
-        scan.notes.append(f"hidden and system files ignored: {scan.hidden_files:,}")
+        scan.notes.append(f"hidden, system and output files ignored: {scan.hidden_files:,}")
     return Manifest(root, tuple(entries), tuple(scan.problems), tuple(scan.notes))
+
+
+def walk_images(root: Path) -> Iterator[Path]:
+    """Yields the files in a folder, and in those inside it, that training would see, by path: not those that are hidden, were
+    left behind by a system, or cannot be meant as images."""
+    for entry, status in _Scan().entries(root):
+        if stat.S_ISDIR(status.st_mode):
+            yield from walk_images(Path(entry.path))
+        elif stat.S_ISREG(status.st_mode) and _suffix(entry.name) not in NON_IMAGE_SUFFIXES:
+            yield Path(entry.path)
+
+
+def _inner_dataset(folder: Path, depth: int = 1) -> Path | None:
+    """Returns a folder inside this one, not far below, that holds folders of images."""
+    children = [Path(child.path) for child, status in _Scan().entries(folder) if stat.S_ISDIR(status.st_mode)]
+    for child in children:
+        inside = [entry for entry, status in _Scan().entries(child) if stat.S_ISDIR(status.st_mode)]
+        if any(_suffix(file.name) in IMAGE_SUFFIXES for entry in inside for file, _ in _Scan().entries(Path(entry.path))):
+            return child
+    below = (_inner_dataset(child, depth + 1) for child in children) if depth < MAX_SEARCH_DEPTH else ()
+    return next(filter(None, below), None)
 
 
 def _split_folders(folders: Sequence[os.DirEntry[str]], scan: "_Scan") -> dict[str, str]:
@@ -74,14 +111,19 @@ def _images_in(folder: os.DirEntry[str], split: str, scan: "_Scan") -> list[Mani
         elif not stat.S_ISREG(status.st_mode):
             scan.report(file, "no file", "is a pipe, socket or device; remove it")
         elif _suffix(file.name) not in IMAGE_SUFFIXES:
-            scan.report(file, "other file", f"is none of {' '.join(IMAGE_SUFFIXES)}; convert or remove it")
+            scan.report(file, "other file", f"is none of {', '.join(IMAGE_FORMATS)}; convert or remove it")
         else:
-            images.append(ManifestEntry(file.path, as_text(folder.name), split, "", stamp(status)))
+            images.append(ManifestEntry(file.path, class_name(folder.name), split, "", stamp(status)))
     return images
 
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122  # a fifth of Path's time
+
+
+def _is_output(entry: os.DirEntry[str]) -> bool:
+    """Returns whether an entry is the folder of runs, of a command that was given from inside the data."""
+    return entry.name == "runs" and any(Path(entry.path).glob(f"{kind}/*/.lock") for kind in RUN_FOLDERS)
 
 
 class _Scan:
@@ -103,7 +145,7 @@ class _Scan:
             self.problems.append(Problem(as_text(folder), "unreadable", f"{error.strerror}; make it readable, or remove it"))
             return
         for entry in found:
-            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FILES:
+            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_FILES or _is_output(entry):
                 self.hidden_files += 1
                 continue
             try:

@@ -3,20 +3,21 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
+from sprintnet.data.custom.conventions import as_text
 from sprintnet.data.custom.decode_cache import DecodeCache
-from sprintnet.data.custom.manifest import Manifest, ManifestEntry, Problem, as_text
-from sprintnet.data.images import IMAGE_FORMATS
+from sprintnet.data.custom.manifest import Manifest, ManifestEntry, Problem
+from sprintnet.data.images import IMAGE_FORMATS, SWAPPED_FROM, open_image, orientation
 from sprintnet.data.settings import DataSettings
 from sprintnet.progress import track
 
 MAX_NATIVE_SIDE, DEFAULT_SIDE = 96, 64
 CHANNEL_COUNTS = {"grey": 1, "rgb": 3, "rgba": 4}
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
-EXIF_ORIENTATION, MIN_TRANSPOSED = 0x0112, 5  # the EXIF tag, and the lowest of its values that swap height and width
 
 
 class ImageHeader(NamedTuple):
@@ -43,13 +44,22 @@ def read_headers(manifest: Manifest, cache: DecodeCache) -> ImageHeaders:
 
 def _read_header(manifest: Manifest, entry: ManifestEntry) -> ImageHeader | None:
     try:
-        with Image.open(manifest.open(entry), formats=IMAGE_FORMATS) as image:
+        with _open(manifest.open(entry)) as image:
             width, height = image.size
-            if "exif" in image.info and image.getexif().get(EXIF_ORIENTATION, 1) >= MIN_TRANSPOSED:
+            if "exif" in image.info and orientation(image) >= SWAPPED_FROM:
                 width, height = height, width
             return ImageHeader(image.format or "", image.mode, height, width)
     except Exception:  # a damaged file can raise anything; decoding reports the cause
         return None
+
+
+def _open(source: Path | BinaryIO) -> Image.Image:
+    try:
+        return Image.open(source, formats=IMAGE_FORMATS)  # reads the header alone
+    except ValueError:  # of text in a PNG that is larger than Pillow reads
+        if not isinstance(source, Path):
+            source.seek(0)
+        return open_image(source)
 
 
 def choose_shape(headers: Sequence[ImageHeader], settings: DataSettings) -> tuple[tuple[int, int, int], list[str]]:

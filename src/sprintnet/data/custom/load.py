@@ -10,19 +10,21 @@ from pathlib import Path
 import numpy as np
 
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
+from sprintnet.data.custom.conventions import as_text
 from sprintnet.data.custom.decode_cache import DecodeCache, DecodeChunk, Failures
 from sprintnet.data.custom.folders import read_folder
 from sprintnet.data.custom.headers import ImageHeader, choose_shape, read_headers, suffix_problems
-from sprintnet.data.custom.manifest import TRAINING_PROBLEMS, Manifest, Problem, as_text, class_problems, stamp
+from sprintnet.data.custom.manifest import TRAINING_PROBLEMS, Manifest, Problem, class_problems, stamp
 from sprintnet.data.custom.npz import Archive
-from sprintnet.data.custom.tables import csv_rows, is_huggingface, parquet_rows, read_huggingface, read_table
-from sprintnet.data.dataset import ImageDataset, Images
+from sprintnet.data.custom.tables import is_huggingface, read_csv, read_huggingface, read_parquet, read_table
+from sprintnet.data.dataset import ImageDataset, Images, one_colour
 from sprintnet.data.duplicates import MAX_COMPARED_IMAGES, Duplicate, duplicates_within
 from sprintnet.data.images import DECODER_VERSION, IMAGE_FORMATS, PIL_MODES, convert_pixels, read_image
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import AccessError, DataError, did_you_mean
 
-TABLE_READERS = {".csv": csv_rows, ".parquet": parquet_rows}
+TABLE_READERS = {".csv": read_csv, ".parquet": read_parquet}
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 MAX_SEQUENTIAL_PIXELS = 64 * 64
 """Average pixels of an image up to which threads would wait for Python's lock longer than they decode."""
 MAX_PROBLEMS_SHOWN = 20  # problems in a message; `sprintnet check` lists all
@@ -65,6 +67,8 @@ def require_available(name: str) -> None:
             raise DataError(f"data.name={name}: no built-in dataset ({names}), and no such folder or file{hint}")
         if path.is_dir():
             next(path.iterdir(), path).lstat()
+        elif path.suffix.lower() in ARCHIVE_SUFFIXES:
+            raise DataError(f"data.name={name}: is an archive; unpack it, and name the folder that holds the classes")
         elif not (path.suffix.lower() in suffixes and path.is_file()):
             raise DataError(f"data.name={name}: must be a folder or a file {', '.join(suffixes)}")
     except OSError as error:
@@ -93,7 +97,7 @@ def read_custom(settings: DataSettings) -> CustomData:
     elif path.suffix.lower() == ".npz":
         data = _load_archive(path, settings)
     else:
-        data = _load_images(read_table(path, TABLE_READERS[path.suffix.lower()](path)), settings)
+        data = _load_images(read_table(path, *TABLE_READERS[path.suffix.lower()](path)), settings)
     if len(data.images) <= MAX_COMPARED_IMAGES:
         return data
     note = f"more than {MAX_COMPARED_IMAGES:,} images: only duplicates with equal pixels are searched for"
@@ -124,11 +128,25 @@ def _load_images(manifest: Manifest, settings: DataSettings) -> CustomData:
     taken = None if len(rows) == len(images) else rows
     dataset = ImageDataset(images, manifest.labels(), manifest.classes, files, taken, groups if any(groups) else None)
     unseen = class_problems(manifest.source, dataset, split)
-    problems = (*manifest.problems, *unreadable, *unseen, *wrong_suffixes)
+    plain = _one_colour(cache, variant, manifest.source, dataset)
+    problems = (*manifest.problems, *unreadable, *unseen, *plain, *wrong_suffixes)
     if settings.skip_bad and (left_out := sum(problem.severity == "skippable" for problem in problems)):
         notes.append(f"left out (data.skip_bad): {left_out:,}")
+    if plain:
+        notes.append(f"images of one colour throughout: {len(plain):,} (sprintnet check lists them)")
     kept_headers = tuple(header for index in rows if (header := headers[index]))
-    return CustomData(dataset, split, problems, (*notes, *manifest.notes), kept_headers, cache, variant)
+    return CustomData(dataset, split, problems, (*notes, *manifest.notes, *cache.notes), kept_headers, cache, variant)
+
+
+def _one_colour(cache: DecodeCache, variant: str, source: Path, images: ImageDataset) -> list[Problem]:
+    """Returns a note for each image that has one colour throughout; where all have the same, an error: nothing can be learned."""
+    rows = "all" if images.rows is None else f"{zlib.crc32(images.rows.data):08x}"
+    found = cache.json(f"{variant}/one-colour-{rows}.json", lambda: one_colour(images))
+    if found and len(found) == len(images) and (colours := np.unique([image[0, 0] for image in images.images], axis=0)).shape[0] == 1:
+        text = f"all of its images show nothing but one colour ({', '.join(map(str, colours[0]))} of 255); save them again"
+        return [Problem(as_text(source), "one colour", text, "error")]
+    files = images.files or ()
+    return [Problem(files[index], "one colour", "has one colour throughout; is it meant?", "note") for index in found]
 
 
 def _decoder(manifest: Manifest, shape: tuple[int, int, int], settings: DataSettings) -> DecodeChunk:
@@ -161,9 +179,13 @@ def _load_archive(path: Path, settings: DataSettings) -> CustomData:
     images, _ = cache.images(variant, (len(archive.split), *shape), decode, is_sequential=True)
     cache.remove_stale()
     files = tuple(f"{split or 'images'}/{index}" for split, n in Counter(archive.split).items() for index in range(n))
-    dataset = ImageDataset(images, archive.labels, archive.classes, files)
-    problems = tuple(class_problems(path, dataset, archive.split))
-    return CustomData(dataset, archive.split, problems, (*notes, *archive.notes), (), cache, variant)
+    dataset, split = ImageDataset(images, archive.labels, archive.classes, files), np.array(archive.split, object)
+    unlabelled = [Problem(f"{path}: {files[index]}", "no label", "has no label; leave it out") for index in np.flatnonzero(~archive.labelled)]
+    if unlabelled:
+        dataset, split = dataset.take(np.flatnonzero(archive.labelled)), split[archive.labelled]
+    given = tuple(split.tolist())
+    problems = (*unlabelled, *class_problems(path, dataset, given), *_one_colour(cache, variant, path, dataset))
+    return CustomData(dataset, given, problems, (*notes, *archive.notes, *cache.notes), (), cache, variant)
 
 
 def _variant(shape: tuple[int, int, int], settings: DataSettings) -> str:

@@ -9,6 +9,7 @@ from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
+from sprintnet.data.custom.conventions import as_text
 from sprintnet.data.dataset import LABEL_SEPARATOR, ImageDataset, Labels, class_counts
 
 Severity = Literal["error", "skippable", "note"]
@@ -64,7 +65,7 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of paths, sizes and modification times: the same fingerprint means the same pixels."""
+        """A digest of paths and stamps: the same fingerprint means the same pixels."""
         sha256 = hashlib.sha256()
         for entry in self.entries:
             sha256.update(f"{entry.path}\0{entry.stamp}\0".encode("utf-8", "surrogateescape"))
@@ -94,11 +95,7 @@ def class_problems(source: Path, images: ImageDataset, split: Sequence[str]) -> 
     return problems
 
 
-def as_text(name: str | Path) -> str:
-    """Returns a file name as text; bytes that are not UTF-8 are written as \\\\xNN."""
-    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def stamp(status: os.stat_result) -> str:
-    """Returns size and modification time, by which a changed file is noticed."""
-    return f"{status.st_size} {status.st_mtime_ns}"
+    """Returns size, times and number of a file, by which a changed one is noticed. The time of modification alone can be set
+    to what it was; the other time, of the last change of content or name, cannot."""
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"

@@ -2,15 +2,16 @@
 
 import io
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from sprintnet.data.custom.arrays import check_images, encode_labels
+from sprintnet.data.custom.arrays import check_images, encode_labels, plain_labels
+from sprintnet.data.custom.conventions import is_unknown
 from sprintnet.data.dataset import Images
 from sprintnet.data.images import to_uint8
 from sprintnet.data.splits import SPLIT_ALIASES
@@ -43,10 +44,12 @@ class Archive:
                 raise DataError(f"{path}: has no array {missing[0]}")
             members = [_read_member(path, archive, images) for _, images, _ in parts]
             with np.load(path) as arrays:
-                labels = [np.atleast_1d(arrays[name]) for _, _, name in parts]
+                labels = [plain_labels(np.atleast_1d(arrays[name])) for _, _, name in parts]
                 classes = arrays["classes"] if "classes" in names else None
-        except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            cause = getattr(error, "strerror", None) or str(error).strip("'\"")
+        except DataError:
+            raise
+        except Exception as error:  # of a damaged archive, its libraries raise what they like
+            cause = getattr(error, "strerror", None) or (str(error).strip("'\"").splitlines() or [type(error).__name__])[0]
             raise DataError(f"{path}: cannot be read as a NumPy archive ({cause}); write it again with numpy.savez") from None
         shapes = [shape for _, shape, _ in members]
         counts = [shape[0] for shape in shapes]
@@ -60,8 +63,15 @@ class Archive:
         flat = [part[:, 0] if part.ndim == 2 and part.shape[1] == 1 else part for part in labels]
         if len({part.ndim for part in flat}) > 1:
             raise DataError(f"{path}: labels of the splits differ in shape: {', '.join(str(part.shape) for part in flat)}")
-        self.labels, self.classes, is_one_hot = encode_labels(f"{path}: labels", np.concatenate(flat), classes)
+        joined = _joined(path, flat)
+        self.labelled = ~np.array([joined.ndim == 1 and is_unknown(label) for label in joined], bool)
+        """Which images have a label, (N,)."""
+        known, self.classes, is_one_hot = encode_labels(f"{path}: labels", joined[self.labelled], classes)
+        self.labels = np.zeros((len(joined), *known.shape[1:]), known.dtype)
+        self.labels[self.labelled] = known
         self.notes = ["labels are one-hot: each image has one class"] * is_one_hot
+        unread = sorted({*names} - {"classes", *(name for part in parts for name in part[1:])})
+        self.notes += [f"arrays that are not read: {', '.join(unread)}"] * bool(unread)
         self.notes += ["float images in 0..1 are scaled to 0..255"] * any(dtype != np.uint8 for *_, dtype in members)
         self._images = _read_images(path, archive, members)
 
@@ -70,6 +80,14 @@ class Archive:
         images = list(islice(self._images, part.start - self._position, part.stop - self._position))
         self._position = part.stop
         return images
+
+
+def _joined(path: Path, labels: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Returns the labels of all splits; raises DataError where some are text and others numbers."""
+    kinds = {"text" if part.dtype.kind == "U" else "numbers" for part in labels if len(part)}
+    if len(kinds) > 1:
+        raise DataError(f"{path}: labels are text in one split and numbers in another; write them in one way")
+    return np.concatenate([part for part in labels if len(part)] or list(labels))
 
 
 def _read_images(path: Path, archive: zipfile.ZipFile, members: Sequence[Member]) -> Iterator[Images]:
@@ -81,7 +99,7 @@ def _read_images(path: Path, archive: zipfile.ZipFile, members: Sequence[Member]
             for _ in range(count):
                 try:
                     content = stream.read(size_bytes)
-                except (OSError, EOFError, zipfile.BadZipFile, zlib.error):
+                except Exception:  # as above
                     content = b""
                 if len(content) < size_bytes:
                     raise DataError(f"{path}: {name} is damaged; write it again with numpy.savez")

@@ -1,46 +1,50 @@
 """Tables of images: CSV and Parquet files, and folders saved by Hugging Face's datasets."""
 
+import codecs
+import contextlib
 import csv
 import io
+import itertools
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sprintnet.data.custom.manifest import Manifest, ManifestEntry, Problem, as_text, stamp
+from sprintnet.data.custom.conventions import as_text, class_name, find_columns, is_unknown
+from sprintnet.data.custom.manifest import Manifest, ManifestEntry, Problem, stamp
 from sprintnet.data.dataset import LABEL_SEPARATOR
 from sprintnet.data.splits import SPLIT_ALIASES, SPLITS
 from sprintnet.errors import DataError
 
-UNKNOWN_LABEL = -1  # marks images without a published label, such as those of a secret test set
+DELIMITERS = ",;\t|"
+Rows = Iterable[Mapping[str, str | None]]
 
 
-def read_table(file: Path, rows: Iterable[Mapping[str, str | None]]) -> Manifest:
+def read_table(file: Path, columns: Sequence[str], rows: Rows) -> Manifest:
     """Returns the images of a table in order: path (relative to the table), label, and optionally split and group.
-    Raises DataError if a column is missing."""
+    Raises DataError if a column is missing, or there are no rows."""
+    named = find_columns(file, columns)
     problems: list[Problem] = []
     entries: list[ManifestEntry] = []
     seen: dict[str, tuple[int, str]] = {}
+    number = 0
     for number, row in enumerate(rows, 1):
-        if number == 1 and not {"path", "label"} <= set(row):
-            columns = ", ".join(map(str, row))
-            raise DataError(f"{file}: has the columns {columns}; path and label are needed, split and group are optional")
         where = f"{file}, row {number:,}"
-        label, split, group = (as_text(row.get(column) or "").strip() for column in ("label", "split", "group"))
-        if not row.get("path") or not label:
-            text = f"has no label; add it ({LABEL_SEPARATOR} for none)" if row.get("path") else "has no path; add it"
-            problems.append(Problem(where, "incomplete row", f"{text}, or remove the row"))
+        given = row.get(named["path"])
+        label, split, group = (as_text(row.get(named.get(role, "")) or "").strip() for role in ("label", "split", "group"))
+        if not given or is_unknown(label):
+            text = f"has no label ({label or 'empty'}); add it ({LABEL_SEPARATOR} for none)" if given else "has no path; add it"
+            problems.append(Problem(where, "no label" if given else "incomplete row", f"{text}, or remove the row"))
         elif split and split.lower() not in SPLIT_ALIASES:
             text = f"has split {split}; use one of {', '.join(SPLITS)}, or none"
             problems.append(Problem(where, "unknown split", text))
         else:
-            path = str(file.parent / str(row["path"]))
             try:
-                status = os.stat(path)  # noqa: PTH116  # half of Path's time
+                path, status = _find_image(file.parent, given)
             except (OSError, ValueError) as error:
                 text = f"{getattr(error, 'strerror', None) or error} ({where}); restore it, or remove the row"
-                problems.append(Problem(as_text(path), "unreadable", text))
+                problems.append(Problem(as_text(file.parent / given), "unreadable", text))
                 continue
             first, first_label = seen.setdefault(path, (number, label))
             if not stat.S_ISREG(status.st_mode):
@@ -51,30 +55,58 @@ def read_table(file: Path, rows: Iterable[Mapping[str, str | None]]) -> Manifest
                 text = f"is in rows {first:,} and {number:,} of {file}{labels}; keep one"
                 problems.append(Problem(as_text(path), "repeated row", text, "error" if labels else "skippable"))
             else:
-                entries.append(ManifestEntry(path, label, SPLIT_ALIASES.get(split.lower(), ""), group, stamp(status)))
-    return Manifest(file, tuple(entries), tuple(problems))
+                entries.append(ManifestEntry(path, class_name(label), SPLIT_ALIASES.get(split.lower(), ""), group, stamp(status)))
+    if not number:
+        raise DataError(f"{file}: has a header but no rows; add a row for each image")
+    unread = [name for name in columns if name and name not in named.values()]
+    return Manifest(file, tuple(entries), tuple(problems), (f"columns that are not read: {', '.join(unread)}",) * bool(unread))
 
 
-def csv_rows(file: Path) -> Iterator[Mapping[str, str | None]]:
-    """Yields the rows of a CSV file with a header; raises DataError if it cannot be read."""
+def _find_image(folder: Path, given: str) -> tuple[str, os.stat_result]:
+    """Returns path and status of an image: as written, without spaces around it, or with / for \\; raises OSError, ValueError."""
+    for spelt in (given.strip(), given.strip().replace("\\", "/")):
+        with contextlib.suppress(OSError, ValueError):
+            path = os.path.join(folder, spelt)  # noqa: PTH118  # half of Path's time, as is stat
+            return path, os.stat(path)  # noqa: PTH116
+    path = str(folder / given)
+    return path, os.stat(path)  # noqa: PTH116
+
+
+def read_csv(file: Path) -> tuple[Sequence[str], Rows]:
+    """Returns the columns of a CSV file and its rows, separated by commas, semicolons, tabs or |, in UTF-8 or UTF-16.
+    Raises DataError if it cannot be read."""
     try:
-        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-            yield from csv.DictReader(stream)
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{file}: cannot be read as CSV ({getattr(error, 'strerror', None) or error}); fix it") from None
+        content = file.read_bytes()
+        is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16") if is_utf16 else content.decode("utf-8-sig", "surrogateescape")
+        first, _, rest = text.partition("\n")
+        if first.lower().startswith("sep=") and len(first.strip()) == len("sep=;"):  # Excel's
+            return _read_csv(file, rest, first[4])
+        delimiter = max(DELIMITERS, key=first.count)  # the first of those that are as frequent
+        return _read_csv(file, text, delimiter)
+    except (OSError, ValueError, csv.Error) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise DataError(f"{file}: cannot be read as CSV ({cause}); save it as UTF-8 with a header") from None
 
 
-def parquet_rows(file: Path) -> Iterator[Mapping[str, str | None]]:
-    """Yields the rows of a Parquet file as text; raises DataError if it cannot be read."""
-    import pyarrow
+def _read_csv(file: Path, text: str, delimiter: str) -> tuple[Sequence[str], Rows]:
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    columns = [name.strip() for name in next(lines, [])]
+    if not columns:
+        raise DataError(f"{file}: is empty; the first row must name path and label, then a row for each image")
+    return columns, [dict(itertools.zip_longest(columns, row[: len(columns)])) for row in lines if row]
+
+
+def read_parquet(file: Path) -> tuple[Sequence[str], Rows]:
+    """Returns the columns of a Parquet file and its rows as text; raises DataError if it cannot be read."""
     from pyarrow import parquet
 
     try:
         table = parquet.read_table(file)
-    except (OSError, pyarrow.ArrowException) as error:
+        rows = table.to_pylist()
+    except Exception as error:  # of a damaged file, the library raises what it likes
         raise DataError(f"{file}: cannot be read as Parquet ({str(error).splitlines()[0]}); write it again") from None
-    for row in table.to_pylist():
-        yield {key: None if value is None else str(value) for key, value in row.items()}
+    return table.column_names, ({key: None if value is None else str(value) for key, value in row.items()} for row in rows)
 
 
 def is_huggingface(folder: Path) -> bool:
@@ -102,10 +134,10 @@ def read_huggingface(folder: Path) -> Manifest:
         encoded[name or "images"] = part.select_columns([image]).cast_column(image, datasets.Image(decode=False))
         for index, value in enumerate(part[label]):
             path, values = f"{name or 'images'}/{index}", value if isinstance(value, list) else [value]
-            if any(entry is None or entry == UNKNOWN_LABEL for entry in values):
+            if any(is_unknown(entry) for entry in values):
                 problems.append(Problem(path, "no label", "has no label; add one, or remove it"))
                 continue
-            text = LABEL_SEPARATOR.join(class_names[entry] if class_names else str(entry) for entry in values)
+            text = LABEL_SEPARATOR.join(class_name(class_names[entry] if class_names else entry) for entry in values)
             split = SPLIT_ALIASES.get(name, "")
             entries.append(ManifestEntry(path, text or LABEL_SEPARATOR, split, "", part._fingerprint))
 
@@ -125,9 +157,14 @@ def _columns(folder: Path, part: Any) -> tuple[str, str, list[str]]:
 
     features = {name: getattr(feature, "feature", feature) for name, feature in part.features.items()}
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    labels = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)] or ["label"]
+    classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    labels = ["label"] if "label" in features else classes
     if not images:
         raise DataError(f"{folder}: has no image column among {', '.join(features)}; cast one to datasets.Image")
-    if labels[0] not in features:
+    if not labels:
         raise DataError(f"{folder}: has no label column among {', '.join(features)}; name one label")
+    for what, columns in (("image", images), ("label", labels)):
+        if len(columns) > 1:
+            rest = f"keep one of them (Dataset.remove_columns){', or call it label' * (what == 'label')}"
+            raise DataError(f"{folder}: has the {what} columns {', '.join(columns)}; {rest}")
     return images[0], labels[0], list(getattr(features[labels[0]], "names", ()))

@@ -1,6 +1,7 @@
 """The model card of an export, in the format of the Hugging Face hub."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,13 @@ from sprintnet.reporting.text.names import plain
 from sprintnet.reporting.text.task_scores import accuracy_name, accuracy_with_interval, overall_scores, percent
 
 
+def _code(text: str) -> str:
+    """Returns text as a code span of Markdown, whose fence is longer than any run of backticks in it."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
 def model_card(preprocessing: Preprocessing, metadata: Mapping[str, str], table: Mapping[str, Any]) -> str:
     """Returns README.md of an export, from the metadata of its files and the table of export."""
     metrics: dict[str, Any] = json.loads(metadata["metrics"])
@@ -20,7 +28,7 @@ def model_card(preprocessing: Preprocessing, metadata: Mapping[str, str], table:
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     # JSON is YAML, and quotes whatever a name contains
-    environment.filters |= {"json": json.dumps, "plain": plain, "percent": percent, "number": "{:,.0f}".format}
+    environment.filters |= {"json": json.dumps, "plain": plain, "code": _code, "percent": percent, "number": "{:,.0f}".format}
     height, width, channels = preprocessing.image_shape
     return environment.get_template("card.md.jinja").render(
         data=plain(metadata["data"]),

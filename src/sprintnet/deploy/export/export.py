@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from sprintnet.config import load_config
@@ -23,15 +25,16 @@ from sprintnet.deploy.export.graph import InferenceModel, add_metadata, build_gr
 from sprintnet.deploy.export.parity import check_parity, parity, predict_all, throughput
 from sprintnet.deploy.export.variants import to_fp16, to_int8
 from sprintnet.deploy.predictor import OUTPUTS, Predictor
-from sprintnet.errors import ArgumentError
+from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
 from sprintnet.runs.environment import cpu_name
 from sprintnet.runs.folder import SPLIT_TITLES, RunFolder, evaluation_split, open_run, read_json, require_consistent
-from sprintnet.runs.io import write_atomic, write_json
+from sprintnet.runs.io import replace_folder, write_atomic, write_json
 from sprintnet.runtime import has_fast_bf16
 
 FP32_FILE = "model.onnx"
 MAX_SAMPLES = 8
+WORK = ".export-"  # with what the names of unfinished exports begin
 
 
 def export(
@@ -58,7 +61,7 @@ def export(
         require_same_splits(splits, run, str(path))
         metadata = _metadata(trained, run, license)
     evaluated = splits[evaluation_split(splits)]
-    with _replace_when_complete(run.export) as folder:
+    with _replace_when_complete(run) as folder:
         rows = _write_models(folder, trained, splits, metadata, quantize, outputs)
         table = _add_speed(rows, folder, trained, evaluated.images)
         write_json(folder / "parity.json", table)
@@ -69,17 +72,21 @@ def export(
 
 
 @contextlib.contextmanager
-def _replace_when_complete(folder: Path) -> Iterator[Path]:
-    """Provides an empty folder that replaces another if the block succeeds."""
-    work = folder.with_name(f".{folder.name}")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
+def _replace_when_complete(run: RunFolder) -> Iterator[Path]:
+    """Provides an empty folder that replaces the run's export if the block succeeds; a kill leaves the old one or the new."""
     try:
-        yield work
-        shutil.rmtree(folder, ignore_errors=True)
-        work.replace(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        with FileLock(run.export_lock, blocking=False):
+            for left in run.path.glob(f"{WORK}*"):  # by a process that was killed
+                shutil.rmtree(left)
+            work = Path(tempfile.mkdtemp(prefix=WORK, dir=run.path))
+            try:
+                work.chmod(run.path.stat().st_mode)  # mkdtemp's is for this user alone
+                yield work
+                replace_folder(run.export, work)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    except Timeout:
+        raise SettingsError(f"{run.path}: another process is exporting this run; wait for it") from None
 
 
 def _metadata(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str]:

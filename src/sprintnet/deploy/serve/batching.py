@@ -1,18 +1,22 @@
-"""Dynamic batching: requests that wait at the same time are predicted together, first come first served."""
+"""Uploads become predictions: decoded in two lanes, then predicted in batches of what waits, first come first served."""
 
 import asyncio
+import contextlib
 import io
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from sprintnet.data.images import MAX_PIXELS, read_image
+from sprintnet.data.images import open_image, read_image
 from sprintnet.deploy.predictor import BATCH, Pixels, Predictions, Predictor
-from sprintnet.deploy.serve.limits import BUSY, Refused
+from sprintnet.deploy.serve.limits import BUSY, Limits, Refused
 from sprintnet.errors import DataError
 
 UPLOAD_FORMATS = ("JPEG", "PNG", "WEBP")
+SMALL_DECODERS = 2
+LONGEST_SECONDS = 60.0  # that a batch may take before the server counts as stuck
 
 
 class Upload(NamedTuple):
@@ -22,65 +26,101 @@ class Upload(NamedTuple):
     content: bytes
 
 
+class Decoder:
+    """Decodes uploads in the model's shape. Requests with large images wait for each other and not for long: a few bytes can
+    claim millions of pixels, and the others must not wait for them."""
+
+    def __init__(self, predictor: Predictor, limits: Limits):
+        self.predictor, self.limits = predictor, limits
+        self._small, self._large = asyncio.Semaphore(SMALL_DECODERS), asyncio.Semaphore(1)
+        self._large_waiting = 0
+
+    async def decode(self, uploads: Sequence[Upload]) -> list[Pixels]:
+        """Returns the pixels of each upload; raises Refused if too many wait, DataError if an upload is no image."""
+        async with self._small:
+            area = await asyncio.to_thread(self._area, uploads)
+            if area <= self.limits.small_pixels:
+                return await asyncio.to_thread(self._read, uploads)
+        async with self._turn():
+            return await asyncio.to_thread(self._read, uploads)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        if self._large_waiting >= self.limits.large_requests:
+            raise Refused(*BUSY)
+        self._large_waiting += 1
+        try:
+            async with self._large:
+                yield
+        finally:
+            self._large_waiting -= 1
+
+    def _area(self, uploads: Sequence[Upload]) -> int:
+        """Returns the number of pixels of all uploads, from their headers; an upload that is no image has none."""
+        area = 0
+        for upload in uploads:
+            with contextlib.suppress(Exception):  # decoding finds the cause
+                width, height = open_image(io.BytesIO(upload.content), UPLOAD_FORMATS).size
+                area += width * height
+            if area > self.limits.pixels:
+                limit = f"{self.limits.pixels / 10**6:g} million pixels in one request"
+                raise DataError(f"{upload.name}: more than {limit}; send fewer or smaller images")
+        return area
+
+    def _read(self, uploads: Sequence[Upload]) -> list[Pixels]:
+        (height, width, channels), policy = self.predictor.preprocessing.image_shape, self.predictor.preprocessing.resize
+        settings = channels, UPLOAD_FORMATS, (height, width), policy, self.limits.pixels
+        return [read_image(io.BytesIO(upload.content), upload.name, *settings) for upload in uploads]
+
+
 class Batcher:
-    """Predicts uploads while `work` runs; at most `max_queued` requests wait. A batch is what arrived while the
-    last one was predicted: no request waits for others that may never come."""
+    """Predicts images while `work` runs; at most `max_queued` requests wait. A batch is what arrived while the last one was
+    predicted: no request waits for others that may never come."""
 
     def __init__(self, predictor: Predictor, max_queued: int):
         self.predictor = predictor
-        self._jobs: asyncio.Queue[tuple[Sequence[Upload], asyncio.Future[Predictions]]] = asyncio.Queue(max_queued)
+        self._jobs: asyncio.Queue[tuple[Sequence[Pixels], asyncio.Future[Predictions]]] = asyncio.Queue(max_queued)
+        self._busy_since: float | None = None
+        self.has_ended = False
 
-    async def predict(self, uploads: Sequence[Upload]) -> Predictions:
-        """Returns the predictions for a request; raises Refused if too many wait, DataError if an upload is no image."""
+    @property
+    def is_alive(self) -> bool:
+        """Whether requests are answered: `work` runs, and no batch takes longer than LONGEST_SECONDS."""
+        is_stuck = self._busy_since is not None and time.monotonic() - self._busy_since > LONGEST_SECONDS
+        return not (self.has_ended or is_stuck)
+
+    async def predict(self, images: Sequence[Pixels]) -> Predictions:
+        """Returns the predictions for a request; raises Refused if too many wait."""
         future: asyncio.Future[Predictions] = asyncio.get_running_loop().create_future()
         try:
-            self._jobs.put_nowait((uploads, future))
+            self._jobs.put_nowait((images, future))
         except asyncio.QueueFull:
             raise Refused(*BUSY) from None
         return await future
 
     async def work(self) -> None:
         """Predicts until it is cancelled."""
-        while True:
-            jobs = [await self._jobs.get()]
-            while not self._jobs.empty() and sum(len(uploads) for uploads, _ in jobs) < BATCH:
-                jobs.append(self._jobs.get_nowait())
-            results = await asyncio.to_thread(self._predict, [uploads for uploads, _ in jobs])
-            for (_, future), result in zip(jobs, results, strict=True):
-                if future.done():  # the client has disconnected
-                    continue
-                if isinstance(result, Exception):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
-
-    def _predict(self, requests: Sequence[Sequence[Upload]]) -> list[Predictions | Exception]:
-        """Returns the predictions for each request, or the error that it caused."""
-        errors: dict[int, Exception] = {}
-        owners: list[int] = []  # the request of each image
-
-        def images() -> Iterator[Pixels]:
-            for number, uploads in enumerate(requests):
-                try:
-                    for image in self._read(uploads):
-                        owners.append(number)
-                        yield image
-                except Exception as error:
-                    errors[number] = error
-
         try:
-            predictions = self.predictor(images())
-        except Exception as error:
-            return [error] * len(requests)
-        return [errors.get(number) or predictions[np.array(owners, int) == number] for number in range(len(requests))]
+            while True:
+                jobs = [await self._jobs.get()]
+                while not self._jobs.empty() and sum(len(images) for images, _ in jobs) < BATCH:
+                    jobs.append(self._jobs.get_nowait())
+                self._busy_since = time.monotonic()
+                await self._answer(jobs)
+                self._busy_since = None
+        finally:
+            self.has_ended = True
 
-    def _read(self, uploads: Sequence[Upload]) -> Iterator[Pixels]:
-        pixels = 0
-        for upload in uploads:
-            channels = self.predictor.preprocessing.image_shape[2]
-            image = read_image(io.BytesIO(upload.content), upload.name, channels, UPLOAD_FORMATS)
-            pixels += image.shape[0] * image.shape[1]
-            if pixels > MAX_PIXELS:
-                limit = f"{MAX_PIXELS // 10**6} million pixels in one request"
-                raise DataError(f"{upload.name}: more than {limit}; send fewer or smaller images")
-            yield image
+    async def _answer(self, jobs: Sequence[tuple[Sequence[Pixels], "asyncio.Future[Predictions]"]]) -> None:
+        """Gives each request its predictions, or the error of the batch."""
+        owners = np.repeat(np.arange(len(jobs)), [len(images) for images, _ in jobs])
+        try:
+            predictions = await asyncio.to_thread(self.predictor, [image for images, _ in jobs for image in images])
+        except Exception as error:
+            for _, future in jobs:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for number, (_, future) in enumerate(jobs):
+            if not future.done():  # else the client has disconnected
+                future.set_result(predictions[owners == number])

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+HOST = re.compile(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-f:.]+)\])(?::[0-9]{1,5})?", re.ASCII)
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -39,7 +41,14 @@ class Limits:
     timeout_seconds: float = 10.0
     """For a request's headers, for its body, and for a client that does not read the response."""
     queued_requests: int = 64
-    buffered_bytes: int = 256_000_000
+    pixels: int = 16_000_000
+    """Of all images of one request: larger ones take a gigabyte each, and seconds."""
+    small_pixels: int = 2_000_000
+    """Requests with more pixels wait for each other, not the others for them."""
+    large_requests: int = 8
+    """Requests with more than `small_pixels` that may wait."""
+    headers: int = 100
+    buffered_bytes: int = 100_000_000
     """Of all bodies being received or processed; parsing a form makes copies."""
     connections: int = 512
 
@@ -90,8 +99,9 @@ class OriginGuard:
     """Middleware that refuses other hosts and origins and adds security headers to each response. Without it any web
     page could use a visitor's browser to reach a server on the visitor's own machine (DNS rebinding)."""
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str], origins: Collection[str]):
+    def __init__(self, app: ASGIApp, hosts: Collection[str], origins: Collection[str], max_headers: int):
         self.app, self.hosts, self.origins = app, {host.lower() for host in hosts}, set(origins)
+        self.max_headers = max_headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or refuses it."""
@@ -103,28 +113,29 @@ class OriginGuard:
                     headers.setdefault(name, value)
             await send(message)
 
-        refused = self._refusal(Headers(scope=scope)) if scope["type"] == "http" else None
+        refused = self._refusal(scope) if scope["type"] == "http" else None
         await (refused.response() if refused else self.app)(scope, receive, send_guarded)
 
-    def _refusal(self, headers: Headers) -> Refused | None:
+    def _refusal(self, scope: Scope) -> Refused | None:
+        headers = Headers(scope=scope)
+        if len(scope["headers"]) > self.max_headers:
+            return Refused(431, "too_many_headers", f"headers: {len(scope['headers'])}; send at most {self.max_headers}")
         host, origin = headers.get("host", ""), headers.get("origin")
-        try:
-            name = urlsplit(f"//{host}").hostname
-        except ValueError:  # unbalanced brackets
-            name = None
-        if name not in self.hosts:
+        found = HOST.fullmatch(host.lower())
+        if found is None or (found["name"] or found["address"]) not in self.hosts:
             return Refused(421, "wrong_host", "Host: not a name of this server; allow it with --allow-host NAME")
-        if origin is not None and origin not in self.origins and origin.partition("://")[2] != host:
+        if origin is not None and origin not in self.origins and origin not in (f"http://{host}", f"https://{host}"):
             return Refused(403, "wrong_origin", "Origin: not this server's page; allow it with --allow-origin ORIGIN")
         return None
 
 
-def limited_protocol(limits: Limits) -> type[H11Protocol]:
+def limited_protocol(limits: Limits) -> Any:
     """Returns HTTP/1.1 with limits that uvicorn lacks: on the number of connections, on the time for the headers of a request
     and on the time for reading a response."""
 
     class LimitedProtocol(H11Protocol):
         headers_timer: asyncio.TimerHandle
+        is_ending = False  # of the class: whether each connection ends with its next response
         reading_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -135,6 +146,8 @@ def limited_protocol(limits: Limits) -> type[H11Protocol]:
 
         def handle_events(self) -> None:
             super().handle_events()
+            if self.is_ending and self.cycle is not None:
+                self.cycle.keep_alive = False
             if self.cycle is not None and not self.cycle.response_complete:  # the headers are complete
                 self.headers_timer.cancel()
 

@@ -25,13 +25,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from sprintnet.deploy.predictor import Predictions, Predictor, entries
-from sprintnet.deploy.serve.batching import Batcher, Upload
+from sprintnet.deploy.serve.batching import Batcher, Decoder, Upload
 from sprintnet.deploy.serve.limits import LOCAL_HOSTS, BodyReader, Limits, OriginGuard, Refused, limited_protocol
 from sprintnet.deploy.serve.site import BACKEND, PAGE, SHARED, describe, find_report, find_samples
 from sprintnet.errors import ArgumentError, DataError
 from sprintnet.reporting.text.names import short
 
 DEFAULT_TOP = 5
+END_SECONDS = 0.5  # between the signal and the end of listening
 MAX_TOP = 1000
 MAX_NAME_LENGTH = 80
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
@@ -61,6 +62,8 @@ def serve(
 
 def listen(host: str, port: int) -> socket.socket:
     """Returns a listening socket; raises ArgumentError for an address that cannot be used."""
+    if not host.strip():
+        raise ArgumentError("host", host, "must be an address; 127.0.0.1: this machine only, 0.0.0.0: the network too")
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
@@ -72,7 +75,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Returns after SIGINT or SIGTERM, where uvicorn would raise the signal again."""
+    """Answers what has arrived before it ends, and returns after SIGINT or SIGTERM, where uvicorn would raise it again."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.http_protocol_class.is_ending = True  # type: ignore[attr-defined]
+        await asyncio.sleep(END_SECONDS)  # connections and requests that the system has accepted are still read
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -88,12 +96,12 @@ def application(predictor: Predictor, hosts: Sequence[str], origins: Sequence[st
     files |= {f"/samples/{file.name}": file for file in find_samples(predictor.path)}
     report = find_report(predictor.path)
     facts = {
-        "health": {"status": "ok"},
         "metadata": {**describe(predictor), "limits": {"body_bytes": limits.body_bytes, "images": limits.parts}},
         "openapi.json": json.loads((PAGE.parent / "openapi.json").read_text("utf-8")),
     }
     routes = [
         Route("/predict", endpoints.predict, methods=["POST"]),
+        Route("/health", endpoints.health, methods=["GET"]),
         *(Route(f"/{name}", JSONResponse(content), methods=["GET"]) for name, content in facts.items()),
         *(Route(path, _file(file)) for path, file in files.items()),
         *([Route("/report.html", _file(report, REPORT_HEADERS))] if report else []),
@@ -106,14 +114,14 @@ def application(predictor: Predictor, hosts: Sequence[str], origins: Sequence[st
         lifespan=endpoints.lifespan,
     )
     app.router.redirect_slashes = False
-    return OriginGuard(app, hosts, origins)
+    return OriginGuard(app, hosts, origins, limits.headers)
 
 
 class _Endpoints:
     def __init__(self, predictor: Predictor, limits: Limits):
         self.predictor, self.limits = predictor, limits
         self.bodies = BodyReader(limits)
-        self.batcher = Batcher(predictor, limits.queued_requests)
+        self.decoder, self.batcher = Decoder(predictor, limits), Batcher(predictor, limits.queued_requests)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -121,13 +129,18 @@ class _Endpoints:
         yield
         work.cancel()
 
+    async def health(self, request: Request) -> Response:
+        if not self.batcher.is_alive:
+            raise Refused(503, "stuck", "the model does not answer; restart the server")
+        return JSONResponse({"status": "ok"})
+
     async def predict(self, request: Request) -> Response:
         top, with_maps = self._query(request)
         async with self.bodies.receive(request) as body:
             started = time.perf_counter()
             uploads = await self._uploads(request, bytes(body))
             try:
-                predictions = await self.batcher.predict(uploads)
+                predictions = await self.batcher.predict(await self.decoder.decode(uploads))
             except DataError as error:
                 raise Refused(422, "unusable_image", str(error)) from None
         rows = zip(uploads, map(entries, predictions.label_sets), _top(predictions, top, with_maps), strict=True)

@@ -2,7 +2,7 @@
    that a tile holds one pixel of TILE images, a tap is another pixel, and taps outside the map are left out. There are at least BLOCK
    images. The channels of an image in an input may be followed by others up to its `pitch`, a multiple of BLOCK, so that tiles are aligned;
    what follows the last channel meets zeros in the filters. */
-#include <stdlib.h>
+#include <omp.h>
 
 #include "tiles.h"
 #include "vectors.h"
@@ -129,14 +129,16 @@ static void unpool(int64_t images, int64_t height, int64_t width, int64_t channe
             }
 }
 
-/* weight: as in lay_out; filters: room for them. With argmax, the input is the gradient of the maxima of `convolve_and_pool`. */
+/* weight: as in lay_out; filters: room for them. With argmax, the input is the gradient of the maxima of `convolve_and_pool`; scratch:
+   room for (height + 2) * width * channels * BLOCK values for each thread. */
 void convolve(int64_t images, int64_t height, int64_t width, int64_t pitch, int64_t channels, int64_t out_channels, const uint16_t *input,
-              const uint8_t *argmax, const float *weight, int64_t is_gradient, uint16_t *filters, uint16_t *output, int64_t threads) {
+              const uint8_t *argmax, const float *weight, int64_t is_gradient, uint16_t *filters, uint16_t *scratch, uint16_t *output,
+              int64_t threads) {
     int64_t blocks = (images + BLOCK - 1) / BLOCK, band = band_of(width, pitch);
 #pragma omp parallel num_threads(threads)
     {
         tile_sums sums[4] __attribute__((aligned(64)));
-        uint16_t *unpooled = argmax ? aligned_alloc(64, (band + 2) * width * channels * BLOCK * sizeof *unpooled) : NULL;
+        uint16_t *unpooled = argmax ? scratch + omp_get_thread_num() * (height + 2) * width * channels * BLOCK : NULL;
         lay_out(channels, out_channels, is_gradient, weight, filters);
         tiles_begin();
 #pragma omp for schedule(static) collapse(2)
@@ -163,7 +165,6 @@ void convolve(int64_t images, int64_t height, int64_t width, int64_t pitch, int6
                 stream_fence();
             }
         tiles_end();
-        free(unpooled);
     }
 }
 

@@ -1,6 +1,6 @@
 /* GELU of feature maps in bf16, from channels_last to HWNC (height, width, image, channel) with `pitch` values for an image, for gelu.py.
  */
-#include <stdlib.h>
+#include <omp.h>
 
 #include "vectors.h"
 
@@ -17,11 +17,13 @@ INLINE floats gelu(floats x) {
     return (floats)choose(x < 0, (integers)below, (integers)(x - below));
 }
 
-void gelu_to_hwnc(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t pitch, const uint16_t *input, uint16_t *output) {
+/* rows: room for a row of an image and LANES more values, for each thread. */
+void gelu_to_hwnc(int64_t images, int64_t height, int64_t width, int64_t channels, int64_t pitch, const uint16_t *input, uint16_t *rows,
+                  uint16_t *output, int64_t threads) {
     int64_t length = width * channels, whole = length / LANES * LANES;
-#pragma omp parallel
+#pragma omp parallel num_threads(threads)
     {
-        uint16_t *row = aligned_alloc(64, (length + LANES + 63) / 32 * 64);
+        uint16_t *row = rows + omp_get_thread_num() * (length + LANES);
 #pragma omp for schedule(static) collapse(2)
         for (int64_t start = 0; start < images; start += IMAGES)
             for (int64_t y = 0; y < height; y++)
@@ -37,6 +39,5 @@ void gelu_to_hwnc(int64_t images, int64_t height, int64_t width, int64_t channel
                         memset(to + channels, 0, (pitch - channels) * sizeof *row);
                     }
                 }
-        free(row);
     }
 }

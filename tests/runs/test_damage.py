@@ -1,0 +1,71 @@
+"""Damaged files of a run: whichever file has changed, it is named, and nothing is shown from it."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from conftest import TINY, Command, call
+from sprintnet.runs.folder import RunFolder
+
+READERS = {  # each file of a finished run, and a command that reads it
+    "config.toml": ("val", "R"),
+    "resolved.toml": ("report", "R"),
+    "environment.json": ("report", "R"),
+    "data.json": ("val", "R", "--split", "test"),
+    "splits.csv": ("val", "R"),
+    "results.csv": ("report", "R"),
+    "predictions.npz": ("report", "R"),
+    "artifacts.npz": ("report", "R"),
+    "network.json": ("report", "R"),
+    "metrics.json": ("report", "R"),
+    "test_access.csv": ("val", "R", "--split", "test"),
+    "weights.safetensors": ("val", "R"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run whose test set has been looked at."""
+    folder = tmp_path_factory.mktemp("finished")
+    for words in (["train", "davidnet", *TINY, "epochs=1", "--name", "R"], ["val", "runs/train/R", "--split", "test"]):
+        done = call(folder, *words)
+        assert done.returncode == 0, done.stderr
+    return RunFolder(folder / "runs" / "train" / "R")
+
+
+def test_the_files_of_a_run_match_its_checksums(finished: RunFolder, tmp_path: Path) -> None:
+    listed = {line.split("  ")[1] for line in (finished.path / "checksums.txt").read_text().splitlines()}
+    kept = {path.name for path in finished.path.iterdir() if path.is_file() and not path.name.startswith(".")}
+    written_again = {"checksums.txt", "report.html", "log.txt", "explanations.npz"}  # text for people, or with a CRC of its own
+    assert listed == kept - written_again
+    assert listed >= READERS.keys()
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_changed_file_is_named(finished: RunFolder, sprintnet: Command, tmp_path: Path, name: str) -> None:
+    run = tmp_path / "runs" / "train" / "R"
+    shutil.copytree(finished.path, run)
+    content, generator = (run / name).read_bytes(), random.Random(name)
+    for damage in ("bit", "bit", "cut", "empty"):
+        changed = bytearray(content)
+        if damage == "bit":
+            changed[generator.randrange(len(changed))] ^= 1 << generator.randrange(8)
+        (run / name).write_bytes({"bit": changed, "cut": content[: len(content) // 2], "empty": b""}[damage])
+        done = sprintnet(*READERS[name])
+        assert done.returncode == 2, (damage, done.stdout)
+        assert name in done.stderr
+        assert "damaged" in done.stderr or "not a weights file" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_changed_checksums_are_named(finished: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "train" / "R"
+    shutil.copytree(finished.path, run)
+    text = (run / "checksums.txt").read_text()
+    digest = text.split()[text.split().index("metrics.json") - 1]
+    (run / "checksums.txt").write_text(text.replace(digest, digest[::-1]))
+    done = sprintnet("report", "R")
+    assert done.returncode == 2
+    assert "metrics.json: damaged (its content does not match checksums.txt" in done.stderr
