@@ -1,4 +1,4 @@
-"""Small folders of images of one colour, and how they are read."""
+"""Small folders of images of one colour but for a pixel, and how they are read."""
 
 from pathlib import Path
 
@@ -12,7 +12,10 @@ from sprintnet.errors import DataError
 
 def write(path: Path, size: tuple[int, int] = (8, 8), colour: int = 0, mode: str = "RGB") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, (colour, 0, 255) if mode == "RGB" else colour).save(path)
+    image = Image.new(mode, size, (colour, 0, 255) if mode == "RGB" else colour)
+    if min(size) > 1:  # not of one colour throughout, which is noted
+        image.putpixel((size[0] - 1, size[1] - 1), (colour, 9, 255) if mode == "RGB" else colour ^ 1)
+    image.save(path)
     return path
 
 

@@ -68,7 +68,7 @@ def test_multi_label_decides_what_one_hot_labels_mean() -> None:
         (IMAGES, [0, 1], None, "^labels: has 2 entries for 4 images"),
         (IMAGES, [0.5, 1, 0, 1], None, "^labels: float64 of shape"),
         (IMAGES, 2 * BINARY, None, "^labels: int64 of shape"),
-        (IMAGES, [0, 1, -1, 0], None, "^labels: has -1; negative numbers mark images without a label"),
+        (IMAGES, [0, 1, -1, 0], None, "^labels: has -1, which marks images without a label"),
         (IMAGES, [0, 1, 2, 0], ["a", "b"], "^labels: has 2, for which the 2 class names have no entry"),
         (IMAGES, BINARY, ["a", "b"], "^labels: has 3 columns and 2 class names"),
         (IMAGES, list("abca"), ["a", "b"], "^labels: has c, for which"),

@@ -155,7 +155,9 @@ def test_an_image_replaced_by_one_of_equal_size_and_time_is_decoded_again(folder
 
     def colours() -> list[int]:
         found = read(folder).images
-        return [int(image[0, 0, 0]) for image, file in zip(found.images, found.files or (), strict=True) if file.endswith(".bmp")]
+        return [
+            int(image[0, 0, 0]) for image, file in zip(found.images, found.files or (), strict=True) if file.endswith(".bmp")
+        ]
 
     assert colours() == [100, 101]
     other = first.with_suffix(".other")

@@ -53,7 +53,10 @@ REFUSED = {
     "no header": ("\n".join(",".join(row) for row in ROWS), "has the columns pics/cat/0.png, cat, none for path and label"),
     "header alone": ("path,label\n", "has a header but no rows"),
     "empty": ("", "is empty; the first row must name path and label"),
-    "two labels": ("path,class,category\nx,a,b\n", "the columns class, category could each be the label; call one of them label"),
+    "two labels": (
+        "path,class,category\nx,a,b\n",
+        "the columns class, category could each be the label; call one of them label",
+    ),
     "open quote": ('path,label\n"pics/cat/0.png,cat\n', "cannot be read as CSV"),
 }
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from deploy.client import FILES, encoded
 from sprintnet.deploy.predictor import Predictions, Predictor
-from sprintnet.deploy.serve.batching import Batcher, Upload
-from sprintnet.deploy.serve.limits import Refused
+from sprintnet.deploy.serve.batching import Batcher, Decoder, Upload
+from sprintnet.deploy.serve.limits import Limits, Refused
 from sprintnet.errors import DataError
 
 Result = TypeVar("Result")
@@ -38,8 +38,11 @@ def predict_together(
     """Returns the result of each request, all of which wait before the work begins."""
 
     async def main() -> list[Predictions | BaseException]:
-        batcher = Batcher(predictor, max_queued)
-        waiting = [asyncio.create_task(batcher.predict(uploads)) for uploads in requests]
+        decoder, batcher = Decoder(predictor, Limits()), Batcher(predictor, max_queued)
+        images = await asyncio.gather(*map(decoder.decode, requests), return_exceptions=True)
+        if errors := [found for found in images if isinstance(found, BaseException)]:
+            return list(errors)
+        waiting = [asyncio.create_task(batcher.predict(found)) for found in images]
         await asyncio.sleep(0)  # each is in the queue, or refused
         work = asyncio.create_task(batcher.work())
         results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -56,13 +59,37 @@ def test_each_request_gets_the_predictions_of_its_images(predictor: Predictor) -
         assert found.probabilities == pytest.approx(predictor(files).probabilities, abs=1e-5)
 
 
-def test_an_unreadable_image_fails_its_own_request_alone(predictor: Predictor) -> None:
-    before, failed, after = predict_together(predictor, [UPLOADS[:2], [UPLOADS[2], BAD], UPLOADS[3:4]])
+def test_an_unreadable_image_fails_its_own_request(predictor: Predictor) -> None:
+    (failed,) = predict_together(predictor, [UPLOADS[:2], [UPLOADS[2], BAD], UPLOADS[3:4]])
     assert isinstance(failed, DataError)
     assert str(failed).startswith("bad.png: cannot be read as an image")
-    for found, files in ((before, FILES[:2]), (after, FILES[3:4])):
-        assert isinstance(found, Predictions)
-        assert found.probabilities == pytest.approx(predictor(files).probabilities, abs=1e-5)
+
+
+def test_a_model_that_fails_answers_every_request_and_the_next(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def fail_once(images: list[np.ndarray], **_: object) -> Predictions:
+        calls.append(images)
+        if len(calls) == 1:
+            raise MemoryError
+        return Predictor.__call__(predictor, images)
+
+    async def main() -> tuple[list[object], Predictions, bool]:
+        batcher = Batcher(fail_once, 64)  # type: ignore[arg-type]
+        waiting = [asyncio.create_task(batcher.predict([predictor.read(file)])) for file in FILES[:2]]
+        await asyncio.sleep(0)
+        work = asyncio.create_task(batcher.work())
+        failed = await asyncio.gather(*waiting, return_exceptions=True)
+        found, is_alive = await batcher.predict([predictor.read(FILES[2])]), batcher.is_alive
+        work.cancel()
+        await asyncio.sleep(0)
+        assert not batcher.is_alive
+        return list(failed), found, is_alive
+
+    failed, found, is_alive = run(main())
+    assert [type(error) for error in failed] == [MemoryError] * 2
+    assert len(found) == 1
+    assert is_alive
 
 
 def test_requests_beyond_the_queue_are_refused(predictor: Predictor) -> None:
@@ -79,16 +106,16 @@ def test_many_images_wait_for_a_second_batch(predictor: Predictor) -> None:
 
 
 def test_a_request_has_a_limit_of_pixels(predictor: Predictor) -> None:
-    large = Upload("large.png", encoded(Image.fromarray(np.zeros((6000, 6000), np.uint8))))
+    large = Upload("large.png", encoded(Image.fromarray(np.zeros((3500, 3500), np.uint8))))
     (refused,) = predict_together(predictor, [[large, large]])
     assert isinstance(refused, DataError)
-    assert "more than 64 million pixels in one request" in str(refused)
+    assert "more than 16 million pixels in one request" in str(refused)
 
 
 def test_a_cancelled_request_harms_no_other(predictor: Predictor) -> None:
     async def main() -> Predictions:
         batcher = Batcher(predictor, 64)
-        cancelled, kept = (asyncio.create_task(batcher.predict(UPLOADS[:1])) for _ in range(2))
+        cancelled, kept = (asyncio.create_task(batcher.predict([predictor.read(FILES[0])])) for _ in range(2))
         await asyncio.sleep(0)
         cancelled.cancel()
         work = asyncio.create_task(batcher.work())

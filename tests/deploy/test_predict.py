@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from conftest import SAMPLE, Command
+from images import claiming
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.preprocessing import Normalisation, Preprocessing
 from sprintnet.deploy.predict_files import find_files
@@ -412,11 +413,15 @@ def test_other_sizes_are_resized_as_in_training(model: Path, exported: dict[str,
 
     generator = np.random.default_rng(0)
     images = [generator.integers(0, 256, (*size, 3), np.uint8) for size in ((500, 7), (97, 41), (16, 16), (33, 64))]
-    found, expected = (predictor(images).probabilities for predictor in (Predictor(model), RunPredictor(exported["davidnet"].path)))
+    found, expected = (
+        predictor(images).probabilities for predictor in (Predictor(model), RunPredictor(exported["davidnet"].path))
+    )
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def hostile(path: Path, *nodes: onnx.NodeProto, metadata: dict[str, str], initializers: tuple[onnx.TensorProto, ...] = ()) -> Path:
+def hostile(
+    path: Path, *nodes: onnx.NodeProto, metadata: dict[str, str], initializers: tuple[onnx.TensorProto, ...] = ()
+) -> Path:
     taken = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", "H", "W", 3])
     given = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, None)
     graph = helper.make_graph(nodes, "g", [taken], [given], initializers)
@@ -442,10 +447,10 @@ def endless() -> onnx.NodeProto:
     return helper.make_node("Loop", ["", "true", "start"], ["probabilities"], body=body)
 
 
-@pytest.mark.parametrize("kind", ["one row for all", "no number", "endless", "deep JSON", "1e999", "NaN in metrics", "not UTF-8"])
-def test_files_that_answer_wrongly_or_never_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+@pytest.mark.parametrize(
+    "kind", ["one row for all", "no number", "endless", "deep JSON", "1e999", "NaN in metrics", "not UTF-8"]
+)
+def test_files_that_answer_wrongly_or_never_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr("sprintnet.deploy.predictor.TRIAL_SECONDS", 1.0)
     preprocessing = Preprocessing(("a", "b"), (8, 8, 3), Normalisation((0,) * 3, (1,) * 3), "stretch", "single-label", True)
     text = json.dumps(preprocessing.to_metadata())

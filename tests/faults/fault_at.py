@@ -1,8 +1,8 @@
 """The command with a fault at its Nth file event: `python fault_at.py kill|full N WORD...`.
 
-File events are the moments around which a file becomes durable: before an fsync, before and after a rename or an exchange of
-names. `kill` ends the process by SIGKILL there; `full` lets the call fail as on a full disk. Without a fault the command ends with
-its own exit code.
+File events are the moments around which a file becomes durable: before an fsync, before and after a rename or an exchange
+of names. `kill` ends the process by SIGKILL there; `full` lets the call fail as on a full disk. Where there are fewer events,
+the command ends with its own exit code.
 """
 
 import os

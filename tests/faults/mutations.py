@@ -1,7 +1,7 @@
 """Damaged inputs of every kind, given to what reads them: `python mutations.py KIND SEED COUNT`.
 
-Prints one line of JSON: how many were tried and refused, the longest in seconds, the memory above that before, in GiB. Each must
-be read, or refused by an error of ours; anything else ends the process with a traceback.
+Prints one line of JSON: how many were tried and refused, the longest in seconds, the memory above that before, in GiB. Each
+must be read, or refused by an error of ours; anything else ends the process with a traceback.
 """
 
 import io
@@ -133,7 +133,9 @@ def archives(generator: random.Random, folder: Path) -> Case:
     numbers = np.random.default_rng(generator.randrange(2**32))
     pixels = numbers.integers(0, 256, (12, 8, 8, 3), np.uint8)
     labels: Any = np.arange(12) % 3
-    labels = generator.choice([labels, np.eye(3)[labels], np.array(["a", "b", "c"])[labels], labels.astype(float), labels[:, None]])
+    labels = generator.choice(
+        [labels, np.eye(3)[labels], np.array(["a", "b", "c"])[labels], labels.astype(float), labels[:, None]]
+    )
     floats = pixels.astype(np.float32) / 255
     shown = generator.choice([pixels, floats, pixels[..., 0]])
     arrays = generator.choice([{"images": shown, "labels": labels}, {"x_train": shown, "y_train": labels}])
@@ -145,7 +147,9 @@ def archives(generator: random.Random, folder: Path) -> Case:
 
         with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(file, "w") as changed:
             for name in archive.namelist():
-                changed.writestr(name, mutate(archive.read(name), generator) if generator.random() < 0.6 else archive.read(name))
+                changed.writestr(
+                    name, mutate(archive.read(name), generator) if generator.random() < 0.6 else archive.read(name)
+                )
     else:
         file.write_bytes(mutate(content, generator))
     return lambda: _load(file)
@@ -163,7 +167,22 @@ def settings(generator: random.Random, folder: Path) -> Case:
     from sprintnet.config import load_config
 
     known = load_config("sprint94").to_toml()
-    values = ["auto", "nan", "-1", "1e999", "0x" + "f" * 5000, "[" * 3000, "true", "''", "1,2", "\0", "9" * 5000, "é", "{a=1}", ""]
+    values = [
+        "auto",
+        "nan",
+        "-1",
+        "1e999",
+        "0x" + "f" * 5000,
+        "[" * 3000,
+        "true",
+        "''",
+        "1,2",
+        "\0",
+        "9" * 5000,
+        "é",
+        "{a=1}",
+        "",
+    ]
     keys = [line.split(" = ")[0] for line in known.splitlines() if " = " in line]
     overrides = [f"{generator.choice(keys)}={generator.choice(values)}" for _ in range(generator.randint(0, 3))]
     file = folder / "a.toml"

@@ -54,7 +54,9 @@ def test_a_training_killed_at_any_moment_loses_nothing(undisturbed: tuple[str, f
     for attempt in range(KILLS):
         folder = tmp_path / str(attempt)
         folder.mkdir()
-        process = subprocess.Popen([*SPRINTNET, *TRAIN], cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*SPRINTNET, *TRAIN], cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         time.sleep(moments.uniform(0, seconds))
         process.kill()
         again += process.wait() == -9
@@ -83,7 +85,11 @@ def test_a_fault_at_any_file_event_loses_nothing(undisturbed: tuple[str, float],
         shutil.rmtree(folder)
         tried += 1
     assert tried > 1
-    record({"kill": "training killed at file events", "full": "training on a disk that is full at a write"}[kind], tried=tried, lost=0)
+    record(
+        {"kill": "training killed at file events", "full": "training on a disk that is full at a write"}[kind],
+        tried=tried,
+        lost=0,
+    )
 
 
 def test_an_export_killed_at_any_moment_leaves_the_old_one_or_the_new(copied_run: Path, tmp_path: Path) -> None:
@@ -106,12 +112,18 @@ def test_an_export_killed_at_any_moment_leaves_the_old_one_or_the_new(copied_run
         if attempt % 2:  # at the file events, of which there are few
             assert run(tmp_path, *FAULT_AT, "kill", str(1 + attempt // 2), *command, license).returncode in (-9, 0)
         else:
-            process = subprocess.Popen([*SPRINTNET, *command, license], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                [*SPRINTNET, *command, license],
+                cwd=tmp_path,
+                env=ENVIRONMENT,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             time.sleep(moments.uniform(0.5, 1.05) * seconds)
             process.kill()
             process.wait()
         text = whole()
-        is_new = f"license: \"{license}\"" in text or f"license: {license}" in text
+        is_new = f'license: "{license}"' in text or f"license: {license}" in text
         assert is_new or text == texts["first"]
         texts["first"] = text
         counts["new" if is_new else "old"] += 1
@@ -130,7 +142,9 @@ def test_other_commands_killed_at_any_moment_lose_nothing(tmp_path: Path, verb: 
     def result(folder: Path) -> str:
         folder.mkdir(exist_ok=True)
         more = ["--resume"] * (verb == "study")
-        done = subprocess.run([*SPRINTNET, *words, *more], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*SPRINTNET, *words, *more], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         if verb == "decode":
             return done.stdout
@@ -146,7 +160,9 @@ def test_other_commands_killed_at_any_moment_lose_nothing(tmp_path: Path, verb: 
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
         folder = tmp_path / str(attempt)
         folder.mkdir()
-        process = subprocess.Popen([*SPRINTNET, *words], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*SPRINTNET, *words], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         time.sleep(moments.uniform(0.3, 1) * seconds)
         process.kill()
         process.wait()

@@ -124,7 +124,12 @@ def test_good_requests_are_answered_whatever_else_is_sent(small_model: Path) -> 
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
     slowest = max(waited)
-    counts = {"good": dict(good), "bad": dict(wrong), "slowest_seconds": round(slowest, 2), "median_seconds": sorted(waited)[len(waited) // 2]}
+    counts = {
+        "good": dict(good),
+        "bad": dict(wrong),
+        "slowest_seconds": round(slowest, 2),
+        "median_seconds": sorted(waited)[len(waited) // 2],
+    }
     record("server", seconds=SECONDS, clients=CLIENTS, **counts, mib={"before": before, "peak": peak, "after": after})
     assert peak < MAX_MIB
     if IS_SOAK:  # elsewhere other tests keep the cores busy

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY, Command, call
-from sprintnet.runs.folder import RunFolder
+from sprintnet.errors import SettingsError
+from sprintnet.runs.folder import RunFolder, read_arrays
 
 READERS = {  # each file of a finished run, and a command that reads it
     "config.toml": ("val", "R"),
@@ -16,7 +17,7 @@ READERS = {  # each file of a finished run, and a command that reads it
     "data.json": ("val", "R", "--split", "test"),
     "splits.csv": ("val", "R"),
     "results.csv": ("report", "R"),
-    "predictions.npz": ("report", "R"),
+    "predictions.csv": ("report", "R"),
     "artifacts.npz": ("report", "R"),
     "network.json": ("report", "R"),
     "metrics.json": ("report", "R"),
@@ -40,7 +41,7 @@ def test_the_files_of_a_run_match_its_checksums(finished: RunFolder, tmp_path: P
     kept = {path.name for path in finished.path.iterdir() if path.is_file() and not path.name.startswith(".")}
     written_again = {"checksums.txt", "report.html", "log.txt", "explanations.npz"}  # text for people, or with a CRC of its own
     assert listed == kept - written_again
-    assert listed >= READERS.keys()
+    assert listed == {*READERS, "predictions.npz"}
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -60,6 +61,24 @@ def test_a_changed_file_is_named(finished: RunFolder, sprintnet: Command, tmp_pa
         assert done.stderr.count("\n") == 1
 
 
+def test_changed_predictions_are_named(finished: RunFolder, tmp_path: Path) -> None:
+    run = RunFolder(Path(shutil.copytree(finished.path, tmp_path / "R")))
+    content = bytearray(run.predictions.read_bytes())
+    content[100] ^= 1
+    run.predictions.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"predictions\.npz: damaged"):
+        read_arrays(run.predictions)
+
+
+def test_a_file_that_was_changed_on_purpose_is_used_again(finished: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
+    run = RunFolder(Path(shutil.copytree(finished.path, tmp_path / "R")))
+    run.config.write_text(run.config.read_text() + "# moved\n")
+    checksums = run.path / "checksums.txt"
+    kept = [line for line in checksums.read_text().splitlines() if not line.endswith("config.toml")]
+    checksums.write_text("\n".join(kept))
+    assert sprintnet("val", str(run.path)).returncode == 0
+
+
 def test_changed_checksums_are_named(finished: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "train" / "R"
     shutil.copytree(finished.path, run)
@@ -68,4 +87,4 @@ def test_changed_checksums_are_named(finished: RunFolder, sprintnet: Command, tm
     (run / "checksums.txt").write_text(text.replace(digest, digest[::-1]))
     done = sprintnet("report", "R")
     assert done.returncode == 2
-    assert "metrics.json: damaged (its content does not match checksums.txt" in done.stderr
+    assert "metrics.json: damaged (its content does not match checksums.txt, where its line can be removed" in done.stderr

@@ -153,7 +153,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return _fail("out of memory; close other programs, or use a smaller batch size or fewer threads", SprintNetError.exit_code)
+        return _fail(
+            "out of memory; close other programs, or use a smaller batch size or fewer threads", SprintNetError.exit_code
+        )
     except OSError as error:
         _drop_output()
         cause = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
@@ -203,9 +205,9 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are SettingsErrors, and whose help needs no less than MIN_COLUMNS (argparse would never end)."""
 
-    def __init__(self, *arguments: Any, formatter_class: Any = argparse.HelpFormatter, **options: Any):
+    def __init__(self, program: str, formatter_class: Any = argparse.HelpFormatter, **options: Any):
         width = max(shutil.get_terminal_size().columns - 2, MIN_COLUMNS)
-        super().__init__(*arguments, formatter_class=partial(formatter_class, width=width), **options)
+        super().__init__(program, formatter_class=partial(formatter_class, width=width), **options)
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"{message.removeprefix('argument ')}; see {self.prog} --help")

@@ -15,7 +15,22 @@ from sprintnet.errors import AccessError, DataError, SettingsError
 
 DECODER_VERSION = 2  # part of the decode cache's path: raise it when a file would be decoded to other pixels
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".webp", ".bmp", ".dib")
-OTHER_SUFFIXES = (".gif", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".jxl", ".svg", ".ppm", ".pgm", ".ico", ".dng", ".psd")
+OTHER_SUFFIXES = (
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".heic",
+    ".heif",
+    ".jp2",
+    ".jxl",
+    ".svg",
+    ".ppm",
+    ".pgm",
+    ".ico",
+    ".dng",
+    ".psd",
+)
 """Suffixes of images that are not read."""
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 # larger images are refused before they are decoded: a file of a few bytes can claim any size
@@ -23,7 +38,13 @@ MAX_PIXELS, MAX_SIDE, MAX_FILE_BYTES = 64_000_000, 30_000, 1 << 29
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 OTHER_SIGNATURES = {b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%PDF": "PDF", b"\0\0\1\0": "ICO", b"8BPS": "PSD"}
-OTHER_BRANDS = {b"ftypavif": "AVIF", b"ftypavis": "AVIF", b"ftypheic": "HEIC", b"ftypmif1": "HEIF", b"jP  \r\n\x87\n": "JPEG 2000"}
+OTHER_BRANDS = {
+    b"ftypavif": "AVIF",
+    b"ftypavis": "AVIF",
+    b"ftypheic": "HEIC",
+    b"ftypmif1": "HEIF",
+    b"jP  \r\n\x87\n": "JPEG 2000",
+}
 """How files of formats that are not read begin, and how they go on after four bytes."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # large ones are refused by Pillow, and none changes a pixel
@@ -241,7 +262,9 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     visible = np.ones(values.shape, bool) if colour is None else values != colour
     low, high = values.min(where=visible, initial=65535), values.max(where=visible, initial=0)
     if low < high < MIN_16_BIT_RANGE:
-        raise DataError(f"16-bit values from {low} to {high} of 65535 are nearly black; save it with 8 bits, or scale its values")
+        raise DataError(
+            f"16-bit values from {low} to {high} of 65535 are nearly black; save it with 8 bits, or scale its values"
+        )
     grey = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
     return grey if colour is None else Image.merge("LA", [grey, Image.fromarray(visible.astype(np.uint8) * 255)])
 

@@ -101,13 +101,13 @@ class Predictor:
         try:
             content = self.path.read_bytes()  # from memory, so that the file cannot refer to other files
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            named = {output.name for output in self._session.get_outputs()}
+            inputs = [(entry.name, entry.type) for entry in self._session.get_inputs()]
+            metadata = self._session.get_modelmeta().custom_metadata_map
         except IsADirectoryError:
             raise SettingsError(f"{self.path}: is a folder; name the file, such as RUN/export/model.onnx") from None
         except OSError as error:
             raise SettingsError(f"{self.path}: {error.strerror}; {REMEDY}") from None
-            named = {output.name for output in self._session.get_outputs()}
-            inputs = [(entry.name, entry.type) for entry in self._session.get_inputs()]
-            metadata = self._session.get_modelmeta().custom_metadata_map
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             cause = (str(error).splitlines() or [type(error).__name__])[0]
             raise SettingsError(f"{self.path}: not a usable ONNX file ({cause}); {REMEDY}") from None

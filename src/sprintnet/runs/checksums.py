@@ -29,7 +29,7 @@ def require_unchanged(path: Path) -> None:
     """Raises ValueError where a file's content differs from its checksum; a file without one is not checked."""
     expected = read_checksums(path.parent).get(path.name)
     if expected is not None and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-        raise ValueError(f"its content does not match {FILE}: one of the two was changed")
+        raise ValueError(f"its content does not match {FILE}, where its line can be removed if it was changed on purpose")
 
 
 def read_checksums(folder: Path) -> dict[str, str]:

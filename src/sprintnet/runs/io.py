@@ -44,7 +44,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:  # of a write that failed, the system names no file
-        raise OSError(error.errno, f"{error.strerror} ({len(data):,} bytes)", str(path)) from None
+        raise OSError(error.errno, error.strerror, f"{path} ({len(data):,} bytes)") from None
     finally:
         temporary.unlink(missing_ok=True)
     if os.name == "posix":  # the rename itself is durable once the folder is; Windows cannot open one
@@ -68,11 +68,11 @@ def replace_folder(old: Path, new: Path) -> None:
 def _exchange(first: Path, second: Path) -> bool:
     """Exchanges the names of two folders; returns whether the system, and the file system, can."""
     names = os.fsencode(first), os.fsencode(second)
-    library = ctypes.CDLL(None) if os.name == "posix" else None
+    library: Any = ctypes.CDLL(None) if os.name == "posix" else None
     if hasattr(library, "renameat2"):
-        return library.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0  # type: ignore[union-attr]
+        return bool(library.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0)
     if hasattr(library, "renamex_np"):
-        return library.renamex_np(*names, RENAME_SWAP) == 0  # type: ignore[union-attr]
+        return bool(library.renamex_np(*names, RENAME_SWAP) == 0)
     return False
 
 

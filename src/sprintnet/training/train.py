@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from sprintnet.autoconfig import DatasetFacts, resolve
@@ -140,7 +139,9 @@ def _train(
         "peak_gib": memory.gib(),
     }
     parts = (file for file in run.final_files if file.exists())
-    checksums.write_checksums(run.path, {**{file.name: file.read_bytes() for file in parts}, run.metrics.name: as_json(metrics)})
+    checksums.write_checksums(
+        run.path, {**{file.name: file.read_bytes() for file in parts}, run.metrics.name: as_json(metrics)}
+    )
     write_json(run.metrics, metrics)
     run.checkpoint.unlink(missing_ok=True)
     return TrainingResult(trained, metrics)

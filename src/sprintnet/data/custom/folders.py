@@ -58,7 +58,9 @@ def read_folder(root: Path) -> Manifest:
         text = f"has {next(iter(splits))}/ but no train/; add it"
         scan.problems.append(Problem(as_text(root), "no training images", text, "error"))
     if not entries and (inner := _inner_dataset(root)):
-        scan.problems.append(Problem(as_text(root), "outer folder", f"its class folders lie deeper; did you mean {inner}?", "error"))
+        scan.problems.append(
+            Problem(as_text(root), "outer folder", f"its class folders lie deeper; did you mean {inner}?", "error")
+        )
     if scan.non_images:
         scan.notes.append(f"files ignored since they are no images: {scan.non_images:,} (sprintnet check lists them)")
     if scan.hidden_files:

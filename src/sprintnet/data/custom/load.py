@@ -139,10 +139,14 @@ def _load_images(manifest: Manifest, settings: DataSettings) -> CustomData:
 
 
 def _one_colour(cache: DecodeCache, variant: str, source: Path, images: ImageDataset) -> list[Problem]:
-    """Returns a note for each image that has one colour throughout; where all have the same, an error: nothing can be learned."""
+    """Returns a note for each image of one colour throughout; where it is the same in all, an error: nothing can be learned."""
     rows = "all" if images.rows is None else f"{zlib.crc32(images.rows.data):08x}"
     found = cache.json(f"{variant}/one-colour-{rows}.json", lambda: one_colour(images))
-    if found and len(found) == len(images) and (colours := np.unique([image[0, 0] for image in images.images], axis=0)).shape[0] == 1:
+    if (
+        found
+        and len(found) == len(images)
+        and (colours := np.unique([image[0, 0] for image in images.images], axis=0)).shape[0] == 1
+    ):
         text = f"all of its images show nothing but one colour ({', '.join(map(str, colours[0]))} of 255); save them again"
         return [Problem(as_text(source), "one colour", text, "error")]
     files = images.files or ()
@@ -180,7 +184,10 @@ def _load_archive(path: Path, settings: DataSettings) -> CustomData:
     cache.remove_stale()
     files = tuple(f"{split or 'images'}/{index}" for split, n in Counter(archive.split).items() for index in range(n))
     dataset, split = ImageDataset(images, archive.labels, archive.classes, files), np.array(archive.split, object)
-    unlabelled = [Problem(f"{path}: {files[index]}", "no label", "has no label; leave it out") for index in np.flatnonzero(~archive.labelled)]
+    unlabelled = [
+        Problem(f"{path}: {files[index]}", "no label", "has no label; leave it out")
+        for index in np.flatnonzero(~archive.labelled)
+    ]
     if unlabelled:
         dataset, split = dataset.take(np.flatnonzero(archive.labelled)), split[archive.labelled]
     given = tuple(split.tolist())

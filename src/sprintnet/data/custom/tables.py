@@ -55,7 +55,9 @@ def read_table(file: Path, columns: Sequence[str], rows: Rows) -> Manifest:
                 text = f"is in rows {first:,} and {number:,} of {file}{labels}; keep one"
                 problems.append(Problem(as_text(path), "repeated row", text, "error" if labels else "skippable"))
             else:
-                entries.append(ManifestEntry(path, class_name(label), SPLIT_ALIASES.get(split.lower(), ""), group, stamp(status)))
+                entries.append(
+                    ManifestEntry(path, class_name(label), SPLIT_ALIASES.get(split.lower(), ""), group, stamp(status))
+                )
     if not number:
         raise DataError(f"{file}: has a header but no rows; add a row for each image")
     unread = [name for name in columns if name and name not in named.values()]
@@ -63,7 +65,7 @@ def read_table(file: Path, columns: Sequence[str], rows: Rows) -> Manifest:
 
 
 def _find_image(folder: Path, given: str) -> tuple[str, os.stat_result]:
-    """Returns path and status of an image: as written, without spaces around it, or with / for \\; raises OSError, ValueError."""
+    """Returns path and status of an image: as written, without spaces around it, or / for \\; raises OSError, ValueError."""
     for spelt in (given.strip(), given.strip().replace("\\", "/")):
         with contextlib.suppress(OSError, ValueError):
             path = os.path.join(folder, spelt)  # noqa: PTH118  # half of Path's time, as is stat
