@@ -365,3 +365,11 @@ def test_images_of_one_colour_are_noted_and_refused_where_all_are_equal(folder: 
     for file in folder.rglob("*.png"):
         Image.new("RGB", (8, 8), (7, 0, 255)).save(file)
     assert "all of its images show nothing but one colour (7, 0, 255 of 255); save them again" in message(folder)
+
+
+def test_a_folder_whose_images_all_fail_says_why(folder: Path) -> None:
+    for number, file in enumerate(sorted(folder.rglob("*.png"))):
+        Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 4 + number).save(file)
+    said = message(folder)
+    assert "contains no image of a class that can be opened" in said
+    assert "16-bit values from 0 to 252 of 65535 are nearly black; save it with 8 bits, or scale its values" in said

@@ -14,24 +14,8 @@ from PIL import Image, UnidentifiedImageError
 from sprintnet.errors import AccessError, DataError, SettingsError
 
 DECODER_VERSION = 2  # part of the decode cache's path: raise it when a file would be decoded to other pixels
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".webp", ".bmp", ".dib")
-OTHER_SUFFIXES = (
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".avif",
-    ".heic",
-    ".heif",
-    ".jp2",
-    ".jxl",
-    ".svg",
-    ".ppm",
-    ".pgm",
-    ".ico",
-    ".dng",
-    ".psd",
-)
-"""Suffixes of images that are not read."""
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp")
+IMAGE_SUFFIXES = {".png": "PNG", **dict.fromkeys(JPEG_SUFFIXES, "JPEG"), ".webp": "WEBP", ".bmp": "BMP", ".dib": "BMP"}
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 # larger images are refused before they are decoded: a file of a few bytes can claim any size
 MAX_PIXELS, MAX_SIDE, MAX_FILE_BYTES = 64_000_000, 30_000, 1 << 29

@@ -31,7 +31,8 @@ def build_model(settings: ModelSettings, classes: int, image_shape: tuple[int, i
     if min(height, width) < side:
         strided = f" model.stride={settings.stride}" if settings.stride > 1 else ""
         raise SettingsError(
-            f"model.name={settings.name}{strided}: needs images of {side}x{side} pixels or more, not {width}x{height}"
+            f"model.name={settings.name}{strided}: needs images of {side}x{side} pixels or more, not {width}x{height}; "
+            "set data.size (custom data), or another model.name"
         )
     if settings.name == "sprintnet":
         return SprintNet(classes, channels, (height, width), settings.width, settings.dropout, settings.stride)
@@ -46,7 +47,7 @@ def check_resolution(settings: ModelSettings, image_shape: tuple[int, int, int],
     if resolution < 1 and settings.name == "davidnet":
         raise SettingsError(f"{shown}: davidnet's last pooling fits images of one size; {FULL_SIZE}, or model.name=sprintnet")
     side, smallest = min(image_shape[:2]), _smallest_side(settings)
-    if round(resolution * side) < smallest:
+    if side >= smallest > round(resolution * side):  # build_model refuses smaller images
         raise SettingsError(
             f"{shown}: of {side} pixels leaves less than the {smallest} that {settings.name} needs; {FULL_SIZE}"
         )

@@ -80,7 +80,8 @@ def walk_images(root: Path) -> Iterator[Path]:
 
 def _inner_dataset(folder: Path, depth: int = 1) -> Path | None:
     """Returns a folder inside this one, not far below, that holds folders of images."""
-    children = [Path(child.path) for child, status in _Scan().entries(folder) if stat.S_ISDIR(status.st_mode)]
+    found = (Path(child.path) for child, status in _Scan().entries(folder) if stat.S_ISDIR(status.st_mode))
+    children = sorted(found, key=lambda child: "train" not in child.name.lower())
     for child in children:
         inside = [entry for entry, status in _Scan().entries(child) if stat.S_ISDIR(status.st_mode)]
         if any(_suffix(file.name) in IMAGE_SUFFIXES for entry in inside for file, _ in _Scan().entries(Path(entry.path))):

@@ -108,8 +108,8 @@ def _load_images(manifest: Manifest, settings: DataSettings) -> CustomData:
     cache = DecodeCache(manifest.source, manifest.fingerprint)
     headers = read_headers(manifest, cache)
     readable = [header for header in headers if header]
+    none = Problem(as_text(manifest.source), "no images", "contains no image of a class that can be opened", "error")
     if not readable:
-        none = Problem(as_text(manifest.source), "no images", "contains no image of a class that can be opened", "error")
         _raise_problems(settings.name, [*manifest.problems, none])
     is_small = sum(header.height * header.width for header in readable) <= MAX_SEQUENTIAL_PIXELS * len(readable)
     shape = None
@@ -120,6 +120,8 @@ def _load_images(manifest: Manifest, settings: DataSettings) -> CustomData:
         readable = [header for index, header in enumerate(headers) if header and index not in failures]
     cache.remove_stale()
     unreadable = [Problem(as_text(manifest.entries[index].path), "unreadable", failures[index]) for index in sorted(failures)]
+    if not readable:
+        _raise_problems(settings.name, [*manifest.problems, *unreadable, none])
     wrong_suffixes = suffix_problems(manifest, headers)
     rows = np.array([index for index in range(len(headers)) if index not in failures], np.int64)
     manifest = replace(manifest, entries=tuple(manifest.entries[index] for index in rows))
