@@ -64,7 +64,7 @@ def train(
     from sprintnet.reporting.text.evaluation import result_lines
     from sprintnet.training import train as training
 
-    run = folder.new_run(name or folder.run_name(recipe), exact=bool(name), resume=resume)
+    run = folder.train_folder(recipe, name, resume=resume)
     result = training.train(config, run, resume=resume, splits=splits)
     for line in result_lines(result.metrics, str(run.path)):
         run.log(line)

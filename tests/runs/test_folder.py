@@ -13,7 +13,7 @@ import pytest
 import sprintnet
 from sprintnet.errors import SettingsError
 from sprintnet.runs.environment import environment_record
-from sprintnet.runs.folder import RunFolder, new_run, open_run, read_json
+from sprintnet.runs.folder import RunFolder, new_run, open_run, read_json, train_folder
 from sprintnet.runs.io import write_atomic, write_json, write_rows
 
 
@@ -26,6 +26,17 @@ def test_fresh_runs_are_numbered_and_resume_takes_the_newest(tmp_path: Path) -> 
 
     assert [fresh(), fresh(), fresh()] == ["davidnet", "davidnet-2", "davidnet-3"]
     assert new_run("davidnet", exact=False, resume=True, parent=tmp_path).path.name == "davidnet-3"
+
+
+def test_the_settings_of_a_run_resume_that_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in ("runs/train/smoke", "runs/train/smoke-2", "elsewhere/smoke"):
+        Path(place).mkdir(parents=True)
+        Path(place, "config.toml").touch()
+        assert train_folder(f"{place}/config.toml", None, resume=True).path == Path(place)
+    assert train_folder("runs/train/smoke/config.toml", None, resume=False).path == Path("runs/train/smoke-3")
+    assert train_folder("runs/train/smoke/config.toml", "smoke-2", resume=True).path == Path("runs/train/smoke-2")
+    assert train_folder("smoke", None, resume=True).path == Path("runs/train/smoke-2")
 
 
 def test_a_study_killed_in_its_first_run_is_the_newest(tmp_path: Path) -> None:

@@ -6,13 +6,13 @@ from argparse import Namespace
 
 from sprintnet.cli.args import load_recipe, recipe_of
 from sprintnet.errors import SettingsError
-from sprintnet.runs.folder import LR_FOLDER, new_run, read_json, run_name
+from sprintnet.runs.folder import LR_FOLDER, new_run, read_json, run_name, train_folder
 
 
 def train(options: Namespace) -> None:
     """Trains a recipe into a new run folder, or resumes a run."""
     config = load_recipe(options)
-    run = new_run(options.name or run_name(recipe_of(options)), exact=bool(options.name), resume=options.resume)
+    run = train_folder(recipe_of(options), options.name, resume=options.resume)
     print(f"starting: {recipe_of(options)} on {config.data.name}, in {run.path}", flush=True)
 
     from sprintnet.reporting.text.evaluation import result_lines

@@ -126,6 +126,14 @@ def _reserve(run: RunFolder) -> RunFolder | None:
     return RunFolder(run.path, claim=lock)
 
 
+def train_folder(recipe: str | Path, name: str | None, *, resume: bool) -> RunFolder:
+    """Returns the folder that a recipe is trained in: a new one, or one to resume. RUN/config.toml resumes RUN."""
+    path = Path(recipe)
+    if resume and not name and path.name == "config.toml" and path.is_file():
+        return RunFolder(path.parent)
+    return new_run(name or run_name(recipe), exact=bool(name), resume=resume)
+
+
 def run_name(recipe: str | Path) -> str:
     """Returns the name of a recipe's runs: its own, or the run folder's that holds the file."""
     path = Path(recipe)
