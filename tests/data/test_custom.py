@@ -331,11 +331,25 @@ def test_jpegs_have_many_suffixes_and_other_images_are_named(folder: Path) -> No
 
 
 def test_what_photo_tools_and_our_own_commands_leave_behind_is_passed_over(folder: Path) -> None:
-    for name in ("@eaDir/0.png", "#recycle/1.png", "$RECYCLE.BIN/2.png", "runs/train/smoke/.lock", ".hidden/3.png", "._0.png"):
+    for name in (
+        "@eaDir/0.png",
+        "#recycle/1.png",
+        "$RECYCLE.BIN/2.png",
+        "runs/train/smoke/.lock",
+        "runs/study/S/seed-0/config.toml",
+        ".hidden/3.png",
+        "._0.png",
+    ):
         place = folder / "train" / "cat" / name if "runs" not in name else folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(b"")
     assert len(read(folder).images) == 12
+
+
+def test_a_class_may_be_called_runs(folder: Path) -> None:
+    (folder / "train" / "dog").rename(folder / "train" / "runs")
+    (folder / "test" / "dog").rename(folder / "test" / "runs")
+    assert read(folder).images.classes == ("cat", "runs")
 
 
 def test_an_outer_folder_and_an_archive_get_a_hint(folder: Path, tmp_path: Path) -> None:
@@ -343,6 +357,10 @@ def test_an_outer_folder_and_an_archive_get_a_hint(folder: Path, tmp_path: Path)
     outer.parent.mkdir()
     (folder / "train").rename(outer)
     assert f"did you mean {outer}?" in message(outer.parent)
+    inner = tmp_path / "wrapped" / "flowers"
+    for name in ("train", "test"):
+        write(inner / name / "cat" / "0.png")
+    assert f"did you mean {inner}?" in message(inner.parent)
     (tmp_path / "flowers.zip").write_bytes(b"PK")
     assert "is an archive; unpack it" in message(tmp_path / "flowers.zip")
 

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 
 from images import claiming
+from sprintnet.data.custom.load import load_custom
 from sprintnet.data.images import read_image
+from sprintnet.data.settings import DataSettings
 from sprintnet.errors import DataError
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -218,3 +221,54 @@ def test_sound_pixels_are_read_whatever_the_exif_data(kind: str) -> None:
 def test_what_has_no_end_is_not_read() -> None:
     with pytest.raises(DataError, match="/dev/zero: is a pipe, socket or device; name a file"):
         read_image(Path("/dev/zero"))
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+PROFILE = b"\nexif\n%8d\n" % (2 * (len(tiff(TURNED)) + 6)) + (b"Exif\0\0" + tiff(TURNED)).hex().encode() + b"\n"
+TURNING = {
+    "XMP": chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+    "ImageMagick": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(PROFILE)),
+    "eXIf": chunk(b"eXIf", tiff(TURNED)),
+}
+
+
+@pytest.mark.parametrize("kind", TURNING)
+def test_the_orientation_of_a_png_is_obeyed_wherever_it_is(tmp_path: Path, kind: str) -> None:
+    content = png(COLOURS.reshape(6, 24), TURNING[kind])
+    np.testing.assert_array_equal(read_image(io.BytesIO(content)), np.rot90(COLOURS, 3))
+    for name in ("cat", "dog"):
+        for number in range(2):
+            file = tmp_path / name / f"{number}.png"
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(png(COLOURS.reshape(6, 24) ^ number, TURNING[kind]))
+    assert load_custom(DataSettings(str(tmp_path))).images.image_shape == (8, 6, 3)
+
+
+def test_files_of_thousands_of_empty_parts_are_refused_at_once() -> None:
+    plain = io.BytesIO()
+    IMAGE.save(plain, "JPEG")
+    jpeg = plain.getvalue()
+    for content in (
+        png(COLOURS.reshape(6, 24), chunk(b"abCd", b"") * 100_000),
+        png(COLOURS.reshape(6, 24), chunk(b"IDAT", b"") * 100_000),
+        jpeg[:2] + b"\xff" * 4_000_000 + jpeg[2:],
+        jpeg[:2] + b"\xff\xe5\x00\x02" * 1_000_000 + jpeg[2:],
+    ):
+        begun = time.process_time()
+        with pytest.raises(DataError, match="has thousands of empty"):
+            read_image(io.BytesIO(content))
+        assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize("colour", [2, 4, 6])
+def test_16_bit_colours_that_fill_a_part_of_their_range_are_refused(colour: int) -> None:
+    channels = {2: 3, 4: 2, 6: 4}[colour]
+    values = np.linspace(0, 4095, 6 * 8 * channels).reshape(6, 8, channels)
+    if colour != 2:
+        values[..., -1] = 65535
+    rows = values.astype(">u2").reshape(6, -1).view(np.uint8)
+    header = struct.pack(">IIBBBBB", 8, 6, 16, colour, 0, 0, 0)
+    content = png(rows, depth=16)
+    content = content[:8] + chunk(b"IHDR", header) + content[8 + 25 :]
+    with pytest.raises(DataError, match=r"16-bit values from about 0 to .* of 65535 are nearly black"):
+        read_image(io.BytesIO(content), channels=4)

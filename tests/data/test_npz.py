@@ -74,7 +74,7 @@ def read_grey(sample: ImageDataset) -> np.ndarray:
             {"images": np.zeros((2, 8, 8), np.uint8), "labels": [0, 2], "classes": ["a", "b"]},
             "labels: has 2, for which the 2 class names have no entry",
         ),
-        ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([{}, 1], object)}, "Object arrays cannot be loaded"),
+        ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([{}, 1], object)}, "has arrays of Python objects"),
     ],
 )
 def test_errors_in_an_archive_are_named(tmp_path: Path, arrays: dict[str, np.ndarray], said: str) -> None:
@@ -168,3 +168,27 @@ def test_an_archive_may_call_its_validation_split_valid_and_differ_in_label_shap
     np.savez(tmp_path / "b.npz", **{**parts, "y_valid": np.eye(10, dtype=int)[labels[200:]]})
     with pytest.raises(DataError, match=r"labels of the splits differ in shape: \(200,\), \(100, 10\)"):
         read(tmp_path / "b.npz")
+
+
+def test_labels_that_are_all_unknown_or_objects_are_named(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    for labels, said in (
+        (np.full(6, -1), r"no image has a label \(all are -1\)"),
+        (np.full(6, np.nan), "no image has a label"),
+        (np.array(["a", "b"] * 3, object), r"has arrays of Python objects; write text or numbers: labels\.astype\(str\)"),
+        (np.array([0, 1, np.inf] * 2), "float64 of shape|has inf"),
+    ):
+        np.savez(tmp_path / "a.npz", images=images, labels=labels)
+        with pytest.raises(DataError, match=said):
+            read(tmp_path / "a.npz")
+
+
+def test_images_without_a_label_can_be_left_out_of_an_archive(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
+    for labels in (np.array([0, 1, -1, 1] * 2), np.array([0, 1, np.nan, 1] * 2), np.array(["0", "1", "", "1"] * 2)):
+        np.savez(tmp_path / "a.npz", images=images, labels=labels)
+        with pytest.raises(DataError, match="images/2: has no label"):
+            read(tmp_path / "a.npz")
+        found = read(tmp_path / "a.npz", skip_bad=True)
+        np.testing.assert_array_equal(found.images, images[[0, 1, 3, 4, 5, 7]])
+        assert found.labels.tolist() == [0, 1, 1] * 2

@@ -36,6 +36,8 @@ READ = {
     "Excel's first line": ("sep=;\r\n" + table(";")).encode(),
     "backslashes": table().replace("pics/cat/", "pics\\cat\\").replace("pics/dog/", "pics\\dog\\").encode(),
     "spaces around the path": table().replace(".png,", ".png ,").encode(),
+    "the index of pandas": ("," + table()).replace("\r\npics", "\r\n7,pics").encode(),
+    "separators at the end": table(",").replace("\r\n", ",,\r\n").replace("label,,", "label").encode(),
     "old Macintosh": table(end="\r").encode(),
 }
 
@@ -57,6 +59,11 @@ REFUSED = {
         "path,class,category\nx,a,b\n",
         "the columns class, category could each be the label; call one of them label",
     ),
+    "more cells than columns": (
+        table(end="\n").replace("0.png,cat", "0.png,black, white"),
+        "row 1: has more cells than the header (white)",
+    ),
+    "one image twice": (table(end="\n") + "./pics/cat/0.png,dog\n", "is in rows 1 and 9 of"),
     "open quote": ('path,label\n"pics/cat/0.png,cat\n', "cannot be read as CSV"),
 }
 

@@ -39,10 +39,14 @@ def predict_together(
 
     async def main() -> list[Predictions | BaseException]:
         decoder, batcher = Decoder(predictor, Limits()), Batcher(predictor, max_queued)
-        images = await asyncio.gather(*map(decoder.decode, requests), return_exceptions=True)
-        if errors := [found for found in images if isinstance(found, BaseException)]:
-            return list(errors)
-        waiting = [asyncio.create_task(batcher.predict(found)) for found in images]
+        decoded = await asyncio.gather(*map(decoder.decode, requests), return_exceptions=True)
+
+        async def predict(images: list[np.ndarray] | BaseException) -> Predictions:
+            if isinstance(images, BaseException):
+                raise images
+            return await batcher.predict(images)
+
+        waiting = [asyncio.create_task(predict(images)) for images in decoded]
         await asyncio.sleep(0)  # each is in the queue, or refused
         work = asyncio.create_task(batcher.work())
         results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -59,10 +63,13 @@ def test_each_request_gets_the_predictions_of_its_images(predictor: Predictor) -
         assert found.probabilities == pytest.approx(predictor(files).probabilities, abs=1e-5)
 
 
-def test_an_unreadable_image_fails_its_own_request(predictor: Predictor) -> None:
-    (failed,) = predict_together(predictor, [UPLOADS[:2], [UPLOADS[2], BAD], UPLOADS[3:4]])
+def test_an_unreadable_image_fails_its_own_request_alone(predictor: Predictor) -> None:
+    before, failed, after = predict_together(predictor, [UPLOADS[:2], [UPLOADS[2], BAD], UPLOADS[3:4]])
     assert isinstance(failed, DataError)
     assert str(failed).startswith("bad.png: cannot be read as an image")
+    for found, files in ((before, FILES[:2]), (after, FILES[3:4])):
+        assert isinstance(found, Predictions)
+        assert found.probabilities == pytest.approx(predictor(files).probabilities, abs=1e-5)
 
 
 def test_a_model_that_fails_answers_every_request_and_the_next(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,9 +88,13 @@ def test_a_model_that_fails_answers_every_request_and_the_next(predictor: Predic
         work = asyncio.create_task(batcher.work())
         failed = await asyncio.gather(*waiting, return_exceptions=True)
         found, is_alive = await batcher.predict([predictor.read(FILES[2])]), batcher.is_alive
+        left = asyncio.create_task(batcher.predict([predictor.read(FILES[0])]))
         work.cancel()
-        await asyncio.sleep(0)
+        with pytest.raises(Refused, match="no longer predicts"):
+            await left
         assert not batcher.is_alive
+        with pytest.raises(Refused, match="no longer predicts"):
+            await batcher.predict([predictor.read(FILES[0])])
         return list(failed), found, is_alive
 
     failed, found, is_alive = run(main())

@@ -475,3 +475,14 @@ def test_files_that_answer_wrongly_or_never_are_refused(tmp_path: Path, monkeypa
         file.write_bytes(file.read_bytes().replace(b"stretch", b"stre\xff\xfeh"))
     with pytest.raises(SettingsError, match=r"a\.onnx: .*sprintnet export RUN"):
         Predictor(file)
+
+
+def test_links_end_and_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("a/0.png", "1.png"):
+        Image.fromarray(IMAGES[0]).save(tmp_path / name)
+    for name in ("a/up", "a/again"):
+        (tmp_path / name).symlink_to(tmp_path)
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    found = [file.relative_to(tmp_path) for file in find_files([str(tmp_path)], io.StringIO())]
+    assert found == [Path("1.png"), Path("a/0.png"), Path("gone.png")]

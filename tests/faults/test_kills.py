@@ -65,7 +65,6 @@ def test_a_training_killed_at_any_moment_loses_nothing(undisturbed: tuple[str, f
         again += process.wait() == -9
         finished(folder, *TRAIN, "--resume")
         assert digest(folder) == expected
-        assert not list((folder / "runs").rglob(".sprintnet-*"))
         shutil.rmtree(folder)
     record("training killed at random moments", tried=KILLS, killed=again, lost=0)
 
@@ -121,6 +120,15 @@ def test_an_export_killed_at_any_moment_leaves_the_old_one_or_the_new(copied_run
     finished(tmp_path, *command, "last")
     assert not list(copied_run.glob(".export-*"))
     record("export killed", tried=len(EXPORT_MOMENTS), **counts)
+
+
+def test_an_evaluation_killed_at_any_file_event_harms_no_other(copied_run: Path, tmp_path: Path) -> None:
+    command = ["val", "runs/train/R", "--split", "test"]
+    moments = range(1, 7) if IS_SOAK else [4, 5]  # after the rename, and before the folder is durable
+    for moment in moments:
+        assert run(tmp_path, *FAULT_AT, "kill", str(moment), *command).returncode == -9
+        finished(tmp_path, *command)
+    record("val killed at file events", tried=len(moments))
 
 
 @pytest.mark.parametrize("verb", ["study", "decode"] if IS_SOAK else ["decode"])

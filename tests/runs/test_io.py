@@ -1,5 +1,7 @@
 """Files are replaced whole by one writer at a time, whatever others write there and whatever lies there."""
 
+import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from sprintnet.errors import SettingsError
 from sprintnet.runs import io
 from sprintnet.runs.folder import RunFolder, log_test_access, new_run, read_rows
-from sprintnet.runs.io import cache_folder, remove_temporary, replace_folder, write_atomic
+from sprintnet.runs.io import cache_folder, remove_temporary, replace_folder, restore_folder, write_atomic
 
 WRITER = """
 import sys
@@ -63,6 +65,7 @@ def test_trainings_that_start_at_once_get_folders_of_their_own(tmp_path: Path) -
     assert sorted(names) == ["smoke", "smoke-2", "smoke-3"]
     again = new_run("smoke", exact=False, resume=False, parent=tmp_path / "runs" / "train")  # none of them has begun
     assert again.path.name == "smoke"
+    assert pickle.loads(pickle.dumps(again)) == again  # a model carries its run
 
 
 def test_a_link_that_somebody_planted_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,10 +79,12 @@ def test_a_link_that_somebody_planted_is_not_followed(tmp_path: Path, monkeypatc
 
 
 def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
-    (tmp_path / f"{io.TEMPORARY}0123").touch()
+    for name in ("old", "young"):
+        (tmp_path / f"{io.TEMPORARY}{name}").touch()
+    os.utime(tmp_path / f"{io.TEMPORARY}old", (0, 0))
     (tmp_path / "kept").touch()
-    remove_temporary(tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["kept"]
+    remove_temporary(tmp_path)  # what is young may belong to a writer at work
+    assert {file.name for file in tmp_path.iterdir()} == {"kept", f"{io.TEMPORARY}young"}
 
 
 @pytest.mark.parametrize("can_exchange", [True, False])
@@ -91,6 +96,31 @@ def test_a_folder_takes_the_place_of_another(tmp_path: Path, monkeypatch: pytest
         (tmp_path / "new" / "file").write_text(text)
         replace_folder(tmp_path / "old", tmp_path / "new")
         assert (tmp_path / "old" / "file").read_text() == text
+
+
+def test_a_folder_that_was_put_aside_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    monkeypatch.setattr(io, "_exchange", lambda *_: False)
+    replace, renames = Path.replace, []
+
+    def fail_at_the_second(path: Path, target: Path) -> Path:
+        renames.append(target)
+        if len(renames) == 2:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", fail_at_the_second)
+        replace_folder(tmp_path / "old", tmp_path / "new")
+    assert not (tmp_path / "old").exists()
+    restore_folder(tmp_path / "old")
+    assert (tmp_path / "old" / "file").read_text() == "old"
+    replace_folder(tmp_path / "old", tmp_path / "new")
+    restore_folder(tmp_path / "old")
+    assert (tmp_path / "old" / "file").read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["old"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS exchanges names by another call")

@@ -52,6 +52,8 @@ def benchmark(options: Namespace) -> None:
     append_row(Path(options.output), row)
     if not options.phases:
         run = new_run(f"benchmark-{run_name(recipe)}", exact=False, resume=False)
+        if run.claim:
+            run.claim.release()  # for the process that trains there
         training = measure_training([recipe, *options.overrides], run, options.target)
         append_row(Path(options.output), {**row, "training": training})
         print(*training_lines(training), sep="\n")

@@ -1,8 +1,10 @@
 """Decoding and resizing of image files, the same for training and prediction."""
 
+import contextlib
 import io
 import os
 import stat
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,8 +32,15 @@ OTHER_BRANDS = {
     b"jP  \r\n\x87\n": "JPEG 2000",
 }
 """How files of formats that are not read begin, and how they go on after four bytes."""
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # large ones are refused by Pillow, and none changes a pixel
+PNG_SIGNATURE, JPEG_SIGNATURE, START_OF_SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xda"
+PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
+"""The chunks that change a pixel. Of text, only what may hold the orientation is kept, below MAX_TEXT_BYTES."""
+ORIENTATION_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"Raw profile type APP1\0")
+ORIENTATION_KEYS = ("exif", "xmp", *(text[:-1].decode() for text in ORIENTATION_TEXTS))
+"""Where Pillow keeps what may hold the orientation."""
+MAX_TEXT_BYTES = 1 << 18
+MAX_EMPTY_PARTS = 1000  # chunks of a PNG, segments or fill bytes of a JPEG: more take seconds and hold nothing
+MIN_PART_BYTES = 16
 EXIF_ORIENTATION, SWAPPED_FROM = 0x0112, 5  # the EXIF tag, and the lowest of its values that swap height and width
 TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
 MIN_16_BIT_RANGE = 4096  # 16-bit values below this leave fewer than 16 of 256 grey levels
@@ -60,8 +69,11 @@ def read_image(
             if image.width * image.height > max_pixels or max(image.size) > MAX_SIDE:
                 limits = f"{max_pixels / 10**6:g} million pixels or a side of {MAX_SIDE:,}"
                 raise DataError(f"{name}: {image.width}x{image.height}, more than {limits}; make it smaller")
+            is_deep = _is_16_bit_colour(image)
             _scale_transparent_colour(image)
             image.load()
+            if is_deep:
+                _require_levels(image)
             turn = TURNS.get(orientation(image))  # by hand: ImageOps.exif_transpose also writes the EXIF data again
             converted: Image.Image = _to_8_bits(image if turn is None else image.transpose(turn))
             if converted.has_transparency_data and not np.asarray(converted.convert("RGBA"))[..., 3].any():
@@ -117,16 +129,52 @@ def orientation(image: Image.Image) -> int:
 
 
 def _without_text(content: bytes) -> bytes:
-    """Returns the content of a file without the text chunks of a PNG."""
+    """Returns the content of a file, of a PNG without what changes no pixel; raises DataError for thousands of empty parts."""
+    if content.startswith(JPEG_SIGNATURE):
+        _check_jpeg(content)
     if not content.startswith(PNG_SIGNATURE):
         return content
-    kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    kept, start, empty = [PNG_SIGNATURE], len(PNG_SIGNATURE), 0
     while start + 8 <= len(content):
-        end = start + 12 + int.from_bytes(content[start : start + 4], "big")  # length, kind, data, checksum
-        if content[start + 4 : start + 8] not in PNG_TEXT_CHUNKS:
+        length = int.from_bytes(content[start : start + 4], "big")
+        end = start + 12 + length  # length, kind, data, checksum
+        kind, data = content[start + 4 : start + 8], content[start + 8 : end - 4]
+        if kind in PNG_CHUNKS or _holds_orientation(kind, data):
             kept.append(content[start:end])
+        empty += length < MIN_PART_BYTES
+        if empty > MAX_EMPTY_PARTS:
+            raise DataError("has thousands of empty chunks; save it again")
         start = end
     return b"".join(kept)
+
+
+def _holds_orientation(kind: bytes, data: bytes) -> bool:
+    """Returns whether a text chunk of a PNG may hold the orientation and is small, decompressed too."""
+    if kind not in (b"tEXt", b"zTXt", b"iTXt") or len(data) > MAX_TEXT_BYTES or not data.startswith(ORIENTATION_TEXTS):
+        return False
+    if kind == b"tEXt":
+        return True
+    packed = data.split(b"\0", 1)[1][1:] if kind == b"zTXt" else data.split(b"\0", 5)[-1]
+    if kind == b"iTXt" and data.split(b"\0", 1)[1][:1] != b"\1":  # not compressed
+        return True
+    decompressor = zlib.decompressobj()
+    with contextlib.suppress(zlib.error):
+        decompressor.decompress(packed, MAX_TEXT_BYTES)
+        return not decompressor.unconsumed_tail
+    return False
+
+
+def _check_jpeg(content: bytes) -> None:
+    """Raises DataError for a JPEG with thousands of segments or fill bytes before its pixels."""
+    start = 2
+    for _ in range(MAX_EMPTY_PARTS):
+        if content[start : start + 1] != b"\xff" or content[start + 1 : start + 2] == START_OF_SCAN:
+            return
+        if content[start + 1 : start + 2] == b"\xff":
+            start += 1
+        else:
+            start += 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+    raise DataError("has thousands of empty segments; save it again")
 
 
 def _other_format(source: Any) -> str:
@@ -231,15 +279,32 @@ def letterbox_size(image: Size, size: Size) -> Size:
     return min(size[0], max(1, image[0] * size[1] // image[1])), min(size[1], max(1, image[1] * size[0] // image[0]))
 
 
+def _is_16_bit_colour(image: Image.Image) -> bool:
+    """Returns whether Pillow decodes an image of 16 bits and several channels to its upper 8 bits."""
+    tiles: Any = getattr(image, "tile", ())
+    return bool(tiles) and ";16" in str(tiles[0][3]) and image.mode in ("RGB", "RGBA", "LA")
+
+
+def _require_levels(image: Image.Image) -> None:
+    """Raises DataError where the upper 8 of 16 bits leave fewer than 16 levels."""
+    values = np.asarray(image)[..., : 3 if image.mode.startswith("RGB") else 1]
+    low, high = int(values.min()), int(values.max())
+    if low < high < MIN_16_BIT_RANGE >> 8:
+        limits = f"from about {low << 8} to {high << 8}"
+        raise DataError(f"16-bit values {limits} of 65535 are nearly black; save it with 8 bits, or scale its values")
+
+
 def _scale_transparent_colour(image: Image.Image) -> None:
     """Halves the bits of the transparent colour of a 16-bit RGB image, whose pixels Pillow decodes to 8 bits."""
-    colour, tiles = image.info.get("transparency"), getattr(image, "tile", ())
-    if image.mode == "RGB" and isinstance(colour, tuple) and tiles and str(tiles[0][3]).startswith("RGB;16"):
+    colour = image.info.get("transparency")
+    if isinstance(colour, tuple) and _is_16_bit_colour(image):
         image.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Returns the image with 8 bits per channel; raises DataError where next to nothing would be left of 16 bits."""
+    if image.mode == "F":
+        raise DataError("has values of floating point; convert it to 8 bits (mode L)")
     if not image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
         return image
     values, colour = np.asarray(image), image.info.get("transparency")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+TASK_NAMES, RESIZE_POLICIES = ("single-label", "multi-label"), ("stretch", "letterbox", "crop")
 LABEL_THRESHOLD = 0.5  # probability above which a label is predicted: where its logit is positive, at any temperature
 
 
@@ -44,6 +45,8 @@ class Preprocessing:
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Preprocessing":
         """Returns what `to_metadata` wrote; other keys are ignored. Raises KeyError, TypeError or ValueError if damaged."""
         height, width, channels = map(int, metadata["image_shape"])
+        if metadata["task"] not in TASK_NAMES or metadata["resize"] not in RESIZE_POLICIES:
+            raise ValueError(f"{metadata['task']} and {metadata['resize']} are not known")
         return cls(
             tuple(map(str, metadata["classes"])),
             (height, width, channels),

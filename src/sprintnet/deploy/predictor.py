@@ -22,7 +22,7 @@ MAX_BATCH_PIXELS = 4_000_000  # a batch is complete when its images have so many
 OUTPUTS = ("probabilities", "logits", "activation_maps")  # what a file can compute; the probabilities always
 JSON_METADATA = ("preprocessing", "metrics", "parity")
 TRIAL_SECONDS = 20.0  # for the first two images
-MAX_SIDE = 4096  # of a model's images
+MAX_MODEL_SIDE = 4096  # of a model's images
 LOG_NOTHING = 4  # ONNX Runtime's log level without messages; errors are raised all the same
 REMEDY = "create one with `sprintnet export RUN`"
 
@@ -115,7 +115,7 @@ class Predictor:
         if inputs != [("images", "tensor(uint8)")] or "probabilities" not in named:
             raise SettingsError(f"{self.path}: has no input `images` (uint8) or no output `probabilities`; {REMEDY}")
         try:
-            self.metadata = {key: read_json(text) if key in JSON_METADATA else text for key, text in metadata.items()}
+            self.metadata = {key: parse_json(text) if key in JSON_METADATA else text for key, text in metadata.items()}
             self.preprocessing = Preprocessing.from_metadata(self.metadata["preprocessing"])
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             raise SettingsError(f"{self.path}: has no usable preprocessing in its metadata; {REMEDY}") from None
@@ -129,7 +129,7 @@ class Predictor:
         timer = threading.Timer(TRIAL_SECONDS, setattr, (options, "terminate", True))  # a graph may have a loop without end
         timer.start()
         try:
-            if channels not in PIL_MODES or not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
+            if channels not in PIL_MODES or not (1 <= height <= MAX_MODEL_SIDE and 1 <= width <= MAX_MODEL_SIDE):
                 raise ValueError(f"images of {width}x{height}x{channels}")
             black = np.zeros((height, width, channels), np.uint8)
             found = self._predict([black, black + 200], options)
@@ -166,10 +166,10 @@ class Predictor:
         return as_pixels(image, channels, (height, width), self.preprocessing.resize)
 
     def _predict(self, images: list[Pixels], options: Any = None) -> Predictions:
-        """Returns the predictions for one batch; raises SettingsError where the model answers with no numbers."""
+        """Returns the predictions for one batch; raises SettingsError where they are not finite."""
         outputs = dict(zip(self.outputs, self._session.run(self.outputs, {"images": np.stack(images)}, options), strict=True))
         if any(len(values) != len(images) or not np.isfinite(values).all() for values in outputs.values()):
-            raise SettingsError(f"{self.path}: its answers are not finite, or not one for each image; {REMEDY}")
+            raise SettingsError(f"{self.path}: its predictions are not finite, or not one for each image; {REMEDY}")
         return Predictions(self.classes, threshold=self.threshold, **outputs)
 
 
@@ -182,13 +182,12 @@ def onnxruntime_options() -> Any:
     return options
 
 
-def read_json(text: str) -> Any:
-    """Returns the content of JSON; raises ValueError for NaN and Infinity too, which JSON does not have."""
+def parse_json(text: str) -> Any:
+    """Returns the content of JSON; raises ValueError for numbers that are not finite, and for text that cannot be printed."""
 
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no number")
-
-    return json.loads(text, parse_constant=refuse)
+    found = json.loads(text)
+    json.dumps(found, allow_nan=False, ensure_ascii=False).encode()  # also refuses 1e999, and text that is no UTF-8
+    return found
 
 
 def entries(labels: Iterable[tuple[str, float]]) -> list[dict[str, Any]]:

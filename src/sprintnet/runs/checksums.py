@@ -1,41 +1,41 @@
 """checksums.txt of a run folder: the SHA-256 of each file that a finished run consists of, as `sha256sum` writes it.
 
-Readers compare what they read, so a changed bit is named instead of shown.
+Readers compare what they read, so a changed bit is named instead of shown. The last line is the digest of those above.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sprintnet.runs.io import write_atomic
 
 FILE = "checksums.txt"
+LAST = "# the lines above: "
 
 
-def write_checksums(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Writes the checksums of files of a folder, given by name and content; they replace all earlier ones."""
-    lines = (f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(contents.items()))
-    write_atomic(folder / FILE, "".join(lines))
-
-
-def update_checksum(path: Path) -> None:
-    """Takes a file that a command has changed into the checksums of its folder, where there are any."""
-    if found := read_checksums(path.parent):
-        lines = {**found, path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
-        write_atomic(path.parent / FILE, "".join(f"{digest}  {name}\n" for name, digest in sorted(lines.items())))
+def write_checksums(folder: Path, files: Iterable[Path], more: Mapping[str, bytes]) -> None:
+    """Writes the checksums of files of a folder, and of `more` that are about to be written, by name and content."""
+    digests = {file.name: _digest(file) for file in files}
+    digests |= {name: hashlib.sha256(content).hexdigest() for name, content in more.items()}
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    write_atomic(folder / FILE, f"{text}{LAST}{hashlib.sha256(text.encode()).hexdigest()}\n")
 
 
 def require_unchanged(path: Path) -> None:
-    """Raises ValueError where a file's content differs from its checksum; a file without one is not checked."""
-    expected = read_checksums(path.parent).get(path.name)
-    if expected is not None and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-        raise ValueError(f"its content does not match {FILE}, where its line can be removed if it was changed on purpose")
-
-
-def read_checksums(folder: Path) -> dict[str, str]:
-    """Returns the checksum of each file (name -> SHA-256); nothing where the folder has no checksums."""
+    """Raises ValueError where a file's content differs from its checksum, or the checksums are damaged. A file without one, as
+    those of unfinished runs, is not checked."""
     try:
-        lines = (folder / FILE).read_text("utf-8", "replace").splitlines()
+        content = (path.parent / FILE).read_text("utf-8", "replace")
     except FileNotFoundError:
-        return {}
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        return
+    text, separator, digest = content.rpartition(LAST)
+    if not separator or hashlib.sha256(text.encode()).hexdigest() != digest.removesuffix("\n"):
+        raise ValueError(f"cannot be checked, since {FILE} beside it is damaged: remove {FILE} to go without")
+    digests = {name: digest for digest, _, name in (line.partition("  ") for line in text.splitlines())}
+    if path.name in digests and _digest(path) != digests[path.name]:
+        raise ValueError(f"its content does not match {FILE}, which can be removed if the change was meant")
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -17,7 +17,7 @@ from typing import Any, cast
 from filelock import BaseFileLock, FileLock, Timeout
 
 from sprintnet.errors import ArgumentError, SettingsError, nearest
-from sprintnet.runs.checksums import require_unchanged, update_checksum
+from sprintnet.runs.checksums import require_unchanged
 from sprintnet.runs.io import write_rows
 
 TRAIN_FOLDER = Path("runs") / "train"
@@ -74,10 +74,13 @@ class RunFolder:
 
     @property
     def final_files(self) -> tuple[Path, ...]:
-        """The files that training leaves behind beside metrics.json, some of them only where the settings ask for them."""
+        """The files that training leaves behind beside metrics.json and no later command changes; some only on request."""
         settings = (self.config, self.resolved, self.environment, self.data, self.splits, self.lr_finder)
-        results = (self.results, self.predictions, self.predictions_csv, self.test_access, self.artifacts, self.network)
+        results = (self.results, self.predictions, self.predictions_csv, self.artifacts, self.network)
         return (*settings, *results, self.weights)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "claim": None}  # a lock belongs to one process: models with their runs can be copied and pickled
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
@@ -204,7 +207,6 @@ def log_test_access(run: RunFolder, command: str, metrics: Mapping[str, Any]) ->
     with FileLock(run.test_access_lock):  # of two processes at once, both rows are kept
         rows: list[Mapping[str, Any]] = [*read_rows(run.test_access)] if run.test_access.exists() else []
         write_rows(run.test_access, [*rows, row])
-        update_checksum(run.test_access)
 
 
 def evaluation_split(by_split: Mapping[str, Any]) -> str:

@@ -8,14 +8,16 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sprintnet.errors import SettingsError
 from sprintnet.runs.environment import environment_record
 
-TEMPORARY = ".sprintnet-"  # with what the names of unfinished files begin
+TEMPORARY, TEMPORARY_SECONDS = ".sprintnet-", 3600.0  # with what the names of unfinished files begin; how long one may take
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux: man 2 renameat2
 RENAME_SWAP = 2  # macOS: man 2 renamex_np
 
@@ -57,12 +59,27 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 def replace_folder(old: Path, new: Path) -> None:
     """Puts a folder in the place of another, whose content is left in `new` or removed. Where the system can exchange two
-    names at once (Linux, macOS), a kill at any moment leaves the old content or the new; elsewhere it may leave none."""
+    names at once (Linux, macOS), a kill at any moment leaves the old content or the new; elsewhere, after a kill between two
+    renames, `restore_folder` brings the old one back."""
     if not old.exists():
         new.replace(old)
     elif not _exchange(old, new):
-        shutil.rmtree(old)
+        old.replace(_aside(old))
         new.replace(old)
+        shutil.rmtree(_aside(old))
+
+
+def restore_folder(folder: Path) -> None:
+    """Brings back a folder that a killed `replace_folder` has put aside, or removes it where the new one is there."""
+    aside = _aside(folder)
+    if folder.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    elif aside.exists():
+        aside.replace(folder)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".old-{folder.name}")
 
 
 def _exchange(first: Path, second: Path) -> bool:
@@ -77,9 +94,11 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Removes what killed writers have left in a folder, in which nobody else writes meanwhile."""
+    """Removes what killed writers have left in a folder; younger files may belong to a writer at work."""
     for file in folder.glob(f"{TEMPORARY}*"):
-        file.unlink(missing_ok=True)
+        with suppress(OSError):
+            if time.time() - file.stat().st_mtime > TEMPORARY_SECONDS:
+                file.unlink()
 
 
 def write_arrays(path: Path, **arrays: Any) -> None:

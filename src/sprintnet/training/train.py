@@ -79,8 +79,10 @@ def train(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
+        cause = (str(error).splitlines() or ["no cause given"])[0]
         raise SprintNetError(
-            f"batch_size={config.batch_size}: too large for the memory of the device; start another run with a smaller one"
+            f"out of memory ({cause}); close other programs, or start another run with a smaller batch_size than "
+            f"{config.batch_size} or fewer threads"
         ) from None
     finally:
         lock.release(force=True)
@@ -138,10 +140,8 @@ def _train(
         "command_seconds": None if is_resumed else time.monotonic() - started,
         "peak_gib": memory.gib(),
     }
-    parts = (file for file in run.final_files if file.exists())
-    checksums.write_checksums(
-        run.path, {**{file.name: file.read_bytes() for file in parts}, run.metrics.name: as_json(metrics)}
-    )
+    kept = [file for file in run.final_files if file.exists()]
+    checksums.write_checksums(run.path, kept, {run.metrics.name: as_json(metrics)})
     write_json(run.metrics, metrics)
     run.checkpoint.unlink(missing_ok=True)
     return TrainingResult(trained, metrics)

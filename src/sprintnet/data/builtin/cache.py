@@ -12,7 +12,7 @@ from sprintnet.data.builtin.download import Download, local, open_members
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.errors import DataError, SettingsError, did_you_mean
-from sprintnet.runs.io import cache_folder, write_atomic
+from sprintnet.runs.io import cache_folder, remove_temporary, write_atomic
 
 LOCK_SECONDS = 3600.0  # longer than all sources together may take
 
@@ -56,6 +56,7 @@ def fetch_files(download: Download, folder: Path, remedy: str, log: Log = print)
             if len(files) < len(download.files):
                 for leftover in folder.glob(".fetch-*"):  # of a killed process
                     shutil.rmtree(leftover)
+                remove_temporary(folder)
                 files = _obtain(download, folder, remedy, log)
                 for file in download.files:
                     write_atomic(folder / file.name, files[file.name])

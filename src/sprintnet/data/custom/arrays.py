@@ -45,6 +45,9 @@ def encode_labels(
 ) -> tuple[Labels, tuple[str, ...], bool]:
     """Returns class indices int64 (N,) or 0 and 1, uint8 (N, K); the class names; and whether the labels were one-hot.
     Arguments as in `from_arrays`. Raises DataError, calling the labels `name`."""
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        unknown_label = labels[~np.isfinite(labels)].flat[0]
+        raise DataError(f"{name}: has {unknown_label}, which marks images without a label: leave these out")
     labels = plain_labels(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -78,7 +81,9 @@ def plain_labels(labels: Array) -> Array:
     if labels.dtype.kind in "SO":
         texts = [label.decode("utf-8", "backslashreplace") if isinstance(label, bytes) else label for label in labels.flat]
         labels = np.array(texts).reshape(labels.shape)
-    if labels.ndim == 1 and labels.dtype.kind == "f" and bool((np.isnan(labels) | (labels == np.round(labels))).all()):
+    if labels.ndim != 1 or labels.dtype.kind != "f":
+        return labels
+    if bool((np.isnan(labels) | ((labels == np.round(labels)) & (np.abs(labels) < 2**53))).all()):
         labels = np.where(np.isnan(labels), -1, labels).astype(np.int64)
     return labels
 

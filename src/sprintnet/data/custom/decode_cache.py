@@ -17,12 +17,13 @@ from filelock import FileLock, Timeout
 from sprintnet.data.dataset import Images, advise
 from sprintnet.errors import DataError, SprintNetError
 from sprintnet.progress import track
-from sprintnet.runs.io import cache_folder, write_atomic
+from sprintnet.runs.io import cache_folder, remove_temporary, write_atomic
 
 CHUNK_SIZE = 256  # images that are decoded, and logged as done with their CRC-32, together
 RESERVE_BYTES = 1 << 24
 LOCK_NAME, DECODE_LOCK_SECONDS = ".lock", 6 * 3600.0
 IMAGES, DECODED = "images", "decoded.json"  # the pixels; failures and the CRC-32 of each chunk, written at the end
+DONE = "done.jsonl"  # a line a chunk, until all are done
 
 Shape = tuple[int, int, int, int]
 Value = TypeVar("Value")
@@ -33,7 +34,7 @@ DecodeChunk = Callable[[Images, slice], tuple[Failures, bool]]
 
 class DecodeCache:
     """What was computed from one state of a source: <cache>/decoded/<source>/<fingerprint>/<variant>/images, and JSON.
-    One process computes while others wait; what was damaged since is computed anew, and `notes` says so. Errors, as on a full
+    One process computes while others wait; what was damaged since is computed again, and `notes` says so. Errors, as on a full
     disk, are SprintNetErrors."""
 
     def __init__(self, source: Path, fingerprint: str):
@@ -50,8 +51,8 @@ class DecodeCache:
             found = _read_json(folder / DECODED)
             if (folder / IMAGES).stat().st_size != max(int(np.prod(shape)), 1):
                 raise _DamagedError
-            images, checksums = _map(folder, shape), []
-            for part in _chunks(len(images)):
+            images, checksums, parts = _map(folder, shape), [], _chunks(shape[0])
+            for part in track(parts, len(parts), f"checking {len(images):,} decoded images"):
                 checksums.append(zlib.crc32(images[part].data))
                 advise(images, "MADV_DONTNEED")
             if checksums != found["checksums"]:
@@ -78,11 +79,15 @@ class DecodeCache:
                 return read()
             self._source_folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self._source_folder / LOCK_NAME, timeout=DECODE_LOCK_SECONDS):
+                remove_temporary(self._folder)
+                is_damaged = False
                 try:
                     return read()  # another process may have made it
                 except FileNotFoundError:
                     pass
                 except _DamagedError:
+                    is_damaged = True
+                if is_damaged:  # outside of `except`, which keeps the file mapped: Windows could not remove it
                     self.notes.append(f"{path}: was damaged, computed again")
                     _remove(path)  # never written over: another process may have mapped it
                 return make()
@@ -106,16 +111,23 @@ class _DamagedError(Exception):
 
 
 def _write_json(file: Path, value: Any) -> None:
-    """Writes a checksum and JSON, a line each."""
-    text = json.dumps(value)
-    write_atomic(file, f"{zlib.crc32(text.encode()):08x}\n{text}")
+    """Writes JSON with its checksum."""
+    write_atomic(file, _with_checksum(json.dumps(value)))
 
 
 def _read_json(file: Path) -> Any:
-    checksum, _, text = file.read_text("utf-8", "replace").partition("\n")
-    if checksum != f"{zlib.crc32(text.encode()):08x}":
+    return _parse(file.read_text("utf-8", "replace"))
+
+
+def _with_checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x} {text}"
+
+
+def _parse(text: str) -> Any:
+    checksum, _, content = text.partition(" ")
+    if checksum != f"{zlib.crc32(content.encode()):08x}":
         raise _DamagedError
-    return json.loads(text)
+    return json.loads(content)
 
 
 def _remove(path: Path) -> None:
@@ -154,13 +166,13 @@ def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool
 
     left = set(range(len(chunks)))
     with (
-        (folder / "done.jsonl").open("a+", encoding="utf-8") as log,
+        (folder / DONE).open("a+", encoding="utf-8", errors="replace") as log,
         ThreadPoolExecutor(1 if is_sequential else os.cpu_count()) as pool,
     ):
         log.seek(0)
         for line in log:
-            with suppress(ValueError):  # of a line cut off by a kill
-                number, checksum, failures = json.loads(line)
+            with suppress(_DamagedError):  # of a line cut off by a kill
+                number, checksum, failures = _parse(line.rstrip("\n"))
                 if number in left and zlib.crc32(images[chunks[number]].data) == checksum:  # the pixels reached the disk
                     left.remove(number)
                     checksums[number] = checksum
@@ -172,7 +184,7 @@ def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool
                 (permanent if is_permanent else transient).update(failures)
                 checksums[number] = zlib.crc32(images[chunks[number]].data)
                 if is_permanent:
-                    log.write("\n" + json.dumps([number, checksums[number], failures]))
+                    log.write("\n" + _with_checksum(json.dumps([number, checksums[number], failures])))
                     log.flush()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -180,7 +192,7 @@ def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool
     images.flush()
     if not transient:
         _write_json(folder / DECODED, {"failures": permanent, "checksums": [*checksums.values()]})
-        (folder / "done.jsonl").unlink()
+        (folder / DONE).unlink()
     return _map(folder, shape), permanent | transient
 
 

@@ -21,7 +21,7 @@ NON_IMAGE_SUFFIXES = (
     ".lnk", ".url", ".py", ".ipynb", ".toml", ".npz", ".mov", ".mp4",
 )  # fmt: skip
 """Suffixes of files that cannot be meant as images: they are noted; other files that are no images are problems."""
-RUN_FOLDERS = ("train", "study", "lr_find")  # in runs/, the output of commands that were given from inside the data
+OUTPUT_FILES = ("*/*/config.toml", "*/*/seed-*/config.toml", "*/*/.lock")  # of commands that were given from inside the data
 MAX_SEARCH_DEPTH = 3
 
 
@@ -35,7 +35,7 @@ def read_folder(root: Path) -> Manifest:
     for name, split in splits.items() or [("", "")]:
         inside = list(scan.entries(root / name)) if name else top
         if name and inside and not any(stat.S_ISDIR(status.st_mode) for _, status in inside):
-            text = "has no class folders, so its images have no label; move it elsewhere (predict answers them), or sort them"
+            text = "has no class folders, so its images have no label; move it elsewhere (predict takes them), or sort them"
             scan.problems.append(Problem(as_text(root / name), "unlabelled split", text))
             continue
         for folder, status in inside:
@@ -70,12 +70,22 @@ def read_folder(root: Path) -> Manifest:
 
 def walk_images(root: Path) -> Iterator[Path]:
     """Yields the files in a folder, and in those inside it, that training would see, by path: not those that are hidden, were
-    left behind by a system, or cannot be meant as images."""
-    for entry, status in _Scan().entries(root):
-        if stat.S_ISDIR(status.st_mode):
-            yield from walk_images(Path(entry.path))
-        elif stat.S_ISREG(status.st_mode) and _suffix(entry.name) not in NON_IMAGE_SUFFIXES:
-            yield Path(entry.path)
+    left behind by a system, or cannot be meant as images. What cannot be accessed comes last."""
+    scan, seen = _Scan(), set[tuple[int, int]]()
+
+    def walk(folder: Path) -> Iterator[Path]:
+        for entry, status in scan.entries(folder):
+            if stat.S_ISDIR(status.st_mode):
+                if (place := (status.st_dev, status.st_ino)) not in seen:  # links may lead back
+                    seen.add(place)
+                    yield from walk(Path(entry.path))
+            elif stat.S_ISREG(status.st_mode) and _suffix(entry.name) not in NON_IMAGE_SUFFIXES:
+                yield Path(entry.path)
+
+    status = root.stat()
+    seen.add((status.st_dev, status.st_ino))
+    yield from walk(root)
+    yield from map(Path, sorted(scan.unreadable))  # reading them gives the message
 
 
 def _inner_dataset(folder: Path, depth: int = 1) -> Path | None:
@@ -85,7 +95,7 @@ def _inner_dataset(folder: Path, depth: int = 1) -> Path | None:
     for child in children:
         inside = [entry for entry, status in _Scan().entries(child) if stat.S_ISDIR(status.st_mode)]
         if any(_suffix(file.name) in IMAGE_SUFFIXES for entry in inside for file, _ in _Scan().entries(Path(entry.path))):
-            return child
+            return folder if child.name.lower() in SPLIT_ALIASES else child
     below = (_inner_dataset(child, depth + 1) for child in children) if depth < MAX_SEARCH_DEPTH else ()
     return next(filter(None, below), None)
 
@@ -126,7 +136,7 @@ def _suffix(name: str) -> str:
 
 def _is_output(entry: os.DirEntry[str]) -> bool:
     """Returns whether an entry is the folder of runs, of a command that was given from inside the data."""
-    return entry.name == "runs" and any(Path(entry.path).glob(f"{kind}/*/.lock") for kind in RUN_FOLDERS)
+    return entry.name == "runs" and any(any(Path(entry.path).glob(pattern)) for pattern in OUTPUT_FILES)
 
 
 class _Scan:
@@ -154,6 +164,7 @@ class _Scan:
             try:
                 status = entry.stat()
             except OSError as error:
+                self.unreadable.add(entry.path)
                 self.report(entry, "unreadable", f"{error.strerror}; fix or remove it")
                 continue
             yield entry, status

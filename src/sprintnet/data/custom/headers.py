@@ -11,7 +11,7 @@ from PIL import Image
 from sprintnet.data.custom.conventions import as_text
 from sprintnet.data.custom.decode_cache import DecodeCache
 from sprintnet.data.custom.manifest import Manifest, ManifestEntry, Problem
-from sprintnet.data.images import IMAGE_FORMATS, IMAGE_SUFFIXES, SWAPPED_FROM, open_image, orientation
+from sprintnet.data.images import IMAGE_FORMATS, IMAGE_SUFFIXES, ORIENTATION_KEYS, SWAPPED_FROM, open_image, orientation
 from sprintnet.data.settings import DataSettings
 from sprintnet.progress import track
 
@@ -46,7 +46,8 @@ def _read_header(manifest: Manifest, entry: ManifestEntry) -> ImageHeader | None
     try:
         with _open(manifest.open(entry)) as image:
             width, height = image.size
-            if "exif" in image.info and orientation(image) >= SWAPPED_FROM:
+            may_be_turned = any(key in image.info for key in ORIENTATION_KEYS)  # else a PNG would be decoded to find out
+            if may_be_turned and orientation(image) >= SWAPPED_FROM:
                 width, height = height, width
             return ImageHeader(image.format or "", image.mode, height, width)
     except Exception:  # a damaged file can raise anything; decoding reports the cause

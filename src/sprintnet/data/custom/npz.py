@@ -50,6 +50,8 @@ class Archive:
         except DataError:
             raise
         except Exception as error:  # of a damaged archive, its libraries raise what they like
+            if "Object arrays" in str(error):
+                raise DataError(f"{path}: has arrays of Python objects; write text or numbers: labels.astype(str)") from None
             cause = getattr(error, "strerror", None) or (str(error).strip("'\"").splitlines() or [type(error).__name__])[0]
             raise DataError(f"{path}: cannot be read as a NumPy archive ({cause}); write it again with numpy.savez") from None
         shapes = [shape for _, shape, _ in members]
@@ -67,6 +69,8 @@ class Archive:
         joined = _joined(path, flat)
         self.labelled = ~np.array([joined.ndim == 1 and is_unknown(label) for label in joined], bool)
         """Which images have a label, (N,)."""
+        if not self.labelled.any():
+            raise DataError(f"{path}: no image has a label (all are {joined[0]}); add labels")
         known, self.classes, is_one_hot = encode_labels(f"{path}: labels", joined[self.labelled], classes)
         self.labels = np.zeros((len(joined), *known.shape[1:]), known.dtype)
         self.labels[self.labelled] = known

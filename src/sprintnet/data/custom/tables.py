@@ -7,7 +7,7 @@ import io
 import itertools
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +18,7 @@ from sprintnet.data.splits import SPLIT_ALIASES, SPLITS
 from sprintnet.errors import DataError
 
 DELIMITERS = ",;\t|"
+REST = "\0rest"  # the key of what a row holds beyond the columns
 Rows = Iterable[Mapping[str, str | None]]
 
 
@@ -32,10 +33,14 @@ def read_table(file: Path, columns: Sequence[str], rows: Rows) -> Manifest:
     for number, row in enumerate(rows, 1):
         where = f"{file}, row {number:,}"
         given = row.get(named["path"])
-        label, split, group = (as_text(row.get(named.get(role, "")) or "").strip() for role in ("label", "split", "group"))
+        cells = {role: as_text(row.get(column) or "").strip() for role, column in named.items()}
+        label, split, group = (cells.get(role, "") for role in ("label", "split", "group"))
         if not given or is_unknown(label):
             text = f"has no label ({label or 'empty'}); add it ({LABEL_SEPARATOR} for none)" if given else "has no path; add it"
             problems.append(Problem(where, "no label" if given else "incomplete row", f"{text}, or remove the row"))
+        elif row.get(REST):
+            text = f"has more cells than the header ({row[REST]}); quote text that contains the separator"
+            problems.append(Problem(where, "cells without a column", text, "error"))
         elif split and split.lower() not in SPLIT_ALIASES:
             text = f"has split {split}; use one of {', '.join(SPLITS)}, or none"
             problems.append(Problem(where, "unknown split", text))
@@ -46,7 +51,7 @@ def read_table(file: Path, columns: Sequence[str], rows: Rows) -> Manifest:
                 text = f"{getattr(error, 'strerror', None) or error} ({where}); restore it, or remove the row"
                 problems.append(Problem(as_text(file.parent / given), "unreadable", text))
                 continue
-            first, first_label = seen.setdefault(path, (number, label))
+            first, first_label = seen.setdefault(os.path.normpath(path), (number, label))
             if not stat.S_ISREG(status.st_mode):
                 text = f"is a folder, pipe or device ({where}); name an image"
                 problems.append(Problem(as_text(path), "no file", text))
@@ -96,7 +101,17 @@ def _read_csv(file: Path, text: str, delimiter: str) -> tuple[Sequence[str], Row
     columns = [name.strip() for name in next(lines, [])]
     if not columns:
         raise DataError(f"{file}: is empty; the first row must name path and label, then a row for each image")
-    return columns, [dict(itertools.zip_longest(columns, row[: len(columns)])) for row in lines if row]
+
+    def rows() -> Iterator[Mapping[str, str | None]]:
+        try:
+            for row in lines:
+                if row:
+                    rest = ", ".join(filter(None, row[len(columns) :]))
+                    yield {**dict(itertools.zip_longest(columns, row[: len(columns)])), REST: rest}
+        except csv.Error as error:
+            raise DataError(f"{file}: cannot be read as CSV ({error}); save it as UTF-8 with a header") from None
+
+    return columns, rows()
 
 
 def read_parquet(file: Path) -> tuple[Sequence[str], Rows]:
@@ -134,6 +149,8 @@ def read_huggingface(folder: Path) -> Manifest:
     for name, part in parts.items():
         image, label, class_names = _columns(folder, part)
         encoded[name or "images"] = part.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+        files = (Path(file["filename"]) for file in part.cache_files)
+        version = " ".join([part._fingerprint, *(stamp(file.stat()) for file in files)])
         for index, value in enumerate(part[label]):
             path, values = f"{name or 'images'}/{index}", value if isinstance(value, list) else [value]
             if any(is_unknown(entry) for entry in values):
@@ -141,7 +158,7 @@ def read_huggingface(folder: Path) -> Manifest:
                 continue
             text = LABEL_SEPARATOR.join(class_name(class_names[entry] if class_names else entry) for entry in values)
             split = SPLIT_ALIASES.get(name, "")
-            entries.append(ManifestEntry(path, text or LABEL_SEPARATOR, split, "", part._fingerprint))
+            entries.append(ManifestEntry(path, text or LABEL_SEPARATOR, split, "", version))
 
     def open_entry(entry: ManifestEntry) -> Path | BinaryIO:
         name, _, index = entry.path.rpartition("/")

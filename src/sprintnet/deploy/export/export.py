@@ -29,7 +29,7 @@ from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
 from sprintnet.runs.environment import cpu_name
 from sprintnet.runs.folder import SPLIT_TITLES, RunFolder, evaluation_split, open_run, read_json, require_consistent
-from sprintnet.runs.io import replace_folder, write_atomic, write_json
+from sprintnet.runs.io import replace_folder, restore_folder, write_atomic, write_json
 from sprintnet.runtime import has_fast_bf16
 
 FP32_FILE = "model.onnx"
@@ -76,6 +76,7 @@ def _replace_when_complete(run: RunFolder) -> Iterator[Path]:
     """Provides an empty folder that replaces the run's export if the block succeeds; a kill leaves the old one or the new."""
     try:
         with FileLock(run.export_lock, blocking=False):
+            restore_folder(run.export)
             for left in run.path.glob(f"{WORK}*"):  # by a process that was killed
                 shutil.rmtree(left)
             work = Path(tempfile.mkdtemp(prefix=WORK, dir=run.path))

@@ -16,7 +16,8 @@ from sprintnet.errors import DataError
 
 UPLOAD_FORMATS = ("JPEG", "PNG", "WEBP")
 SMALL_DECODERS = 2
-LONGEST_SECONDS = 60.0  # that a batch may take before the server counts as stuck
+MAX_BATCH_SECONDS = 60.0  # then the server counts as stuck
+STUCK = (503, "stuck", "the model no longer predicts; restart the server")
 
 
 class Upload(NamedTuple):
@@ -37,11 +38,12 @@ class Decoder:
 
     async def decode(self, uploads: Sequence[Upload]) -> list[Pixels]:
         """Returns the pixels of each upload; raises Refused if too many wait, DataError if an upload is no image."""
-        async with self._small:
-            area = await asyncio.to_thread(self._area, uploads)
-            if area <= self.limits.small_pixels:
-                return await asyncio.to_thread(self._read, uploads)
+        if sum(len(upload.content) for upload in uploads) <= self.limits.small_bytes:
+            async with self._small:
+                if await asyncio.to_thread(self._area, uploads) <= self.limits.small_pixels:
+                    return await asyncio.to_thread(self._read, uploads)
         async with self._turn():
+            await asyncio.to_thread(self._area, uploads)
             return await asyncio.to_thread(self._read, uploads)
 
     @contextlib.asynccontextmanager
@@ -85,12 +87,14 @@ class Batcher:
 
     @property
     def is_alive(self) -> bool:
-        """Whether requests are answered: `work` runs, and no batch takes longer than LONGEST_SECONDS."""
-        is_stuck = self._busy_since is not None and time.monotonic() - self._busy_since > LONGEST_SECONDS
+        """Whether requests are predicted: `work` runs, and no batch takes longer than MAX_BATCH_SECONDS."""
+        is_stuck = self._busy_since is not None and time.monotonic() - self._busy_since > MAX_BATCH_SECONDS
         return not (self.has_ended or is_stuck)
 
     async def predict(self, images: Sequence[Pixels]) -> Predictions:
-        """Returns the predictions for a request; raises Refused if too many wait."""
+        """Returns the predictions for a request; raises Refused if too many wait, or none are predicted any more."""
+        if not self.is_alive:
+            raise Refused(*STUCK)
         future: asyncio.Future[Predictions] = asyncio.get_running_loop().create_future()
         try:
             self._jobs.put_nowait((images, future))
@@ -110,6 +114,9 @@ class Batcher:
                 self._busy_since = None
         finally:
             self.has_ended = True
+            while not self._jobs.empty():
+                if not (future := self._jobs.get_nowait()[1]).done():
+                    future.set_exception(Refused(*STUCK))
 
     async def _answer(self, jobs: Sequence[tuple[Sequence[Pixels], "asyncio.Future[Predictions]"]]) -> None:
         """Gives each request its predictions, or the error of the batch."""

@@ -44,9 +44,10 @@ class Limits:
     pixels: int = 16_000_000
     """Of all images of one request: larger ones take a gigabyte each, and seconds."""
     small_pixels: int = 2_000_000
-    """Requests with more pixels wait for each other, not the others for them."""
+    small_bytes: int = 1_000_000
+    """Requests with more pixels or bytes of images wait for each other, not the others for them."""
     large_requests: int = 8
-    """Requests with more than `small_pixels` that may wait."""
+    """How many of those may wait."""
     headers: int = 100
     buffered_bytes: int = 100_000_000
     """Of all bodies being received or processed; parsing a form makes copies."""

@@ -25,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from sprintnet.deploy.predictor import Predictions, Predictor, entries
-from sprintnet.deploy.serve.batching import Batcher, Decoder, Upload
+from sprintnet.deploy.serve.batching import STUCK, Batcher, Decoder, Upload
 from sprintnet.deploy.serve.limits import LOCAL_HOSTS, BodyReader, Limits, OriginGuard, Refused, limited_protocol
 from sprintnet.deploy.serve.site import BACKEND, PAGE, SHARED, describe, find_report, find_samples
 from sprintnet.errors import ArgumentError, DataError
@@ -75,7 +75,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Answers what has arrived before it ends, and returns after SIGINT or SIGTERM, where uvicorn would raise it again."""
+    """Predicts what has arrived before it ends, and returns after SIGINT or SIGTERM, where uvicorn would raise it again."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.config.http_protocol_class.is_ending = True  # type: ignore[attr-defined]
@@ -96,7 +96,10 @@ def application(predictor: Predictor, hosts: Sequence[str], origins: Sequence[st
     files |= {f"/samples/{file.name}": file for file in find_samples(predictor.path)}
     report = find_report(predictor.path)
     facts = {
-        "metadata": {**describe(predictor), "limits": {"body_bytes": limits.body_bytes, "images": limits.parts}},
+        "metadata": {
+            **describe(predictor),
+            "limits": {"body_bytes": limits.body_bytes, "images": limits.parts, "pixels": limits.pixels},
+        },
         "openapi.json": json.loads((PAGE.parent / "openapi.json").read_text("utf-8")),
     }
     routes = [
@@ -131,7 +134,7 @@ class _Endpoints:
 
     async def health(self, request: Request) -> Response:
         if not self.batcher.is_alive:
-            raise Refused(503, "stuck", "the model does not answer; restart the server")
+            raise Refused(*STUCK)
         return JSONResponse({"status": "ok"})
 
     async def predict(self, request: Request) -> Response:
