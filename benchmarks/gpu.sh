@@ -25,10 +25,10 @@ for recipe in sprint94 davidnet; do
 done
 study sprint94 100 sprint94-gpu
 study sprint95 20 sprint95-gpu
-study sprint96 20 sprint96-gpu
+study sprint95-long 20 sprint95-long-gpu
 study davidnet 5 davidnet-24-epochs-gpu
 beside airbench94_muon sprint94
 beside cifar10_speedrun sprint94
 beside airbench95 sprint95
-beside airbench96_faster sprint96
+beside airbench96_faster sprint95-long
 python benchmarks/headline.py

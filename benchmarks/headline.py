@@ -23,13 +23,13 @@ from sprintnet.runs.folder import dotted
 RECIPES = {
     "sprint94": "sprint94",
     "sprint95": "sprint95",
-    "sprint96": "sprint96",
+    "sprint95-long": "sprint95-long",
     "davidnet-24-epochs": "davidnet",
     "fashion-mnist": "sprint94",
     "smoke": "smoke",
     "sprint94-gpu": "sprint94",
     "sprint95-gpu": "sprint95",
-    "sprint96-gpu": "sprint96",
+    "sprint95-long-gpu": "sprint95-long",
     "davidnet-24-epochs-gpu": "davidnet",
 }
 """Result file -> recipe."""

@@ -51,7 +51,7 @@ def start_name(recipe: str) -> str:
     return f"`train {recipe}`: start of the command until training begins"
 
 
-PEERS = (("sprint94", "airbench94_muon", 5), ("sprint95", "airbench95", 1), ("sprint96", "airbench96_faster", 1))
+PEERS = (("sprint94", "airbench94_muon", 5), ("sprint95", "airbench95", 1), ("sprint95-long", "airbench96_faster", 1))
 """Recipe, the script that it is measured against, rounds."""
 BESIDE = "python benchmarks/side_by_side.py"
 EXPECTED = (

@@ -51,7 +51,7 @@ def test_sprint94_is_fitted_to_few_images_many_classes_and_large_sides(facts: Da
 
 
 def test_cutout_grows_with_the_side_and_stays_off_where_it_is_off() -> None:
-    assert resolved("sprint96", DatasetFacts(50_000, 10, (64, 64, 3)))["augment.cutout"] == "12 -> 24"
+    assert resolved("sprint95-long", DatasetFacts(50_000, 10, (64, 64, 3)))["augment.cutout"] == "12 -> 24"
     assert "augment.cutout" not in resolved("sprint94", DatasetFacts(50_000, 10, (64, 64, 3)))
     assert resolved("davidnet", DatasetFacts(50_000, 10, (16, 16, 3))) == {
         "augment.crop_padding": "2 -> 1",

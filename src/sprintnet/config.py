@@ -133,7 +133,7 @@ class Config:
 def recipes() -> dict[str, dict[str, str]]:
     """Returns the shipped recipes: name -> the facts at the head of its file (network, accuracy, training, use and others)."""
     found = {}
-    for entry in sorted(_recipe_folder().iterdir(), key=lambda entry: entry.name):
+    for entry in sorted(_recipe_folder().iterdir(), key=lambda entry: entry.name.removesuffix(".toml")):
         if entry.name.endswith(".toml"):
             head = takewhile(lambda line: ": " in line, entry.read_text("utf-8").splitlines())
             found[entry.name.removesuffix(".toml")] = dict(line.removeprefix("# ").split(": ", 1) for line in head)

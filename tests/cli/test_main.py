@@ -84,7 +84,7 @@ def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> No
     [
         ("fly", 2, "fly: there is no such verb; see sprintnet --help"),
         ("trian", 2, "trian: there is no such verb; did you mean train?"),
-        ("train davidnett", 2, "sprint96, or the path of a .toml file; did you mean davidnet?"),
+        ("train davidnett", 2, "sprint95-long, or the path of a .toml file; did you mean davidnet?"),
         ("train sprint49", 2, "did you mean sprint94?"),
         ("train /tmp/nowhere", 2, "or the path of a .toml file\n"),
         ("train davidnet extra", 2, "extra: one word too many; usage: sprintnet train [RECIPE] [KEY=VALUE]... [options]"),
