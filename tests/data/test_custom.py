@@ -391,3 +391,28 @@ def test_a_folder_whose_images_all_fail_says_why(folder: Path) -> None:
     said = message(folder)
     assert "contains no image of a class that can be opened" in said
     assert "16-bit values from 0 to 252 of 65535 are nearly black; save it with 8 bits, or scale its values" in said
+
+
+def test_folders_that_tables_could_not_name_are_refused(folder: Path, tmp_path: Path) -> None:
+    for name, said in (
+        ("cat ", "is the same class as 'cat' beside it"),
+        ("-1", "use for images without a label"),
+        ("nan", "rename it"),
+    ):
+        write(folder / "train" / name / "0.png", colour=50)
+        assert said in message(folder, skip_bad=True)
+        (folder / "train" / name / "0.png").unlink()
+        (folder / "train" / name).rmdir()
+    write(folder / "train" / "Cat" / "0.png", colour=50)
+    assert any(problem.text == "differ little: Cat, cat; are they one class?" for problem in read(folder).problems)
+    (folder / "Train").mkdir()
+    (folder / "train" / "Cat").rename(folder / "Train" / "fox")
+    assert "Train/, train/ are read as one split, train" in read(folder).notes
+
+
+def test_files_without_a_suffix_or_content_are_named(folder: Path) -> None:
+    (folder / "train" / "cat" / "0.png").rename(folder / "train" / "cat" / "photo")
+    (folder / "train" / "cat" / "1.png").write_bytes(b"")
+    said = message(folder)
+    assert "photo: has no suffix; rename it, such as to photo.png, or remove it" in said
+    assert "1.png: is empty; restore or remove it" in said

@@ -74,7 +74,7 @@ def test_cmyk_and_the_first_frame_of_an_animation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "cannot be read as an image (PNG, JPEG, WEBP, BMP)"),
+        (b"\0", "cannot be read as an image (PNG, JPEG, WEBP, BMP)"),
         (b"hello", "cannot be read as an image"),
         (claiming(8, 6), "cannot be read as an image"),
         (claiming(8200, 8200), "8200x8200, more than 64 million pixels or a side of 30,000; make it smaller"),
@@ -117,7 +117,7 @@ def test_damaged_files_raise_nothing_else(tmp_path: Path, suffix: str) -> None:
 
 def test_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
     name = os.fsencode(tmp_path) + b"/\xff.png"
-    Path(os.fsdecode(name)).write_bytes(b"")
+    Path(os.fsdecode(name)).write_bytes(b"none")
     with pytest.raises(DataError, match="cannot be read as an image"):
         read_image(Path(os.fsdecode(name)))
     with pytest.raises(DataError, match="is a folder; name the files in it"):
@@ -175,6 +175,8 @@ def test_16_bit_files_that_fill_a_part_of_their_range_are_refused(tmp_path: Path
     with pytest.raises(DataError, match=f"a.png: 16-bit values from 0 to {top} of 65535 are nearly black; save it with 8 bits"):
         read_image(saved(tmp_path / "a.png", Image.fromarray(values)))
     assert not read_image(saved(tmp_path / "b.png", Image.fromarray(values * 0))).any()  # black is black
+    with pytest.raises(DataError, match="16-bit values from 100 to 100 of 65535"):
+        read_image(saved(tmp_path / "c.png", Image.fromarray(values * 0 + 100)))
 
 
 def test_an_image_of_which_nothing_shows_is_refused(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ READ = {
     "spaces around the path": table().replace(".png,", ".png ,").encode(),
     "the index of pandas": ("," + table()).replace("\r\npics", "\r\n7,pics").encode(),
     "separators at the end": table(",").replace("\r\n", ",,\r\n").replace("label,,", "label").encode(),
+    "blank lines first": ("\r\n\r\n" + table()).encode(),
     "old Macintosh": table(end="\r").encode(),
 }
 
@@ -101,3 +102,37 @@ def test_names_that_look_the_same_are_the_same_class(tmp_path: Path) -> None:
     found = read(tmp_path / "a.csv").images
     assert found.classes == (composed, "dog")
     np.testing.assert_array_equal(found.labels, [0] * 4 + [1] * 4)
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"), [(("0", "1.0"), ("0", "1")), (("1.0", "2.0"), ("1", "2")), (("01", "1"), ("01", "1"))]
+)
+def test_numbers_are_classes_if_they_are_whole(tmp_path: Path, names: tuple[str, str], classes: tuple[str, str]) -> None:
+    (tmp_path / "a.csv").write_text("path,label\n" + "".join(f"{path},{names[name == 'dog']}\n" for path, name in ROWS))
+    found = read(tmp_path / "a.csv")
+    assert found.images.classes == classes
+    similar = [problem.text for problem in found.problems if problem.kind == "similar class names"]
+    assert similar == (["differ little: 01, 1; are they one class?"] if "01" in classes else [])
+    (tmp_path / "a.csv").write_text("path,label\n" + "".join(f"{path},0.{number}5\n" for number, (path, _) in enumerate(ROWS)))
+    assert "labels are fractions, such as 0." in message(tmp_path / "a.csv")
+
+
+def parquet(path: Path, labels: list[object], paths: list[object] | None = None) -> Path:
+    import pyarrow
+    from pyarrow import parquet as format
+
+    format.write_table(pyarrow.table({"path": paths or [row[0] for row in ROWS], "label": labels}), path)
+    return path
+
+
+def test_parquet_cells_of_every_kind(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    assert read(parquet(file, [name.encode() for _, name in ROWS])).images.classes == ("cat", "dog")
+    several = read(parquet(file, [["cat", "dog"], [], ["cat"], ["dog"]] * 2)).images
+    assert several.multi_label
+    assert several.labels.tolist() == [[1, 1], [0, 0], [1, 0], [0, 1]] * 2
+    assert "contains lists of 0 and 1" in message(parquet(file, [[1, 0], [0, 1]] * 4))
+    assert "row 1: has no label" in message(parquet(file, [["cat", None], *(["dog"], ["cat"]) * 3, ["dog"]]))
+    images = [{"bytes": b"\x89PNG\xff", "path": None}] * 8
+    assert "column path contains images, not their paths" in message(parquet(file, ["cat", "dog"] * 4, images))
+    assert "column path contains images, not their paths" in message(parquet(file, ["cat", "dog"] * 4, [b"\x89PNG\xff"] * 8))

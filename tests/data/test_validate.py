@@ -59,7 +59,7 @@ def test_training_stops_for_the_same_problems_unless_they_are_skipped(sprintnet:
     done = sprintnet("train", "davidnet", "--data", str(folder), *tiny)
     assert done.returncode == 3
     assert "1 problem; nothing was started" in done.stderr
-    assert f"{broken}: cannot be read as an image" in done.stderr
+    assert f"{broken}: is empty" in done.stderr
     done = sprintnet("train", "davidnet", "--data", str(folder), "data.skip_bad=true", *tiny)
     assert done.returncode == 0
     assert "data: left out (data.skip_bad): 1" in done.stdout

@@ -17,7 +17,7 @@ from conftest import SAMPLE, Command
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.deploy.export.export import export
-from sprintnet.deploy.export.graph import build_graph
+from sprintnet.deploy.export.graph import build_graph, to_bytes
 from sprintnet.deploy.export.parity import check_parity
 from sprintnet.deploy.export.variants import _calibration_images, to_fp16, to_int8
 from sprintnet.deploy.predictor import OUTPUTS, Predictor
@@ -129,7 +129,7 @@ def test_reduced_precision_files_predict_alike(
     file = onnx.load(exported["davidnet"].export / "model.onnx")
     exact = Predictor(exported["davidnet"].export / "model.onnx")(val.images)
     for name, smaller, far in (("fp16", to_fp16(file), 0.01), ("int8", to_int8(file, train), 0.1)):
-        onnx.save(smaller, tmp_path / f"{name}.onnx")
+        (tmp_path / f"{name}.onnx").write_bytes(to_bytes(smaller))
         predictions = Predictor(tmp_path / f"{name}.onnx")(val.images)
         assert 0 < np.abs(predictions.probabilities - exact.probabilities).max() < far, name
         assert predictions.activation_maps is not None

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -108,7 +109,8 @@ def test_bad_files_are_set_aside_and_counted(model: Path, sprintnet: Command, tm
     done = sprintnet("predict", str(model), *files, "--batch", batch)
     assert done.returncode == 3
     assert "5 of 10 files could not be read:" in done.stderr
-    assert all(f"  {name}.png: cannot be read as an image" in done.stderr for name in ("text", "empty"))
+    assert "  text.png: cannot be read as an image" in done.stderr
+    assert "  empty.png: is empty; restore or remove it" in done.stderr
     assert "  gone.png: no such file" in done.stderr
     lines = done.stdout.splitlines()
     assert f"{long}: cannot be read: File name too long; make it readable, or remove it" in done.stderr
@@ -486,3 +488,15 @@ def test_links_end_and_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to("nowhere")
     found = [file.relative_to(tmp_path) for file in find_files([str(tmp_path)], io.StringIO())]
     assert found == [Path("1.png"), Path("a/0.png"), Path("gone.png")]
+
+
+def test_a_file_that_has_changed_since_its_export_is_refused(model: Path, tmp_path: Path) -> None:
+    content, generator, refused = model.read_bytes(), random.Random(0), 0
+    for _ in range(30):
+        changed = bytearray(content)
+        changed[generator.randrange(len(changed))] ^= 1 << generator.randrange(8)
+        (tmp_path / "a.onnx").write_bytes(changed)
+        with pytest.raises(SettingsError) as caught:
+            Predictor(tmp_path / "a.onnx")
+        refused += "its content is not what was exported" in str(caught.value)
+    assert refused > 20  # the others are no ONNX file any more

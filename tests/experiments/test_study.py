@@ -129,6 +129,7 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(tmp_path: Path, t
     pipeline.train(load_config("davidnet", [*tiny, "epochs=1", "seed=3"]), RunFolder(tmp_path / "same" / "three"))
     (tmp_path / "one").rename(tmp_path / "same" / "one")
     assert len(read_runs(tmp_path / "same")) == 2
+    (tmp_path / "same" / "one" / "checksums.txt").unlink()
     (tmp_path / "same" / "one" / "environment.json").write_text(json.dumps({**environment, "code_sha256": "another"}))
     with pytest.raises(SettingsError, match="in code_sha256; they cannot be averaged"):
         read_runs(tmp_path / "same")
@@ -138,6 +139,7 @@ def test_a_study_is_not_gone_on_with_by_other_code(tmp_path: Path, tiny: list[st
     config, study = load_config("davidnet", [*tiny, "epochs=1"]), RunFolder(tmp_path / "study")
     list(run_study(config, study, 1))
     first = RunFolder(study.path / "seed-0")
+    (first.path / "checksums.txt").unlink()
     first.environment.write_text(json.dumps({**json.loads(first.environment.read_text()), "code_sha256": "another"}))
     with pytest.raises(SettingsError, match="seed-0: was trained by other code"):
         list(run_study(config, study, 2))

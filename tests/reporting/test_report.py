@@ -130,7 +130,7 @@ def test_a_script_that_slipped_in_would_not_run(run: RunFolder, browser: Browser
 
 def test_the_page_stays_small_with_many_large_images(run: RunFolder, tmp_path: Path) -> None:
     copy = RunFolder(tmp_path / "copy")
-    shutil.copytree(run.path, copy.path)
+    shutil.copytree(run.path, copy.path, ignore=shutil.ignore_patterns("checksums.txt"))
     artifacts = read_arrays(copy.artifacts)
     noise = np.random.default_rng(0).integers(0, 256, (1000, 160, 160, 3), np.uint8)
     rows = [row for row in read_rows(copy.predictions_csv) if row["split"] == "val"]
@@ -173,7 +173,7 @@ def test_drawing_loads_no_torch(run: RunFolder) -> None:
 
 def test_several_runs_stand_side_by_side(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    shutil.copytree(run.path, other)
+    shutil.copytree(run.path, other, ignore=shutil.ignore_patterns("checksums.txt"))
     (other / "config.toml").write_text(run.config.read_text().replace("epochs = 2", "epochs = 3"))
     done = sprintnet("report", str(run.path), str(other), "--output", "both.html")
     assert done.returncode == 0, done.stderr
@@ -189,7 +189,7 @@ def test_an_unreadable_file_is_one_message_with_its_remedy(
     run: RunFolder, tmp_path: Path, name: str, damage: bytes | None
 ) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(run.path, copy)
+    shutil.copytree(run.path, copy, ignore=shutil.ignore_patterns("checksums.txt"))  # which would find all
     if damage is None:
         (copy / name).unlink()
     else:
@@ -206,7 +206,7 @@ def test_a_readable_file_of_something_else_is_one_message(
     run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, verb: str
 ) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(run.path, copy)
+    shutil.copytree(run.path, copy, ignore=shutil.ignore_patterns("checksums.txt"))  # which would find all
     (copy / name).write_text(content)
     others = [str(run.path)] if verb == "compare" else []
     code = main([verb.replace("compare", "report"), str(copy), *others, *(["--output", str(tmp_path / "x")] if others else [])])
@@ -218,7 +218,7 @@ def test_a_readable_file_of_something_else_is_one_message(
 
 def test_a_table_of_layers_without_skips_is_one_message(run: RunFolder, tmp_path: Path) -> None:
     copy = RunFolder(tmp_path / "copy")
-    shutil.copytree(run.path, copy.path)
+    shutil.copytree(run.path, copy.path, ignore=shutil.ignore_patterns("checksums.txt"))
     network = read_json(copy.network)
     del network["skips"]
     write_json(copy.network, network)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY, Command, call
-from sprintnet.errors import SettingsError
-from sprintnet.runs.folder import RunFolder, read_arrays
+from sprintnet.runs.folder import RunFolder
 
 READERS = {  # each file of a finished run, and a command that reads it
     "config.toml": ("val", "R"),
@@ -22,6 +21,7 @@ READERS = {  # each file of a finished run, and a command that reads it
     "network.json": ("report", "R"),
     "metrics.json": ("report", "R"),
     "weights.safetensors": ("val", "R"),
+    "predictions.npz": ("report", "R"),
 }
 
 
@@ -41,7 +41,7 @@ def test_the_files_of_a_run_match_its_checksums(finished: RunFolder, tmp_path: P
     kept = {path.name for path in finished.path.iterdir() if path.is_file() and not path.name.startswith(".")}
     written_again = {"checksums.txt", "report.html", "log.txt", "explanations.npz", "test_access.csv"}
     assert listed == kept - written_again
-    assert listed == {*READERS, "predictions.npz"}
+    assert listed == READERS.keys()
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -61,13 +61,15 @@ def test_a_changed_file_is_named(finished: RunFolder, sprintnet: Command, tmp_pa
         assert done.stderr.count("\n") == 1
 
 
-def test_changed_predictions_are_named(finished: RunFolder, tmp_path: Path) -> None:
-    run = RunFolder(Path(shutil.copytree(finished.path, tmp_path / "R")))
-    content = bytearray(run.predictions.read_bytes())
-    content[100] ^= 1
-    run.predictions.write_bytes(content)
-    with pytest.raises(SettingsError, match=r"predictions\.npz: damaged"):
-        read_arrays(run.predictions)
+@pytest.mark.parametrize("name", ["config.toml", "weights.safetensors"])
+def test_a_finished_run_that_lacks_a_file_cannot_be_resumed(
+    finished: RunFolder, sprintnet: Command, tmp_path: Path, name: str
+) -> None:
+    run = Path(shutil.copytree(finished.path, tmp_path / "runs" / "train" / "R"))
+    (run / name).unlink()
+    done = sprintnet("val", "R")
+    assert done.returncode == 2
+    assert f"{name} missing; the run is damaged: restore it from a copy, or train again under another --name" in done.stderr
 
 
 def test_a_file_that_was_changed_on_purpose_is_used_without_checksums(

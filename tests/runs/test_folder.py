@@ -60,7 +60,7 @@ def test_a_chosen_name_is_never_changed(tmp_path: Path) -> None:
     assert new_run("mine", exact=True, resume=True, parent=tmp_path).path == tmp_path / "mine"
 
 
-@pytest.mark.parametrize("name", ["..", "a/b", "", ".", "/tmp/x", "a\\b", "\0"])
+@pytest.mark.parametrize("name", ["..", "a/b", "", ".", "/tmp/x", "a\\b", "\0", "a\nb", "n" * 300])
 def test_a_name_is_one_folder_under_runs(tmp_path: Path, name: str) -> None:
     with pytest.raises(SettingsError, match="a single folder name"):
         new_run(name, exact=True, resume=False, parent=tmp_path)

@@ -58,6 +58,7 @@ def test_the_run_folder_holds_what_the_readme_lists(finished: RunFolder) -> None
         "log.txt",
         "artifacts.npz",
         "network.json",
+        "checksums.txt",
     }
     assert {path.name for path in finished.path.iterdir()} - {".lock"} == names
     rows = read_rows(finished.results)

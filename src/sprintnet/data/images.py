@@ -112,6 +112,8 @@ def open_image(source: Path | BinaryIO, formats: tuple[str, ...] = IMAGE_FORMATS
 def _read(file: Path) -> bytes:
     """Returns the content of a file; raises DataError for what is none, which may have no end, or is too large."""
     status = file.stat()
+    if stat.S_ISREG(status.st_mode) and not status.st_size:
+        raise DataError("is empty; restore or remove it")
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise DataError("is a pipe, socket or device; name a file")
     if status.st_size > MAX_FILE_BYTES:
@@ -289,7 +291,7 @@ def _require_levels(image: Image.Image) -> None:
     """Raises DataError where the upper 8 of 16 bits leave fewer than 16 levels."""
     values = np.asarray(image)[..., : 3 if image.mode.startswith("RGB") else 1]
     low, high = int(values.min()), int(values.max())
-    if low < high < MIN_16_BIT_RANGE >> 8:
+    if high < MIN_16_BIT_RANGE >> 8:  # whether that is black cannot be told any more
         limits = f"from about {low << 8} to {high << 8}"
         raise DataError(f"16-bit values {limits} of 65535 are nearly black; save it with 8 bits, or scale its values")
 
@@ -310,7 +312,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     values, colour = np.asarray(image), image.info.get("transparency")
     visible = np.ones(values.shape, bool) if colour is None else values != colour
     low, high = values.min(where=visible, initial=65535), values.max(where=visible, initial=0)
-    if low < high < MIN_16_BIT_RANGE:
+    if 0 < high < MIN_16_BIT_RANGE:
         raise DataError(
             f"16-bit values from {low} to {high} of 65535 are nearly black; save it with 8 bits, or scale its values"
         )

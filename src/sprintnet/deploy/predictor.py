@@ -1,5 +1,6 @@
 """Predictions from an exported ONNX file, with ONNX Runtime and NumPy alone."""
 
+import hashlib
 import json
 import os
 import threading
@@ -21,6 +22,7 @@ BATCH = 64
 MAX_BATCH_PIXELS = 4_000_000  # a batch is complete when its images have so many pixels together
 OUTPUTS = ("probabilities", "logits", "activation_maps")  # what a file can compute; the probabilities always
 JSON_METADATA = ("preprocessing", "metrics", "parity")
+DIGEST, NO_DIGEST = "sha256", "0" * 64  # of the file, in its metadata
 TRIAL_SECONDS = 20.0  # for the first two images
 MAX_MODEL_SIDE = 4096  # of a model's images
 LOG_NOTHING = 4  # ONNX Runtime's log level without messages; errors are raised all the same
@@ -111,6 +113,8 @@ class Predictor:
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             cause = (str(error).splitlines() or [type(error).__name__])[0]
             raise SettingsError(f"{self.path}: not a usable ONNX file ({cause}); {REMEDY}") from None
+        if (digest := metadata.pop(DIGEST, None)) and content_digest(content, digest) != digest:
+            raise SettingsError(f"{self.path}: damaged: its content is not what was exported; restore it, or {REMEDY}")
         self.outputs = tuple(name for name in OUTPUTS if name in named)
         if inputs != [("images", "tensor(uint8)")] or "probabilities" not in named:
             raise SettingsError(f"{self.path}: has no input `images` (uint8) or no output `probabilities`; {REMEDY}")
@@ -171,6 +175,11 @@ class Predictor:
         if any(len(values) != len(images) or not np.isfinite(values).all() for values in outputs.values()):
             raise SettingsError(f"{self.path}: its predictions are not finite, or not one for each image; {REMEDY}")
         return Predictions(self.classes, threshold=self.threshold, **outputs)
+
+
+def content_digest(content: bytes, digest: str) -> str:
+    """Returns the SHA-256 of a file's content, in which zeros stand for the digest that the file has."""
+    return hashlib.sha256(content.replace(digest.encode(), NO_DIGEST.encode())).hexdigest()
 
 
 def onnxruntime_options() -> Any:

@@ -4,6 +4,7 @@ import csv
 import datetime
 import io
 import json
+import os
 import shlex
 import zipfile
 import zlib
@@ -23,6 +24,7 @@ from sprintnet.runs.io import write_rows
 TRAIN_FOLDER = Path("runs") / "train"
 STUDY_FOLDER = Path("runs") / "study"
 LR_FOLDER = Path("runs") / "lr_find"
+MAX_NAME_BYTES = 200  # file systems allow 255; names are numbered
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -100,8 +102,10 @@ def new_run(name: str, *, exact: bool, resume: bool, parent: Path = TRAIN_FOLDER
     gets its own. Resuming takes the newest of them. With `exact` (the user chose the name) no number is added: a new run
     refuses a folder that is taken.
     """
-    if Path(name).name != name or name in ("", ".", "..") or set(name) & set("\\\0"):
-        raise ArgumentError("name", name, f"must be a single folder name; the run is kept under {parent}")
+    is_name = Path(name).name == name and name not in ("", ".", "..") and name.isprintable() and "\\" not in name
+    if not is_name or len(os.fsencode(name)) > MAX_NAME_BYTES:
+        rule = f"must be a single folder name of at most {MAX_NAME_BYTES} bytes; the run is kept under {parent}"
+        raise ArgumentError("name", name, rule)
     numbered = (RunFolder(parent / (name if number == 1 else f"{name}-{number}")) for number in count(1))
     if resume and not exact:
         return [next(numbered), *takewhile(_has_started, numbered)][-1]
@@ -168,10 +172,13 @@ def open_run(word: str | Path) -> RunFolder:
     """Returns the folder of a finished run, given by path or name; raises SettingsError that names what is missing."""
     run = RunFolder(find_run(word))
     if missing := [file.name for file in (run.config, run.weights, run.metrics) if not file.is_file()]:
-        remedy = "the run is unfinished or damaged: continue it with its command and --resume"
-        state = "it is not a run folder" if len(missing) == 3 else remedy
+        state = "the run is unfinished: continue it with its command and --resume"
+        if run.metrics.is_file():
+            state = "the run is damaged: restore it from a copy, or train again under another --name"
+        elif len(missing) == 3:
+            state = "it is not a run folder"
         raise SettingsError(f"{run.path}: {', '.join(missing)} missing; {state}")
-    for file in (run.config, run.resolved):  # read as recipes, which have no checksum
+    for file in filter(Path.exists, run.final_files):
         with _readable(file):
             pass
     return run
@@ -247,7 +254,9 @@ def _readable(path: Path) -> Iterator[None]:
     else:
         return
     run = RunFolder(path.parent)
-    if path in (run.explanations, run.file_explanations):
+    if path == run.config:
+        remedy = "restore it, or repeat the run by its first command, which environment.json names"
+    elif path in (run.explanations, run.file_explanations):
         remedy = shlex.join(["sprintnet", "explain", str(run.path)])
     elif path == run.label_errors:
         remedy = shlex.join(["sprintnet", "label-errors", str(run.path), "--resume"])

@@ -1,5 +1,6 @@
 """What the readers of custom data have in common: names of columns, marks of images without a label, class names as text."""
 
+import contextlib
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -49,5 +50,17 @@ def as_text(name: str | Path) -> str:
 
 
 def class_name(name: object) -> str:
-    """Returns a class name as text. Names that look the same are the same: an e with an accent may be one character or two."""
-    return unicodedata.normalize("NFC", as_text(str(name)))
+    """Returns a class name as text, without spaces around it. Names that look the same are the same: an e with an accent may be
+    one character or two."""
+    return unicodedata.normalize("NFC", as_text(str(name))).strip()
+
+
+def similar_names(names: Iterable[str]) -> list[list[str]]:
+    """Returns the groups of names that differ in capitals alone, or as 1, 1.0 and 01 do."""
+    groups: dict[object, list[str]] = {}
+    for name in names:
+        key: object = name.casefold()
+        with contextlib.suppress(ValueError):
+            key = float(name)
+        groups.setdefault(key, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]

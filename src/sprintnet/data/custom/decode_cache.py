@@ -1,5 +1,6 @@
 """Decode cache: the decoded images of a source in a memory-mapped file, and JSON files computed from it."""
 
+import errno
 import hashlib
 import json
 import os
@@ -142,7 +143,9 @@ def _chunks(count: int) -> list[slice]:
 
 
 def _disk_error(folder: Path, what: str, error: OSError) -> SprintNetError:
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     remedy = "free disk space, or set SPRINTNET_CACHE to a folder on another disk"
+    remedy = remedy if is_full else "set SPRINTNET_CACHE to a folder that can be written"
     return SprintNetError(f"{folder}: {what} ({error.strerror}); {remedy}")
 
 

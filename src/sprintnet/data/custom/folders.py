@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sprintnet.data.custom.conventions import as_text, class_name
+from sprintnet.data.custom.conventions import as_text, class_name, is_unknown
 from sprintnet.data.custom.manifest import Manifest, ManifestEntry, Problem, Severity, stamp
 from sprintnet.data.dataset import LABEL_SEPARATOR
 from sprintnet.data.images import IMAGE_FORMATS, IMAGE_SUFFIXES
@@ -32,6 +32,7 @@ def read_folder(root: Path) -> Manifest:
     splits = _split_folders([entry for entry, status in top if stat.S_ISDIR(status.st_mode)], scan)
     entries: list[ManifestEntry] = []
     empty: list[os.DirEntry[str]] = []
+    spelt: dict[tuple[str, str], str] = {}  # split folder and class -> the name of its folder
     for name, split in splits.items() or [("", "")]:
         inside = list(scan.entries(root / name)) if name else top
         if name and inside and not any(stat.S_ISDIR(status.st_mode) for _, status in inside):
@@ -43,6 +44,12 @@ def read_folder(root: Path) -> Manifest:
                 scan.report(folder, "stray file", "is in no class folder; move it into <class>/, or remove it")
             elif LABEL_SEPARATOR in folder.name:
                 scan.report(folder, "class name", f"contains {LABEL_SEPARATOR}, which separates labels; rename it", "error")
+            elif is_unknown(class_name(folder.name)):
+                text = "is a name that tables use for images without a label; rename it"
+                scan.report(folder, "class name", text, "error")
+            elif (other := spelt.setdefault((name, class_name(folder.name)), folder.name)) != folder.name:
+                text = f"is the same class as {other!r} beside it; join them, or rename one"
+                scan.report(folder, "class name", text, "error")
             else:
                 found = _images_in(folder, split, scan)
                 entries += found
@@ -108,6 +115,9 @@ def _split_folders(folders: Sequence[os.DirEntry[str]], scan: "_Scan") -> dict[s
     classes = [as_text(folder.name) for folder in named if folder not in splits]
     scan.notes += [f"{name}/ is read as a class, not as a split: it is beside other classes" for name in classes]
     found = {folder.name: SPLIT_ALIASES[folder.name.lower()] for folder in splits}
+    for split in SPLITS:
+        if len(names := [as_text(name) for name, part in found.items() if part == split]) > 1:
+            scan.notes.append(f"{', '.join(f'{name}/' for name in names)} are read as one split, {split}")
     return dict(sorted(found.items(), key=lambda item: SPLITS.index(item[1])))
 
 
@@ -123,6 +133,8 @@ def _images_in(folder: os.DirEntry[str], split: str, scan: "_Scan") -> list[Mani
             scan.report(file, "nested folder", "is a folder within a class; move its images up, or remove it")
         elif not stat.S_ISREG(status.st_mode):
             scan.report(file, "no file", "is a pipe, socket or device; remove it")
+        elif not _suffix(file.name):
+            scan.report(file, "other file", f"has no suffix; rename it, such as to {as_text(file.name)}.png, or remove it")
         elif _suffix(file.name) not in IMAGE_SUFFIXES:
             scan.report(file, "other file", f"is none of {', '.join(IMAGE_FORMATS)}; convert or remove it")
         else:

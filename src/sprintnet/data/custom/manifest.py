@@ -9,7 +9,7 @@ from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
-from sprintnet.data.custom.conventions import as_text
+from sprintnet.data.custom.conventions import as_text, similar_names
 from sprintnet.data.dataset import LABEL_SEPARATOR, ImageDataset, Labels, class_counts
 
 Severity = Literal["error", "skippable", "note"]
@@ -89,6 +89,9 @@ def class_problems(source: Path, images: ImageDataset, split: Sequence[str]) -> 
     text = "has no training image; add some, or remove its images"
     unseen = np.flatnonzero(has_images & ~is_trained)
     problems = [Problem(images.classes[index], "unseen class", text, "error") for index in unseen]
+    for group in similar_names(images.classes):
+        text = f"differ little: {', '.join(group)}; are they one class?"
+        problems.append(Problem(as_text(source), "similar class names", text, "note"))
     if (count := int(has_images.sum())) < 2:
         text = f"contains {count} class; at least 2 are needed: <class>/* or train/<class>/*"
         problems.append(Problem(as_text(source), "one class", text, "error"))

@@ -63,10 +63,25 @@ def read_table(file: Path, columns: Sequence[str], rows: Rows) -> Manifest:
                 entries.append(
                     ManifestEntry(path, class_name(label), SPLIT_ALIASES.get(split.lower(), ""), group, stamp(status))
                 )
+    entries = _with_whole_numbers(file, entries)
     if not number:
         raise DataError(f"{file}: has a header but no rows; add a row for each image")
     unread = [name for name in columns if name and name not in named.values()]
     return Manifest(file, tuple(entries), tuple(problems), (f"columns that are not read: {', '.join(unread)}",) * bool(unread))
+
+
+def _with_whole_numbers(file: Path, entries: list[ManifestEntry]) -> list[ManifestEntry]:
+    """Returns the entries with 1 for the label 1.0, which pandas writes where labels are missing; raises DataError for labels
+    that are fractions."""
+    try:
+        numbers = {label: float(label) for label in {entry.label for entry in entries}}
+    except ValueError:  # text
+        return entries
+    if fractions := [label for label, number in numbers.items() if not number.is_integer()]:
+        raise DataError(f"{file}: labels are fractions, such as {fractions[0]}; classes are names or whole numbers")
+    if not any("." in label for label in numbers):
+        return entries
+    return [entry._replace(label=str(int(numbers[entry.label]))) for entry in entries]
 
 
 def _find_image(folder: Path, given: str) -> tuple[str, os.stat_result]:
@@ -86,6 +101,7 @@ def read_csv(file: Path) -> tuple[Sequence[str], Rows]:
         content = file.read_bytes()
         is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = content.decode("utf-16") if is_utf16 else content.decode("utf-8-sig", "surrogateescape")
+        text = text.lstrip("\r\n")
         first, _, rest = text.partition("\n")
         if first.lower().startswith("sep=") and len(first.strip()) == len("sep=;"):  # Excel's
             return _read_csv(file, rest, first[4])
@@ -123,7 +139,27 @@ def read_parquet(file: Path) -> tuple[Sequence[str], Rows]:
         rows = table.to_pylist()
     except Exception as error:  # of a damaged file, the library raises what it likes
         raise DataError(f"{file}: cannot be read as Parquet ({str(error).splitlines()[0]}); write it again") from None
-    return table.column_names, ({key: None if value is None else str(value) for key, value in row.items()} for row in rows)
+    named = find_columns(file, table.column_names).values()
+    return table.column_names, ({key: _cell(file, key, row[key]) for key in named} for row in rows)
+
+
+def _cell(file: Path, column: str, value: Any) -> str | None:
+    """Returns a value of a Parquet file as text, lists as several labels; raises DataError for what cannot be meant."""
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        with contextlib.suppress(UnicodeDecodeError):
+            return value.decode()
+    if isinstance(value, bytes | dict):
+        remedy = "write the images as files and name them, or save them with Hugging Face's datasets (save_to_disk)"
+        raise DataError(f"{file}: column {column} contains images, not their paths; {remedy}")
+    if isinstance(value, list):
+        if None in value:
+            return None
+        if len(value) > 1 and set(value) <= {0, 1}:
+            raise DataError(f"{file}: column {column} contains lists of 0 and 1; write class names, or an .npz of the marks")
+        return LABEL_SEPARATOR.join(map(str, value)) or LABEL_SEPARATOR
+    return str(value)
 
 
 def is_huggingface(folder: Path) -> bool:

@@ -21,7 +21,7 @@ from sprintnet.data.dataset import ImageDataset, Images, first_of_each_class
 from sprintnet.data.load import load_splits, require_same_splits
 from sprintnet.data.splits import Splits
 from sprintnet.deploy.export.card import model_card
-from sprintnet.deploy.export.graph import InferenceModel, add_metadata, build_graph
+from sprintnet.deploy.export.graph import InferenceModel, add_metadata, build_graph, to_bytes
 from sprintnet.deploy.export.parity import check_parity, parity, predict_all, throughput
 from sprintnet.deploy.export.variants import to_fp16, to_int8
 from sprintnet.deploy.predictor import OUTPUTS, Predictor
@@ -133,7 +133,7 @@ def _write_models(
         row = parity(trained, predict_all(Predictor(file), evaluated.images, name), logits, evaluated.labels)
         check_parity(name, row, is_exact=model is exact)
         add_metadata(model, {"parity": json.dumps(row)})
-        file.write_bytes(model.SerializeToString())
+        file.write_bytes(to_bytes(model))
         rows[name] = {"bytes": file.stat().st_size, **row}
     return rows
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sprintnet.deploy.export.resizing import resize_first
+from sprintnet.deploy.predictor import DIGEST, NO_DIGEST, content_digest
 from sprintnet.evaluation.trained_model import TrainedModel
 
 OPSET = 23
@@ -78,6 +79,15 @@ def build_graph(trained: TrainedModel, outputs: Sequence[str]) -> onnx.ModelProt
 def add_metadata(model: onnx.ModelProto, facts: Mapping[str, str]) -> None:
     """Adds facts to the model's metadata."""
     helper.set_model_props(model, {**{entry.key: entry.value for entry in model.metadata_props}, **facts})
+
+
+def to_bytes(model: onnx.ModelProto) -> bytes:
+    """Returns the content of a file, with a SHA-256 of itself in its metadata (`predictor.content_digest`)."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    add_metadata(copy, {DIGEST: NO_DIGEST})
+    content: bytes = copy.SerializeToString()
+    return content.replace(NO_DIGEST.encode(), content_digest(content, NO_DIGEST).encode())
 
 
 def _move_norms_before_pools(graph: ir.Graph) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import re
 import socket
@@ -68,6 +69,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
         cause = str(getattr(error, "strerror", None) or error).partition(" (")[0]
+        if isinstance(error, socket.gaierror) or getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
+            raise ArgumentError("host", host, f"{cause}; use 127.0.0.1 (this machine only) or 0.0.0.0") from None
         raise ArgumentError("port", port, f"{cause} (host {host}); choose another, such as 0 (any free port)") from None
     # a response is sent in two packets: without NODELAY the second waits 40 ms for the client's acknowledgement
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -164,6 +167,8 @@ class _Endpoints:
 
     async def _uploads(self, request: Request, body: bytes) -> list[Upload]:
         """Returns the images of a request: the files of a form, or the one image that is the body."""
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise Refused(415, "wrong_content_encoding", "Content-Encoding: must be identity; send the image as it is")
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind in RAW_TYPES:
             return [Upload("image", body)]
