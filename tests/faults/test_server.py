@@ -71,9 +71,9 @@ async def exchange(port: int, request: bytes, patience: float = 20) -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
-        answer = await asyncio.wait_for(reader.read(), patience)
-        return int(answer.split(maxsplit=2)[1]) if answer.startswith(b"HTTP/1.1 ") else 0
-    except (ConnectionError, TimeoutError):
+        line = await asyncio.wait_for(reader.readline(), patience)
+        return int(line.split(maxsplit=2)[1]) if line.startswith(b"HTTP/1.1 ") else 0
+    except (ConnectionError, TimeoutError, ValueError):
         return 0
     finally:
         writer.close()

@@ -27,7 +27,7 @@ from sprintnet.runs.io import write_arrays, write_json, write_rows
 from sprintnet.training import train as pipeline
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
-LINES = "two\nlines $\\frac{$ \u2028"
+LINES = "two\nlines $\\frac{$ \u2028."
 
 
 @pytest.fixture(scope="module")
