@@ -277,7 +277,7 @@ def test_the_version_is_the_packages(sprintnet: Command) -> None:
 
 def test_recipes_are_a_table(sprintnet: Command) -> None:
     shown = sprintnet("recipes", COLUMNS="80").stdout
-    facts = "sprint94        2,194,232  93.25% (n=10)  94.13% (n=10)   222 s, 2 cores  db67e7a"
+    facts = "sprint94       2,194,232  93.25% (n=10)  94.13% (n=10)   222 s, 2 cores  db67e7a"
     assert f"{facts}\n  SprintNet, width 64: the default\n" in shown
     assert "AMD EPYC with AVX512-BF16" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80

@@ -85,7 +85,7 @@ def recipes(options: Namespace) -> None:
     found = recipes()
     columns = ("parameters", "accuracy", "with TTA", "training", "commit")
     rows = [[name, *(facts[key] for key in columns)] for name, facts in found.items()]
-    header, *lines = table_lines(["recipe", *columns], rows)
+    header, *lines = table_lines(["recipe", "params", *columns[1:]], rows)
     print(header)
     for line, facts in zip(lines, found.values(), strict=True):
         print(line, f"  {facts['network']}: {facts['use']}", sep="\n")
