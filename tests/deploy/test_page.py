@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 from conftest import SAMPLE
 from deploy.conftest import Server, Start
 from deploy.visit import Visit, visit
+from sprintnet.deploy.export.graph import to_bytes
 from sprintnet.deploy.predictor import Predictor
 
 FILES = sorted((SAMPLE / "test").glob("*/*.png"))[::20]
@@ -170,7 +171,7 @@ def test_hostile_class_names_are_inert_and_maps_may_be_missing(
     entry = next(entry for entry in changed.metadata_props if entry.key == "preprocessing")
     entry.value = json.dumps(replace(preprocessing, classes=names).to_metadata())
     del changed.graph.output[2]
-    onnx.save(changed, tmp_path / "model.onnx")
+    (tmp_path / "model.onnx").write_bytes(to_bytes(changed))
     server = start(model=tmp_path / "model.onnx")
     found = visit(browser, server.url, viewport={"width": 390, "height": 800})
     assert found.page.locator("#samples").is_hidden()

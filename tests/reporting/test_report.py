@@ -306,7 +306,7 @@ def test_val_prints_the_metrics_and_writes_all_rows(run: RunFolder, sprintnet: C
         assert text in done.stdout
     assert "\x1b" not in done.stdout
     assert done.stdout.count("confusion matrix") == 1
-    assert re.search(r"^two lines \$\\frac\{\$ +10 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^two lines \$\\frac\{\$ \. +10 ", done.stdout, re.MULTILINE)
     rows = read_rows(tmp_path / "rows.csv")
     assert all(Path(row["file"]).is_file() for row in rows if "byte" not in row["true"])
     kept = [row for row in read_rows(run.predictions_csv) if row["split"] == "val"]

@@ -57,10 +57,9 @@ def encode_labels(
         raise DataError(f"{name}: {labels.dtype} of shape {labels.shape}; {rule}")
     values = np.arange(labels.shape[1]) if is_binary else np.unique(labels)
     names = tuple(map(class_name, (values if classes is None else np.ravel(np.asarray(classes))).tolist()))
-    given = names if classes is not None else ()  # labels that mark images without one are named below
-    if len(set(names)) < len(names) or any(LABEL_SEPARATOR in text for text in names) or any(map(is_unknown, given)):
-        rule = f"class names must differ, not contain {LABEL_SEPARATOR}, and not be empty, nan or -1"
-        raise DataError(f"{name}: {rule}: {', '.join(names)}")
+    has_empty = classes is not None and "" in names  # labels that are empty mark images without one, see below
+    if len(set(names)) < len(names) or any(LABEL_SEPARATOR in text for text in names) or has_empty:
+        raise DataError(f"{name}: class names must differ, not be empty and not contain {LABEL_SEPARATOR}: {', '.join(names)}")
     if is_binary:
         if len(names) != len(values):
             raise DataError(f"{name}: has {len(values)} columns and {len(names)} class names; give each column a name")
