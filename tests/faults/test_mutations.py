@@ -25,7 +25,7 @@ def test_damaged_input_is_read_or_refused(kind: str, request: pytest.FixtureRequ
         capture_output=True, text=True, timeout=3600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout)
+    found = json.loads(done.stdout.splitlines()[-1])  # ONNX Runtime may print before
     assert found["tried"] == count
     assert 0 < found["refused"] <= count
     assert found["more_gib"] < MAX_GIB
