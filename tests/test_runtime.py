@@ -197,7 +197,7 @@ def test_peak_memory_without_proc_is_the_growth_of_the_processs_or_unknown(
         assert memory.gib() is None
     elif "clear_refs" in unreadable:
         memory._before = 1
-        assert memory.gib() or 0 > 0.05
+        assert (memory.gib() or 0) > 0.05
         memory._before = 2**60
         assert memory.gib() is None
 

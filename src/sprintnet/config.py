@@ -1,14 +1,12 @@
 """Config: a recipe's TOML, then dotted overrides, validated together and frozen; all mistakes are reported in one message."""
 
-import operator
-import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tomli_w
 from annotated_types import Ge, Interval
@@ -17,6 +15,7 @@ from sprintnet.data.settings import AugmentSettings, DataSettings
 from sprintnet.errors import SettingsError, did_you_mean, nearest
 from sprintnet.models.settings import ModelSettings
 from sprintnet.runs.folder import dotted
+from sprintnet.setting_values import convert, parse, shown
 from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
 
 Adaptable = Literal[  # settings that may be `auto`
@@ -29,14 +28,7 @@ Adaptable = Literal[  # settings that may be `auto`
     "augment.cutout",
     "augment.flip",
 ]
-# the bounds of annotated_types: what must hold, and its words
-BOUNDS = {
-    "ge": (operator.ge, "at least"),
-    "gt": (operator.gt, "above"),
-    "le": (operator.le, "at most"),
-    "lt": (operator.lt, "below"),
-}
-MAX_MISTAKES, MAX_SHOWN = 20, 200  # in one message: mistakes, and characters of a value
+MAX_MISTAKES = 20  # in one message
 LEARNING_RATES = ("optim.max_lr", "optim.head_lr", "muon.max_lr")
 
 
@@ -160,7 +152,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
             try:
                 values[key] = _read_setting(hints, key, value, is_text, with_hint=len(mistakes) < MAX_MISTAKES)
             except ValueError as broken_rule:
-                mistakes.append(f"{key}: {broken_rule}" if value is None else f"{key}={_shown(value)}: {broken_rule}")
+                mistakes.append(f"{key}: {broken_rule}" if value is None else f"{key}={shown(value)}: {broken_rule}")
     automatic = {*values.get("auto", ()), *(key for key, value in given.items() if value == "auto")}
     for key, value in typed:
         (automatic.add if value == "auto" else automatic.discard)(key)
@@ -232,28 +224,6 @@ def _did_you_mean(key: str, known: Mapping[str, Any]) -> str:
     return f"; did you mean {meant}?" if meant else ""
 
 
-def _parse(hint: Any, text: str) -> Any:
-    base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-    if base is str or get_origin(base) is Literal:
-        return text
-    if hint == tuple[Adaptable, ...]:
-        return [name.strip().replace("-", "_") for name in text.split(",") if name.strip()]
-    try:
-        tree = tomllib.loads(f"value = [{text}]" if get_origin(base) is tuple and "[" not in text else f"value = {text}")
-    except (ValueError, RecursionError):  # also of a number with more digits than Python converts
-        return text
-    return tree["value"] if len(tree) == 1 else text
-
-
-def _shown(value: Any) -> str:
-    """Returns a value for a message: long ones cut."""
-    try:
-        text = str(value)
-    except ValueError:  # more digits than Python converts
-        return "(a number of thousands of digits)"
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
 def _read_setting(hints: Mapping[str, Any], key: str, value: Any, is_text: bool, with_hint: bool) -> Any:
     """Returns the value of a setting in its type; raises ValueError with the rule that is broken."""
     if value is None:
@@ -261,43 +231,7 @@ def _read_setting(hints: Mapping[str, Any], key: str, value: Any, is_text: bool,
     if key not in hints:
         hint = _did_you_mean(key, hints) if with_hint else ""
         raise ValueError(f"there is no such setting{hint or '; `sprintnet train --help all` lists them'}")
-    return _convert(hints[key], _parse(hints[key], value) if is_text else value)
-
-
-def _convert(hint: Any, value: Any) -> Any:
-    """Returns the value in the hint's type; raises ValueError with the rule that it breaks."""
-    if get_origin(hint) is Annotated:
-        base, *constraints = get_args(hint)
-        value = _convert(base, value)
-        _check(value, constraints)
-        return value
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise ValueError(f"must be one of {', '.join(get_args(hint))}")
-        return value
-    if get_origin(hint) is tuple:
-        item_hint = get_args(hint)[0]
-        if not isinstance(value, list | tuple):
-            numbers = "must be numbers with commas between, such as 0,7,24"
-            raise ValueError(numbers if item_hint is float else "must be a list of settings")
-        return tuple(_convert(item_hint, item) for item in value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_valid, rule = {
-        bool: (isinstance(value, bool), "true or false"),
-        int: (is_number and isinstance(value, int), "a whole number"),
-        float: (is_number and abs(value) <= sys.float_info.max, "a finite number"),
-        str: (isinstance(value, str) and value.isprintable(), "text of printable characters"),
-    }[hint]
-    if not is_valid:
-        raise ValueError(f"must be {rule}")
-    return hint(value)
-
-
-def _check(value: float, constraints: Sequence[Any]) -> None:
-    limits = [(name, getattr(item, name, None)) for item in constraints for name in BOUNDS]
-    checked = [(*BOUNDS[name], limit) for name, limit in limits if limit is not None]
-    if not all(holds(value, limit) for holds, _, limit in checked):
-        raise ValueError("must be " + " and ".join(f"{rule} {limit:g}" for _, rule, limit in checked))
+    return convert(hints[key], parse(hints[key], value) if is_text else value)
 
 
 def _build(settings: Any, values: Mapping[str, Any], prefix: str = "") -> Any:

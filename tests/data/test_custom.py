@@ -416,3 +416,14 @@ def test_files_without_a_suffix_or_content_are_named(folder: Path) -> None:
     said = message(folder)
     assert "photo: has no suffix; rename it, such as to photo.png, or remove it" in said
     assert "1.png: is empty; restore or remove it" in said
+
+
+def test_splits_csv_gives_the_same_classes_again(folder: Path, tmp_path: Path) -> None:
+    for name, other in (("1.0", "2.0"), ("0.5", "1.5"), ("Cat", "cat "), ("caf\u00e9", "dog")):
+        for part in ("train", "test"):
+            for old, new in zip(sorted((folder / part).iterdir()), (name, other), strict=True):
+                old.rename(folder / part / new)
+        found = read(folder)
+        write_splits(tmp_path / "splits.csv", {"train": found.images})
+        again = read(tmp_path / "splits.csv").images.classes
+        assert set(again) == set(found.images.classes) == {name, other.strip()}

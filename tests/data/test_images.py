@@ -82,7 +82,7 @@ def test_cmyk_and_the_first_frame_of_an_animation(tmp_path: Path) -> None:
         (claiming(60000, 60000), "more than 64 million pixels; make it smaller"),
         (b"GIF89a" + bytes(20), "it is a GIF; convert it"),
         (b"II*\0" + bytes(20), "it is a TIFF; convert it"),
-        (b"\0\0\0\x20ftypavif" + bytes(20), "it is a AVIF; convert it"),
+        (b"\0\0\0\x20ftypavif" + bytes(20), "it is an AVIF; convert it"),
     ],
 )
 def test_a_file_that_is_no_image_gives_one_message(tmp_path: Path, content: bytes, message: str) -> None:

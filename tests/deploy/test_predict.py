@@ -399,6 +399,9 @@ def test_no_packet_is_sent_and_no_file_is_left(model: Path, tmp_path: Path) -> N
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     assert not (tmp_path / "calls").exists()
     assert list(home.rglob("*")) == []
+    ask = "import contextlib, socket\nwith contextlib.suppress(OSError):\n    socket.getaddrinfo('example.org', 80)"
+    subprocess.run([sys.executable, "-c", ask], env=environment, check=True)
+    assert (tmp_path / "calls").read_text() == "example.org\n"  # this check would see a call
 
 
 def test_one_file_that_is_too_large_costs_no_other(model: Path, sprintnet: Command, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_equal_content_gives_equal_bytes(file: Path, tmp_path: Path) -> None:
         assert (tmp_path / f"{number}").read_bytes() == file.read_bytes()
 
 
-def test_every_changed_bit_and_every_cut_is_noticed(file: Path) -> None:
+def test_a_changed_bit_in_any_byte_and_a_cut_are_noticed(file: Path) -> None:
     content = file.read_bytes()
     size = 8 + int.from_bytes(content[:8], "little")
     padding = range(len(content[:size].rstrip(b" ")), size)  # spaces that a reader skips

@@ -1,10 +1,6 @@
 """Decoding and resizing of image files, the same for training and prediction."""
 
-import contextlib
-import io
 import os
-import stat
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,35 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from sprintnet.data.image_files import IMAGE_FORMATS, open_image, orientation, other_format
 from sprintnet.errors import AccessError, DataError, SettingsError
 
 DECODER_VERSION = 2  # part of the decode cache's path: raise it when a file would be decoded to other pixels
-JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp")
-IMAGE_SUFFIXES = {".png": "PNG", **dict.fromkeys(JPEG_SUFFIXES, "JPEG"), ".webp": "WEBP", ".bmp": "BMP", ".dib": "BMP"}
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-# larger images are refused before they are decoded: a file of a few bytes can claim any size
-MAX_PIXELS, MAX_SIDE, MAX_FILE_BYTES = 64_000_000, 30_000, 1 << 29
+MAX_PIXELS, MAX_SIDE = 64_000_000, 30_000  # more are refused before they are decoded: a few bytes can claim any size
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
-OTHER_SIGNATURES = {b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%PDF": "PDF", b"\0\0\1\0": "ICO", b"8BPS": "PSD"}
-OTHER_BRANDS = {
-    b"ftypavif": "AVIF",
-    b"ftypavis": "AVIF",
-    b"ftypheic": "HEIC",
-    b"ftypmif1": "HEIF",
-    b"jP  \r\n\x87\n": "JPEG 2000",
-}
-"""How files of formats that are not read begin, and how they go on after four bytes."""
-PNG_SIGNATURE, JPEG_SIGNATURE, START_OF_SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xda"
-PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
-"""The chunks that change a pixel. Of text, only what may hold the orientation is kept, below MAX_TEXT_BYTES."""
-ORIENTATION_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"Raw profile type APP1\0")
-ORIENTATION_KEYS = ("exif", "xmp", *(text[:-1].decode() for text in ORIENTATION_TEXTS))
-"""Where Pillow keeps what may hold the orientation."""
-MAX_TEXT_BYTES = 1 << 18
-MAX_EMPTY_PARTS = 1000  # chunks of a PNG, segments or fill bytes of a JPEG: more take seconds and hold nothing
-MIN_PART_BYTES = 16
-EXIF_ORIENTATION, SWAPPED_FROM = 0x0112, 5  # the EXIF tag, and the lowest of its values that swap height and width
 TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
 MIN_16_BIT_RANGE = 4096  # 16-bit values below this leave fewer than 16 of 256 grey levels
 
@@ -68,7 +42,7 @@ def read_image(
         with source.copy() if isinstance(source, Image.Image) else open_image(source, formats) as image:
             if image.width * image.height > max_pixels or max(image.size) > MAX_SIDE:
                 limits = f"{max_pixels / 10**6:g} million pixels or a side of {MAX_SIDE:,}"
-                raise DataError(f"{name}: {image.width}x{image.height}, more than {limits}; make it smaller")
+                raise DataError(f"{image.width}x{image.height}, more than {limits}; make it smaller")
             is_deep = _is_16_bit_colour(image)
             _scale_transparent_colour(image)
             image.load()
@@ -77,14 +51,14 @@ def read_image(
             turn = TURNS.get(orientation(image))  # by hand: ImageOps.exif_transpose also writes the EXIF data again
             converted: Image.Image = _to_8_bits(image if turn is None else image.transpose(turn))
             if converted.has_transparency_data and not np.asarray(converted.convert("RGBA"))[..., 3].any():
-                raise DataError(f"{name}: every pixel is transparent; save it without transparency, or remove it")
+                raise DataError("every pixel is transparent; save it without transparency, or remove it")
             if channels != 4:
                 converted = _flatten_alpha(converted)
             if converted.mode != PIL_MODES[channels]:
                 converted = converted.convert(PIL_MODES[channels])
             pixels = np.asarray(converted if size is None else resize_image(converted, size, policy))
     except DataError as error:
-        raise type(error)(str(error) if str(error).startswith(name) else f"{name}: {error}") from None
+        raise DataError(f"{name}: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # a warning may count as an error
         raise DataError(f"{name}: more than {MAX_PIXELS // 10**6} million pixels; make it smaller") from None
     except FileNotFoundError:
@@ -93,105 +67,15 @@ def read_image(
         raise DataError(f"{name}: is a folder; name the files in it") from None
     except Exception as error:  # a damaged file can raise anything
         if isinstance(error, UnidentifiedImageError):
-            other = _other_format(source)
-            cause = f"it is a {other}; convert it" if other else "unknown format"
+            other = other_format(source)
+            article = "an" if other[:1] in ("A", "I") else "a"
+            cause = f"it is {article} {other}; convert it" if other else "unknown format"
         else:
             cause = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, MemoryError) or getattr(error, "errno", None):
             raise AccessError(f"{name}: cannot be read: {cause}; make it readable, or remove it") from None
         raise DataError(f"{name}: cannot be read as an image ({', '.join(formats)}): {cause}; repair or remove it") from None
     return pixels.reshape(*pixels.shape[:2], channels)
-
-
-def open_image(source: Path | BinaryIO, formats: tuple[str, ...] = IMAGE_FORMATS) -> Image.Image:
-    """Returns an image whose pixels are not decoded yet; text in a PNG is not looked at."""
-    content = _read(source) if isinstance(source, Path) else source.read()
-    return Image.open(io.BytesIO(_without_text(content)), formats=formats)
-
-
-def _read(file: Path) -> bytes:
-    """Returns the content of a file; raises DataError for what is none, which may have no end, or is too large."""
-    status = file.stat()
-    if stat.S_ISREG(status.st_mode) and not status.st_size:
-        raise DataError("is empty; restore or remove it")
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        raise DataError("is a pipe, socket or device; name a file")
-    if status.st_size > MAX_FILE_BYTES:
-        raise DataError(f"has {status.st_size:,} bytes, more than {MAX_FILE_BYTES:,}; make it smaller")
-    return file.read_bytes()
-
-
-def orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation, 1 to 8; 1 (upright) where there is none or the EXIF data cannot be read."""
-    try:
-        found = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # damaged EXIF data can raise anything
-        return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
-
-
-def _without_text(content: bytes) -> bytes:
-    """Returns the content of a file, of a PNG without what changes no pixel; raises DataError for thousands of empty parts."""
-    if content.startswith(JPEG_SIGNATURE):
-        _check_jpeg(content)
-    if not content.startswith(PNG_SIGNATURE):
-        return content
-    kept, start, empty = [PNG_SIGNATURE], len(PNG_SIGNATURE), 0
-    while start + 8 <= len(content):
-        length = int.from_bytes(content[start : start + 4], "big")
-        end = start + 12 + length  # length, kind, data, checksum
-        kind, data = content[start + 4 : start + 8], content[start + 8 : end - 4]
-        if kind in PNG_CHUNKS or _holds_orientation(kind, data):
-            kept.append(content[start:end])
-        empty += length < MIN_PART_BYTES
-        if empty > MAX_EMPTY_PARTS:
-            raise DataError("has thousands of empty chunks; save it again")
-        start = end
-    return b"".join(kept)
-
-
-def _holds_orientation(kind: bytes, data: bytes) -> bool:
-    """Returns whether a text chunk of a PNG may hold the orientation and is small, decompressed too."""
-    if kind not in (b"tEXt", b"zTXt", b"iTXt") or len(data) > MAX_TEXT_BYTES or not data.startswith(ORIENTATION_TEXTS):
-        return False
-    if kind == b"tEXt":
-        return True
-    packed = data.split(b"\0", 1)[1][1:] if kind == b"zTXt" else data.split(b"\0", 5)[-1]
-    if kind == b"iTXt" and data.split(b"\0", 1)[1][:1] != b"\1":  # not compressed
-        return True
-    decompressor = zlib.decompressobj()
-    with contextlib.suppress(zlib.error):
-        decompressor.decompress(packed, MAX_TEXT_BYTES)
-        return not decompressor.unconsumed_tail
-    return False
-
-
-def _check_jpeg(content: bytes) -> None:
-    """Raises DataError for a JPEG with thousands of segments or fill bytes before its pixels."""
-    start = 2
-    for _ in range(MAX_EMPTY_PARTS):
-        if content[start : start + 1] != b"\xff" or content[start + 1 : start + 2] == START_OF_SCAN:
-            return
-        if content[start + 1 : start + 2] == b"\xff":
-            start += 1
-        else:
-            start += 2 + int.from_bytes(content[start + 2 : start + 4], "big")
-    raise DataError("has thousands of empty segments; save it again")
-
-
-def _other_format(source: Any) -> str:
-    """Returns the name of a file's format where it is a known one that is not read."""
-    try:
-        if isinstance(source, Path):
-            with source.open("rb") as file:
-                head = file.read(16)
-        else:
-            source.seek(0)
-            head = source.read(16)
-    except OSError:
-        return ""
-    beginnings = [(head, OTHER_SIGNATURES), (head[4:], OTHER_BRANDS)]
-    return next((name for bytes_, known in beginnings for sign, name in known.items() if bytes_.startswith(sign)), "")
 
 
 def each_image(images: Any) -> Iterator[Any]:
@@ -297,7 +181,7 @@ def _require_levels(image: Image.Image) -> None:
 
 
 def _scale_transparent_colour(image: Image.Image) -> None:
-    """Halves the bits of the transparent colour of a 16-bit RGB image, whose pixels Pillow decodes to 8 bits."""
+    """Takes the upper 8 bits of the transparent colour of a 16-bit RGB image, whose pixels Pillow decodes to 8 bits."""
     colour = image.info.get("transparency")
     if isinstance(colour, tuple) and _is_16_bit_colour(image):
         image.info["transparency"] = tuple(value >> 8 for value in colour)

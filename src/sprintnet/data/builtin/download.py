@@ -223,9 +223,7 @@ def _run(command: Sequence[str], folder: Path, pattern: str) -> Path:
         raise DataError(f"{name} cannot be run ({error})") from None
     if result.returncode:
         lines = (result.stderr.strip() or result.stdout.strip() or f"exit code {result.returncode}").splitlines()
-        causes = [
-            line for line in lines if "network" in line or "ENOTFOUND" in line or "404" in line
-        ]  # npm's last line is a hint
+        causes = [line for line in lines if "complete log" not in line]  # npm's last line
         raise DataError(f"{name} failed: {(causes or lines)[-1]}")
     if not (found := sorted(folder.glob(pattern))):
         raise DataError(f"{name} left no {pattern}")

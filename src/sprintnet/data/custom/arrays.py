@@ -79,7 +79,7 @@ def encode_labels(
 def plain_labels(labels: Array) -> Array:
     """Returns labels as integers, text, or floats that are no whole numbers: bytes are decoded; pandas makes floats of integers
     where some are missing."""
-    if labels.dtype.kind in "SO":
+    if labels.dtype.kind in "SOU":  # text too: an archive may hold code points that are none, which raise here
         texts = [label.decode("utf-8", "backslashreplace") if isinstance(label, bytes) else label for label in labels.flat]
         labels = np.array(texts).reshape(labels.shape)
     if labels.ndim != 1 or labels.dtype.kind != "f":

@@ -8,7 +8,7 @@ from pathlib import Path
 from sprintnet.data.custom.conventions import as_text, class_name, is_unknown
 from sprintnet.data.custom.manifest import Manifest, ManifestEntry, Problem, Severity, stamp
 from sprintnet.data.dataset import LABEL_SEPARATOR
-from sprintnet.data.images import IMAGE_FORMATS, IMAGE_SUFFIXES
+from sprintnet.data.image_files import IMAGE_FORMATS, IMAGE_SUFFIXES
 from sprintnet.data.splits import SPLIT_ALIASES, SPLITS
 
 SYSTEM_FILES = (

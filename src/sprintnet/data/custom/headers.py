@@ -11,7 +11,7 @@ from PIL import Image
 from sprintnet.data.custom.conventions import as_text
 from sprintnet.data.custom.decode_cache import DecodeCache
 from sprintnet.data.custom.manifest import Manifest, ManifestEntry, Problem
-from sprintnet.data.images import IMAGE_FORMATS, IMAGE_SUFFIXES, ORIENTATION_KEYS, SWAPPED_FROM, open_image, orientation
+from sprintnet.data.image_files import IMAGE_FORMATS, IMAGE_SUFFIXES, ORIENTATION_KEYS, SWAPPED_FROM, open_image, orientation
 from sprintnet.data.settings import DataSettings
 from sprintnet.progress import track
 

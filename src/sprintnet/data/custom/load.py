@@ -19,7 +19,8 @@ from sprintnet.data.custom.npz import Archive
 from sprintnet.data.custom.tables import is_huggingface, read_csv, read_huggingface, read_parquet, read_table
 from sprintnet.data.dataset import ImageDataset, Images, one_colour
 from sprintnet.data.duplicates import MAX_COMPARED_IMAGES, Duplicate, duplicates_within
-from sprintnet.data.images import DECODER_VERSION, IMAGE_FORMATS, PIL_MODES, convert_pixels, read_image
+from sprintnet.data.image_files import IMAGE_FORMATS
+from sprintnet.data.images import DECODER_VERSION, PIL_MODES, convert_pixels, read_image
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import AccessError, DataError, did_you_mean
 
@@ -144,11 +145,7 @@ def _one_colour(cache: DecodeCache, variant: str, source: Path, images: ImageDat
     """Returns a note for each image of one colour throughout; where it is the same in all, an error: nothing can be learned."""
     rows = "all" if images.rows is None else f"{zlib.crc32(images.rows.data):08x}"
     found = cache.json(f"{variant}/one-colour-{rows}.json", lambda: one_colour(images))
-    if (
-        found
-        and len(found) == len(images)
-        and (colours := np.unique([image[0, 0] for image in images.images], axis=0)).shape[0] == 1
-    ):
+    if found and len(found) == len(images) and len(colours := np.unique(images.images[:, 0, 0], axis=0)) == 1:
         text = f"all of its images show nothing but one colour ({', '.join(map(str, colours[0]))} of 255); save them again"
         return [Problem(as_text(source), "one colour", text, "error")]
     files = images.files or ()

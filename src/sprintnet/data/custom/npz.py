@@ -45,7 +45,6 @@ class Archive:
             members = [_read_member(path, archive, images) for _, images, _ in parts]
             with np.load(path) as arrays:
                 labels = [plain_labels(np.atleast_1d(arrays[name])) for _, _, name in parts]
-                _ = [part.tolist() for part in labels if part.dtype.kind == "U"]  # text of no valid letters raises here
                 classes = arrays["classes"] if "classes" in names else None
         except DataError:
             raise

@@ -63,25 +63,20 @@ def read_table(file: Path, columns: Sequence[str], rows: Rows) -> Manifest:
                 entries.append(
                     ManifestEntry(path, class_name(label), SPLIT_ALIASES.get(split.lower(), ""), group, stamp(status))
                 )
-    entries = _with_whole_numbers(file, entries)
+    _require_classes(file, entries)
     if not number:
         raise DataError(f"{file}: has a header but no rows; add a row for each image")
     unread = [name for name in columns if name and name not in named.values()]
     return Manifest(file, tuple(entries), tuple(problems), (f"columns that are not read: {', '.join(unread)}",) * bool(unread))
 
 
-def _with_whole_numbers(file: Path, entries: list[ManifestEntry]) -> list[ManifestEntry]:
-    """Returns the entries with 1 for the label 1.0, which pandas writes where labels are missing; raises DataError for labels
-    that are fractions."""
-    try:
-        numbers = {label: float(label) for label in {entry.label for entry in entries}}
-    except ValueError:  # text
-        return entries
-    if fractions := [label for label, number in numbers.items() if not number.is_integer()]:
-        raise DataError(f"{file}: labels are fractions, such as {fractions[0]}; classes are names or whole numbers")
-    if not any("." in label for label in numbers):
-        return entries
-    return [entry._replace(label=str(int(numbers[entry.label]))) for entry in entries]
+def _require_classes(file: Path, entries: Sequence[ManifestEntry]) -> None:
+    """Raises DataError for labels that are fractions, most of which occur once: values to predict, not classes."""
+    labels = {entry.label for entry in entries}
+    with contextlib.suppress(ValueError):  # text
+        fractions = [label for label in labels if not float(label).is_integer()]
+        if fractions and len(labels) > len(entries) / 2:
+            raise DataError(f"{file}: labels are fractions, such as {min(fractions)}; classes are names or whole numbers")
 
 
 def _find_image(folder: Path, given: str) -> tuple[str, os.stat_result]:

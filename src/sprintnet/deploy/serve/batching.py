@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sprintnet.data.images import open_image, read_image
+from sprintnet.data.image_files import open_image
+from sprintnet.data.images import read_image
 from sprintnet.deploy.predictor import BATCH, Pixels, Predictions, Predictor
 from sprintnet.deploy.serve.limits import BUSY, Limits, Refused
 from sprintnet.errors import DataError
@@ -38,12 +39,14 @@ class Decoder:
 
     async def decode(self, uploads: Sequence[Upload]) -> list[Pixels]:
         """Returns the pixels of each upload; raises Refused if too many wait, DataError if an upload is no image."""
-        if sum(len(upload.content) for upload in uploads) <= self.limits.small_bytes:
+        is_small = sum(len(upload.content) for upload in uploads) <= self.limits.small_bytes
+        if is_small:
             async with self._small:
                 if await asyncio.to_thread(self._area, uploads) <= self.limits.small_pixels:
                     return await asyncio.to_thread(self._read, uploads)
         async with self._turn():
-            await asyncio.to_thread(self._area, uploads)
+            if not is_small:  # else their pixels have been counted
+                await asyncio.to_thread(self._area, uploads)
             return await asyncio.to_thread(self._read, uploads)
 
     @contextlib.asynccontextmanager
