@@ -139,6 +139,8 @@ class Predictor:
             found = self._predict([black, black + 200], options)
             if found.probabilities.shape != (2, len(self.classes)) or found.probabilities.dtype != np.float32:
                 raise ValueError(f"probabilities {found.probabilities.shape}")
+        except SettingsError:
+            raise
         except Exception as error:  # ONNX Runtime's again
             cause = (str(error).splitlines() or [type(error).__name__])[0]
             raise SettingsError(f"{self.path}: its outputs do not match its metadata ({cause}); {REMEDY}") from None
@@ -193,7 +195,6 @@ def onnxruntime_options() -> Any:
 
 def parse_json(text: str) -> Any:
     """Returns the content of JSON; raises ValueError for numbers that are not finite, and for text that cannot be printed."""
-
     found = json.loads(text)
     json.dumps(found, allow_nan=False, ensure_ascii=False).encode()  # also refuses 1e999, and text that is no UTF-8
     return found

@@ -42,7 +42,7 @@ class Limits:
     """For a request's headers, for its body, and for a client that does not read the response."""
     queued_requests: int = 64
     pixels: int = 16_000_000
-    """Of all images of one request: larger ones take a gigabyte each, and seconds."""
+    """Of all images of one request, together: decoding takes memory and seconds in proportion."""
     small_pixels: int = 2_000_000
     small_bytes: int = 1_000_000
     """Requests with more pixels or bytes of images wait for each other, not the others for them."""
