@@ -141,7 +141,7 @@ class Model:
         if not isinstance(split, ImageDataset):
             raise SettingsError(f"split: {type(split).__name__}; must be a split that the dataset has, such as data.train")
         tta = tta if tta is not None else self.config.tta if self._run_folder else 0.0
-        metrics = self._trained.evaluate(split, tta).metrics
+        metrics = self._trained.evaluate(split, tta).metrics(self._trained.preprocessing.temperature)
         if self._run_folder and isinstance(split, TestImages) and same_data(split.data_name, self.config.data.name):
             folder.log_test_access(self._run_folder, "Model.evaluate", metrics)
         return metrics
@@ -156,10 +156,7 @@ class Model:
     @python_names()
     def predict_proba(self, images: Any) -> npt.NDArray[np.float32]:
         """Returns probabilities (N, K), calibrated if the model has a temperature."""
-        import torch
-
-        logits = torch.from_numpy(self._logits(images)) / (self._trained.preprocessing.temperature or 1.0)
-        return self._trained.task.activate(logits).numpy()
+        return self._trained.probabilities(self._logits(images))
 
     def _logits(self, images: Any) -> npt.NDArray[np.float32]:
         pixels, parts = self._read(images), [np.empty((0, len(self.classes)), np.float32)]
@@ -206,9 +203,16 @@ class Model:
         return write_report(self._run)
 
     @python_names()
-    def export(self, path: str | Path | None = None, quantize: str | None = None, license: str = "unknown") -> Path:
+    def export(
+        self,
+        path: str | Path | None = None,
+        quantize: str | None = None,
+        license: str = "unknown",
+        tta: str | None = None,
+    ) -> Path:
         """Writes the run's export folder; returns its ONNX file (with `quantize` that of fp16 or int8), or a copy at `path`.
 
+        With `tta`, flip or all, the file predicts the image and its mirrored image, or six views (test-time augmentation).
         Raises ParityError if its predictions differ from the model's.
         """
         from sprintnet.deploy.export.export import FP32_FILE, export
@@ -217,6 +221,6 @@ class Model:
             raise ArgumentError("quantize", quantize, "must be fp16 or int8, or None")
         if path and not Path(path).parent.is_dir():
             raise ArgumentError("path", str(path), "is in no folder that exists; create it first")
-        export(self._run.path, [quantize] if quantize else [], license=license, splits=self._splits)
+        export(self._run.path, [quantize] if quantize else [], license=license, tta=tta, splits=self._splits)
         file = self._run.export / (f"model-{quantize}.onnx" if quantize else FP32_FILE)
         return file if path is None else Path(shutil.copy(file, path))

@@ -73,7 +73,8 @@ class SprintNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 with python_names():
                     chosen = array_settings(of_data, "data.val")
                     data = from_arrays(self._images(X), labels, list(map(str, self.classes_)))
-                    held_out = stratified_sample(data.labels, chosen.val or DEFAULT_VAL_FRACTION, min_per_class=1)
+                    fraction = DEFAULT_VAL_FRACTION if chosen.val == "auto" else chosen.val
+                    held_out = stratified_sample(data.labels, fraction, min_per_class=1)
                     if not held_out.any():
                         raise ValueError(f"n_samples = {len(X)} is too small: a class needs two images, one to be held out")
                     parts = {"train": data.take(np.flatnonzero(~held_out)), "val": data.take(np.flatnonzero(held_out))}

@@ -4,7 +4,7 @@ import operator
 import sys
 import tomllib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 # the bounds of annotated_types: what must hold, and its words
 BOUNDS = {
@@ -41,6 +41,14 @@ def shown(value: Any) -> str:
 
 def convert(hint: Any, value: Any) -> Any:
     """Returns the value in the hint's type; raises ValueError with the rule that it breaks."""
+    if get_origin(hint) is Union:  # a number, or one of a few words
+        number, words = get_args(hint)
+        if isinstance(value, str) and value in get_args(words):
+            return value
+        try:
+            return convert(number, value)
+        except ValueError as broken_rule:
+            raise ValueError(f"{broken_rule}, or {' or '.join(get_args(words))}") from None
     if get_origin(hint) is Annotated:
         base, *constraints = get_args(hint)
         value = convert(base, value)

@@ -22,7 +22,7 @@ def export(options: Namespace) -> None:
     print(f"starting: export of {run.path}", flush=True)
     from sprintnet.deploy.export.export import export
 
-    table = export(run.path, options.quantize, tuple(options.outputs.split(",")), options.license)
+    table = export(run.path, options.quantize, tuple(options.outputs.split(",")), options.license, options.tta)
 
     from sprintnet.reporting.text.export import parity_lines
 
@@ -42,7 +42,7 @@ def predict(options: Namespace) -> None:
     else:
         from sprintnet.deploy.predictor import Predictor  # type: ignore[assignment]
 
-    predictor = Predictor(model)
+    predictor = Predictor(model, tta=options.tta)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # file names need not be valid text
     files = list(find_files(options.names[1:], sys.stdin))

@@ -31,20 +31,20 @@ def val(options: Namespace) -> None:
         splits = load_splits(config.data, run=run if run.splits.exists() else None, test=split == "test")
         split = split or evaluation_split(splits)
         if split not in splits:
-            remedy = "to hold images out, train with data.val=0.1" if split == "val" else "choose one of them"
+            remedy = "to hold images out, train without data.val=0" if split == "val" else "choose one of them"
             raise SettingsError(f"--split {split}: this run has {', '.join(splits)}; {remedy}")
         if split != "test" or config.data.name not in BUILTIN_DATASETS:
             require_same_splits(splits, run, f"--split {split}")
         dataset = splits[split]
-    found, metrics = trained.evaluate(dataset, config.tta)
+    found, temperature = trained.evaluate(dataset, config.tta), trained.preprocessing.temperature
+    metrics = found.metrics(temperature)
     if split == "test" and not is_other:
         log_test_access(run, "val --split test", metrics)
     evaluated = [str(run.path), config.data.name] if is_other else [str(run.path)]
     print(f"{' on '.join(evaluated)}: {split or 'all'}, {metrics['images']:,} images")
     print(*evaluation_lines(metrics), sep="\n")
     if options.output:
-        rows = trained.task.prediction_rows(found["logits"], found["labels"], trained.classes, dataset.files)
-        write_rows(Path(options.output), rows)
+        write_rows(Path(options.output), found.rows(temperature, dataset.files))
         print(f"one row per image: {options.output}")
 
 

@@ -20,6 +20,9 @@ from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.runs.folder import RunFolder, read_json
 from sprintnet.runs.io import write_json
 
+HELD_OUT_IMAGES, MAX_HELD_OUT = 1_000, 0.1
+"""Images of a built-in dataset that are held out by default, but not more than this fraction."""
+
 
 def load_splits(settings: DataSettings, log: Log = print, run: RunFolder | None = None, test: bool = False) -> Splits:
     """Returns train, val (where a part is held out) and test; of a custom dataset the test split only if `test` asks for it.
@@ -57,6 +60,11 @@ def load_splits(settings: DataSettings, log: Log = print, run: RunFolder | None 
     return splits
 
 
+def held_out_fraction(settings: DataSettings, images: int) -> float:
+    """Returns the fraction of a built-in dataset's training images that is held out."""
+    return min(MAX_HELD_OUT, HELD_OUT_IMAGES / images) if settings.val == "auto" else settings.val
+
+
 def require_same_splits(splits: Splits, run: RunFolder, argument: str) -> None:
     """Raises SettingsError, naming the argument, where these are not the splits of the run."""
     hidden = read_json(run.data).get("test_sha256") if run.data.exists() else None  # of a test set that training did not load
@@ -71,10 +79,10 @@ def require_same_splits(splits: Splits, run: RunFolder, argument: str) -> None:
 def _split_builtin(settings: DataSettings, log: Log, note: Log) -> Splits:
     train, test = cache.load(settings.name, settings.source, log)
     splits = {"train": train, "test": test}
-    if settings.val:
-        held_out = stratified_sample(train.labels, settings.val)
+    if fraction := held_out_fraction(settings, len(train)):
+        held_out = stratified_sample(train.labels, fraction)
         if not held_out.any():
-            raise SettingsError(f"data.val={settings.val:g}: less than one image per class; use a larger fraction, or none (0)")
+            raise SettingsError(f"data.val={fraction:g}: less than one image per class; use a larger fraction, or none (0)")
         splits = {"train": train.take(np.flatnonzero(~held_out)), "val": train.take(np.flatnonzero(held_out)), "test": test}
     if settings.dedupe:
         splits, dropped = drop_duplicates(splits)

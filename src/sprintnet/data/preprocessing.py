@@ -1,11 +1,32 @@
 """Preprocessing: all that a model needs besides its weights to predict as in training (no torch)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from sprintnet.errors import ArgumentError
 
 TASK_NAMES, RESIZE_POLICIES = ("single-label", "multi-label"), ("stretch", "letterbox", "crop")
 LABEL_THRESHOLD = 0.5  # probability above which a label is predicted: where its logit is positive, at any temperature
+
+
+class View(NamedTuple):
+    """A view of an image for test-time augmentation (TTA), with its weight in the mean of the logits."""
+
+    shift: int
+    """Pixels to the right and down; the border is a reflection."""
+    is_mirrored: bool
+    weight: float
+
+
+TTA_VIEWS = {
+    "flip": (View(0, False, 0.5), View(0, True, 0.5)),
+    "all": (
+        View(0, False, 0.25), View(0, True, 0.25),
+        View(1, False, 0.125), View(-1, False, 0.125), View(1, True, 0.125), View(-1, True, 0.125),
+    ),
+}  # fmt: skip
+"""The views by name, the image itself first; `all` as in airbench94 (Jordan 2024, arXiv:2404.00498)."""
 
 
 class Normalisation(NamedTuple):
@@ -31,11 +52,30 @@ class Preprocessing:
     """Whether test-time augmentation mirrors images: only where training did."""
     temperature: float | None = None
     """What logits are divided by for calibrated probabilities; None without held-out images to fit it on."""
+    tta_temperatures: Mapping[str, float] = field(default_factory=dict)
+    """The same for the mean logits of views, by the name of TTA_VIEWS; empty without held-out images."""
 
     @property
     def threshold(self) -> float | None:
         """Multi-label: a class is predicted above this probability. None: the most probable class is predicted."""
         return LABEL_THRESHOLD if self.task == "multi-label" else None
+
+    @property
+    def tta_choices(self) -> tuple[str, ...]:
+        """The names of TTA_VIEWS that the network can use: a network trained without mirrored images takes no `flip`."""
+        return tuple(TTA_VIEWS) if self.flip_tta else ("all",)
+
+    def views(self, tta: str) -> tuple[View, ...]:
+        """Returns the views that a name of TTA_VIEWS stands for; of a network trained without mirrored images those without.
+
+        Raises ArgumentError for a name that is not among `tta_choices`.
+        """
+        if tta not in self.tta_choices:
+            hint = "" if self.flip_tta else ": the network was trained without mirrored images"
+            raise ArgumentError("tta", tta, f"must be {' or '.join(self.tta_choices)}{hint}")
+        views = [view for view in TTA_VIEWS[tta] if self.flip_tta or not view.is_mirrored]
+        total = sum(view.weight for view in views)
+        return tuple(view._replace(weight=view.weight / total) for view in views)
 
     def to_metadata(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
@@ -55,4 +95,5 @@ class Preprocessing:
             str(metadata["task"]),
             bool(metadata["flip_tta"]),
             None if metadata["temperature"] is None else float(metadata["temperature"]),
+            {str(name): float(temperature) for name, temperature in metadata["tta_temperatures"].items()},
         )

@@ -16,10 +16,10 @@ class DataSettings:
     folder saved by Hugging Face's datasets."""
     source: str = ""
     """A local folder or archive to take a built-in dataset from; empty: the cache, then the network."""
-    val: Annotated[float, Interval(ge=0, le=0.5)] = 0.0
-    """Fraction of each training class held out for validation, the same images for all seeds. 0: of a built-in dataset none,
-    and Val columns are the test set; of a custom dataset without a validation set a tenth, since a run needs an evaluation
-    split."""
+    val: Annotated[float, Interval(ge=0, le=0.5)] | Literal["auto"] = "auto"
+    """Fraction of each training class held out to calibrate probabilities, the same images for all seeds. auto: of a built-in
+    dataset 1,000 images, or a tenth if that is less; of a custom dataset without a validation set a tenth. 0 (of a built-in
+    dataset only): none, probabilities are not calibrated, and Val columns are the test set."""
     test: Annotated[float, Interval(ge=0, le=0.5)] = 0.2
     """Fraction of each class held out for testing, of a custom dataset without splits."""
     size: Annotated[int, Interval(ge=0, le=1024)] = 0

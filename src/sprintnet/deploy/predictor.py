@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from PIL import Image
 
 from sprintnet.data.dataset import label_text
 from sprintnet.data.images import PIL_MODES, as_pixels, each_image
-from sprintnet.data.preprocessing import Preprocessing
+from sprintnet.data.preprocessing import Preprocessing, View
 from sprintnet.errors import ArgumentError, SettingsError
 
 BATCH = 64
@@ -89,11 +89,13 @@ class Predictions:
 class Predictor:
     """An exported file, loaded: `Predictor("model.onnx")(images)`. Safe to call from several threads at once.
 
-    `metadata` contains the recipe, metrics, parity and more. Raises SettingsError for a file that is missing, damaged or not
-    written by `sprintnet export`. With `threads=0` ONNX Runtime chooses their number.
+    `metadata` contains the recipe, metrics, parity and more. With `threads=0` ONNX Runtime chooses their number. With
+    `tta=True` each image is predicted in six views, whose logits are averaged (test-time augmentation). Raises SettingsError
+    for a file that is missing, damaged or not written by `sprintnet export`; ArgumentError for `tta` with a file that lacks
+    logits or was exported with TTA.
     """
 
-    def __init__(self, path: str | Path, threads: int = 0):
+    def __init__(self, path: str | Path, threads: int = 0, tta: bool = False):
         import onnxruntime  # not above: RunPredictor works without it
 
         self.path = Path(path)
@@ -124,6 +126,11 @@ class Predictor:
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             raise SettingsError(f"{self.path}: has no usable preprocessing in its metadata; {REMEDY}") from None
         self.threshold = self.preprocessing.threshold
+        if tta and self.metadata.get("tta", "none") != "none":
+            raise ArgumentError("tta", tta, f"{self.path} was exported with --tta {self.metadata['tta']}: it averages views")
+        if tta and "logits" not in self.outputs:
+            raise ArgumentError("tta", tta, f"{self.path} was exported without its output `logits`, which are averaged")
+        self._views = self.preprocessing.views("all") if tta else ()
         self._none = self._try()[:0]
 
     def _try(self) -> Predictions:
@@ -173,10 +180,38 @@ class Predictor:
 
     def _predict(self, images: list[Pixels], options: Any = None) -> Predictions:
         """Returns the predictions for one batch; raises SettingsError where they are not finite."""
-        outputs = dict(zip(self.outputs, self._session.run(self.outputs, {"images": np.stack(images)}, options), strict=True))
+        pixels = np.stack(images)
+        outputs = dict(zip(self.outputs, self._session.run(self.outputs, {"images": pixels}, options), strict=True))
+        if self._views:
+            others = [self._session.run(["logits"], {"images": view_of(pixels, view)}, options)[0] for view in self._views[1:]]
+            outputs |= self._mean([outputs["logits"], *others])
         if any(len(values) != len(images) or not np.isfinite(values).all() for values in outputs.values()):
             raise SettingsError(f"{self.path}: its predictions are not finite, or not one for each image; {REMEDY}")
         return Predictions(self.classes, threshold=self.threshold, **outputs)
+
+    def _mean(self, logits: Sequence[Floats]) -> dict[str, Floats]:
+        """Returns the mean logits of the views, and their probabilities."""
+        weighted = zip(self._views, logits, strict=True)
+        mean = np.sum([np.float32(view.weight) * values for view, values in weighted], axis=0)
+        scaled = mean / np.float32(self.preprocessing.tta_temperatures.get("all", 1.0))
+        return {"logits": mean, "probabilities": activate(scaled, self.threshold is not None)}
+
+
+def view_of(images: Pixels, view: View) -> Pixels:
+    """Returns one view (N, H, W, C) of images, for TTA."""
+    border = abs(view.shift)
+    padded = np.pad(images, ((0, 0), (border, border), (border, border), (0, 0)), "reflect")
+    start, (height, width) = border - view.shift, images.shape[1:3]
+    shifted = padded[:, start : start + height, start : start + width]
+    return shifted[:, :, ::-1] if view.is_mirrored else shifted
+
+
+def activate(logits: Floats, multi_label: bool) -> Floats:
+    """Returns the probabilities (N, K) of logits."""
+    if multi_label:
+        return np.asarray(1 / (1 + np.exp(-logits)))
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def content_digest(content: bytes, digest: str) -> str:

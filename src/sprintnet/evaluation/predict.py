@@ -1,6 +1,6 @@
 """Logits of a network over batches, with or without test-time augmentation (TTA)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -8,13 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sprintnet.data.loader import Batch
-from sprintnet.evaluation.metrics import Floats, Ints
+from sprintnet.data.preprocessing import View
+from sprintnet.evaluation.metrics import Floats, Ints, Mask
 from sprintnet.runtime import Runtime
-
-TTA_WEIGHTS = (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)
-"""Weights of the image, its flip, two shifts by a pixel, their flips; airbench94 (Jordan 2024, arXiv:2404.00498)."""
-
-TTA_WEIGHTS_WITHOUT_FLIP = (0.5, 0.25, 0.25)
 
 
 @torch.inference_mode()
@@ -32,40 +28,44 @@ def predict_tta(
     batches: Iterable[Batch],
     runtime: Runtime,
     logits: Floats,
-    confidence: Floats,
-    max_confidence: float,
-    *,
-    flip: bool = True,
+    is_chosen: Mask,
+    views: Sequence[View],
 ) -> Floats:
-    """Returns logits (N, K), with the weighted mean over augmented images (TTA) for images of at most `max_confidence`.
+    """Returns logits (N, K), for the chosen images (N,) the weighted mean over views (TTA).
 
-    `logits` (N, K) and `confidence` (N,) are those of the same batches without TTA. Without `flip`, for networks trained
-    without flips, there are three augmented images instead of six.
+    `logits` (N, K) are those of the same batches without TTA: of the first view, the image itself.
     """
     first = torch.from_numpy(logits).to(runtime.device)
-    is_unsure = torch.from_numpy(confidence <= max_confidence).to(runtime.device)
+    chosen_images = torch.from_numpy(is_chosen).to(runtime.device)
+    weights = torch.tensor([view.weight for view in views], device=runtime.device)
     outputs, start = [], 0
     with _evaluating(model):
         for images, _ in batches:
             part = slice(start, start := start + len(images))
-            chosen = is_unsure[part].nonzero()[:, 0]
+            chosen = chosen_images[part].nonzero()[:, 0]
             output = first[part].clone()
             if len(chosen):
-                output[chosen] = _mean_over_augmented(model, images[chosen], output[chosen], runtime, flip)
+                viewed = torch.cat(views_of(images[chosen], views[1:])).contiguous(memory_format=torch.channels_last)
+                with runtime.autocast():  # the mean is in fp32
+                    others = model(viewed).float()
+                every = torch.cat([output[chosen], others]).reshape(len(views), len(chosen), -1)
+                output[chosen] = torch.einsum("v,vbk->bk", weights, every)
             outputs.append(output)
     return torch.cat(outputs).cpu().numpy()
 
 
-def _mean_over_augmented(model: nn.Module, images: Tensor, first: Tensor, runtime: Runtime, flip: bool) -> Tensor:
-    """Returns the weighted mean logits of the augmented images; `first` are those of the images themselves."""
-    padded = F.pad(images, (1, 1, 1, 1), "reflect")
-    shifted = [padded[..., :-2, :-2], padded[..., 2:, 2:]]
-    augmented = [images.flip(-1), *shifted, *(shift.flip(-1) for shift in shifted)] if flip else shifted
-    with runtime.autocast():
-        outputs = model(torch.cat(augmented).contiguous(memory_format=torch.channels_last)).float()
-    others = outputs.unflatten(0, (len(augmented), len(images)))
-    weights = torch.tensor(TTA_WEIGHTS if flip else TTA_WEIGHTS_WITHOUT_FLIP, device=first.device)
-    return torch.einsum("v,vbk->bk", weights, torch.cat([first[None], others]))
+def views_of(images: Tensor, views: Sequence[View]) -> list[Tensor]:
+    """Returns the views of images (B, C, H, W), each of the same shape."""
+    border = max(abs(view.shift) for view in views)
+    padded = F.pad(images, (border,) * 4, "reflect") if border else images
+    height, width = images.shape[2:]
+
+    def one(view: View) -> Tensor:
+        start = border - view.shift
+        shifted = padded[..., start : start + height, start : start + width]
+        return shifted.flip(-1) if view.is_mirrored else shifted
+
+    return [one(view) for view in views]
 
 
 @contextmanager

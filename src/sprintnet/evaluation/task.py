@@ -43,26 +43,6 @@ class Task:
         """Returns the share of images predicted correctly, 0..1; of multi-label tasks this is exact match."""
         return float(self.correct_mask(logits, labels).mean())
 
-    def prediction_rows(
-        self, logits: Floats, labels: Ints, classes: tuple[str, ...], files: Sequence[str] | None = None
-    ) -> list[dict[str, Any]]:
-        """Returns a row for each image: index, file if known, true, predicted, confidence, margin, loss in nats.
-
-        Rows of a multi-label task also have the probabilities, in the order of the classes, separated by |.
-        """
-        columns: dict[str, Sequence[Any]] = {"index": range(len(labels))} | ({"file": files} if files else {})
-        columns |= {"true": label_text(labels, classes), "predicted": label_text(self.predictions(logits), classes)}
-        numbers = {"confidence": self.confidence(logits), "margin": self.margin(logits), "loss": self.losses(logits, labels)}
-        columns |= {name: _decimals(values) for name, values in numbers.items()}
-        if labels.ndim == 2:
-            probabilities = multilabel.label_probabilities(logits)
-            columns["probabilities"] = [LABEL_SEPARATOR.join(_decimals(row)) for row in probabilities]
-        return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
-
-
-def _decimals(values: Floats) -> list[str]:
-    return [f"{value:.6f}" for value in values]
-
 
 SINGLE_LABEL = Task(
     name="single-label",
@@ -93,6 +73,53 @@ MULTI_LABEL = Task(
     losses=multilabel.label_losses,
 )
 TASKS = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL)}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The logits (N, K) of a dataset with its labels and, with TTA, tta_logits; its metrics and rows follow from these."""
+
+    task: Task
+    classes: tuple[str, ...]
+    arrays: dict[str, Any]
+    tta_seconds: float | None = None
+    """Time of the predictions with TTA, the first pass included, as published records count it."""
+
+    def metrics(self, temperature: float | None) -> dict[str, Any]:
+        """Returns the metrics of a split, as metrics.json has them; calibration and coverage at the temperature too."""
+        task, logits, labels = self.task, self.arrays["logits"], self.arrays["labels"]
+        found = task.summarise(logits, labels, self.classes)
+        if (tta_logits := self.arrays.get("tta_logits")) is not None:
+            found["tta"] = {
+                **metrics.accuracy_with_interval(task.correct_mask(tta_logits, labels)),
+                "cross_entropy": task.cross_entropy(tta_logits, labels, 0.0),
+                "fraction": float((tta_logits != logits).any(axis=1).mean()),
+                "seconds": self.tta_seconds,
+            }
+        found["calibration"] = task.calibration(logits, labels, 1.0)
+        if temperature is not None:
+            found["calibration_at_temperature"] = task.calibration(logits, labels, temperature)
+        confidence = task.confidence(logits / (temperature or 1.0))
+        return found | {"coverage": calibration.coverage_table(confidence, task.correct_mask(logits, labels))}
+
+    def rows(self, temperature: float | None, files: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Returns a row for each image: index, file if known, true, predicted, confidence, margin, loss in nats.
+
+        Rows of a multi-label task also have the probabilities, in the order of the classes, separated by |.
+        """
+        task, logits, labels = self.task, self.arrays["logits"] / (temperature or 1.0), self.arrays["labels"]
+        columns: dict[str, Sequence[Any]] = {"index": range(len(labels))} | ({"file": files} if files else {})
+        columns |= {"true": label_text(labels, self.classes), "predicted": label_text(task.predictions(logits), self.classes)}
+        numbers = {"confidence": task.confidence(logits), "margin": task.margin(logits), "loss": task.losses(logits, labels)}
+        columns |= {name: _decimals(values) for name, values in numbers.items()}
+        if labels.ndim == 2:
+            probabilities = multilabel.label_probabilities(logits)
+            columns["probabilities"] = [LABEL_SEPARATOR.join(_decimals(row)) for row in probabilities]
+        return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+
+
+def _decimals(values: Floats) -> list[str]:
+    return [f"{value:.6f}" for value in values]
 
 
 def task_of(dataset: ImageDataset) -> Task:

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import nn
 
 from sprintnet.config import Config, load_config
@@ -14,23 +14,17 @@ from sprintnet.data.dataset import ImageDataset, Images
 from sprintnet.data.loader import Batch, Loader
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import SettingsError
-from sprintnet.evaluation.calibration import coverage_table
-from sprintnet.evaluation.metrics import Floats, Ints, accuracy_with_interval
+from sprintnet.evaluation.metrics import Floats, Ints, Mask
 from sprintnet.evaluation.predict import predict, predict_tta
-from sprintnet.evaluation.task import TASKS, Task, task_of
+from sprintnet.evaluation.task import TASKS, Evaluation, Task, task_of
 from sprintnet.models.factory import load_model, weights_file
 from sprintnet.progress import track
 from sprintnet.runs.folder import open_run
 from sprintnet.runtime import Runtime, select_runtime
 
 EVALUATION_BATCH = 500
-
-
-class Evaluation(NamedTuple):
-    """Arrays (logits, labels and, with TTA, tta_logits) and metrics of a dataset."""
-
-    arrays: dict[str, Any]
-    metrics: dict[str, Any]
+TTA_CALIBRATION_IMAGES = 1000
+"""Held-out images that temperatures of TTA are fitted on, at most: each is predicted eight times more."""
 
 
 @dataclass(frozen=True)
@@ -64,41 +58,59 @@ class TrainedModel:
         with self.runtime.activated():
             return predict(self.model, self._batches(dataset, "evaluating"), self.runtime)
 
-    def evaluate(self, dataset: ImageDataset, tta: float = 0.0) -> Evaluation:
-        """Returns arrays and metrics of a dataset, calibration and coverage included.
+    def calibrated(self, val: ImageDataset, logits: Floats) -> "TrainedModel":
+        """Returns the model with the temperatures that suit held-out images, of which `logits` (N, K) are given."""
+        some = val.take(np.unique(np.linspace(0, len(val) - 1, min(len(val), TTA_CALIBRATION_IMAGES)).astype(np.int64)))
+        of_views = {tta: self.predict_logits(some.images, "calibrating", tta) for tta in self.preprocessing.tta_choices}
+        tta_temperatures = {tta: self.task.fit_temperature(found, some.labels) for tta, found in of_views.items()}
+        temperature = self.task.fit_temperature(logits, val.labels)
+        return replace(
+            self, preprocessing=replace(self.preprocessing, temperature=temperature, tta_temperatures=tta_temperatures)
+        )
 
-        Images with a confidence of `tta` or less are predicted again with test-time augmentation.
+    def with_tta_temperature(self, tta: str | None) -> "TrainedModel":
+        """Returns the model with the temperature that suits the mean logits of the views that `tta` names (None: no TTA)."""
+        if tta is None:
+            return self
+        self.preprocessing.views(tta)  # refuses what the network cannot use
+        temperature = self.preprocessing.tta_temperatures.get(tta)
+        return replace(self, preprocessing=replace(self.preprocessing, temperature=temperature))
+
+    def evaluate(self, dataset: ImageDataset, tta: float = 0.0) -> Evaluation:
+        """Returns the logits of a dataset, from which its metrics follow.
+
+        Images with a confidence of `tta` or less, before the temperature, are predicted again with test-time augmentation.
         """
         started = time.monotonic()
         logits, labels = self.predict(dataset)
-        metrics = self.task.summarise(logits, labels, dataset.classes)
-        confidence = self.task.confidence(logits)
-        arrays = {"logits": logits, "labels": labels}
-        if tta:
-            batches, flip = self._batches(dataset, "TTA"), self.preprocessing.flip_tta
-            with self.runtime.activated():
-                tta_logits = predict_tta(self.model, batches, self.runtime, logits, confidence, tta, flip=flip)
-            arrays["tta_logits"] = tta_logits
-            metrics["tta"] = {
-                **accuracy_with_interval(self.task.correct_mask(tta_logits, labels)),
-                "cross_entropy": self.task.cross_entropy(tta_logits, labels, 0.0),
-                "fraction": float((tta_logits != logits).any(axis=1).mean()),
-                "seconds": time.monotonic() - started,  # includes the first pass, as published records count it
-            }
-        metrics["calibration"] = self.task.calibration(logits, labels, 1.0)
-        if (temperature := self.preprocessing.temperature) is not None:
-            metrics["calibration_at_temperature"] = self.task.calibration(logits, labels, temperature)
-        metrics["coverage"] = coverage_table(confidence, self.task.correct_mask(logits, labels))
-        return Evaluation(arrays, metrics)
+        if not tta:
+            return Evaluation(self.task, self.classes, {"logits": logits, "labels": labels})
+        tta_logits = self._with_tta(dataset, logits, self.task.confidence(logits) <= tta, "all")
+        arrays = {"logits": logits, "labels": labels, "tta_logits": tta_logits}
+        return Evaluation(self.task, self.classes, arrays, time.monotonic() - started)
 
-    def predict_logits(self, images: Images, label: str = "predicting") -> Floats:
-        """Returns logits (N, K) of uint8 images (N, H, W, C) of the network's size; raises SettingsError for others."""
+    def probabilities(self, logits: Floats) -> Floats:
+        """Returns probabilities (N, K) from logits, calibrated if the model has a temperature."""
+        scaled = torch.from_numpy(logits) / (self.preprocessing.temperature or 1.0)
+        return np.asarray(self.task.activate(scaled).numpy())
+
+    def predict_logits(self, images: Images, label: str = "predicting", tta: str | None = None) -> Floats:
+        """Returns logits (N, K) of uint8 images (N, H, W, C) of the network's size, their mean over the views that `tta` names.
+
+        Raises SettingsError for other images.
+        """
         if images.dtype != np.uint8 or images.shape[1:] != self.preprocessing.image_shape:
             rule = f"the model takes uint8 (N, {', '.join(map(str, self.preprocessing.image_shape))}); resize or convert them"
             raise SettingsError(f"images: {images.dtype} of shape {images.shape}; {rule}")
         unlabelled = ImageDataset(images, np.zeros(len(images), np.int64), self.classes)
         with self.runtime.activated():
-            return predict(self.model, self._batches(unlabelled, label), self.runtime)[0]
+            logits = predict(self.model, self._batches(unlabelled, label), self.runtime)[0]
+        return logits if tta is None else self._with_tta(unlabelled, logits, np.ones(len(images), bool), tta)
+
+    def _with_tta(self, dataset: ImageDataset, logits: Floats, is_chosen: Mask, tta: str) -> Floats:
+        views = self.preprocessing.views(tta)
+        with self.runtime.activated():
+            return predict_tta(self.model, self._batches(dataset, "TTA"), self.runtime, logits, is_chosen, views)
 
     def _batches(self, dataset: ImageDataset, label: str) -> Iterable[Batch]:
         loader = Loader(dataset, self.preprocessing.normalisation, EVALUATION_BATCH, self.runtime.device)

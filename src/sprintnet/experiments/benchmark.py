@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from sprintnet.data.settings import AugmentSettings
 from sprintnet.errors import SprintNetError
 from sprintnet.evaluation.predict import predict
 from sprintnet.models.transfer import Pretrained, load_pretrained
-from sprintnet.runs.folder import RunFolder, evaluation_split, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, evaluation_split, read_json
 from sprintnet.runtime import DTYPES, Runtime, select_runtime
 from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.setup import build_step
@@ -103,9 +103,9 @@ def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dic
     """Trains in a process of its own, `sprintnet train *words` into `run`, and returns its times and its peak memory.
 
     `command_seconds`: the whole command; `start_seconds`: until training begins; `train_seconds`: whitening, order,
-    augmentation, forward, backward, update; `seconds_to_target`: of these, without whitening, until the first epoch whose
-    accuracy reaches the target, or else train_seconds and the seconds of TTA where TTA reaches it (None: neither does);
-    `accuracy`, `tta_accuracy`, `tta_seconds`, `peak_gib`.
+    augmentation, forward, backward, update; `seconds_to_target`: the same where the trained network reaches the target, or
+    else with the seconds of TTA where TTA reaches it (None: neither does); `accuracy`, `tta_accuracy`, `tta_seconds`,
+    `peak_gib`.
     """
     started = time.time()
     command = [sys.executable, "-m", "sprintnet", "train", *words, "--name", run.path.name, "--no-report"]
@@ -116,7 +116,7 @@ def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dic
     metrics = read_json(run.metrics)
     evaluated = metrics[evaluation_split(metrics)]
     tta = evaluated.get("tta", {})
-    seconds = seconds_to(target, read_rows(run.results))
+    seconds = metrics["train_seconds"] if evaluated["accuracy"] >= target else None
     if seconds is None and tta.get("accuracy", 0) >= target:
         seconds = metrics["train_seconds"] + tta["seconds"]
     return {
@@ -130,16 +130,6 @@ def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dic
         "seconds_to_target": seconds,
         "peak_gib": metrics["peak_gib"],
     }
-
-
-def seconds_to(target: float, rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """Returns the training seconds until the first row whose val_accuracy reaches the target, None where none does."""
-    total = 0.0
-    for row in rows:
-        total += float(row["train_seconds"])
-        if float(row["val_accuracy"]) >= target:
-            return total
-    return None
 
 
 def _failure(code: int, message: str) -> SprintNetError:

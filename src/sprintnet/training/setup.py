@@ -10,7 +10,7 @@ from sprintnet.autoconfig import DatasetFacts
 from sprintnet.config import Config
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.data.dataset import ImageDataset, channel_statistics, class_weights
-from sprintnet.data.load import load_splits
+from sprintnet.data.load import held_out_fraction, load_splits
 from sprintnet.data.loader import Loader
 from sprintnet.data.preprocessing import Normalisation
 from sprintnet.errors import SettingsError
@@ -29,7 +29,8 @@ def dataset_facts(config: Config, pretrained: Pretrained | None) -> DatasetFacts
     """Returns what is known of the training set; a built-in dataset is not fetched for it."""
     settings = pretrained.saved.settings if pretrained else None
     if known := BUILTIN_DATASETS.get(config.data.name):
-        return DatasetFacts(known.images[0], len(known.classes), known.image_shape, settings)
+        kept = round(known.images[0] * (1 - held_out_fraction(config.data, known.images[0])))
+        return DatasetFacts(kept, len(known.classes), known.image_shape, settings)
     return DatasetFacts.of(load_splits(config.data, log=lambda line: None)["train"], settings)
 
 

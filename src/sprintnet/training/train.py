@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -186,25 +186,20 @@ def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder)
 
     Logits and labels are written to predictions.npz, a row for each image to predictions.csv.
     """
-    task, evaluations = trained.task, {}
+    evaluations = {name: trained.evaluate(part, tta) for name, part in splits.items() if name != "train"}
     if "val" in splits:
-        evaluations["val"] = trained.evaluate(splits["val"], tta)
-        logits, labels = (evaluations["val"].arrays[key] for key in ("logits", "labels"))
-        temperature = task.fit_temperature(logits, labels)
-        evaluations["val"].metrics["calibration_at_temperature"] = task.calibration(logits, labels, temperature)
-        trained = replace(trained, preprocessing=replace(trained.preprocessing, temperature=temperature))
-    if "test" in splits:
-        evaluations["test"] = trained.evaluate(splits["test"], tta)
-        log_test_access(run, "train", evaluations["test"].metrics)
+        trained = trained.calibrated(splits["val"], evaluations["val"].arrays["logits"])
+    temperature = trained.preprocessing.temperature
+    metrics = {name: found.metrics(temperature) for name, found in evaluations.items()}
+    if "test" in metrics:
+        log_test_access(run, "train", metrics["test"])
     arrays = {f"{name}_{key}": values for name, found in evaluations.items() for key, values in found.arrays.items()}
     write_arrays(run.predictions, **arrays)
     rows = [
-        {"split": name, **row}
-        for name, found in evaluations.items()
-        for row in task.prediction_rows(found.arrays["logits"], found.arrays["labels"], trained.classes, splits[name].files)
+        {"split": name, **row} for name, found in evaluations.items() for row in found.rows(temperature, splits[name].files)
     ]
     write_rows(run.predictions_csv, rows)
-    return trained, {name: found.metrics for name, found in evaluations.items()}
+    return trained, metrics
 
 
 def _require_resumable(old: Mapping[str, Any], new: Mapping[str, Any], run: RunFolder) -> None:

@@ -37,8 +37,10 @@ def assign_splits(data: CustomData, settings: DataSettings, log: Callable[[str],
     if not any(given):
         draw("test", settings.test, "a larger fraction, or none (data.test=0)")
     if "val" not in given:  # always drawn: a run needs an evaluation split
-        min_per_class = 0 if settings.val else 1
-        draw("val", settings.val or DEFAULT_VAL_FRACTION, "a larger fraction (at most 0.5)", min_per_class)
+        fraction, min_per_class = (DEFAULT_VAL_FRACTION, 1) if settings.val == "auto" else (settings.val, 0)
+        if not fraction:
+            raise SettingsError("data.val=0: no validation set is given, and a run needs one; use a fraction above 0, or auto")
+        draw("val", fraction, "a larger fraction (at most 0.5)", min_per_class)
     # of duplicates in several splits, the one in the last split is kept
     order = np.array([SPLITS.index(name) for name in split])
     duplicate_set = np.unique(connected_groups(len(split), None, pairs) or np.arange(len(split)), return_inverse=True)[1]

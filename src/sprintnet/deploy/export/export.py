@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from filelock import FileLock, Timeout
 from PIL import Image
@@ -42,12 +43,14 @@ def export(
     quantize: Sequence[str] = (),
     outputs: Sequence[str] = OUTPUTS,
     license: str = "unknown",
+    tta: str | None = None,
     splits: Splits | None = None,
 ) -> dict[str, Any]:
     """Exports a run into its folder `export` and returns the table of the files (parity.json).
 
     Writes model.onnx (fp32), model-fp16.onnx or model-int8.onnx as `quantize` says, model.safetensors, README.md (the model
-    card), parity.json and a few sample images. `splits` replace the data that the run's settings name. Raises ParityError if a
+    card), parity.json and a few sample images. With `tta`, flip or all, the graph predicts the image and its mirrored image, or
+    six views of it (test-time augmentation). `splits` replace the data that the run's settings name. Raises ParityError if a
     file does not match the trained model: an earlier export stays as it was. Raises SettingsError if the run or its data are
     missing or have changed.
     """
@@ -59,11 +62,12 @@ def export(
     splits = splits or load_splits(config.data, run=run if run.splits.exists() else None)
     with require_consistent(run):
         require_same_splits(splits, run, str(path))
-        metadata = _metadata(trained, run, license)
+        trained = trained.with_tta_temperature(tta)
+        metadata = _metadata(trained, run, license, tta)
     evaluated = splits[evaluation_split(splits)]
     with _replace_when_complete(run) as folder:
-        rows = _write_models(folder, trained, splits, metadata, quantize, outputs)
-        table = _add_speed(rows, folder, trained, evaluated.images)
+        rows = _write_models(folder, trained, splits, metadata, quantize, outputs, tta)
+        table = _add_speed(rows, folder, trained, evaluated.images, tta)
         write_json(folder / "parity.json", table)
         write_atomic(folder / "README.md", model_card(trained.preprocessing, metadata, table))
         write_atomic(folder / "model.safetensors", run.weights.read_bytes())
@@ -90,7 +94,7 @@ def _replace_when_complete(run: RunFolder) -> Iterator[Path]:
         raise SettingsError(f"{run.path}: another process is exporting this run; wait for it") from None
 
 
-def _metadata(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str]:
+def _metadata(trained: TrainedModel, run: RunFolder, license: str, tta: str | None) -> dict[str, str]:
     """Returns the metadata of every file: text, or JSON for lists and objects; no paths of this machine."""
     recipe = load_config(run.config)
     recipe = replace(recipe, data=replace(recipe.data, name=Path(recipe.data.name).name, source=""))
@@ -102,6 +106,7 @@ def _metadata(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, 
     return {
         "made_by": f"sprintnet {version('sprintnet')}",
         "preprocessing": json.dumps(trained.preprocessing.to_metadata()),
+        "tta": tta or "none",
         "recipe": recipe.to_toml(),
         "metrics": json.dumps({"split": SPLIT_TITLES[split], **scores}),
         "data": recipe.data.name,
@@ -118,16 +123,18 @@ def _write_models(
     metadata: dict[str, str],
     quantize: Sequence[str],
     outputs: Sequence[str],
+    tta: str | None,
 ) -> dict[str, dict[str, float]]:
     """Writes the ONNX files and returns the parity of each; raises ParityError."""
     evaluated = splits[evaluation_split(splits)]
-    logits = trained.predict_logits(evaluated.images, "PyTorch")
-    exact = build_graph(trained, outputs)
+    logits = trained.predict_logits(evaluated.images, "PyTorch", tta)
+    exact = build_graph(trained, outputs, tta)
     rows: dict[str, dict[str, float]] = {}
     for precision in ("fp32", *quantize):
         model = to_fp16(exact) if precision == "fp16" else to_int8(exact, splits["train"]) if precision == "int8" else exact
         name = FP32_FILE if model is exact else f"model-{precision}.onnx"
         file = folder / name
+        onnx.checker.check_model(model, full_check=True)
         add_metadata(model, metadata)
         file.write_bytes(model.SerializeToString())
         row = parity(trained, predict_all(Predictor(file), evaluated.images, name), logits, evaluated.labels)
@@ -138,9 +145,11 @@ def _write_models(
     return rows
 
 
-def _add_speed(rows: dict[str, dict[str, float]], folder: Path, trained: TrainedModel, images: Images) -> dict[str, Any]:
+def _add_speed(
+    rows: dict[str, dict[str, float]], folder: Path, trained: TrainedModel, images: Images, tta: str | None
+) -> dict[str, Any]:
     """Returns the table of the files with their speed, PyTorch's in fp32 and, if it is fast, bf16, and the hardware."""
-    threads, inference = trained.runtime.threads, InferenceModel(trained, ("probabilities",)).eval()
+    threads, inference = trained.runtime.threads, InferenceModel(trained, ("probabilities",), tta).eval()
 
     def predict(images: Images, in_bf16: bool) -> object:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):

@@ -13,23 +13,28 @@ from onnx import helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sprintnet.data.preprocessing import View
 from sprintnet.deploy.export.resizing import resize_first
 from sprintnet.deploy.predictor import DIGEST, NO_DIGEST, content_digest
+from sprintnet.evaluation.predict import views_of
 from sprintnet.evaluation.trained_model import TrainedModel
 
 OPSET = 23
+IMAGE_ITSELF = View(0, False, 1.0)
 
 
 class InferenceModel(nn.Module):
     """uint8 pixels (N, C, H, W) of the network's input size -> probabilities, logits and activation maps, or some of them.
 
+    With `tta` (a name of TTA_VIEWS) logits are the weighted mean over views; activation maps are those of the image itself.
     Activation maps (N, K, h, w) are Grad-CAM of the last feature layer in closed form: through max-pool and linear, the
     gradient of a class's logit averaged over the feature map is the class's weight divided by the map's area.
     """
 
-    def __init__(self, trained: TrainedModel, outputs: Sequence[str]):
+    def __init__(self, trained: TrainedModel, outputs: Sequence[str], tta: str | None = None):
         super().__init__()
         self.network = trained.model
+        self.views = trained.preprocessing.views(tta) if tta else (IMAGE_ITSELF,)
         self.outputs, self.activate = outputs, trained.task.activate
         self.temperature = trained.preprocessing.temperature or 1.0
         mean, std = (
@@ -41,9 +46,15 @@ class InferenceModel(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Returns the outputs in the order of `outputs`."""
-        features = self.network.features(pixels.float() * self.scale + self.offset)  # type: ignore[operator]
-        logits = self.network.classify(features)  # type: ignore[operator]
-        weights = self.network.get_parameter("linear.weight") * (self.network.logit_scale / features[0, 0].numel())
+        images = views_of(pixels.float() * self.get_buffer("scale") + self.get_buffer("offset"), self.views)
+        # one view after the other: the exporter would fix the size of a joined batch
+        maps: list[Tensor] = [self.network.features(image) for image in images]  # type: ignore[operator]
+        of_views: list[Tensor] = [self.network.classify(found) for found in maps]  # type: ignore[operator]
+        features, logits = maps[0], of_views[0]
+        if len(of_views) > 1:
+            logits = torch.stack([view.weight * each for view, each in zip(self.views, of_views, strict=True)]).sum(0)
+        logit_scale: float = self.network.logit_scale  # type: ignore[assignment]
+        weights = self.network.get_parameter("linear.weight") * (logit_scale / features[0, 0].numel())
         found = {
             "probabilities": self.activate(logits / self.temperature),
             "logits": logits,
@@ -52,9 +63,9 @@ class InferenceModel(nn.Module):
         return tuple(found[name] for name in self.outputs)
 
 
-def build_graph(trained: TrainedModel, outputs: Sequence[str]) -> onnx.ModelProto:
-    """Returns a checked ONNX model (fp32): images uint8 (N, H, W, C) of any size -> outputs."""
-    inference = InferenceModel(trained, outputs).eval()
+def build_graph(trained: TrainedModel, outputs: Sequence[str], tta: str | None = None) -> onnx.ModelProto:
+    """Returns an ONNX model (fp32): images uint8 (N, H, W, C) of any size -> outputs."""
+    inference = InferenceModel(trained, outputs, tta).eval()
     height, width, channels = trained.preprocessing.image_shape
     logger = logging.getLogger("torch.onnx")
     # the exporter warns about itself: its own deprecations, missing torchvision
@@ -72,7 +83,6 @@ def build_graph(trained: TrainedModel, outputs: Sequence[str]) -> onnx.ModelProt
     model = program.model_proto
     resize_first(model.graph, trained.preprocessing.image_shape, trained.preprocessing.resize)
     _remove_source_notes(model)
-    onnx.checker.check_model(model, full_check=True)
     return model
 
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch
 
 from sprintnet.data.dataset import Images, Labels
 from sprintnet.deploy.predictor import Predictions, Predictor
@@ -36,7 +35,7 @@ def parity(trained: TrainedModel, predictions: Predictions, logits: Floats, labe
     the file; network_accuracy.
     """
     task = trained.task
-    expected = task.activate(torch.from_numpy(logits).double() / (trained.preprocessing.temperature or 1.0)).numpy()
+    expected = trained.probabilities(logits.astype(np.float64))
     by_model, truth = (task.membership(targets, len(trained.classes)) for targets in (task.predictions(logits), labels))
     return {
         "images": len(labels),

@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -27,7 +28,9 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.CopyFrom(model)
     activation = [node.name for node in model.graph.node if "probabilities" in node.output]
     settings = {"keep_io_types": True, "op_block_list": FP32_OPERATORS, "node_block_list": activation}
-    return cast("onnx.ModelProto", convert_float_to_float16(copy, **settings))
+    converted = ir.from_proto(convert_float_to_float16(copy, **settings))
+    converted.graph.sort()  # the conversion appends its casts; nodes must follow what they read
+    return cast("onnx.ModelProto", ir.to_proto(converted))
 
 
 def to_int8(model: onnx.ModelProto, training_images: ImageDataset) -> onnx.ModelProto:

@@ -47,7 +47,7 @@ def training_lines(found: Mapping[str, Any]) -> Iterator[str]:
     if found["tta_accuracy"] is not None:
         both = found["train_seconds"] + found["tta_seconds"]
         times["with TTA"] = (both, f"training and TTA evaluation: TTA accuracy {found['tta_accuracy']:.2%}")
-    target = f"training until the accuracy is {found['target']:.1%}; TTA at the end counts, with its time"
+    target = f"training to an accuracy of {found['target']:.1%}; TTA at the end counts, with its time"
     times["to target"] = (found["seconds_to_target"], target)
     times["command"] = (found["command_seconds"], "the command: start, data, training, evaluation, saving; no report")
     for name, (seconds, covers) in times.items():

@@ -6,9 +6,11 @@ from typing import Any
 from sprintnet.reporting.text import task_scores as scores
 from sprintnet.reporting.text.names import UNLABELLED, plain
 from sprintnet.reporting.text.table import table_lines
+from sprintnet.runs.folder import evaluation_split
 
 MAX_MATRIX_CLASSES = 12  # classes whose confusion matrix fits a terminal
 MAX_CONFUSED_PAIRS = 5
+FEW_IMAGES = 100  # from which a temperature is a rough estimate
 
 
 def result_lines(metrics: Mapping[str, Any], run_folder: str) -> Iterator[str]:
@@ -23,8 +25,23 @@ def result_lines(metrics: Mapping[str, Any], run_folder: str) -> Iterator[str]:
             yield ", ".join(parts)
             if "tta" in found:
                 yield f"{split} TTA accuracy {_tta(found['tta'])}"
+    yield calibration_line(metrics)
     seconds, speed = metrics["train_seconds"], metrics["images_per_second"]
     yield f"trained in {seconds:.1f} s ({speed:,.0f} images/s); run folder: {run_folder}"
+
+
+def calibration_line(metrics: Mapping[str, Any]) -> str:
+    """Returns how far the probabilities of a training (metrics.json) can be trusted."""
+    split = evaluation_split(metrics)
+    if metrics["temperature"] is None:
+        ece = f"{split} ECE {metrics[split]['calibration']['ece']:.2%}"
+        return f"probabilities are not calibrated ({ece}): data.val=0 held no images out to fit a temperature; leave it at auto"
+    images = metrics["val"]["images"]
+    few = ", few: add validation images for a better one" * (images < FEW_IMAGES)
+    return (
+        f"{split} ECE {metrics[split]['calibration_at_temperature']['ece']:.2%} at temperature {metrics['temperature']:.3f}, "
+        f"which was fitted on the {images:,} val images{few}"
+    )
 
 
 def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
