@@ -19,10 +19,18 @@ from PIL import Image
 
 from sprintnet.data.builtin import download
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
+from sprintnet.data.preprocessing import Normalisation, Preprocessing
 
 Respond = Callable[[http.server.BaseHTTPRequestHandler], None]
 RECORDS = 4
 """Images in each file of the small CIFAR-10."""
+
+
+def preprocessing(
+    classes: tuple[str, ...], shape: tuple[int, int, int] = (32, 32, 3), resize: str = "stretch", task: str = "single-label"
+) -> Preprocessing:
+    """Returns the preprocessing of a model for images of some shape."""
+    return Preprocessing(classes, shape, Normalisation((0.5,) * shape[2], (0.5,) * shape[2]), resize, task, flip_tta=True)
 
 
 def expect(monkeypatch: pytest.MonkeyPatch, name: str, contents: list[bytes], pickles: Sequence[bytes] = ()) -> None:

@@ -68,7 +68,7 @@ def test_every_mistake_is_in_one_message() -> None:
         "7 mistakes in the settings; nothing was started:",
         "  epocs=3: there is no such setting; did you mean epochs?",
         "  max_lr=1: there is no such setting; did you mean optim.max_lr?",
-        "  data.val=0.9: must be at least 0 and at most 0.5",
+        "  data.val=0.9: must be at least 0 and at most 0.5, or auto",
         "  precision=fp12: must be one of auto, fp32, bf16, fp16",
         "  optim.nesterov=1: must be true or false",
         "  epochs=2.5: must be a whole number",

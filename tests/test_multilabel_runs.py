@@ -61,7 +61,7 @@ def test_accuracy_is_exact_match_in_the_table_and_in_the_metrics(run: RunFolder)
 def test_the_temperature_is_fitted_on_held_out_images_by_their_cross_entropy(run: RunFolder) -> None:
     arrays, metrics = read_arrays(run.predictions), read_json(run.metrics)
     assert metrics["temperature"] == fit_label_temperature(arrays["val_logits"], arrays["val_labels"])
-    before, after = (metrics["val"][key]["nll"] for key in ("calibration", "calibration_at_temperature"))
+    before, after = (metrics["val"][key]["nll"] for key in ("calibration", "calibrated"))
     assert after < before
     assert sum(row["images"] for row in metrics["val"]["calibration"]["reliability"]) == 400
 

@@ -141,7 +141,7 @@ class Model:
         if not isinstance(split, ImageDataset):
             raise SettingsError(f"split: {type(split).__name__}; must be a split that the dataset has, such as data.train")
         tta = tta if tta is not None else self.config.tta if self._run_folder else 0.0
-        metrics = self._trained.evaluate(split, tta).metrics(self._trained.preprocessing.temperature)
+        metrics = self._trained.evaluate(split, tta).metrics(self._trained.preprocessing)
         if self._run_folder and isinstance(split, TestImages) and same_data(split.data_name, self.config.data.name):
             folder.log_test_access(self._run_folder, "Model.evaluate", metrics)
         return metrics
@@ -155,8 +155,8 @@ class Model:
 
     @python_names()
     def predict_proba(self, images: Any) -> npt.NDArray[np.float32]:
-        """Returns probabilities (N, K), calibrated if the model has a temperature."""
-        return self._trained.probabilities(self._logits(images))
+        """Returns probabilities (N, K), calibrated if images were held out in training."""
+        return np.asarray(self._trained.preprocessing.probabilities(self._logits(images)), np.float32)
 
     def _logits(self, images: Any) -> npt.NDArray[np.float32]:
         pixels, parts = self._read(images), [np.empty((0, len(self.classes)), np.float32)]

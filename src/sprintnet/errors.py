@@ -58,6 +58,12 @@ class ParityError(SprintNetError):
     exit_code = 5
 
 
+class VerificationError(SprintNetError):
+    """A run whose files, figures, export or repeated training differ from what its folder says."""
+
+    exit_code = 5
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Returns whether memory, or a thread's stack, could not be had: PyTorch raises RuntimeErrors for it on a CPU."""
     signs = ("allocate memory", "not enough memory", "out of memory", "bad_alloc", "start new thread")

@@ -109,9 +109,9 @@ def lr_find(recipe: str | Path = "sprint94", data: Any = None, *, seeds: int = 1
     return sweep_config(config, run, seeds, splits=splits)
 
 
-def sweep_config(config: Config, run: folder.RunFolder, seeds: int, **options: Any) -> Result:
+def sweep_config(config: Config, run: folder.RunFolder, seeds: int, all_rules: bool = False, **options: Any) -> Result:
     """Returns the result of `lr_find` for a Config, in a folder; `options` are those of `lr_search.lr_find`."""
     from sprintnet.training import lr_search
 
     sweeps = lr_search.lr_find(config, run, seeds, **options)
-    return Result(tuple(statistics.suggestion_lines(sweeps, config, lr_search.RECOMMENDED)), sweeps, run.path)
+    return Result(tuple(statistics.suggestion_lines(sweeps, config, lr_search.RECOMMENDED, all_rules)), sweeps, run.path)

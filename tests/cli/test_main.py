@@ -75,7 +75,7 @@ def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> No
         "sprintnet: 3 mistakes in the settings; nothing was started:",
         "  epocs=3: there is no such setting; did you mean epochs?",
         "  optim.max_lr=fast: must be a finite number",
-        "  data.val=0.9: must be at least 0 and at most 0.5",
+        "  data.val=0.9: must be at least 0 and at most 0.5, or auto",
     ]
 
 

@@ -7,16 +7,12 @@ import pytest
 
 from conftest import SAMPLE
 from shapes import CLASSES, splits, write_table
+from small_sets import preprocessing
 from sprintnet.data.builtin import cache
 from sprintnet.data.images import convert_pixels
 from sprintnet.data.load import load_labelled
-from sprintnet.data.preprocessing import Normalisation, Preprocessing
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import SettingsError
-
-
-def preprocessing(classes: tuple[str, ...], shape: tuple[int, int, int], resize: str = "stretch") -> Preprocessing:
-    return Preprocessing(classes, shape, Normalisation((0.5,), (0.5,)), resize, "single-label", flip_tta=True)
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox", "crop"])

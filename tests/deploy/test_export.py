@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from onnx.reference import ReferenceEvaluator
 from PIL import Image
 from torch.nn import functional as F
 
@@ -21,9 +22,9 @@ from sprintnet.deploy.export.graph import build_graph, to_bytes
 from sprintnet.deploy.export.parity import check_parity
 from sprintnet.deploy.export.variants import _calibration_images, to_fp16, to_int8
 from sprintnet.deploy.predictor import OUTPUTS, Predictor
+from sprintnet.deploy.run_predictor import RunPredictor
 from sprintnet.errors import ParityError, SettingsError
 from sprintnet.evaluation.gradcam import class_maps
-from sprintnet.evaluation.metrics import log_probabilities
 from sprintnet.evaluation.trained_model import load, load_run
 from sprintnet.runs.folder import RunFolder, read_json
 
@@ -45,12 +46,69 @@ def test_a_file_matches_the_trained_model(exported: dict[str, RunFolder], networ
     predictions = Predictor(run.export / "model.onnx")(val.images)
     assert predictions.classes == val.classes
     np.testing.assert_allclose(predictions.logits, logits, atol=1e-4)
-    probabilities = np.exp(log_probabilities(logits / (trained.preprocessing.temperature or 1)))
+    probabilities = trained.preprocessing.probabilities(logits)
     np.testing.assert_allclose(predictions.probabilities, probabilities, atol=1e-5)
     row = read_json(run.export / "parity.json")["files"]["model.onnx"]
     assert (row["images"], row["agreement"]) == (100, 1)
     assert row["largest_difference"] < 1e-5
     assert row["accuracy"] == row["network_accuracy"] == np.mean(logits.argmax(1) == val.labels)
+
+
+@pytest.mark.parametrize("tta", ["flip", "all"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_file_with_views_predicts_as_the_trained_model_with_tta(
+    exported: dict[str, RunFolder], network: str, tta: str, val: ImageDataset, tmp_path: Path
+) -> None:
+    run = copied(exported[network], tmp_path)
+    plain = Predictor(run.export / "model.onnx")
+    export(run.path, tta=tta)
+    trained, _ = load_run(run.path, FP32)
+    logits = trained.predict_logits(val.images, tta=tta)
+    predictor = Predictor(run.export / "model.onnx")
+    found = predictor(val.images)
+    np.testing.assert_allclose(found.logits, logits, atol=1e-4)
+    np.testing.assert_allclose(found.probabilities, trained.preprocessing.with_tta(tta).probabilities(logits), atol=1e-5)
+    np.testing.assert_allclose(found.activation_maps, plain(val.images).activation_maps, atol=1e-4)  # of the image itself
+    assert np.abs(logits - trained.predict_logits(val.images)).max() > 0.01
+    accuracy = np.mean(logits.argmax(1) == val.labels)
+    assert read_json(run.export / "parity.json")["files"]["model.onnx"]["accuracy"] == accuracy
+    card = (run.export / "README.md").read_text()
+    assert f"Accuracy on 100 validation images: {accuracy:.2%}" in card
+    assert "with test-time augmentation (TTA): it averages" in card
+    with pytest.raises(SettingsError, match=f"was exported with --tta {tta}: it averages views"):
+        Predictor(run.export / "model.onnx", tta=True)
+
+
+def test_the_predictor_averages_views_itself(
+    exported: dict[str, RunFolder], model: Path, val: ImageDataset, tmp_path: Path
+) -> None:
+    trained, _ = load_run(exported["davidnet"].path, FP32)
+    logits = trained.predict_logits(val.images, tta="all")
+    predictor = Predictor(model, tta=True)
+    found = predictor(val.images)
+    np.testing.assert_allclose(found.logits, logits, atol=1e-4)
+    np.testing.assert_allclose(found.probabilities, trained.preprocessing.with_tta("all").probabilities(logits), atol=1e-5)
+    assert found.probabilities.dtype == np.float32
+    by_run = RunPredictor(exported["davidnet"].path, tta=True)(val.images)
+    np.testing.assert_allclose(by_run.probabilities, found.probabilities, atol=1e-5)
+    run = copied(exported["davidnet"], tmp_path)
+    export(run.path, outputs=("probabilities",))
+    with pytest.raises(SettingsError, match="was exported without its output `logits`"):
+        Predictor(run.export / "model.onnx", tta=True)
+
+
+@pytest.mark.parametrize("tta", [None, "all"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_variant_is_sound_and_the_reference_evaluator_agrees(
+    exported: dict[str, RunFolder], network: str, tta: str | None, train: ImageDataset
+) -> None:
+    exact = build_graph(load_run(exported[network].path, FP32)[0], OUTPUTS, tta)
+    images = np.random.default_rng(0).integers(0, 256, (2, 40, 36, 3), dtype=np.uint8)
+    for variant, far in ((exact, 1e-3), (to_fp16(exact), 0.01), (to_int8(exact, train), 0.05)):
+        onnx.checker.check_model(variant, full_check=True)
+        expected = ReferenceEvaluator(variant).run(["probabilities"], {"images": images})[0]
+        session = onnxruntime.InferenceSession(variant.SerializeToString())
+        np.testing.assert_allclose(session.run(["probabilities"], {"images": images})[0], expected, atol=far)
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -26,7 +26,6 @@ from sprintnet.data.preprocessing import Normalisation, Preprocessing
 from sprintnet.deploy.predict_files import find_files
 from sprintnet.deploy.predictor import Predictor, in_batches
 from sprintnet.errors import DataError, SettingsError
-from sprintnet.evaluation.metrics import log_probabilities
 from sprintnet.evaluation.trained_model import load_run
 from sprintnet.runs.folder import RunFolder
 
@@ -49,9 +48,7 @@ def test_predictions_equal_those_of_val(
     assert [row["predicted"] for row in found] == [row["predicted"] for row in expected]
     trained, _ = load_run(run.path, ["precision=fp32"])
     assert trained.preprocessing.temperature is not None
-    calibrated = np.exp(log_probabilities(trained.predict_logits(test_set.images) / trained.preprocessing.temperature)).max(
-        axis=1
-    )
+    calibrated = trained.preprocessing.probabilities(trained.predict_logits(test_set.images)).max(axis=1)
     for ours, confidence in zip(found, calibrated, strict=True):
         assert float(ours["confidence"]) == pytest.approx(confidence, abs=1e-5)
         assert float(ours["probability_1"]) >= float(ours["probability_2"]) >= float(ours["probability_3"])

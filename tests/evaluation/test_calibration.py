@@ -75,7 +75,7 @@ def test_true_probabilities_are_calibrated_and_the_temperature_corrects_doubled_
     assert calibration(logits, labels)["ece"] < 0.015
     temperature = fit_temperature(2 * logits, labels)
     assert temperature == pytest.approx(2, rel=0.05)
-    before, after = calibration(2 * logits, labels), calibration(2 * logits, labels, temperature)
+    before, after = calibration(2 * logits, labels), calibration(2 * logits / temperature, labels)
     assert before["ece"] > 0.1 > 0.015 > after["ece"]
     assert before["nll"] > after["nll"]
 

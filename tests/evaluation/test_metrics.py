@@ -11,6 +11,7 @@ from scipy import stats
 from sklearn.metrics import precision_recall_fscore_support
 from torch.nn import functional as F
 
+from small_sets import preprocessing
 from sprintnet.evaluation.metrics import (
     confusion_matrix,
     cross_entropy,
@@ -21,7 +22,7 @@ from sprintnet.evaluation.metrics import (
     top_k_accuracy,
     wilson_interval,
 )
-from sprintnet.evaluation.task import SINGLE_LABEL
+from sprintnet.evaluation.task import Evaluation
 
 GENERATOR = np.random.default_rng(0)
 LOGITS = GENERATOR.normal(0, 3, (200, 10)).astype(np.float32)
@@ -111,9 +112,9 @@ def test_the_largest_confusions_come_first() -> None:
 
 
 def test_a_prediction_row_by_hand() -> None:
-    logits = np.log(np.array([[0.7, 0.2, 0.1]]))
-    assert SINGLE_LABEL.prediction_rows(logits, np.array([1]), ("a", "b", "c"), ["x/y.png"])[0]["file"] == "x/y.png"
-    (row,) = SINGLE_LABEL.prediction_rows(logits, np.array([1]), ("a", "b", "c"))
+    found = Evaluation({"logits": np.log(np.array([[0.7, 0.2, 0.1]])), "labels": np.array([1])})
+    assert found.rows(preprocessing(("a", "b", "c")), ["x/y.png"])[0]["file"] == "x/y.png"
+    (row,) = found.rows(preprocessing(("a", "b", "c")))
     assert row == {
         "index": 0, "true": "b", "predicted": "a", "confidence": "0.700000", "margin": "0.500000", "loss": "1.609438"
     }  # fmt: skip

@@ -18,6 +18,7 @@ from sklearn.metrics import (
 from torch.nn import functional as F
 from torchmetrics.functional.classification import binary_calibration_error, multilabel_average_precision
 
+from small_sets import preprocessing
 from sprintnet.data.dataset import label_text
 from sprintnet.evaluation.calibration import BINS, fit_label_temperature, label_calibration
 from sprintnet.evaluation.metrics import wilson_interval
@@ -29,7 +30,7 @@ from sprintnet.evaluation.multilabel import (
     ranking_scores,
     summarise_labels,
 )
-from sprintnet.evaluation.task import MULTI_LABEL, SINGLE_LABEL, TASKS
+from sprintnet.evaluation.task import MULTI_LABEL, SINGLE_LABEL, TASKS, Evaluation
 from sprintnet.training.losses import LOSSES
 
 GENERATOR = np.random.default_rng(0)
@@ -119,7 +120,8 @@ def test_confidence_is_the_probability_of_the_label_set() -> None:
 
 def test_a_prediction_row_by_hand() -> None:
     p = np.array([[0.9, 0.2, 0.6]])
-    (row,) = MULTI_LABEL.prediction_rows(np.log(p / (1 - p)), np.array([[1, 1, 0]], np.uint8), ("a", "b", "c"), ["x/y.png"])
+    found = Evaluation({"logits": np.log(p / (1 - p)), "labels": np.array([[1, 1, 0]], np.uint8)})
+    (row,) = found.rows(preprocessing(("a", "b", "c"), task="multi-label"), ["x/y.png"])
     assert row == {
         "index": 0,
         "file": "x/y.png",
@@ -161,7 +163,7 @@ def test_true_probabilities_are_calibrated_and_the_temperature_corrects_doubled_
     assert label_calibration(logits, labels)["ece"] < 0.01
     temperature = fit_label_temperature(2 * logits, labels)
     assert temperature == pytest.approx(2, rel=0.05)
-    before, after = label_calibration(2 * logits, labels), label_calibration(2 * logits, labels, temperature)
+    before, after = label_calibration(2 * logits, labels), label_calibration(2 * logits / temperature, labels)
     assert before["ece"] > 0.05 > 0.01 > after["ece"]
     assert before["nll"] > after["nll"]
 

@@ -1,10 +1,14 @@
 """predict: all images in order, the network's mode restored."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from small_sets import preprocessing
+from sprintnet.data.preprocessing import TTA_VIEWS
 from sprintnet.evaluation.metrics import confidence as confidences
 from sprintnet.evaluation.predict import predict, predict_tta
 from sprintnet.runtime import Runtime
@@ -45,7 +49,7 @@ def test_images_below_the_confidence_get_the_mean_over_the_views_with_the_publis
     images, labels = torch.randn(25, 3, 8, 8), torch.zeros(25)
     batches = [(images[:10], labels[:10]), (images[10:], labels[10:])]
     first, _ = predict(model, batches, FP32)
-    again = predict_tta(model, batches, FP32, first, confidences(first), confidence)
+    again = predict_tta(model, batches, FP32, first, confidences(first) <= confidence, TTA_VIEWS["all"])
     is_unsure = (torch.from_numpy(first).softmax(1).amax(1) <= confidence).numpy()
     assert {0.0: 0, 1.0: 25}.get(confidence, is_unsure.sum()) == is_unsure.sum()
     assert confidence in (0, 1) or 0 < is_unsure.sum() < 25
@@ -62,7 +66,8 @@ def test_without_flips_there_are_three_views() -> None:
     padded = nn.functional.pad(images, (1, 1, 1, 1), mode="reflect")
     with torch.no_grad():
         expected = 0.5 * model(images) + 0.25 * model(padded[:, :, 0:8, 0:8]) + 0.25 * model(padded[:, :, 2:10, 2:10])
-    again = predict_tta(model, batches, FP32, first, confidences(first), 1, flip=False)
+    views = replace(preprocessing(("a", "b", "c", "d")), flip_tta=False).views("all")
+    again = predict_tta(model, batches, FP32, first, np.ones(25, bool), views)
     np.testing.assert_allclose(again, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -71,6 +76,6 @@ def test_tta_in_reduced_precision_returns_fp32() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))
     images, bf16 = torch.randn(25, 3, 8, 8), Runtime(torch.device("cpu"), "bf16", 1)
     first, _ = predict(model, [(images, torch.zeros(25))], bf16)
-    again = predict_tta(model, [(images, torch.zeros(25))], bf16, first, confidences(first), 1)
+    again = predict_tta(model, [(images, torch.zeros(25))], bf16, first, np.ones(25, bool), TTA_VIEWS["all"])
     assert again.dtype == np.float32
     np.testing.assert_allclose(again, tta_mean(model, images).numpy(), atol=0.03)

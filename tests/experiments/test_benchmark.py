@@ -42,11 +42,6 @@ def test_every_scheduled_resolution_is_timed() -> None:
     assert set(rates["step_images_per_second"]) == {"0.5", "0.75", "1.0"}
 
 
-def test_seconds_to_a_target_add_up_until_the_epoch_that_reaches_it() -> None:
-    rows = [{"train_seconds": "2.5", "val_accuracy": accuracy} for accuracy in ("0.5", "0.7", "0.6", "0.9")]
-    assert [benchmark.seconds_to(target, rows) for target in (0.4, 0.7, 0.75, 0.95)] == [2.5, 5.0, 10.0, None]
-
-
 def test_the_command_prints_a_table_and_appends_a_row(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:
     finished = sprintnet("benchmark", "davidnet", *tiny, "--target", "0.05", "--output", "rows/mine.jsonl")
     assert finished.returncode == 0, finished.stderr

@@ -116,7 +116,7 @@ def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tm
         "accuracy",
         "cross-entropy",
         "ECE",
-        "ECE at temperature",
+        "ECE calibrated",
     ]
 
 

@@ -300,7 +300,7 @@ def test_val_prints_the_metrics_and_writes_all_rows(run: RunFolder, sprintnet: C
     for text in (
         f"accuracy        {test['accuracy']:.2%} (95% CI {low:.2f} to {high:.2f})",
         f"{test['tta']['accuracy']:.2%}",
-        "at the fitted temperature",
+        "calibrated",
         "most confused",
     ):
         assert text in done.stdout

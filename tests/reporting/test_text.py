@@ -5,7 +5,7 @@ import pytest
 
 from sprintnet.config import load_config
 from sprintnet.evaluation.metrics import summarise
-from sprintnet.reporting.text.evaluation import evaluation_lines, faithfulness_lines, result_lines
+from sprintnet.reporting.text.evaluation import calibration_text, evaluation_lines, faithfulness_lines, result_lines
 from sprintnet.reporting.text.statistics import suggestion_lines
 from sprintnet.reporting.text.table import table_lines
 
@@ -48,12 +48,26 @@ def test_the_accuracy_has_its_interval_and_five_classes_no_top5() -> None:
 def test_the_results_of_a_training_are_one_line_a_split() -> None:
     tta = {"accuracy": 0.7, "accuracy_interval": [0.6, 0.8], "fraction": 0.4, "seconds": 1.26}
     test = {"accuracy": 0.661, "accuracy_interval": [0.6517, 0.6702], "images": 10_000, "top5_accuracy": 0.9711}
-    found = {"test": {**test, "cross_entropy": 1.0795, "tta": tta}, "train_seconds": 27.9, "images_per_second": 3581.2}
-    assert list(result_lines(found, "runs/train/x")) == [
+    test |= {"calibration": {"ece": 0.17}, "calibrated": {"ece": 0.01}, "cross_entropy": 1.0795, "tta": tta}
+    found = {"test": test, "val": {**test, "images": 1000}, "temperature": 0.75, "train_seconds": 27.9}
+    found["images_per_second"] = 3581.2
+    assert list(result_lines(found, "runs/train/x"))[2:] == [
         "test accuracy 66.10% (95% CI 65.17 to 67.02) on 10,000 images, top-5 accuracy 97.11%, cross-entropy 1.0795",
         "test TTA accuracy 70.00% (95% CI 60.00 to 80.00), TTA on 40% of the images, 1.3 s",
+        "calibrated probabilities: test ECE 1.00% (before: 17.00%); the temperature 0.750 was fitted on the 1,000 val images",
         "trained in 27.9 s (3,581 images/s); run folder: runs/train/x",
     ]
+    held_out = {**found, "val": {**test, "images": 30}}
+    del held_out["test"]
+    assert calibration_text(held_out).endswith(
+        "fitted on the 30 val images (the same images: an optimistic estimate); these are few: more validation images give a "
+        "better temperature"
+    )
+    del found["val"]
+    assert calibration_text({**found, "temperature": None}) == (
+        "probabilities are not calibrated: test ECE 1.00%. With data.val=0 no images are held out to fit a temperature; "
+        "leave it at auto"
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,13 +75,15 @@ def test_the_results_of_a_training_are_one_line_a_split() -> None:
     [("davidnet", "optim.max_lr", "optim.max_lr=0.2"), ("sprint94", "muon.max_lr", "muon.max_lr=0.2 optim.max_lr=")],
 )
 def test_suggestions_name_their_setting_and_the_recommended_one(recipe: str, setting: str, taken: str) -> None:
-    config, suggestions = load_config(recipe), {"steepest": 0.2, "minimum": 0.3, "valley": 0.1}
-    header, steepest, minimum, valley, peak, advice = suggestion_lines([{"suggestions": suggestions}], config, "steepest")
+    config, suggestions = load_config(recipe), {"steepest": 0.2, "minimum": 0.3, "valley": 0.1, "slide": 0.4}
+    header, steepest, hint, peak, advice = suggestion_lines([{"suggestions": suggestions}], config, "steepest")
     assert header.split("  ")[0] == f"suggestion for {setting}"
-    assert "recommended, lr_find=true takes it" in steepest
-    assert "recommended" not in minimum + valley
+    assert steepest.startswith("steepest (the loss falls fastest)")
+    assert hint == "lr_find=true takes this one; --all shows what other rules suggest: minimum, valley, slide"
+    rows = list(suggestion_lines([{"suggestions": suggestions}], config, "steepest", all_rules=True))[1:5]
+    assert [row.split()[0] for row in rows] == list(suggestions)
     assert peak == f"the recipe's {setting}, at its batch size: {config.peak_lr:g}"
-    assert advice.startswith(f"to train with the recommended one: {taken}")
+    assert advice.startswith(f"to train with steepest: {taken}")
     assert load_config(recipe, advice.split(": ")[1].split()).peak_lr == pytest.approx(0.2, rel=1e-2)
 
 

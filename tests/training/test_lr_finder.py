@@ -1,8 +1,9 @@
 """The learning-rate finder: closed forms of its curve, everything as before afterwards, and it works for every recipe."""
 
 import copy
+import csv
 import json
-from itertools import repeat
+from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from sprintnet.evaluation.task import SINGLE_LABEL
 from sprintnet.runs.folder import RunFolder, read_json, read_rows
 from sprintnet.runs.io import write_json
 from sprintnet.runtime import Runtime
-from sprintnet.training.lr_finder import Sweep, sweep
+from sprintnet.training.lr_finder import Sweep, slide, sweep, valley
 from sprintnet.training.lr_search import RECOMMENDED, lr_find
 from sprintnet.training.optim import build_optimizer
 from sprintnet.training.schedule import Schedule
@@ -25,6 +26,7 @@ from sprintnet.training.settings import MuonSettings, OptimSettings
 from sprintnet.training.step import Step
 from sprintnet.training.train import train
 
+REFERENCE = Path(__file__).parents[1] / "reference"
 BATCH = (torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(32) % 4)
 
 
@@ -40,14 +42,14 @@ def step(max_lr: float = 0.1) -> Step:
 def test_rates_rise_geometrically_and_the_first_loss_is_the_untrained_networks() -> None:
     untrained = step()
     torch.manual_seed(7)  # dropout draws
-    found = sweep(untrained, repeat(BATCH), 0.1, 1e-5, 1e-2, 50)
+    found = sweep(untrained, islice(repeat(BATCH), 50), 0.1, 1e-5, 1e-2, 50)
     assert found.rates == pytest.approx(np.geomspace(1e-5, 1e-2, 50))
     torch.manual_seed(7)
     assert found.losses[0] == untrained.forward(*BATCH)[0].item()
 
 
 def test_a_constant_loss_is_smoothed_to_itself_from_the_first_step_on() -> None:
-    found = sweep(step(), repeat(BATCH), 0.1, 1e-12, 1e-11, 30)
+    found = sweep(step(), islice(repeat(BATCH), 30), 0.1, 1e-12, 1e-11, 30)
     assert found.smoothed[0] == pytest.approx(found.losses[0])
     average = 0.0
     for number, (loss, smoothed) in enumerate(zip(found.losses, found.smoothed, strict=True), 1):
@@ -61,7 +63,7 @@ def test_everything_is_as_before_afterwards() -> None:
         trained(*BATCH)
     before = copy.deepcopy((trained.model.state_dict(), trained.optimizer.state_dict(), trained.totals))
     generator = torch.get_rng_state()
-    found = sweep(trained, repeat(BATCH), 0.1, 1e-3, 10, 60)
+    found = sweep(trained, islice(repeat(BATCH), 60), 0.1, 1e-3, 10, 60)
     assert max(found.losses) > min(found.losses) + 0.1  # it did train
     after = (trained.model.state_dict(), trained.optimizer.state_dict(), trained.totals)
     assert all(torch.equal(before[0][name], tensor) for name, tensor in after[0].items())
@@ -70,7 +72,7 @@ def test_everything_is_as_before_afterwards() -> None:
 
 
 def test_a_loss_that_explodes_ends_the_sweep() -> None:
-    found = sweep(step(), repeat(BATCH), 0.1, 1e-3, 1e6, 100)
+    found = sweep(step(), islice(repeat(BATCH), 100), 0.1, 1e-3, 1e6, 100)
     assert len(found.rates) < 100
     assert np.isfinite(found.losses).all()
 
@@ -85,7 +87,38 @@ def test_suggestions_on_a_curve_whose_answers_are_known() -> None:
     found = curve(losses).suggestions()
     assert np.log10(found["steepest"]) == pytest.approx(-2, abs=0.06)
     assert np.log10(found["minimum"]) == pytest.approx(logs[losses.argmin()] - 1, abs=1e-6)
-    assert np.log10(found["valley"]) == pytest.approx((-3.6 + logs[losses.argmin()]) / 2, abs=0.06)
+
+
+def noisy_curve(seed: int) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """Returns losses over rising learning rates: level, falling, rising, with noise; a third of the curves smoothed."""
+    draw = np.random.default_rng(seed)
+    logs = np.linspace(-1, 1, int(draw.integers(40, 150)))
+    logs = np.linspace(draw.uniform(-7, -4), draw.uniform(0, 1.5), len(logs))
+    drop, middle, noise, rise = draw.uniform(0.2, 1.5), draw.uniform(-4, -1), draw.uniform(0, 0.15), draw.uniform(0, 6)
+    losses = 2.3 - drop * np.clip((logs - middle) / 2, 0, 1)
+    losses += rise * np.maximum(0, logs - draw.uniform(-1.5, 0.5)) ** 2 + draw.normal(0, noise, len(logs))
+    return np.round(smoothed(losses.tolist()) if seed % 3 == 0 else losses, 6)
+
+
+def test_valley_and_slide_are_fastais_on_200_noisy_curves() -> None:
+    # the indices that fastai 2.8.12's own functions (callback/schedule.py) return for these curves
+    with (REFERENCE / "fastai_suggestions.csv").open() as file:
+        rows = [{key: int(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
+    assert len(rows) == 200
+    found = [(row["seed"], valley(losses), slide(losses)) for row in rows for losses in [noisy_curve(row["seed"])]]
+    assert found == [tuple(row.values()) for row in rows]
+
+
+def test_a_sweep_goes_on_until_the_loss_rises_or_says_that_it_still_falls() -> None:
+    enough = sweep(step(), islice(repeat(BATCH), 200), 0.1, 1e-4, 1e-1, 50)
+    assert 50 < len(enough.rates) < 200
+    assert enough.rates[49] == pytest.approx(1e-1)
+    assert enough.has_risen()
+    assert not enough.still_falls
+    short = sweep(step(), islice(repeat(BATCH), 50), 0.1, 1e-4, 1e-1, 50)
+    assert short.still_falls
+    with pytest.raises(SettingsError, match=r"the loss still falls at the last learning rate, 0.1: .* sweep to a higher one"):
+        short.suggestions()
 
 
 def smoothed(losses: list[float]) -> list[float]:
@@ -134,6 +167,7 @@ def test_every_recipe_has_a_curve_that_falls_and_suggestions_on_it(tmp_path: Pat
     lowest_loss = found["rates"][int(np.argmin(found["smoothed"]))]
     assert min(found["smoothed"]) < found["smoothed"][10] - 0.05
     assert all(found["rates"][10] <= found["suggestions"][name] <= lowest_loss for name in ("steepest", "valley"))
+    assert found["rates"][0] <= found["suggestions"]["slide"] <= found["rates"][-1]
     assert found["suggestions"]["minimum"] == pytest.approx(lowest_loss / 10)
 
 
@@ -161,7 +195,11 @@ def test_the_command_keeps_curves_and_a_picture(sprintnet: Command, tmp_path: Pa
     assert (folder / "plots" / "lr_finder.png").stat().st_size > 5000
     assert "median of 2 seeds" in finished.stdout
     first_words = [line.split()[0] for line in finished.stdout.splitlines() if line]
-    assert [word for word in first_words if word in ("steepest", "minimum", "valley")] == ["steepest", "minimum", "valley"]
+    rules = ("steepest", "minimum", "valley", "slide")
+    assert [word for word in first_words if word in rules] == ["steepest"]
+    every = sprintnet("lr-find", "davidnet", *SMALL, "--rates", "40", "--lowest", "1e-4", "--all")
+    first_words = [line.split()[0] for line in every.stdout.splitlines() if line]
+    assert [word for word in first_words if word in rules] == list(rules)
     assert sprintnet("lr-find", "davidnet", "--rates", "3").returncode == 2
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from conftest import SAMPLE, Command
@@ -78,10 +77,11 @@ def test_the_run_folder_holds_what_the_readme_lists(finished: RunFolder) -> None
 def test_the_temperature_is_fitted_on_held_out_images_alone(finished: RunFolder, tmp_path: Path, tiny: list[str]) -> None:
     metrics = json.loads(finished.metrics.read_text())
     arrays = np.load(finished.predictions)
-    assert metrics["temperature"] == fit_temperature(arrays["val_logits"], arrays["val_labels"])
-    with safe_open(finished.weights, "pt") as file:
-        assert json.loads(file.metadata()["temperature"]) == metrics["temperature"]
-    before, after = (metrics["val"][key]["nll"] for key in ("calibration", "calibration_at_temperature"))
+    trained, _ = load_run(finished.path)
+    unsmoothed = trained.preprocessing.unsmoothed(arrays["val_logits"])
+    assert metrics["temperature"] == fit_temperature(unsmoothed, arrays["val_labels"])
+    assert trained.preprocessing.temperature == metrics["temperature"]
+    before, after = (metrics["val"][key]["nll"] for key in ("calibration", "calibrated"))
     assert after < before == metrics["val"]["cross_entropy"]
 
 
@@ -95,12 +95,12 @@ def test_predictions_have_a_row_an_image(finished: RunFolder) -> None:
 def test_a_finished_run_opens_again_with_the_same_answers(finished: RunFolder) -> None:
     trained, config = load_run(finished.path)
     splits = load_splits(config.data)
-    arrays, figures = trained.evaluate(splits["val"])
-    logits = arrays["logits"]
+    found = trained.evaluate(splits["val"])
+    logits, figures = found.arrays["logits"], found.metrics(trained.preprocessing)
     assert np.array_equal(logits, np.load(finished.predictions)["val_logits"])
     kept = json.loads(finished.metrics.read_text())["val"]
     assert figures == {key: kept[key] for key in figures}
-    assert trained.evaluate(splits["train"]).metrics["images"] == 180
+    assert len(trained.evaluate(splits["train"]).arrays["labels"]) == 180
 
 
 def test_a_run_opens_without_its_data_and_refuses_data_of_other_classes(finished: RunFolder, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_every_precision_learns_the_sample(tmp_path: Path, tiny: list[str], prec
     metrics = train(load_config("davidnet", overrides), RunFolder(tmp_path / "run")).metrics
     assert metrics["skipped_steps"] <= 3
     trained, config = load_run(tmp_path / "run")
-    assert trained.evaluate(load_splits(config.data)["train"]).metrics["accuracy"] > 0.5
+    assert trained.evaluate(load_splits(config.data)["train"]).metrics(trained.preprocessing)["accuracy"] > 0.5
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -176,7 +176,7 @@ def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(
     assert not np.array_equal(arrays["val_tta_logits"], arrays["val_logits"])
     assert winograd_calls
     trained, _ = load_run(tmp_path / "whole")
-    assert trained.evaluate(load_splits(config.data)["train"]).metrics["accuracy"] > 0.7
+    assert trained.evaluate(load_splits(config.data)["train"]).metrics(trained.preprocessing)["accuracy"] > 0.7
     (tmp_path / "stopped").mkdir()
     run, _ = interrupted_run(tmp_path / "stopped", config)
     assert train(config, run, resume=True).metrics["val"]["cross_entropy"] == metrics["val"]["cross_entropy"]

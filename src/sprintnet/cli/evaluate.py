@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sprintnet.cli.args import check_output
 from sprintnet.errors import SettingsError
-from sprintnet.runs.folder import evaluation_split, log_test_access, open_run
+from sprintnet.runs.folder import RunFolder, evaluation_split, find_run, log_test_access, open_run
 
 ERRORS, MAX_EXPLAINED = 16, 64  # how many of the most confident errors are explained in one figure
 
@@ -36,15 +36,15 @@ def val(options: Namespace) -> None:
         if split != "test" or config.data.name not in BUILTIN_DATASETS:
             require_same_splits(splits, run, f"--split {split}")
         dataset = splits[split]
-    found, temperature = trained.evaluate(dataset, config.tta), trained.preprocessing.temperature
-    metrics = found.metrics(temperature)
+    found = trained.evaluate(dataset, config.tta)
+    metrics = found.metrics(trained.preprocessing)
     if split == "test" and not is_other:
         log_test_access(run, "val --split test", metrics)
     evaluated = [str(run.path), config.data.name] if is_other else [str(run.path)]
     print(f"{' on '.join(evaluated)}: {split or 'all'}, {metrics['images']:,} images")
     print(*evaluation_lines(metrics), sep="\n")
     if options.output:
-        write_rows(Path(options.output), found.rows(temperature, dataset.files))
+        write_rows(Path(options.output), found.rows(trained.preprocessing, dataset.files))
         print(f"one row per image: {options.output}")
 
 
@@ -73,6 +73,24 @@ def explain(options: Namespace) -> None:
         raise SettingsError(f"{run.path}: there are no wrong predictions to explain; name image files")
     print(*faithfulness_lines(explanation.faithfulness), sep="\n")
     print(f"figure: {save_figure(run, 'grad_cam_files' if files else 'grad_cam')}")
+
+
+def verify(options: Namespace) -> None:
+    """Checks that a run is what its folder says, and repeats it."""
+    run = RunFolder(find_run(*options.names))
+    if not (run.metrics.is_file() and run.weights.is_file() and run.config.is_file()):
+        open_run(run.path)  # says what is missing
+    print(f"starting: verification of {run.path}", flush=True)
+
+    from sprintnet.verification import verify
+
+    unchecked = []
+    for check in verify(run, replay=not options.no_replay):
+        print(f"{check.subject:15} {check.outcome:12} {check.detail}", flush=True)
+        unchecked += [check.subject] * (check.outcome == "not checked")
+    skipped = ["training"] * options.no_replay
+    left = f"; not checked: {', '.join([*unchecked, *skipped])}" if unchecked or skipped else ""
+    print(f"verified: {run.path}{left}")
 
 
 def report(options: Namespace) -> None:

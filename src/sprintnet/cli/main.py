@@ -76,6 +76,8 @@ VERBS: dict[str, Verb] = {
     "val": (evaluate.val, f"RUN {OVERRIDES}", [
         _option("--split", "default: the evaluation split; of --data: all images", None, ("test", "val", "train")),
         _option("--output", "also write one row per image to a CSV file", metavar="FILE")]),
+    "verify": (evaluate.verify, "RUN", [
+        _option("--no-replay", "do not repeat the training, which takes as long as it took", False)]),
     "study": (experiments.study, RECIPE, [
         _option("--seeds", "number of runs, from the recipe's seed upwards", 10, (2, MAX)),
         _option("--name", "name of the folder in runs/study (default: the recipe's)", metavar="NAME"),
@@ -111,7 +113,8 @@ VERBS: dict[str, Verb] = {
         _option("--seeds", "number of sweeps, from the recipe's seed upwards", 1, (1, MAX)),
         _option("--lowest", "first learning rate", 1e-7, (1e-12, 1e6)),
         _option("--highest", "last learning rate", 10.0, (1e-12, 1e6)),
-        _option("--rates", "steps of a sweep", 100, (10, MAX))]),
+        _option("--rates", "steps of a sweep; it goes on while the loss still falls", 100, (25, MAX)),
+        _option("--all", "also show what other rules suggest", False)]),
     "benchmark": (experiments.benchmark, RECIPE, [
         _option("--phases", "only measure single steps, without a complete training", False),
         _option("--kernels", "only measure each layer's implementations; fails where the chosen one is not the fastest", False),

@@ -72,7 +72,8 @@ def lr_find(options: Namespace) -> None:
     from sprintnet.reporting.figures.run_figures import save_figure
     from sprintnet.studies import sweep_config
 
-    print(sweep_config(config, folder, options.seeds, lowest=options.lowest, highest=options.highest, rates=options.rates))
+    limits = {"lowest": options.lowest, "highest": options.highest, "rates": options.rates}
+    print(sweep_config(config, folder, options.seeds, options.all, **limits))
     save_figure(folder, "lr_finder")
     print(f"curve and figure in {folder.path}")
 

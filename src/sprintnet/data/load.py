@@ -79,10 +79,10 @@ def require_same_splits(splits: Splits, run: RunFolder, argument: str) -> None:
 def _split_builtin(settings: DataSettings, log: Log, note: Log) -> Splits:
     train, test = cache.load(settings.name, settings.source, log)
     splits = {"train": train, "test": test}
-    if fraction := held_out_fraction(settings, len(train)):
-        held_out = stratified_sample(train.labels, fraction)
-        if not held_out.any():
-            raise SettingsError(f"data.val={fraction:g}: less than one image per class; use a larger fraction, or none (0)")
+    held_out = stratified_sample(train.labels, held_out_fraction(settings, len(train)))
+    if settings.val not in ("auto", 0) and not held_out.any():
+        raise SettingsError(f"data.val={settings.val:g}: less than one image per class; use a larger fraction, or none (0)")
+    if held_out.any():
         splits = {"train": train.take(np.flatnonzero(~held_out)), "val": train.take(np.flatnonzero(held_out)), "test": test}
     if settings.dedupe:
         splits, dropped = drop_duplicates(splits)

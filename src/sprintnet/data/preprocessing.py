@@ -1,13 +1,20 @@
 """Preprocessing: all that a model needs besides its weights to predict as in training (no torch)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from sprintnet.errors import ArgumentError
 
 TASK_NAMES, RESIZE_POLICIES = ("single-label", "multi-label"), ("stretch", "letterbox", "crop")
 LABEL_THRESHOLD = 0.5  # probability above which a label is predicted: where its logit is positive, at any temperature
+
+SMOOTHING_FLOOR = 0.01
+"""The least that a class gets where label smoothing is undone, as a fraction of 1 / K; its calibration hardly depends on it."""
+Floats = npt.NDArray[np.floating[Any]]
 
 
 class View(NamedTuple):
@@ -50,6 +57,8 @@ class Preprocessing:
     """single-label or multi-label."""
     flip_tta: bool
     """Whether test-time augmentation mirrors images: only where training did."""
+    label_smoothing: float = 0.0
+    """Label smoothing alpha of the training, which calibrated probabilities undo; 0 for several labels an image."""
     temperature: float | None = None
     """What logits are divided by for calibrated probabilities; None without held-out images to fit it on."""
     tta_temperatures: Mapping[str, float] = field(default_factory=dict)
@@ -59,6 +68,30 @@ class Preprocessing:
     def threshold(self) -> float | None:
         """Multi-label: a class is predicted above this probability. None: the most probable class is predicted."""
         return LABEL_THRESHOLD if self.task == "multi-label" else None
+
+    def unsmoothed(self, logits: Floats) -> Floats:
+        """Returns logits (N, K) of probabilities (p - alpha / K) / (1 - alpha), where p are those of the given logits.
+
+        Label smoothing trains a network towards p, not towards the probability of the class.
+        """
+        if not self.label_smoothing:
+            return logits
+        alpha, classes = self.label_smoothing, logits.shape[1]
+        sharpened = (_softmax(logits) - alpha / classes) / (1 - alpha)
+        return np.asarray(np.log(np.maximum(sharpened, SMOOTHING_FLOOR / classes)))
+
+    def calibrated(self, logits: Floats) -> Floats:
+        """Returns the logits (N, K) of calibrated probabilities: label smoothing undone, divided by the temperature."""
+        return self.unsmoothed(logits) / (self.temperature or 1.0)
+
+    def probabilities(self, logits: Floats) -> Floats:
+        """Returns calibrated probabilities (N, K)."""
+        scaled = self.calibrated(logits)
+        return _softmax(scaled) if self.threshold is None else np.asarray(np.exp(-np.logaddexp(0, -scaled)))
+
+    def with_tta(self, tta: str | None) -> "Preprocessing":
+        """Returns this for logits that are means over the views that `tta` names (None: no TTA): with their temperature."""
+        return replace(self, temperature=self.tta_temperatures.get(tta)) if tta else self
 
     @property
     def tta_choices(self) -> tuple[str, ...]:
@@ -94,6 +127,12 @@ class Preprocessing:
             str(metadata["resize"]),
             str(metadata["task"]),
             bool(metadata["flip_tta"]),
+            float(metadata["label_smoothing"]),
             None if metadata["temperature"] is None else float(metadata["temperature"]),
             {str(name): float(temperature) for name, temperature in metadata["tta_temperatures"].items()},
         )
+
+
+def _softmax(logits: Floats) -> Floats:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))

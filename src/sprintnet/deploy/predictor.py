@@ -26,6 +26,7 @@ DIGEST, NO_DIGEST = "sha256", "0" * 64  # of the file, in its metadata
 TRIAL_SECONDS = 20.0  # for the first two images
 MAX_MODEL_SIDE = 4096  # of a model's images
 LOG_NOTHING = 4  # ONNX Runtime's log level without messages; errors are raised all the same
+NO_PREPROCESSING = "has no usable preprocessing in its metadata"
 REMEDY = "create one with `sprintnet export RUN`"
 
 Floats = npt.NDArray[np.float32]
@@ -124,13 +125,14 @@ class Predictor:
             self.metadata = {key: parse_json(text) if key in JSON_METADATA else text for key, text in metadata.items()}
             self.preprocessing = Preprocessing.from_metadata(self.metadata["preprocessing"])
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
-            raise SettingsError(f"{self.path}: has no usable preprocessing in its metadata; {REMEDY}") from None
+            raise SettingsError(f"{self.path}: {NO_PREPROCESSING}; {REMEDY}") from None
         self.threshold = self.preprocessing.threshold
         if tta and self.metadata.get("tta", "none") != "none":
             raise ArgumentError("tta", tta, f"{self.path} was exported with --tta {self.metadata['tta']}: it averages views")
         if tta and "logits" not in self.outputs:
             raise ArgumentError("tta", tta, f"{self.path} was exported without its output `logits`, which are averaged")
         self._views = self.preprocessing.views("all") if tta else ()
+        self.preprocessing = self.preprocessing.with_tta("all" if tta else None)
         self._none = self._try()[:0]
 
     def _try(self) -> Predictions:
@@ -193,8 +195,7 @@ class Predictor:
         """Returns the mean logits of the views, and their probabilities."""
         weighted = zip(self._views, logits, strict=True)
         mean = np.sum([np.float32(view.weight) * values for view, values in weighted], axis=0)
-        scaled = mean / np.float32(self.preprocessing.tta_temperatures.get("all", 1.0))
-        return {"logits": mean, "probabilities": activate(scaled, self.threshold is not None)}
+        return {"logits": mean, "probabilities": np.asarray(self.preprocessing.probabilities(mean), np.float32)}
 
 
 def view_of(images: Pixels, view: View) -> Pixels:
@@ -204,14 +205,6 @@ def view_of(images: Pixels, view: View) -> Pixels:
     start, (height, width) = border - view.shift, images.shape[1:3]
     shifted = padded[:, start : start + height, start : start + width]
     return shifted[:, :, ::-1] if view.is_mirrored else shifted
-
-
-def activate(logits: Floats, multi_label: bool) -> Floats:
-    """Returns the probabilities (N, K) of logits."""
-    if multi_label:
-        return np.asarray(1 / (1 + np.exp(-logits)))
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
 
 
 def content_digest(content: bytes, digest: str) -> str:

@@ -14,13 +14,13 @@ class RunPredictor(Predictor):
 
     def __init__(self, path: str | Path, tta: bool = False):
         self.path, self._tta = Path(path), "all" if tta else None
-        trained, _ = load_run(path, ["device=auto", "precision=fp32"])  # the precision of the export
-        self._trained = trained.with_tta_temperature(self._tta)
-        self.preprocessing, self.threshold = self._trained.preprocessing, self._trained.preprocessing.threshold
+        self._trained, _ = load_run(path, ["device=auto", "precision=fp32"])  # the precision of the export
+        self.preprocessing = self._trained.preprocessing.with_tta(self._tta)
+        self.threshold = self.preprocessing.threshold
         self.outputs = ("probabilities", "logits")
         empty = np.empty((0, len(self.classes)), np.float32)
         self._none = Predictions(self.classes, empty, empty, threshold=self.threshold)
 
     def _predict(self, images: list[Pixels], options: Any = None) -> Predictions:
         logits = self._trained.predict_logits(np.stack(images), tta=self._tta)
-        return Predictions(self.classes, self._trained.probabilities(logits), logits, threshold=self.threshold)
+        return Predictions(self.classes, self.preprocessing.probabilities(logits), logits, threshold=self.threshold)

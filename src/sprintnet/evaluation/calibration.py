@@ -12,29 +12,27 @@ BINS = 15
 COVERAGES = (1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.5)
 
 
-def calibration(logits: Floats, labels: Ints, temperature: float = 1.0) -> dict[str, Any]:
-    """Returns the calibration metrics of logits / temperature; all but NLL and Brier score are of the top-1 prediction.
+def calibration(logits: Floats, labels: Ints) -> dict[str, Any]:
+    """Returns the calibration metrics of logits (N, K); all but NLL and Brier score are of the top-1 prediction.
 
     nll, in nats; brier, summed over classes (0..2); ece over 15 bins of equal width, adaptive_ece over 15 bins of equal count
     (Guo et al. 2017, arXiv:1706.04599; Nixon et al. 2019, arXiv:1904.01685); reliability: a row for each bin of equal width,
     with images, confidence and accuracy (None in an empty bin).
     """
-    scaled = logits / temperature
-    probabilities = np.exp(log_probabilities(scaled))
-    found = {"temperature": temperature, "nll": cross_entropy(scaled, labels)}
-    found["brier"] = _brier(probabilities, np.eye(probabilities.shape[1])[labels])
+    probabilities = np.exp(log_probabilities(logits))
+    brier = _brier(probabilities, np.eye(probabilities.shape[1])[labels])
+    found: dict[str, Any] = {"nll": cross_entropy(logits, labels), "brier": brier}
     return found | _calibration_errors(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
 
 
-def label_calibration(logits: Floats, labels: Ints, temperature: float = 1.0) -> dict[str, Any]:
+def label_calibration(logits: Floats, labels: Ints) -> dict[str, Any]:
     """Returns the same metrics for labels (N, K) of 0 and 1, over all pairs of image and label.
 
     The confidence of a pair is the probability that the image has the label, its accuracy whether it has; `images` counts
     pairs. nll and brier (0..K) are summed over labels.
     """
-    scaled = logits / temperature
-    probabilities = label_probabilities(scaled)
-    found = {"temperature": temperature, "nll": binary_cross_entropy(scaled, labels), "brier": _brier(probabilities, labels)}
+    probabilities = label_probabilities(logits)
+    found = {"nll": binary_cross_entropy(logits, labels), "brier": _brier(probabilities, labels)}
     return found | _calibration_errors(probabilities.ravel(), labels.ravel() == 1)
 
 

@@ -104,10 +104,9 @@ def explain(
         random = [score(noise) for noise in _random_maps(trained.model, pixels, next(iter(layers.values()))[0])]
     scores["random"] = {name: sum(each[name] for each in random) / len(random) for name in random[0]}
     unknown: list[str | None] = [None] * len(images)
-    scaled = logits / (trained.preprocessing.temperature or 1.0)
     columns = {
         "predicted": label_text(trained.task.predictions(logits.cpu().numpy()), trained.classes),
-        "confidence": trained.task.confidence(scaled.cpu().numpy()).tolist(),
+        "confidence": trained.task.confidence(trained.preprocessing.calibrated(logits.cpu().numpy())).tolist(),
         "true": unknown if labels is None else label_text(labels, trained.classes),
         "target": [trained.classes[target] for target in targets.tolist()],
         "file": files or unknown,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sprintnet.data.dataset import LABEL_SEPARATOR, ImageDataset, label_text
+from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.evaluation import calibration, metrics, multilabel
 from sprintnet.evaluation.metrics import Floats, Ints, Mask
 
@@ -18,7 +19,7 @@ class Task:
     """The predictions and metrics for logits (N, K).
 
     Labels and predictions are (N,), or of a multi-label task (N, K) of 0 and 1. Functions of tensors run on the device, those
-    of arrays in NumPy. `cross_entropy` takes the label smoothing last, `calibration` the temperature.
+    of arrays in NumPy. `cross_entropy` takes the label smoothing last.
     """
 
     name: str
@@ -29,7 +30,7 @@ class Task:
     membership: Callable[[Ints, int], Mask]  # (N, K): which of K classes each image has, from its labels
     cross_entropy: Callable[[Floats, Ints, float], float]
     summarise: Callable[[Floats, Ints, tuple[str, ...]], dict[str, Any]]
-    calibration: Callable[[Floats, Ints, float], dict[str, Any]]
+    calibration: Callable[[Floats, Ints], dict[str, Any]]
     fit_temperature: Callable[[Floats, Ints], float]
     margin: Callable[[Floats], Floats]  # (N,): how much more probable the predicted class or label set is than the second
     losses: Callable[[Floats, Ints], Floats]  # (N,): the cross-entropy of each image
@@ -79,16 +80,14 @@ TASKS = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL)}
 class Evaluation:
     """The logits (N, K) of a dataset with its labels and, with TTA, tta_logits; its metrics and rows follow from these."""
 
-    task: Task
-    classes: tuple[str, ...]
     arrays: dict[str, Any]
     tta_seconds: float | None = None
     """Time of the predictions with TTA, the first pass included, as published records count it."""
 
-    def metrics(self, temperature: float | None) -> dict[str, Any]:
-        """Returns the metrics of a split, as metrics.json has them; calibration and coverage at the temperature too."""
-        task, logits, labels = self.task, self.arrays["logits"], self.arrays["labels"]
-        found = task.summarise(logits, labels, self.classes)
+    def metrics(self, preprocessing: Preprocessing) -> dict[str, Any]:
+        """Returns the metrics of a split, as metrics.json has them."""
+        task, logits, labels = TASKS[preprocessing.task], self.arrays["logits"], self.arrays["labels"]
+        found = task.summarise(logits, labels, preprocessing.classes)
         if (tta_logits := self.arrays.get("tta_logits")) is not None:
             found["tta"] = {
                 **metrics.accuracy_with_interval(task.correct_mask(tta_logits, labels)),
@@ -96,20 +95,21 @@ class Evaluation:
                 "fraction": float((tta_logits != logits).any(axis=1).mean()),
                 "seconds": self.tta_seconds,
             }
-        found["calibration"] = task.calibration(logits, labels, 1.0)
-        if temperature is not None:
-            found["calibration_at_temperature"] = task.calibration(logits, labels, temperature)
-        confidence = task.confidence(logits / (temperature or 1.0))
+        calibrated = preprocessing.calibrated(logits)
+        found |= {"calibration": task.calibration(logits, labels), "calibrated": task.calibration(calibrated, labels)}
+        confidence = task.confidence(calibrated)
         return found | {"coverage": calibration.coverage_table(confidence, task.correct_mask(logits, labels))}
 
-    def rows(self, temperature: float | None, files: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    def rows(self, preprocessing: Preprocessing, files: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Returns a row for each image: index, file if known, true, predicted, confidence, margin, loss in nats.
 
+        Confidence, margin and loss are those of calibrated probabilities.
         Rows of a multi-label task also have the probabilities, in the order of the classes, separated by |.
         """
-        task, logits, labels = self.task, self.arrays["logits"] / (temperature or 1.0), self.arrays["labels"]
+        task, classes, labels = TASKS[preprocessing.task], preprocessing.classes, self.arrays["labels"]
+        logits = preprocessing.calibrated(self.arrays["logits"])
         columns: dict[str, Sequence[Any]] = {"index": range(len(labels))} | ({"file": files} if files else {})
-        columns |= {"true": label_text(labels, self.classes), "predicted": label_text(task.predictions(logits), self.classes)}
+        columns |= {"true": label_text(labels, classes), "predicted": label_text(task.predictions(logits), classes)}
         numbers = {"confidence": task.confidence(logits), "margin": task.margin(logits), "loss": task.losses(logits, labels)}
         columns |= {name: _decimals(values) for name, values in numbers.items()}
         if labels.ndim == 2:

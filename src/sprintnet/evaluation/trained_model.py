@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from sprintnet.config import Config, load_config
@@ -60,21 +59,15 @@ class TrainedModel:
 
     def calibrated(self, val: ImageDataset, logits: Floats) -> "TrainedModel":
         """Returns the model with the temperatures that suit held-out images, of which `logits` (N, K) are given."""
+
+        def fit(logits: Floats, labels: Ints) -> float:
+            return self.task.fit_temperature(self.preprocessing.unsmoothed(logits), labels)
+
         some = val.take(np.unique(np.linspace(0, len(val) - 1, min(len(val), TTA_CALIBRATION_IMAGES)).astype(np.int64)))
         of_views = {tta: self.predict_logits(some.images, "calibrating", tta) for tta in self.preprocessing.tta_choices}
-        tta_temperatures = {tta: self.task.fit_temperature(found, some.labels) for tta, found in of_views.items()}
-        temperature = self.task.fit_temperature(logits, val.labels)
-        return replace(
-            self, preprocessing=replace(self.preprocessing, temperature=temperature, tta_temperatures=tta_temperatures)
-        )
-
-    def with_tta_temperature(self, tta: str | None) -> "TrainedModel":
-        """Returns the model with the temperature that suits the mean logits of the views that `tta` names (None: no TTA)."""
-        if tta is None:
-            return self
-        self.preprocessing.views(tta)  # refuses what the network cannot use
-        temperature = self.preprocessing.tta_temperatures.get(tta)
-        return replace(self, preprocessing=replace(self.preprocessing, temperature=temperature))
+        of_tta = {tta: fit(found, some.labels) for tta, found in of_views.items()}
+        found = replace(self.preprocessing, temperature=fit(logits, val.labels), tta_temperatures=of_tta)
+        return replace(self, preprocessing=found)
 
     def evaluate(self, dataset: ImageDataset, tta: float = 0.0) -> Evaluation:
         """Returns the logits of a dataset, from which its metrics follow.
@@ -84,15 +77,10 @@ class TrainedModel:
         started = time.monotonic()
         logits, labels = self.predict(dataset)
         if not tta:
-            return Evaluation(self.task, self.classes, {"logits": logits, "labels": labels})
+            return Evaluation({"logits": logits, "labels": labels})
         tta_logits = self._with_tta(dataset, logits, self.task.confidence(logits) <= tta, "all")
         arrays = {"logits": logits, "labels": labels, "tta_logits": tta_logits}
-        return Evaluation(self.task, self.classes, arrays, time.monotonic() - started)
-
-    def probabilities(self, logits: Floats) -> Floats:
-        """Returns probabilities (N, K) from logits, calibrated if the model has a temperature."""
-        scaled = torch.from_numpy(logits) / (self.preprocessing.temperature or 1.0)
-        return np.asarray(self.task.activate(scaled).numpy())
+        return Evaluation(arrays, time.monotonic() - started)
 
     def predict_logits(self, images: Images, label: str = "predicting", tta: str | None = None) -> Floats:
         """Returns logits (N, K) of uint8 images (N, H, W, C) of the network's size, their mean over the views that `tta` names.

@@ -28,7 +28,7 @@ COMPARED_METRICS = {  # label -> keys in metrics.json; `evaluated` is the evalua
     "mAP": ("evaluated", "mean_average_precision"),
     "cross-entropy": ("evaluated", "cross_entropy"),
     "ECE": ("evaluated", "calibration", "ece"),
-    "ECE at temperature": ("evaluated", "calibration_at_temperature", "ece"),
+    "ECE calibrated": ("evaluated", "calibrated", "ece"),
     "temperature": ("temperature",),
     "training seconds": ("train_seconds",),
 }
@@ -67,6 +67,13 @@ def summarise(values: Sequence[float]) -> Summary:
     sd = float(np.std(values, ddof=1))
     margin = float(stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
     return Summary(n, mean, sd, mean - margin, mean + margin)
+
+
+def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the bounds between which one more run falls with a probability of 95%, from the values of two or more."""
+    found = summarise(values)
+    margin = (found.high - found.mean) * math.sqrt(found.n + 1)  # of one value instead of the mean
+    return found.mean - margin, found.mean + margin
 
 
 def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:

@@ -24,16 +24,26 @@ def write_checksums(folder: Path, files: Iterable[Path], more: Mapping[str, byte
 def require_unchanged(path: Path) -> None:
     """Raises ValueError where a file's content differs from its checksum, or the checksums are damaged. A file without one, as
     those of unfinished runs, is not checked."""
+    digests = _read(path.parent)
+    if path.name in digests and _digest(path) != digests[path.name]:
+        raise ValueError(f"its content does not match {FILE}, which can be removed if the change was meant")
+
+
+def names(folder: Path) -> set[str]:
+    """Returns the files that checksums.txt lists; raises ValueError where it is damaged."""
+    return set(_read(folder))
+
+
+def _read(folder: Path) -> dict[str, str]:
+    """Returns the digest of each file; empty without checksums.txt."""
     try:
-        content = (path.parent / FILE).read_text("utf-8", "replace")
+        content = (folder / FILE).read_text("utf-8", "replace")
     except FileNotFoundError:
-        return
+        return {}
     text, separator, digest = content.rpartition(LAST)
     if not separator or hashlib.sha256(text.encode()).hexdigest() != digest.removesuffix("\n"):
         raise ValueError(f"cannot be checked, since {FILE} beside it is damaged: remove {FILE} to go without")
-    digests = {name: digest for digest, _, name in (line.partition("  ") for line in text.splitlines())}
-    if path.name in digests and _digest(path) != digests[path.name]:
-        raise ValueError(f"its content does not match {FILE}, which can be removed if the change was meant")
+    return {name: digest for digest, _, name in (line.partition("  ") for line in text.splitlines())}
 
 
 def _digest(file: Path) -> str:

@@ -41,7 +41,7 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
     task, classes = trained.task, len(train.classes)
     examples = first_of_each_class(train.labels)[:EXAMPLES]
     originals = train.take(examples)
-    logits = read_arrays(run.predictions)[f"{split}_logits"] / (trained.preprocessing.temperature or 1.0)
+    logits = trained.preprocessing.calibrated(read_arrays(run.predictions)[f"{split}_logits"])
     errors = _most_confident_errors(task, logits, evaluated.labels)
     schedule = Schedule(config.schedule, config.epochs)
     positions = np.linspace(0, config.epochs, SCHEDULE_POINTS, endpoint=False)

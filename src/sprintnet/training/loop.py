@@ -21,6 +21,7 @@ from sprintnet.training.schedule import Schedule
 from sprintnet.training.signals import Signals
 from sprintnet.training.step import Step, Totals
 
+CROWDED = "other processes keep cores busy"  # in log.txt, of a run that changed its number of threads
 Row = dict[str, Any]
 Track = Callable[[Iterable[Batch], int, str, int], Iterable[Batch]]
 """Passes batches on and shows progress: (batches, total, label, number already done)."""
@@ -66,7 +67,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader, run: RunFolder, 
                 step(resize(images, schedule.resolution(position)), labels)
                 if threads.adapt() and not was_crowded:
                     was_crowded = True
-                    run.log("other processes keep cores busy: training with fewer threads meanwhile (rounding may differ)")
+                    run.log(f"{CROWDED}: training with fewer threads meanwhile (rounding may differ)")
                 progress.batch += 1
                 progress.seconds = time.monotonic() - started
                 if signals.received or time.monotonic() - saved >= config.checkpoint_seconds:

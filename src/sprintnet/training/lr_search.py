@@ -15,12 +15,12 @@ from sprintnet.progress import track
 from sprintnet.runs.folder import RunFolder, read_json, require_consistent
 from sprintnet.runs.io import write_atomic, write_json
 from sprintnet.runtime import select_runtime
-from sprintnet.training.lr_finder import sweep
+from sprintnet.training.lr_finder import MAX_EXTENSION, sweep
 from sprintnet.training.schedule import Schedule
 from sprintnet.training.setup import build_step, whiten
 
 RECOMMENDED = "steepest"
-"""The suggestion that training takes; sprint94's valley lies far below its peak (LOG.md)."""
+"""The suggestion that training takes: the nearest to the peaks of the recipes (LOG.md)."""
 Found = dict[str, Any]
 """seed, rates, losses, smoothed, suggestions."""
 
@@ -79,7 +79,8 @@ def _sweep_seeds(
         with runtime.activated(seed):
             step, loader = build_step(config, images, runtime, pretrained)
             whiten(step.model, loader, config)
-            batches = track(itertools.islice(loader.endless(seed, config.augment), rates), rates, f"seed {seed}")
+            steps = MAX_EXTENSION * rates
+            batches = track(itertools.islice(loader.endless(seed, config.augment), steps), steps, f"seed {seed}, at most")
             as_trained = ((resize(images, resolution), labels) for images, labels in batches)  # as training begins
             curve = sweep(step, as_trained, config.peak_lr, lowest, highest, rates)
         found.append({"seed": seed, **asdict(curve), "suggestions": curve.suggestions()})

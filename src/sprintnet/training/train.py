@@ -120,9 +120,9 @@ def _train(
     run.log(RULE)
 
     # the last epoch's weights are the result: nothing is chosen on test data
-    flips = config.augment.flip > 0
+    flips, smoothing = config.augment.flip > 0, 0.0 if images.multi_label else config.label_smoothing
     preprocessing = Preprocessing(
-        images.classes, images.image_shape, loader.normalisation, config.data.resize, step.task.name, flips
+        images.classes, images.image_shape, loader.normalisation, config.data.resize, step.task.name, flips, smoothing
     )
     trained, metrics = _evaluate(TrainedModel(step.model, preprocessing, runtime), splits, config.tta, run)
     save_model(run.weights, SavedModel(step.model, config.model, trained.preprocessing), commit=commit)
@@ -189,14 +189,15 @@ def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder)
     evaluations = {name: trained.evaluate(part, tta) for name, part in splits.items() if name != "train"}
     if "val" in splits:
         trained = trained.calibrated(splits["val"], evaluations["val"].arrays["logits"])
-    temperature = trained.preprocessing.temperature
-    metrics = {name: found.metrics(temperature) for name, found in evaluations.items()}
+    metrics = {name: found.metrics(trained.preprocessing) for name, found in evaluations.items()}
     if "test" in metrics:
         log_test_access(run, "train", metrics["test"])
     arrays = {f"{name}_{key}": values for name, found in evaluations.items() for key, values in found.arrays.items()}
     write_arrays(run.predictions, **arrays)
     rows = [
-        {"split": name, **row} for name, found in evaluations.items() for row in found.rows(temperature, splits[name].files)
+        {"split": name, **row}
+        for name, found in evaluations.items()
+        for row in found.rows(trained.preprocessing, splits[name].files)
     ]
     write_rows(run.predictions_csv, rows)
     return trained, metrics

@@ -23,7 +23,7 @@ def _code(text: str) -> str:
 
 def model_card(preprocessing: Preprocessing, metadata: Mapping[str, str], table: Mapping[str, Any]) -> str:
     """Returns README.md of an export, from the metadata of its files and the table of export."""
-    metrics: dict[str, Any] = json.loads(metadata["metrics"])
+    metrics: dict[str, Any] = table["files"]["model.onnx"]["metrics"]
     environment = Environment(  # noqa: S701 (Markdown, not HTML)
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )

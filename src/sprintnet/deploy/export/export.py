@@ -23,7 +23,7 @@ from sprintnet.data.load import load_splits, require_same_splits
 from sprintnet.data.splits import Splits
 from sprintnet.deploy.export.card import model_card
 from sprintnet.deploy.export.graph import InferenceModel, add_metadata, build_graph, to_bytes
-from sprintnet.deploy.export.parity import check_parity, parity, predict_all, throughput
+from sprintnet.deploy.export.parity import check_parity, file_metrics, parity, predict_all, throughput
 from sprintnet.deploy.export.variants import to_fp16, to_int8
 from sprintnet.deploy.predictor import OUTPUTS, Predictor
 from sprintnet.errors import ArgumentError, SettingsError
@@ -62,7 +62,7 @@ def export(
     splits = splits or load_splits(config.data, run=run if run.splits.exists() else None)
     with require_consistent(run):
         require_same_splits(splits, run, str(path))
-        trained = trained.with_tta_temperature(tta)
+        trained = replace(trained, preprocessing=trained.preprocessing.with_tta(tta))
         metadata = _metadata(trained, run, license, tta)
     evaluated = splits[evaluation_split(splits)]
     with _replace_when_complete(run) as folder:
@@ -95,20 +95,15 @@ def _replace_when_complete(run: RunFolder) -> Iterator[Path]:
 
 
 def _metadata(trained: TrainedModel, run: RunFolder, license: str, tta: str | None) -> dict[str, str]:
-    """Returns the metadata of every file: text, or JSON for lists and objects; no paths of this machine."""
+    """Returns the metadata that all files share: text, or JSON for lists and objects; no paths of this machine."""
     recipe = load_config(run.config)
     recipe = replace(recipe, data=replace(recipe.data, name=Path(recipe.data.name).name, source=""))
-    record, metrics = read_json(run.environment), read_json(run.metrics)
-    split = evaluation_split(metrics)
-    scores = {
-        key: score for key, score in metrics[split].items() if key == "accuracy_interval" or not isinstance(score, list | dict)
-    }
+    record = read_json(run.environment)
     return {
         "made_by": f"sprintnet {version('sprintnet')}",
         "preprocessing": json.dumps(trained.preprocessing.to_metadata()),
         "tta": tta or "none",
         "recipe": recipe.to_toml(),
-        "metrics": json.dumps({"split": SPLIT_TITLES[split], **scores}),
         "data": recipe.data.name,
         "data_sha256": record["data_sha256"],
         "commit": record["commit"] or "unknown",
@@ -124,12 +119,13 @@ def _write_models(
     quantize: Sequence[str],
     outputs: Sequence[str],
     tta: str | None,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Writes the ONNX files and returns the parity of each; raises ParityError."""
-    evaluated = splits[evaluation_split(splits)]
+    split = evaluation_split(splits)
+    evaluated = splits[split]
     logits = trained.predict_logits(evaluated.images, "PyTorch", tta)
     exact = build_graph(trained, outputs, tta)
-    rows: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for precision in ("fp32", *quantize):
         model = to_fp16(exact) if precision == "fp16" else to_int8(exact, splits["train"]) if precision == "int8" else exact
         name = FP32_FILE if model is exact else f"model-{precision}.onnx"
@@ -137,16 +133,18 @@ def _write_models(
         onnx.checker.check_model(model, full_check=True)
         add_metadata(model, metadata)
         file.write_bytes(model.SerializeToString())
-        row = parity(trained, predict_all(Predictor(file), evaluated.images, name), logits, evaluated.labels)
+        predictions = predict_all(Predictor(file), evaluated.images, name)
+        row = parity(trained, predictions, logits, evaluated.labels)
         check_parity(name, row, is_exact=model is exact)
-        add_metadata(model, {"parity": json.dumps(row)})
+        metrics = {"split": SPLIT_TITLES[split], **file_metrics(trained, predictions, evaluated.labels)}
+        add_metadata(model, {"parity": json.dumps(row), "metrics": json.dumps(metrics)})
         file.write_bytes(to_bytes(model))
-        rows[name] = {"bytes": file.stat().st_size, **row}
+        rows[name] = {"bytes": file.stat().st_size, **row, "metrics": metrics}
     return rows
 
 
 def _add_speed(
-    rows: dict[str, dict[str, float]], folder: Path, trained: TrainedModel, images: Images, tta: str | None
+    rows: dict[str, dict[str, Any]], folder: Path, trained: TrainedModel, images: Images, tta: str | None
 ) -> dict[str, Any]:
     """Returns the table of the files with their speed, PyTorch's in fp32 and, if it is fast, bf16, and the hardware."""
     threads, inference = trained.runtime.threads, InferenceModel(trained, ("probabilities",), tta).eval()

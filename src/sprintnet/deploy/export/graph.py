@@ -13,7 +13,7 @@ from onnx import helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sprintnet.data.preprocessing import View
+from sprintnet.data.preprocessing import SMOOTHING_FLOOR, View
 from sprintnet.deploy.export.resizing import resize_first
 from sprintnet.deploy.predictor import DIGEST, NO_DIGEST, content_digest
 from sprintnet.evaluation.predict import views_of
@@ -36,7 +36,7 @@ class InferenceModel(nn.Module):
         self.network = trained.model
         self.views = trained.preprocessing.views(tta) if tta else (IMAGE_ITSELF,)
         self.outputs, self.activate = outputs, trained.task.activate
-        self.temperature = trained.preprocessing.temperature or 1.0
+        self.label_smoothing, self.temperature = trained.preprocessing.label_smoothing, trained.preprocessing.temperature or 1.0
         mean, std = (
             torch.tensor(values)[:, None, None]
             for values in (trained.preprocessing.normalisation.mean, trained.preprocessing.normalisation.std)
@@ -56,11 +56,18 @@ class InferenceModel(nn.Module):
         logit_scale: float = self.network.logit_scale  # type: ignore[assignment]
         weights = self.network.get_parameter("linear.weight") * (logit_scale / features[0, 0].numel())
         found = {
-            "probabilities": self.activate(logits / self.temperature),
+            "probabilities": self.activate(self.unsmoothed(logits) / self.temperature),
             "logits": logits,
             "activation_maps": F.relu(F.conv2d(features, weights[:, :, None, None])),
         }
         return tuple(found[name] for name in self.outputs)
+
+    def unsmoothed(self, logits: Tensor) -> Tensor:
+        """Returns logits with label smoothing undone, as `Preprocessing.unsmoothed` does."""
+        if not (alpha := self.label_smoothing):
+            return logits
+        sharpened = (logits.softmax(1) - alpha / logits.shape[1]) / (1 - alpha)
+        return sharpened.clamp(min=SMOOTHING_FLOOR / logits.shape[1]).log()
 
 
 def build_graph(trained: TrainedModel, outputs: Sequence[str], tta: str | None = None) -> onnx.ModelProto:

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,15 @@ def predict_all(predictor: Predictor, images: Images, label: str) -> Predictions
     return Predictions(predictor.classes, probabilities, threshold=predictor.threshold)
 
 
+def file_metrics(trained: TrainedModel, predictions: Predictions, labels: Labels) -> dict[str, Any]:
+    """Returns a file's own scores, as metrics.json has them, and `ece`, its expected calibration error."""
+    probabilities = np.clip(predictions.probabilities.astype(np.float64), 1e-12, 1 - 1e-12)
+    logits = np.log(probabilities) - (0 if predictions.threshold is None else np.log1p(-probabilities))
+    scores = trained.task.summarise(logits, labels, trained.classes)
+    short = {key: score for key, score in scores.items() if key == "accuracy_interval" or not isinstance(score, list | dict)}
+    return {**short, "ece": trained.task.calibration(logits, labels)["ece"]}
+
+
 def parity(trained: TrainedModel, predictions: Predictions, logits: Floats, labels: Labels) -> dict[str, float]:
     """Compares a file's predictions with the trained model's logits (N, K) for the same images.
 
@@ -35,7 +45,7 @@ def parity(trained: TrainedModel, predictions: Predictions, logits: Floats, labe
     the file; network_accuracy.
     """
     task = trained.task
-    expected = trained.probabilities(logits.astype(np.float64))
+    expected = trained.preprocessing.probabilities(logits.astype(np.float64))
     by_model, truth = (task.membership(targets, len(trained.classes)) for targets in (task.predictions(logits), labels))
     return {
         "images": len(labels),

@@ -37,6 +37,11 @@ def save_figures(run: RunFolder) -> list[Path]:
     return [save(draw, run.plots / name) for name, draw in figures(run).items()]
 
 
+def saved_figures(run: RunFolder) -> list[Path]:
+    """Returns the paths of these PNGs, saved or not."""
+    return [run.plots / f"{name}.png" for name in figures(run)]
+
+
 def figures(run: RunFolder) -> Figures:
     """Returns the functions that draw the figures for which the run has data, by name; each takes the keyword `theme`."""
     found: Figures = {}
@@ -88,7 +93,7 @@ def _metric_figures(metrics: dict[str, Any]) -> Figures:
         matrix = partial(confusion_matrix, np.array(metrics["confusion"]), list(metrics["classes"]))
         found["confusion_matrix"] = partial(matrix, normalised=False)
         found["confusion_matrix_normalized"] = partial(matrix, normalised=True)
-    calibrations = {"As trained": "calibration", "At the fitted temperature": "calibration_at_temperature"}
+    calibrations = {"As trained": "calibration", "Calibrated": "calibrated"}
     return found | {
         "class_scores": partial(class_scores, metrics["classes"]),
         "reliability": partial(reliability, {name: metrics[key] for name, key in calibrations.items() if key in metrics}),

@@ -1,6 +1,7 @@
 """The report of a run, one self-contained page; it shows what the files of the run folder hold and computes nothing."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from sprintnet.data.dataset import LABEL_SEPARATOR
 from sprintnet.reporting.figures.images import thumbnail
-from sprintnet.reporting.figures.run_figures import evaluation_predictions, save_figures
+from sprintnet.reporting.figures.run_figures import evaluation_predictions, save_figures, saved_figures
 from sprintnet.reporting.html.page import figure_uris, image_uri, render
+from sprintnet.reporting.text.evaluation import calibration_text
 from sprintnet.reporting.text.names import UNLABELLED
 from sprintnet.reporting.text.task_scores import accuracy_name, class_columns, overall_scores
 from sprintnet.reporting.text.training_table import HEADS, table_cells
@@ -22,6 +24,8 @@ from sprintnet.runs.io import write_atomic
 
 MAX_IMAGE_BYTES = 4_700_000  # of all images and figures; a page stays below 5 MB
 CAPTION_BYTES = 400
+OF_FOLDER = re.compile(r"<(title|h1)\b.*?</\1>|sprintnet train [^<]*(?=</code>)", re.DOTALL)
+"""What a page says of the folder that it was written in."""
 OMITTED_FIGURES = ("confusion_matrix", "errors", "grad_cam_files")
 """The page has its own table and gallery; image files that a user named are not part of the run."""
 
@@ -34,15 +38,26 @@ def write_report(run: RunFolder, page: Path | None = None) -> Path:
     page = page or run.report
     with folder.require_consistent(run):
         contents = _contents(run)  # before the figures, which take longer
-        figures = {path.stem: figure_uris(path) for path in save_figures(run) if path.stem not in OMITTED_FIGURES}
-        budget = MAX_IMAGE_BYTES - sum(len(uri) for uris in figures.values() for uri in uris.values())
-        label_errors = _label_errors(run, budget // 2)
-        budget -= sum(len(image["source"]) + CAPTION_BYTES for image in label_errors.get("gallery", ()))
-        errors = _errors(run, contents["classes"], budget)
-        image_counts = Counter(kind for image in errors for kind in image["errors"].split(", "))
-        contents |= {"label_errors": label_errors, "errors": errors, "image_counts": image_counts}
-        write_atomic(page, render("report.html.jinja", figures, **contents))
+        write_atomic(page, _page(run, contents, save_figures(run)))
     return page
+
+
+def unchanged_page(run: RunFolder) -> bool:
+    """Returns whether report.html is what the run's files and saved figures give; the folder may have been moved."""
+    with folder.require_consistent(run):
+        now, then = _page(run, _contents(run), saved_figures(run)), run.report.read_text("utf-8")
+    return OF_FOLDER.sub("", now) == OF_FOLDER.sub("", then)
+
+
+def _page(run: RunFolder, contents: dict[str, Any], paths: Sequence[Path]) -> str:
+    figures = {path.stem: figure_uris(path) for path in paths if path.stem not in OMITTED_FIGURES}
+    budget = MAX_IMAGE_BYTES - sum(len(uri) for uris in figures.values() for uri in uris.values())
+    label_errors = _label_errors(run, budget // 2)
+    budget -= sum(len(image["source"]) + CAPTION_BYTES for image in label_errors.get("gallery", ()))
+    errors = _errors(run, contents["classes"], budget)
+    image_counts = Counter(kind for image in errors for kind in image["errors"].split(", "))
+    contents |= {"label_errors": label_errors, "errors": errors, "image_counts": image_counts}
+    return render("report.html.jinja", figures, **contents)
 
 
 def _contents(run: RunFolder) -> dict[str, Any]:
@@ -54,6 +69,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "evaluated": metrics[split],
         "accuracy_title": f"{folder.SPLIT_TITLES[split]} {accuracy_name(metrics[split])}",
         "overall_scores": overall_scores(metrics[split]),
+        "calibration": calibration_text(metrics),
         "class_columns": class_columns(metrics[split]),
         "classes": list(metrics[split]["classes"]),
         "training_columns": HEADS,

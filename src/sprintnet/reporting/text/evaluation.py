@@ -25,23 +25,27 @@ def result_lines(metrics: Mapping[str, Any], run_folder: str) -> Iterator[str]:
             yield ", ".join(parts)
             if "tta" in found:
                 yield f"{split} TTA accuracy {_tta(found['tta'])}"
-    yield calibration_line(metrics)
+    yield calibration_text(metrics)
     seconds, speed = metrics["train_seconds"], metrics["images_per_second"]
     yield f"trained in {seconds:.1f} s ({speed:,.0f} images/s); run folder: {run_folder}"
 
 
-def calibration_line(metrics: Mapping[str, Any]) -> str:
-    """Returns how far the probabilities of a training (metrics.json) can be trusted."""
+def calibration_text(metrics: Mapping[str, Any]) -> str:
+    """Returns how the probabilities of a training (metrics.json) were calibrated, and how far they can be trusted."""
     split = evaluation_split(metrics)
+    trained, calibrated = (f"{metrics[split][key]['ece']:.2%}" for key in ("calibration", "calibrated"))
     if metrics["temperature"] is None:
-        ece = f"{split} ECE {metrics[split]['calibration']['ece']:.2%}"
-        return f"probabilities are not calibrated ({ece}): data.val=0 held no images out to fit a temperature; leave it at auto"
-    images = metrics["val"]["images"]
-    few = ", few: add validation images for a better one" * (images < FEW_IMAGES)
-    return (
-        f"{split} ECE {metrics[split]['calibration_at_temperature']['ece']:.2%} at temperature {metrics['temperature']:.3f}, "
-        f"which was fitted on the {images:,} val images{few}"
-    )
+        return (
+            f"probabilities are not calibrated: {split} ECE {calibrated}. With data.val=0 no images are held out to fit a "
+            "temperature; leave it at auto"
+        )
+    images, few = metrics["val"]["images"], ""
+    if split == "val":
+        few = " (the same images: an optimistic estimate)"
+    if images < FEW_IMAGES:
+        few += "; these are few: more validation images give a better temperature"
+    fitted = f"temperature {metrics['temperature']:.3f} was fitted on the {images:,} val images{few}"
+    return f"calibrated probabilities: {split} ECE {calibrated} (before: {trained}); the {fitted}"
 
 
 def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -51,7 +55,7 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
         yield f"{'TTA accuracy':14}  {_tta(metrics['tta'])}"
     yield from (f"{name:14}  {text}" for name, text in scores.overall_scores(metrics).items())
     yield f"{'cross-entropy':14}  {metrics['cross_entropy']:.4f}\n"
-    calibrations = {"as trained": "calibration", "at the fitted temperature": "calibration_at_temperature"}
+    calibrations = {"as trained": "calibration", "calibrated": "calibrated"}
     yield from table_lines(
         ["calibration", "ECE (15 bins)", "adaptive ECE", "NLL", "Brier score"],
         [

@@ -9,7 +9,8 @@ from sprintnet.reporting.text.table import table_lines
 SUGGESTIONS = {  # what the suggestions of the learning-rate finder are
     "steepest": "the loss falls fastest",
     "minimum": "a tenth of where the loss is lowest",
-    "valley": "the middle of the longest fall of the loss",
+    "valley": "the middle of the longest fall of the loss, as in fastai",
+    "slide": "where the slope of the loss changes least, from the right, as in fastai",
 }
 
 
@@ -38,24 +39,32 @@ def comparison_lines(comparisons: Mapping[str, Any]) -> Iterator[str]:
     yield "p: Welch's t-test; g: Hedges' g (effect size); runs needed: on each side, for a power of 80% at the 5% level"
 
 
-def suggestion_lines(sweeps: Sequence[Mapping[str, Any]], config: Any, recommended: str) -> Iterator[str]:
-    """Yields the learning rates that sweeps of a Config suggest (entries of lr_finder.json); of several, median and range."""
+def suggestion_lines(
+    sweeps: Sequence[Mapping[str, Any]], config: Any, recommended: str, all_rules: bool = False
+) -> Iterator[str]:
+    """Yields the learning rate that sweeps of a Config (entries of lr_finder.json) recommend, of several the median and range.
+
+    With `all_rules` those of the other rules follow.
+    """
     setting = "muon.max_lr" if config.muon.max_lr else "optim.max_lr"
     headers = [f"suggestion for {setting}", f"median of {len(sweeps)} seeds", "lowest", "highest"]
     rows, peak = [], 0.0
-    for name, meaning in SUGGESTIONS.items():
+    for name in sorted(SUGGESTIONS, key=lambda name: name != recommended):
         rates = [sweep["suggestions"][name] for sweep in sweeps]
         numbers = (statistics.median(rates), min(rates), max(rates))
-        if name == recommended:
-            peak, meaning = numbers[0], f"{meaning}; recommended, lr_find=true takes it"
-        rows.append([f"{name} ({meaning})", *(f"{number:.3g}" for number in numbers)])
+        peak = peak or numbers[0]
+        if all_rules or name == recommended:
+            rows.append([f"{name} ({SUGGESTIONS[name]})", *(f"{number:.3g}" for number in numbers)])
     if len(sweeps) == 1:
         headers, rows = [headers[0], "learning rate"], [row[:2] for row in rows]
     yield from table_lines(headers, rows)
+    if not all_rules:
+        others = [name for name in SUGGESTIONS if name != recommended]
+        yield f"lr_find=true takes this one; --all shows what other rules suggest: {', '.join(others)}"
     yield f"the recipe's {setting}, at its batch size: {config.peak_lr:g}"
     found = config.with_peak(peak)
     taken = {"muon.max_lr": found.muon.max_lr, "optim.max_lr": found.optim.max_lr, "optim.head_lr": found.optim.head_lr}
-    yield f"to train with the recommended one: {' '.join(f'{key}={rate:.3g}' for key, rate in taken.items() if rate)}"
+    yield f"to train with {recommended}: {' '.join(f'{key}={rate:.3g}' for key, rate in taken.items() if rate)}"
 
 
 def _interval(label: str, found: Any) -> str:
