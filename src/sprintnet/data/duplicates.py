@@ -1,8 +1,8 @@
-"""Duplicate images: equal in every pixel, or alike except for size, compression, colour or a small shift."""
+"""Duplicate images: equal in every pixel, or alike except for size, compression, brightness or a shift of a few pixels."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -12,17 +12,21 @@ import numpy.typing as npt
 from sprintnet.data.dataset import BLOCK_SIZE, ImageDataset, Images
 from sprintnet.progress import track
 
-HASH_SIDE, FREQUENCIES = 32, 8
-HASH_BITS = FREQUENCIES**2 - 1
-MAX_HASH_DISTANCE = 14  # bits by which two hashes may differ before their images' pixels are compared
-MAX_COMPARED_IMAGES = 100_000  # images of which each pair is compared, in about a minute
-MAX_CANDIDATES = 16  # images with the nearest hashes that are compared with an image
-MAX_CROWDED_FRACTION = 0.2
-"""If more of the images have more candidates, all images look alike, and only equal pixels count. CIFAR-10: 0.04; digits of
-8x8 pixels: 0.36; Fashion-MNIST: 0.92."""
-MAX_SHIFT = 2
+SIDE, FREQUENCIES = 32, 8
+HASH_BITS = 2 * FREQUENCIES**2 - 2 * FREQUENCIES
+SPECTRUM_SLOPE = 1.3
+"""Amplitudes of natural images fall with about this power of the frequency: without it, half of the bits would be known."""
+MIN_HASH_AGREEMENT = 0.46  # of two hashes, from -1 to 1, before their images' pixels are compared
+MAX_COMPARED_IMAGES = 100_000  # images of which each pair is compared, in minutes
+MAX_CANDIDATES = 4  # images with the nearest hashes that are compared with an image
+MAX_SHIFT = 3
 MIN_EDGE_CORRELATION = 0.75
 """Chosen on CIFAR-10 by eye: of the pairs just above, about one in fifty is no duplicate; at 0.70, one in ten."""
+GREY, OTHER_COLOUR, MAX_RECOLOURED = 4.0, 100.0, 0.05
+"""Levels by which an image is grey on average, by which two areas have different colours (photos get colour casts), and the
+share of such areas above which two images are different; an image may be a grey copy."""
+MAX_PARTNERS, MAX_CLUSTERED = 2, 0.05
+"""If more of the images than MAX_CLUSTERED have more near duplicates than MAX_PARTNERS, only equal pixels count."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -47,9 +51,8 @@ def duplicates_within(images: ImageDataset) -> list[Duplicate]:
 def find_duplicates(a: ImageDataset, b: ImageDataset | None = None) -> list[Duplicate]:
     """Returns the pairs of images of `a` and `b`, of one shape, that are duplicates; without `b`, those within `a`.
 
-    Candidates have similar perceptual hashes: the signs of low frequencies of a small grey image, relative to their median
-    (Zauner 2010, "Implementation and benchmarking of perceptual image hash functions"). They are duplicates if their edges
-    correlate, which those of plain skies do not. 50,000 by 10,000 images take seconds.
+    Candidates have similar perceptual hashes (Zauner 2010, "Implementation and benchmarking of perceptual image hash
+    functions"). They are duplicates if their colours are similar and their edges correlate, which those of plain skies do not.
     """
     other = a if b is None else b
     exact = list(equal_pixels(a, b))
@@ -57,23 +60,23 @@ def find_duplicates(a: ImageDataset, b: ImageDataset | None = None) -> list[Dupl
     others = hashes if b is None else _hashes(other)
     seen = {(pair.first, pair.second) for pair in exact}
     original = {pair.second: pair.first for pair in exact} if b is None else {}
-    near, crowded = [], 0
+    near = []
     starts = range(0, len(other), BLOCK_SIZE)
     for start in track(starts, len(starts), "comparing images"):
-        second, first, crowd = _near_hashes(others[start : start + BLOCK_SIZE], hashes)
-        crowded += crowd
+        second, first = _near_hashes(others[start : start + BLOCK_SIZE], hashes)
         second = second + start
         if b is None:
             first, second = first[first < second], second[first < second]
         if not len(first):
             continue
-        correlations = _correlations(_edges(a.take(first).images), _edges(other.take(second).images))
-        near += [
-            Duplicate(int(i), int(j), min(float(value), 0.9999))
-            for i, j, value in zip(first, second, correlations, strict=True)
-            if value >= MIN_EDGE_CORRELATION and (i, j) not in seen and (b or original.get(i, i) != original.get(j, j))
-        ]
-    return sorted(exact if crowded > MAX_CROWDED_FRACTION * len(other) else exact + near)
+        pixels = a.take(first).images, other.take(second).images
+        correlations, shifts = _correlations(*map(_edges, pixels))
+        for index in np.flatnonzero(correlations >= MIN_EDGE_CORRELATION):
+            i, j = int(first[index]), int(second[index])
+            is_new = (i, j) not in seen and (b or original.get(i, i) != original.get(j, j))
+            if is_new and _has_same_colours(pixels[0][index], pixels[1][index], shifts[index]):
+                near.append(Duplicate(i, j, min(float(correlations[index]), 0.9999)))
+    return sorted(exact if _are_clustered(near, len(other), within=b is None) else exact + near)
 
 
 def equal_pixels(a: ImageDataset, b: ImageDataset | None = None) -> Iterator[Duplicate]:
@@ -95,30 +98,68 @@ def _digests(images: ImageDataset) -> Iterator[bytes]:
 
 
 def _hashes(images: ImageDataset) -> Floats:
-    """Returns the hashes (N, HASH_BITS) of 1 and -1, or 0 for an image of one colour."""
-    grid = np.arange(HASH_SIDE) + 0.5
-    cosines = np.cos(np.pi * np.arange(FREQUENCIES)[:, None] * grid / HASH_SIDE).astype(np.float32)
+    """Returns the hashes (N, HASH_BITS) of 1 and -1, or 0 for an image of one colour.
+
+    The signs of amplitudes at low frequencies, relative to their median: a shift of the image hardly changes them.
+    """
+    window = np.hanning(SIDE + 2)[1:-1]
+    frequencies = SIDE * np.fft.fftfreq(SIDE)
+    weights = np.outer(window, window) / (SIDE * SIDE), np.hypot(frequencies[:, None], frequencies) ** SPECTRUM_SLOPE
     hashes = [np.empty((0, HASH_BITS), np.float32)]
     for block in images.blocks():
-        waves = (cosines @ _small(block) @ cosines.T).reshape(len(block), -1)[:, 1:]
-        signs = np.where(waves > np.median(waves, axis=1, keepdims=True), 1, -1)
-        hashes.append(np.where(np.abs(waves).max(axis=1, keepdims=True) > 1, signs, 0).astype(np.float32))
+        small = _small(block)
+        waves = np.abs(np.fft.fft2((small - small.mean(axis=(1, 2), keepdims=True)) * weights[0])) * weights[1]
+        parts = waves[:, :FREQUENCIES, :FREQUENCIES], waves[:, 1 - FREQUENCIES :, 1:FREQUENCIES]  # the rest is their mirror
+        low = np.concatenate([part.reshape(len(block), -1) for part in parts], axis=1)[:, 1:]
+        signs = np.where(low > np.median(low, axis=1, keepdims=True), 1, -1)
+        hashes.append(np.where(low.max(axis=1, keepdims=True) > 0.5, signs, 0).astype(np.float32))
     return np.concatenate(hashes, dtype=np.float32)
 
 
-def _near_hashes(queries: Floats, hashes: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-    """Returns pairs (query, hash) of the nearest hashes, and how many queries have more than MAX_CANDIDATES of them."""
+def _near_hashes(queries: Floats, hashes: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Returns pairs (query, hash) of the nearest hashes."""
     agreement = queries @ hashes.T
-    query, found = np.nonzero(agreement >= HASH_BITS - 2 * MAX_HASH_DISTANCE)
+    query, found = np.nonzero(agreement >= MIN_HASH_AGREEMENT * HASH_BITS)
     order = np.lexsort((-agreement[query, found], query))
     query, found = query[order], found[order]
-    rank = np.arange(len(query)) - np.searchsorted(query, query)
-    nearest = rank <= MAX_CANDIDATES  # one more: one may be the image itself
-    return query[nearest], found[nearest], int((rank == MAX_CANDIDATES + 1).sum())
+    nearest = np.arange(len(query)) - np.searchsorted(query, query) <= MAX_CANDIDATES  # one more: one may be the image itself
+    return query[nearest], found[nearest]
+
+
+def _are_clustered(near: Sequence[Duplicate], images: int, *, within: bool) -> bool:
+    """Returns whether so many images have several near duplicates that these are no duplicates."""
+    partners = Counter(pair.second for pair in near)
+    if within:
+        partners.update(pair.first for pair in near)
+    return sum(count > MAX_PARTNERS for count in partners.values()) > MAX_CLUSTERED * images
+
+
+def _has_same_colours(a: Images, b: Images, shift: tuple[int, int]) -> bool:
+    """Returns whether two images (H, W, C) have the same colours where they overlap, or one of them is grey."""
+    if a.shape[2] < 3:
+        return True
+    first, second = (_colours(image[None]) for image in (a, b))
+    if min(np.abs(first).mean(), np.abs(second).mean()) < GREY:
+        return True
+    (there, here), (beside, along) = (_overlap(length, SIDE) for length in shift)
+    differences = np.abs(first[:, there, beside] - second[:, here, along]).max(axis=0)
+    return bool((differences > OTHER_COLOUR).mean() < MAX_RECOLOURED)
+
+
+def _overlap(shift: int, length: int) -> tuple[slice, slice]:
+    """Returns the parts of two lines that lie over each other when the first is shifted."""
+    return slice(max(0, shift), length + min(0, shift)), slice(max(0, -shift), length + min(0, -shift))
+
+
+def _colours(images: Images) -> Floats:
+    """Returns differences of channels (2, SIDE, SIDE) of one image: 0 for grey."""
+    rows, columns = (_coverage(length) for length in images.shape[1:3])
+    red, green, blue = np.moveaxis(images[0, ..., :3].astype(np.float32), 2, 0)
+    return np.stack([rows @ plane @ columns.T for plane in (red - green, (red + green) / 2 - blue)])
 
 
 def _small(images: Images) -> Floats:
-    """Returns grey images (N, HASH_SIDE, HASH_SIDE), each pixel the mean of the area that it covers."""
+    """Returns grey images (N, SIDE, SIDE), each pixel the mean of the area that it covers."""
     weights = {1: [1.0], 3: [0.299, 0.587, 0.114], 4: [0.299, 0.587, 0.114, 0.0]}[images.shape[3]]
     grey = images.astype(np.float32) @ np.array(weights, np.float32)
     rows, columns = (_coverage(length) for length in grey.shape[1:])
@@ -126,26 +167,27 @@ def _small(images: Images) -> Floats:
 
 
 def _coverage(length: int) -> Floats:
-    """Returns the weights (HASH_SIDE, length) by which each of HASH_SIDE pixels averages the `length` pixels of a line."""
-    ends = np.arange(HASH_SIDE + 1) * length / HASH_SIDE
+    """Returns the weights (SIDE, length) by which each of SIDE pixels averages the `length` pixels of a line."""
+    ends = np.arange(SIDE + 1) * length / SIDE
     pixels = np.arange(length)
     covered = np.minimum(ends[1:, None], pixels + 1) - np.maximum(ends[:-1, None], pixels)
-    return np.asarray(np.maximum(covered, 0) * HASH_SIDE / length, np.float32)
+    return np.asarray(np.maximum(covered, 0) * SIDE / length, np.float32)
 
 
 def _edges(images: Images) -> Floats:
-    """Returns horizontal and vertical differences (N, 2, HASH_SIDE - 2, HASH_SIDE - 2)."""
+    """Returns horizontal and vertical differences (N, 2, SIDE - 2, SIDE - 2)."""
     small = _small(images)
     return np.stack([small[:, 1:-1, 2:] - small[:, 1:-1, :-2], small[:, 2:, 1:-1] - small[:, :-2, 1:-1]], 1)
 
 
-def _correlations(a: Floats, b: Floats) -> Floats:
-    """Returns the correlation (N,) of edges at the best shift of up to MAX_SHIFT pixels."""
-    best = np.full(len(a), -1, np.float32)
-    overlap = {shift: slice(max(0, shift), HASH_SIDE - 2 + min(0, shift)) for shift in range(-MAX_SHIFT, MAX_SHIFT + 1)}
-    for y, x in product(overlap, repeat=2):
-        u = a[:, :, overlap[y], overlap[x]].reshape(len(a), -1)
-        v = b[:, :, overlap[-y], overlap[-x]].reshape(len(b), -1)
+def _correlations(a: Floats, b: Floats) -> tuple[Floats, list[tuple[int, int]]]:
+    """Returns the correlation (N,) of edges at the best shift of up to MAX_SHIFT pixels, and these shifts."""
+    shifts = list(product(range(-MAX_SHIFT, MAX_SHIFT + 1), repeat=2))
+    found = np.empty((len(shifts), len(a)), np.float32)
+    for row, (y, x) in enumerate(shifts):
+        (there, here), (beside, along) = (_overlap(shift, SIDE - 2) for shift in (y, x))
+        u = a[:, :, there, beside].reshape(len(a), -1)
+        v = b[:, :, here, along].reshape(len(b), -1)
         norm = np.sqrt((u * u).sum(axis=1) * (v * v).sum(axis=1))
-        best = np.maximum(best, (u * v).sum(axis=1) / np.maximum(norm, 1e-6))
-    return np.asarray(best)
+        found[row] = (u * v).sum(axis=1) / np.maximum(norm, 1e-6)
+    return found.max(axis=0), [shifts[row] for row in found.argmax(axis=0)]
