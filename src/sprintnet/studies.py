@@ -17,6 +17,11 @@ from sprintnet.runs import folder
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+TEST_CAUTION = (
+    "these are metrics of the test set; to choose between settings, hold more images out (data.val=0.1) and use "
+    "compare --split val"
+)
+
 
 @dataclass(frozen=True, repr=False)
 class Result:
@@ -63,26 +68,40 @@ def study_config(config: Config, run: folder.RunFolder, seeds: int, splits: Spli
         runs.append(metrics)
         print(f"{len(runs)} of {seeds}: {statistics.run_line(metric_values(runs))}", flush=True)
     summaries = {label: summarise(values) for label, values in metric_values(runs).items()}
-    return Result((f"{run.path}: {len(runs)} runs", *statistics.summary_lines(summaries)), runs, run.path)
+    lines = [f"{run.path}: {len(runs)} runs", *statistics.summary_lines(summaries)]
+    if folder.evaluation_split(runs[0]) == "test":
+        lines.append(TEST_CAUTION)
+    return Result(tuple(lines), runs, run.path)
 
 
 @python_names()
-def compare(a: "Result | str | Path", b: "Result | str | Path") -> Result:
-    """Returns how study b differs from study a (results of `study` or folders): Welch's t-test and Hedges' g of each metric."""
-    return compare_folders(*(side.path if isinstance(side, Result) else side for side in (a, b)))
+def compare(a: "Result | str | Path", b: "Result | str | Path", *, split: str | None = None) -> Result:
+    """Returns how study b differs from study a (results of `study` or folders): t-test and Hedges' g of each metric.
+
+    The test is paired where both have the same seeds. `split`, val or test, defaults to the evaluation split.
+    """
+    if split not in (None, "val", "test"):
+        raise ArgumentError("split", split, "must be val or test, or None")
+    return compare_folders(*(side.path if isinstance(side, Result) else side for side in (a, b)), split=split)
 
 
-def compare_folders(*folders: str | Path) -> Result:
+def compare_folders(*folders: str | Path, split: str | None = None) -> Result:
     """Returns the result of `compare` for the folders, or names, of two studies."""
-    from sprintnet.experiments.compare import compare, data_digest, metric_values, read_runs
+    from sprintnet.experiments.compare import compare, data_digest, metric_values, read_runs, seeds
 
     runs = [read_runs(path) for path in folders]
-    first, second = map(metric_values, runs)
-    found = {label: compare(first[label], second[label]) for label in first if label in second}
+    split = split or folder.evaluation_split(runs[0][0])
+    if missing := [str(path) for path, each in zip(folders, runs, strict=True) if split not in each[0]]:
+        raise ArgumentError("split", split, f"{missing[0]} has no metrics of this split")
+    first, second = (metric_values(each, split) for each in runs)
+    is_paired = seeds(folders[0]) == seeds(folders[1])
+    found = {label: compare(first[label], second[label], is_paired=is_paired) for label in first if label in second}
     sides = [f"{side}: {path}, {len(each)} runs" for side, path, each in zip("AB", folders, runs, strict=True)]
     if len({data_digest(path) for path in folders}) > 1:
         sides.append("caution: A and B have different data (images, labels or splits); this compares more than the recipes")
-    return Result((*sides, *statistics.comparison_lines(found)), found)
+    if split == "test":
+        sides.append(TEST_CAUTION)
+    return Result((*sides, *statistics.comparison_lines(found, is_paired, split)), found)
 
 
 @python_names(data_prefix="")

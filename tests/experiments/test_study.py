@@ -15,7 +15,7 @@ from scipy import stats
 from conftest import Command
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
-from sprintnet.experiments.compare import compare, metric_values, read_runs, runs_needed, summarise
+from sprintnet.experiments.compare import compare, metric_values, pairs_needed, read_runs, runs_needed, summarise
 from sprintnet.experiments.study import run_study
 from sprintnet.runs.folder import RunFolder
 from sprintnet.training import train as pipeline
@@ -58,6 +58,27 @@ def test_runs_needed_find_the_difference_four_times_in_five() -> None:
     a, b = generator.normal(0, 0.13, (4000, needed)), generator.normal(0.2, 0.26, (4000, needed))
     found = stats.ttest_ind(a, b, axis=1, equal_var=False).pvalue < 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_runs_with_the_same_seeds_are_compared_in_pairs() -> None:
+    generator = np.random.default_rng(1)
+    shared = generator.normal(0.94, 0.002, 6)
+    a, b = shared + generator.normal(0, 0.0003, 6), shared + 0.001 + generator.normal(0, 0.0003, 6)
+    found = compare(a.tolist(), b.tolist(), is_paired=True)
+    expected = stats.ttest_rel(b, a)
+    interval = expected.confidence_interval(0.95)
+    assert (found.p, found.low, found.high) == pytest.approx((expected.pvalue, interval.low, interval.high))
+    unpaired = compare(a.tolist(), b.tolist())
+    assert found.p < 0.01 < 0.1 < unpaired.p
+    assert found.effect == unpaired.effect
+    assert found.runs_needed is not None and unpaired.runs_needed is not None
+    assert found.runs_needed < unpaired.runs_needed
+    assert compare([1.0, 2.0, 3.0], [2.0, 3.0, 4.0], is_paired=True).p == 0  # every pair differs by the same
+
+
+@pytest.mark.parametrize(("effect", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
+def test_pairs_needed_are_those_of_gpower(effect: float, pairs: int) -> None:
+    assert pairs_needed(effect, 1) == pairs  # G*Power 3.1, difference between two dependent means, two-sided 5 %, power 80 %
 
 
 def test_sets_without_spread_or_difference() -> None:
@@ -112,6 +133,10 @@ def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tm
     assert slow.stdout.splitlines()[-1].startswith("next: sprintnet compare runs/study/slow STUDY ")
     compared = sprintnet("compare", "davidnet", "slow")
     assert compared.returncode == 0, compared.stderr
+    assert "p: paired t-test, since A and B have the same seeds" in compared.stdout
+    assert sprintnet("compare", "davidnet", "slow", "--split", "test").returncode == 2
+    by_val = sprintnet("compare", "davidnet", "slow", "--split", "val")
+    assert by_val.stdout == compared.stdout
     assert [line.split("  ")[0] for line in compared.stdout.splitlines()[3:7]] == [
         "accuracy",
         "cross-entropy",

@@ -5,7 +5,13 @@ import pytest
 
 from sprintnet.config import load_config
 from sprintnet.evaluation.metrics import summarise
-from sprintnet.reporting.text.evaluation import calibration_text, evaluation_lines, faithfulness_lines, result_lines
+from sprintnet.reporting.text.evaluation import (
+    calibration_text,
+    chance_lines,
+    evaluation_lines,
+    faithfulness_lines,
+    result_lines,
+)
 from sprintnet.reporting.text.statistics import suggestion_lines
 from sprintnet.reporting.text.table import table_lines
 
@@ -48,6 +54,7 @@ def test_the_accuracy_has_its_interval_and_five_classes_no_top5() -> None:
 def test_the_results_of_a_training_are_one_line_a_split() -> None:
     tta = {"accuracy": 0.7, "accuracy_interval": [0.6, 0.8], "fraction": 0.4, "seconds": 1.26}
     test = {"accuracy": 0.661, "accuracy_interval": [0.6517, 0.6702], "images": 10_000, "top5_accuracy": 0.9711}
+    test |= {"classes": {"cat": {"support": 100}}}
     test |= {"calibration": {"ece": 0.17}, "calibrated": {"ece": 0.01}, "cross_entropy": 1.0795, "tta": tta}
     found = {"test": test, "val": {**test, "images": 1000}, "temperature": 0.75, "train_seconds": 27.9}
     found["images_per_second"] = 3581.2
@@ -57,6 +64,9 @@ def test_the_results_of_a_training_are_one_line_a_split() -> None:
         "calibrated probabilities: test ECE 1.00% (before: 17.00%); the temperature 0.750 was fitted on the 1,000 val images",
         "trained in 27.9 s (3,581 images/s); run folder: runs/train/x",
     ]
+    weak = {**test, "accuracy_interval": [0.09, 0.3]}
+    (chance,) = chance_lines({**weak, "classes": {"cat": {"support": 1000}, "dog": {"support": 9000}}})
+    assert chance == "no better than chance: always predicting dog has an accuracy of 90.00% on these images"
     held_out = {**found, "val": {**test, "images": 30}}
     del held_out["test"]
     assert calibration_text(held_out).endswith(

@@ -1,6 +1,7 @@
 """The commands about data: data, check. Each imports what it needs when it runs."""
 
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 from sprintnet.cli.args import DEFAULT_RECIPE, check_output
@@ -33,6 +34,7 @@ def check(options: Namespace) -> None:
     if not any(override.partition("=")[0] in ("data", "data.name") for override in overrides):
         raise SettingsError("check: DATA is missing; name a folder, a table, an .npz file or a built-in dataset")
     check_output(options.output)
+    check_output(options.pairs)
     from sprintnet.config import load_config
     from sprintnet.data.custom.manifest import Problem
     from sprintnet.errors import DataError
@@ -46,5 +48,11 @@ def check(options: Namespace) -> None:
     if options.output:
         write_rows(Path(options.output), rows, Problem._fields)
         print(f"\none row per problem: {options.output}")
+    if options.pairs and found.details.near:
+        from sprintnet.reporting.figures.images import near_duplicates
+        from sprintnet.reporting.figures.style import save
+
+        save(partial(near_duplicates, found.details.near), Path(options.pairs).with_suffix(""))
+        print(f"pairs of near duplicates, the least alike first: {Path(options.pairs).with_suffix('.png')}")
     if wrong := sum(row["severity"] != "note" for row in rows):
         raise DataError(f"{settings.name}: {wrong:,} problem{'s' if wrong > 1 else ''} to fix before training, listed above")

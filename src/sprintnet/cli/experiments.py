@@ -29,7 +29,7 @@ def compare(options: Namespace) -> None:
     """Tests whether two studies differ by more than their spread."""
     from sprintnet.studies import compare_folders
 
-    print(compare_folders(*options.names))
+    print(compare_folders(*options.names, split=options.split))
 
 
 def benchmark(options: Namespace) -> None:

@@ -82,7 +82,8 @@ VERBS: dict[str, Verb] = {
         _option("--seeds", "number of runs, from the recipe's seed upwards", 10, (2, MAX)),
         _option("--name", "name of the folder in runs/study (default: the recipe's)", metavar="NAME"),
         RESUME]),
-    "compare": (experiments.compare, "STUDY STUDY", []),
+    "compare": (experiments.compare, "STUDY STUDY", [
+        _option("--split", "the split whose metrics are compared (default: the evaluation split)", None, ("test", "val"))]),
     "explain": (evaluate.explain, "RUN [IMAGE]...", [
         _option("--wrong", "without IMAGE: how many confident errors", evaluate.ERRORS, (1, evaluate.MAX_EXPLAINED)),
         _option("--target-class", "the class of the maps: predicted, true, or a name", "predicted", metavar="CLASS"),
@@ -122,7 +123,8 @@ VERBS: dict[str, Verb] = {
         _option("--output", "file to append a row to", "benchmarks/results/benchmark.jsonl", metavar="FILE")]),
     "summary": (train.summary, RECIPE, []),
     "check": (data.check, f"[DATA] {OVERRIDES}", [
-        _option("--output", "also write one row per problem to a CSV file", metavar="FILE")]),
+        _option("--output", "also write one row per problem to a CSV file", metavar="FILE"),
+        _option("--pairs", "also draw the pairs of near duplicates, to look at them", metavar="FILE.png")]),
     "data": (data.data, "list|fetch [DATASET]", [
         _option("--source", "a local folder or archive to take the dataset from (default: the network)", metavar="PATH")]),
     "recipes": (train.recipes, "", []),

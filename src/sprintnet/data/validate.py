@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -10,12 +11,13 @@ from sprintnet.data.builtin.cache import load
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.data.custom.load import read_custom
 from sprintnet.data.custom.manifest import Problem
-from sprintnet.data.dataset import ImageDataset, class_counts
+from sprintnet.data.dataset import ImageDataset, Images, class_counts
 from sprintnet.data.duplicates import Duplicate, find_duplicates
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import groups_across_splits
 
 MIN_CLASS_IMAGES = 10  # a class with fewer training images can hardly be learned
+MAX_NEAR = 48  # pairs of near duplicates that are kept to be drawn
 MAX_IMBALANCE = 10  # ratio of the largest to the smallest class above which imbalance is noted
 
 
@@ -29,6 +31,8 @@ class Findings:
     kinds: Mapping[str, Mapping[str, int]]
     notes: tuple[str, ...]
     problems: tuple[Problem, ...]
+    near: tuple[tuple[Images, Images, str], ...] = ()
+    """The near duplicates that are the least alike: both images (H, W, C) and what they are called."""
 
 
 def check(settings: DataSettings) -> Findings:
@@ -37,7 +41,7 @@ def check(settings: DataSettings) -> Findings:
         train, test = load(settings.name, settings.source)
         pairs = find_duplicates(train, test)
         duplicates = [_duplicate(pair, f"train {pair.first}", f"test {pair.second}", " across splits") for pair in pairs]
-        return _findings({"train": train, "test": test}, duplicates)
+        return _findings({"train": train, "test": test}, duplicates, near=_near(pairs, train, test))
     data = read_custom(settings)
     labels, files = data.images.labels, data.images.files or ()
     split = np.array([name or "undivided" for name in data.split], dtype=object)
@@ -55,12 +59,24 @@ def check(settings: DataSettings) -> Findings:
         "mode": Counter(header.mode for header in data.headers),
         "format": Counter(header.format for header in data.headers),
     }
-    return _findings(parts, [*divided, *duplicates], data.problems, data.notes, kinds)
+    near = _near(data.duplicates(), data.images, data.images)
+    return _findings(parts, [*divided, *duplicates], data.problems, data.notes, kinds, near)
 
 
 def _duplicate(pair: Duplicate, image: str, other: str, across: str) -> Problem:
     kind, text = ("duplicate", "equals") if pair.is_exact else ("near duplicate", "looks like")
     return Problem(image, kind + across, f"{text} {other}", "note")
+
+
+def _near(pairs: Sequence[Duplicate], a: ImageDataset, b: ImageDataset) -> tuple[tuple[Images, Images, str], ...]:
+    weakest = sorted((pair for pair in pairs if not pair.is_exact), key=lambda pair: pair.correlation)[:MAX_NEAR]
+    captions = [f"{_name(a, pair.first)}\n{_name(b, pair.second)}" for pair in weakest]
+    images = [[data.take(np.array([index])).images[0] for data, index in ((a, pair[0]), (b, pair[1]))] for pair in weakest]
+    return tuple((*both, caption) for both, caption in zip(images, captions, strict=True))
+
+
+def _name(images: ImageDataset, index: int) -> str:
+    return Path(images.files[index]).name if images.files else str(index)
 
 
 def _findings(
@@ -69,6 +85,7 @@ def _findings(
     problems: Sequence[Problem] = (),
     notes: tuple[str, ...] = (),
     kinds: Mapping[str, Mapping[str, int]] | None = None,
+    near: tuple[tuple[Images, Images, str], ...] = (),
 ) -> Findings:
     classes = next(iter(parts.values())).classes
     counts = {name: tuple(class_counts(part.labels, len(classes)).tolist()) for name, part in parts.items()}
@@ -84,4 +101,4 @@ def _findings(
         text = f"{ratio}; class_weights=balanced or sampling=balanced may help"
         class_notes.append(Problem("classes", "imbalance", text, "note"))
     images = {name: len(part) for name, part in parts.items()}
-    return Findings(classes, images, counts, kinds or {}, notes, (*problems, *class_notes, *notes_on_images))
+    return Findings(classes, images, counts, kinds or {}, notes, (*problems, *class_notes, *notes_on_images), near)

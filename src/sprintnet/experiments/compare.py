@@ -3,7 +3,7 @@
 import math
 import warnings
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How b differs from a: Welch's test of the means, Hedges' g, and the runs a side for a power of 80%."""
+    """How b differs from a: a t-test of the means, Hedges' g, and the runs a side for a power of 80%."""
 
     a: Summary
     b: Summary
@@ -76,24 +76,26 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
     return found.mean - margin, found.mean + margin
 
 
-def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
-    """Returns how b differs from a, each of two or more values.
+def compare(a: Sequence[float], b: Sequence[float], *, is_paired: bool = False) -> Comparison:
+    """Returns how b differs from a, each of two or more values: of different runs (Welch 1947), or in pairs (Student 1908).
 
-    Welch 1947; Hedges 1981. `runs_needed` is None where a million runs would not be enough.
+    Hedges' g (1981) is that of unpaired values. `runs_needed` is None where a million runs would not be enough.
     """
     first, second = summarise(a), summarise(b)
     difference = second.mean - first.mean
-    if first.sd == second.sd == 0:  # nothing varies: any difference is certain
+    changes = summarise([after - before for before, after in zip(a, b, strict=True)]) if is_paired else None
+    if first.sd == second.sd == 0 or (changes and changes.sd == 0):  # nothing varies: any difference is certain
         certain = 1.0 if difference == 0 else 0.0
         effect = math.copysign(math.inf, difference) if difference else 0.0
         return Comparison(first, second, difference, difference, difference, certain, effect, 2 if difference else None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # SciPy warns where one side does not vary
-        test = stats.ttest_ind(b, a, equal_var=False)
+        test = stats.ttest_rel(b, a) if is_paired else stats.ttest_ind(b, a, equal_var=False)
     interval = test.confidence_interval(CONFIDENCE_LEVEL)
     degrees = first.n + second.n - 2
     pooled = math.sqrt(((first.n - 1) * first.sd**2 + (second.n - 1) * second.sd**2) / degrees)
-    effect, needed = difference / pooled * (1 - 3 / (4 * degrees - 1)), runs_needed(difference, first.sd, second.sd)
+    effect = difference / pooled * (1 - 3 / (4 * degrees - 1))
+    needed = runs_needed(difference, first.sd, second.sd) if changes is None else pairs_needed(difference, changes.sd)
     low, high, p = map(float, (interval.low, interval.high, test.pvalue))
     return Comparison(first, second, difference, low, high, p, effect, needed)
 
@@ -101,28 +103,41 @@ def compare(a: Sequence[float], b: Sequence[float]) -> Comparison:
 def runs_needed(difference: float, sd_a: float, sd_b: float) -> int | None:
     """Returns the runs a side that Welch's test at 5% needs to detect this difference with a power of 80%."""
 
-    def power(n: int) -> float:
-        error = math.sqrt((sd_a**2 + sd_b**2) / n)
-        degrees = (n - 1) * (sd_a**2 + sd_b**2) ** 2 / (sd_a**4 + sd_b**4)
-        limit = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, degrees)
-        distance = abs(difference) / error
-        return float(stats.nct.sf(limit, degrees, distance) + stats.nct.cdf(-limit, degrees, distance))
+    variance, share = sd_a**2 + sd_b**2, (sd_a**2 + sd_b**2) ** 2 / (sd_a**4 + sd_b**4)
+    return _smallest(lambda n: _power(difference / math.sqrt(variance / n), (n - 1) * share))
 
-    if difference == 0 or power(MAX_RUNS) < POWER:
+
+def pairs_needed(difference: float, sd: float) -> int | None:
+    """Returns the same of the paired test, where differences of pairs have this standard deviation."""
+    return _smallest(lambda n: _power(difference * math.sqrt(n) / sd, n - 1))
+
+
+def _power(distance: float, degrees: float) -> float:
+    """Returns the power of a two-sided t-test at 5%, from the difference in standard errors."""
+    limit = stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, degrees)
+    return float(stats.nct.sf(limit, degrees, abs(distance)) + stats.nct.cdf(-limit, degrees, abs(distance)))
+
+
+def _smallest(power: Callable[[int], float]) -> int | None:
+    """Returns the smallest number of runs with the POWER, if there is one; the power grows with their number."""
+    if power(MAX_RUNS) < POWER:
         return None
     counts = range(2, MAX_RUNS)
     return counts[0] + bisect_left(counts, True, key=lambda n: not power(n) < POWER)  # SciPy: NaN where it is almost 1
 
 
-def metric_values(runs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-    """Returns the compared metrics of runs: label -> one value a run; a metric that any run lacks is left out."""
+def metric_values(runs: Sequence[dict[str, Any]], split: str | None = None) -> dict[str, list[float]]:
+    """Returns the compared metrics of runs: label -> one value a run; a metric that any run lacks is left out.
+
+    They are of the split, by default the evaluation split.
+    """
     found = {}
     for label, path in COMPARED_METRICS.items():
         values = []
         for metrics in runs:
             value: Any = metrics
             for key in path:
-                value = value.get(evaluation_split(metrics) if key == "evaluated" else key) if value else None
+                value = value.get((split or evaluation_split(metrics)) if key == "evaluated" else key) if value else None
             values.append(value)
         if None not in values:
             found[label] = values
@@ -139,6 +154,13 @@ def read_runs(path: str | Path) -> list[dict[str, Any]]:
         rule = "a standard deviation needs two or more: sprintnet study RECIPE --seeds 10 --resume"
         raise SettingsError(f"{path}: {len(runs)} finished runs; {rule}")
     return runs
+
+
+def seeds(path: str | Path) -> list[int]:
+    """Returns the seeds of the finished runs in a study's folder, in the order of `read_runs`."""
+    return [
+        load_config(file.with_name("config.toml")).seed for file in sorted(find_run(path, STUDY_FOLDER).glob("*/metrics.json"))
+    ]
 
 
 def data_digest(path: str | Path) -> str:

@@ -41,6 +41,9 @@ def assign_splits(data: CustomData, settings: DataSettings, log: Callable[[str],
         if not fraction:
             raise SettingsError("data.val=0: no validation set is given, and a run needs one; use a fraction above 0, or auto")
         draw("val", fraction, "a larger fraction (at most 0.5)", min_per_class)
+    contrary = [pair for pair in data.duplicates() if pair.is_exact and not np.array_equal(labels[pair[0]], labels[pair[1]])]
+    if contrary:
+        log(f"equal images under different labels: {len(contrary):,} pairs; sprintnet check names them")
     # of duplicates in several splits, the one in the last split is kept
     order = np.array([SPLITS.index(name) for name in split])
     duplicate_set = np.unique(connected_groups(len(split), None, pairs) or np.arange(len(split)), return_inverse=True)[1]

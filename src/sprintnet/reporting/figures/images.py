@@ -43,6 +43,18 @@ def augmented(originals: NDArray[np.uint8], variants: Sequence[NDArray[np.uint8]
 
 
 @styled
+def near_duplicates(pairs: Sequence[tuple[NDArray[np.uint8], NDArray[np.uint8], str]]) -> StyledFigure:
+    """Returns pairs of images (H, W, C) side by side, each pair with its caption of two lines."""
+    columns = min(2 * (IMAGES_PER_ROW // 2), 2 * len(pairs))
+    figure, axes = _grid(-(-2 * len(pairs) // columns), columns, caption=0.26)
+    for cells, (*images, caption) in zip(axes.reshape(-1, 2), pairs, strict=False):
+        for cell, image, line in zip(cells, images, caption.split("\n"), strict=True):
+            _show(cell, image)
+            cell.set_xlabel(class_label(line, MAX_CAPTION_NAME), fontsize=6)
+    return figure
+
+
+@styled
 def prediction_errors(images: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]]) -> StyledFigure:
     """Returns images (N, H, W, C) with their true class, predicted class and confidence (rows of predictions.csv)."""
     figure, axes = _grid(-(-len(images) // IMAGES_PER_ROW), min(IMAGES_PER_ROW, len(images)), caption=0.3)

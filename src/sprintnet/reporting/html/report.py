@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from sprintnet.reporting.figures.images import thumbnail
 from sprintnet.reporting.figures.run_figures import evaluation_predictions, save_figures, saved_figures
 from sprintnet.reporting.html.page import figure_uris, image_uri, render
 from sprintnet.reporting.text.evaluation import calibration_text
+from sprintnet.reporting.text.methods import method_lines
 from sprintnet.reporting.text.names import UNLABELLED
 from sprintnet.reporting.text.task_scores import accuracy_name, class_columns, overall_scores
 from sprintnet.reporting.text.training_table import HEADS, table_cells
@@ -70,6 +72,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "accuracy_title": f"{folder.SPLIT_TITLES[split]} {accuracy_name(metrics[split])}",
         "overall_scores": overall_scores(metrics[split]),
         "calibration": calibration_text(metrics),
+        "methods": list(method_lines(metrics, tomllib.loads(run.config.read_text("utf-8"))["tta"])),
         "class_columns": class_columns(metrics[split]),
         "classes": list(metrics[split]["classes"]),
         "training_columns": HEADS,

@@ -23,11 +23,22 @@ def result_lines(metrics: Mapping[str, Any], run_folder: str) -> Iterator[str]:
                 f"cross-entropy {found['cross_entropy']:.4f}",
             ]
             yield ", ".join(parts)
+            yield from chance_lines(found)
             if "tta" in found:
                 yield f"{split} TTA accuracy {_tta(found['tta'])}"
     yield calibration_text(metrics)
     seconds, speed = metrics["train_seconds"], metrics["images_per_second"]
     yield f"trained in {seconds:.1f} s ({speed:,.0f} images/s); run folder: {run_folder}"
+
+
+def chance_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a caution where the accuracy of a split is no better than that of always predicting its largest class."""
+    if "hamming_loss" in metrics:  # with several labels an image, chance has no one level
+        return
+    largest = max(metrics["classes"], key=lambda name: metrics["classes"][name]["support"])
+    chance = metrics["classes"][largest]["support"] / metrics["images"]
+    if metrics["accuracy_interval"][0] <= chance:
+        yield f"no better than chance: always predicting {plain(largest)} has an accuracy of {chance:.2%} on these images"
 
 
 def calibration_text(metrics: Mapping[str, Any]) -> str:
@@ -51,6 +62,7 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
 def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Yields the metrics of one split (of metrics.json): overall, calibration, coverage, confusions, by class."""
     yield f"{scores.accuracy_name(metrics):14}  {scores.accuracy_with_interval(metrics)}"
+    yield from chance_lines(metrics)
     if "tta" in metrics:
         yield f"{'TTA accuracy':14}  {_tta(metrics['tta'])}"
     yield from (f"{name:14}  {text}" for name, text in scores.overall_scores(metrics).items())

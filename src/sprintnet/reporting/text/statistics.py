@@ -27,16 +27,19 @@ def summary_lines(summaries: Mapping[str, Any]) -> Iterator[str]:
     yield from table_lines(["metric", "mean", "sd", "95% CI of the mean"], rows)
 
 
-def comparison_lines(comparisons: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a table of comparisons (`experiments.compare.Comparison`) by metric."""
+def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str) -> Iterator[str]:
+    """Yields a table of comparisons (`experiments.compare.Comparison`) by metric, and how they were made."""
     rows = []
     for label, found in comparisons.items():
         sides = [f"{_text(label, side.mean)} ({_text(label, side.sd)})" for side in (found.a, found.b)]
         needed = f"{found.runs_needed:,}" if found.runs_needed else "-"
         difference = [_text(label, found.difference), _interval(label, found)]
         rows.append([label, *sides, *difference, f"{found.p:.4f}", f"{found.effect:.2f}", needed])
-    yield from table_lines(["metric", "A mean (sd)", "B mean (sd)", "B - A", "95% CI", "p", "g", "runs needed"], rows)
-    yield "p: Welch's t-test; g: Hedges' g (effect size); runs needed: on each side, for a power of 80% at the 5% level"
+    yield from table_lines(
+        [f"metric ({split})", "A mean (sd)", "B mean (sd)", "B - A", "95% CI", "p", "g", "runs needed"], rows
+    )
+    test = "paired t-test, since A and B have the same seeds" if is_paired else "Welch's t-test"
+    yield f"p: {test}; g: Hedges' g (effect size); runs needed: on each side, for a power of 80% at the 5% level"
 
 
 def suggestion_lines(
