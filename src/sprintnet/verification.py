@@ -107,8 +107,7 @@ def _settings(run: RunFolder, config: Config) -> Check:
         key = changed[0]
         raise VerificationError(f"{run.resolved}: {key}={after[key]}, but {run.config.name} has {key}={before[key]}")
     saved = load_model(run.weights)
-    smoothing = 0.0 if saved.preprocessing.task == "multi-label" else resolved.label_smoothing
-    if (saved.settings, saved.preprocessing.label_smoothing) != (resolved.model, smoothing):
+    if saved.settings != resolved.model or saved.preprocessing.label_smoothing not in (0, resolved.label_smoothing):
         raise VerificationError(f"{run.weights}: was trained with other settings than those of {run.resolved.name}")
     return Check("settings", SAME, f"{run.config.name}, {run.resolved.name} and {run.weights.name} agree")
 

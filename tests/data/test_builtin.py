@@ -40,7 +40,8 @@ def test_a_description_is_complete(name: str, empty_cache: None) -> None:
     for recipe in recipes():
         config = load_config(recipe, [f"data.name={name}"])
         facts = dataset_facts(config, None)
-        assert (facts.images, facts.classes, facts.image_shape) == (known.images[0], len(known.classes), known.image_shape)
+        kept = known.images[0] - min(1000, round(known.images[0] / 10))
+        assert (facts.images, facts.classes, facts.image_shape) == (kept, len(known.classes), known.image_shape)
     assert not cache_folder().exists()  # nothing was fetched for that
 
 

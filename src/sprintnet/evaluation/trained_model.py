@@ -58,16 +58,20 @@ class TrainedModel:
             return predict(self.model, self._batches(dataset, "evaluating"), self.runtime)
 
     def calibrated(self, val: ImageDataset, logits: Floats) -> "TrainedModel":
-        """Returns the model with the temperatures that suit held-out images, of which `logits` (N, K) are given."""
+        """Returns the model with the temperatures that suit held-out images, of which `logits` (N, K) are given.
 
-        def fit(logits: Floats, labels: Ints) -> float:
-            return self.task.fit_temperature(self.preprocessing.unsmoothed(logits), labels)
-
+        Label smoothing is undone only where that lowers the cross-entropy of these images: not in a weak network.
+        """
+        task, fits = self.task, []
+        for alpha in (self.preprocessing.label_smoothing, 0.0):
+            fit = replace(self.preprocessing, label_smoothing=alpha)
+            fit = replace(fit, temperature=task.fit_temperature(fit.unsmoothed(logits), val.labels))
+            fits.append((task.cross_entropy(fit.calibrated(logits), val.labels, 0.0), fit))
+        best = min(fits, key=lambda pair: pair[0])[1]
         some = val.take(np.unique(np.linspace(0, len(val) - 1, min(len(val), TTA_CALIBRATION_IMAGES)).astype(np.int64)))
-        of_views = {tta: self.predict_logits(some.images, "calibrating", tta) for tta in self.preprocessing.tta_choices}
-        of_tta = {tta: fit(found, some.labels) for tta, found in of_views.items()}
-        found = replace(self.preprocessing, temperature=fit(logits, val.labels), tta_temperatures=of_tta)
-        return replace(self, preprocessing=found)
+        of_views = {tta: self.predict_logits(some.images, "calibrating", tta) for tta in best.tta_choices}
+        of_tta = {tta: task.fit_temperature(best.unsmoothed(found), some.labels) for tta, found in of_views.items()}
+        return replace(self, preprocessing=replace(best, tta_temperatures=of_tta))
 
     def evaluate(self, dataset: ImageDataset, tta: float = 0.0) -> Evaluation:
         """Returns the logits of a dataset, from which its metrics follow.

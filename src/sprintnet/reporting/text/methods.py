@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sprintnet.reporting.text.evaluation import calibration_text
 from sprintnet.reporting.text.task_scores import accuracy_name
 from sprintnet.runs.folder import SPLIT_TITLES, evaluation_split
 
@@ -16,16 +15,14 @@ def method_lines(metrics: Mapping[str, Any], tta: float) -> Iterator[str]:
     name = accuracy_name(evaluated).capitalize()
     yield f"{name}: share of {images}, without test-time augmentation; 95% interval: Wilson 1927."
     if "tta" in evaluated:
-        unsure = f"the {evaluated['tta']['fraction']:.0%} of them whose confidence, as trained, is at most {tta:g}"
+        unsure = f"the images ({evaluated['tta']['fraction']:.0%}) whose confidence as trained is at most {tta:g}"
         chosen = "all of them" if tta >= 1 else unsure
         yield f"TTA (test-time augmentation): the weighted mean of the logits of shifted and mirrored views, for {chosen}."
     yield "Precision, recall: 95% intervals by Wilson 1927; F1: that of the Jaccard index J, mapped by 2 J / (1 + J)."
     yield f"ECE: {bins} bins of equal width (Guo et al. 2017); adaptive ECE: of equal count (Nixon et al. 2019); {images}."
-    undone = (
-        "label smoothing is undone by (p - alpha / K) / (1 - alpha), then the temperature minimises the NLL (Guo et al. 2017)"
-    )
-    yield f"Calibration: {undone}. Result: {calibration_text(metrics)}."
+    undone = "label smoothing is undone, (p - alpha / K) / (1 - alpha), where that lowers the NLL of the held-out images"
+    yield f"Calibration: {undone}; then a temperature minimises it (Guo et al. 2017)."
     yield (
-        "All numbers are of one run (n = 1). Other seeds give others, and `sprintnet study` measures by how much; "
-        "`sprintnet verify` repeats this run."
+        "All numbers are of one run (n = 1). Other seeds give others: sprintnet study measures by how much. "
+        "sprintnet verify repeats this run."
     )

@@ -1,0 +1,76 @@
+"""Accuracy and calibration of finished runs and of their exports, with and without TTA.
+
+    sprintnet study sprint94 --seeds 3
+    python benchmarks/calibration.py sprint94 runs/study/sprint94/seed-*
+
+Exports a copy of each run without TTA, with `--tta flip` and `--tta all`, and appends a row to
+benchmarks/results/calibration.jsonl: accuracy and expected calibration error (ECE, 15 bins) of the network as trained and
+calibrated, and of each file, on the evaluation split.
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from record import SHARED, spread
+from sprintnet.config import load_config
+from sprintnet.deploy.export.export import export
+from sprintnet.evaluation.task import Evaluation
+from sprintnet.evaluation.trained_model import load_run
+from sprintnet.runs.folder import RunFolder, evaluation_split, open_run, read_arrays, read_json
+from sprintnet.runs.io import append_row
+
+RESULTS = Path(__file__).parent / "results" / "calibration.jsonl"
+EXPORTS = {"exported": None, "exported with --tta flip": "flip", "exported with --tta all": "all"}
+
+
+def measure(run: RunFolder) -> dict[str, dict[str, float]]:
+    """Returns accuracy and ECE of a run, by what predicts."""
+    trained, config = load_run(run.path, ["device=cpu", "precision=fp32"])
+    split = evaluation_split(read_json(run.metrics))
+    arrays = {key.removeprefix(f"{split}_"): values for key, values in read_arrays(run.predictions).items() if split in key}
+    found = Evaluation(arrays).metrics(trained.preprocessing)
+    rows = {
+        "as trained": {"accuracy": found["accuracy"], "ece": found["calibration"]["ece"]},
+        "calibrated": {"accuracy": found["accuracy"], "ece": found["calibrated"]["ece"]},
+    }
+    if "tta" in found:
+        at_all = trained.preprocessing.with_tta("all").calibrated(arrays["tta_logits"])
+        ece = trained.task.calibration(at_all, arrays["labels"])["ece"]
+        rows[f"TTA where the confidence is at most {config.tta:g}"] = {"accuracy": found["tta"]["accuracy"], "ece": ece}
+    with tempfile.TemporaryDirectory() as folder:
+        copy = RunFolder(shutil.copytree(run.path, Path(folder) / "run"))
+        for name, tta in EXPORTS.items():
+            scores = export(copy.path, tta=tta)["files"]["model.onnx"]["metrics"]
+            rows[name] = {"accuracy": scores["accuracy"], "ece": scores["ece"]}
+    return rows
+
+
+def main() -> None:
+    """Measures the runs and appends the row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="what the runs are, such as sprint94")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="finished run folders")
+    options = parser.parse_args()
+    runs = [open_run(path) for path in options.runs]
+    found = [measure(run) for run in runs]
+    records = [read_json(run.environment) for run in runs]
+    row: dict[str, Any] = {
+        **{key: records[0][key] for key in SHARED if key != "commit"},
+        "trained_at_commit": records[0]["commit"],
+        "name": options.name,
+        "n": len(runs),
+        "seeds": [load_config(run.config).seed for run in runs],
+        "images": read_json(runs[0].metrics)[evaluation_split(read_json(runs[0].metrics))]["images"],
+        "temperature": spread([read_json(run.metrics)["temperature"] for run in runs]),
+        "found": {name: {key: spread([each[name][key] for each in found]) for key in ("accuracy", "ece")} for name in found[0]},
+    }
+    append_row(RESULTS, row)
+    print(json.dumps(row["found"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
