@@ -8,7 +8,7 @@ peers=$1
 cd "$(dirname "$0")/.."
 
 study() { # RECIPE SEEDS ROW
-    sprintnet study "$1" --seeds "$2" --name "gpu-$1" --resume
+    sprintnet study "$1" data.val=0 --seeds "$2" --name "gpu-$1" --resume
     python benchmarks/record.py "$3" "runs/study/gpu-$1"/seed-*
 }
 beside() { # SCRIPT RECIPE: the first training of each process is not counted

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 SMOOTHINGS = (0.0, 0.1, 0.2)
 SEEDS = 5
 SETTINGS = ["epochs=6", "model.width=32", "optim.head_lr=335", "data.val=0.1", "tta=0"]
-COLUMNS = ("accuracy", "ECE", "temperature", "ECE at temperature")
+COLUMNS = ("accuracy", "ECE", "temperature", "ECE calibrated")
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     row = {f"{alpha:g}": {label: asdict(summary) for label, summary in found.items()} for alpha, found in summaries.items()}
     append_row(ROOT / "benchmarks" / "results" / "label_smoothing.jsonl", {"settings": SETTINGS, "by_smoothing": row})
 
-    lines = ["| smoothing | accuracy | ECE | fitted temperature | ECE at that temperature |", "|" + "---|" * 5]
+    lines = ["| smoothing | accuracy | ECE | fitted temperature | ECE calibrated |", "|" + "---|" * 5]
     for alpha, found in summaries.items():
         cells = [
             f"{summary.mean:.3f} ({summary.low:.3f} to {summary.high:.3f})"

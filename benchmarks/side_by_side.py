@@ -5,8 +5,8 @@
 Both clocks cover whitening, data order, augmentation, training and test predictions with TTA (the recipe's: for images of low
 confidence); neither covers startup, loading and the evaluations between epochs. Each training runs in a new process; with
 `--warm-ups 1` the process trains once before (on a GPU, where compiling and loading kernels take longer than training). Both
-take the seeds `--seed`, `--seed` + 1, ... Run nothing else on the machine. Appends a row to
-benchmarks/results/side-by-side.jsonl after each round, so that an interrupted call keeps its finished rounds; the README's
+take the seeds `--seed`, `--seed` + 1, ..., and train on all images (data.val=0). Run nothing else on the machine. Appends a row
+to benchmarks/results/side-by-side.jsonl after each round, so that an interrupted call keeps its finished rounds; the README's
 table joins rows of equal code.
 """
 
@@ -32,7 +32,7 @@ from sprintnet.runs.folder import RunFolder
 from sprintnet.training.train import train
 recipe, folder, *seeds = sys.argv[1:]
 for seed in seeds:
-    train(load_config(recipe, [f"seed={seed}"]), RunFolder(Path(folder) / seed))
+    train(load_config(recipe, [f"seed={seed}", "data.val=0"]), RunFolder(Path(folder) / seed))
 """
 
 

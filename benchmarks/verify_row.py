@@ -3,8 +3,8 @@
     python benchmarks/verify_row.py sprint94 --seed 0
 
 Of benchmarks/results/NAME.jsonl, the newest row of this processor is taken, else the newest of all. Where code, versions,
-processor and threads are those of the row, the accuracies must be equal; else each must lie within the 95 % prediction interval
-of the row's seeds. Exits with code 5 where they differ; the run is kept in runs/train.
+processor and threads are those of the row, the accuracies must be equal; else each must lie within the 99.9 % prediction
+interval of the row's seeds, if there are several. Exits with code 5 where they differ; the run is kept in runs/train.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from rows import Row, measured, newest, processor
 from sprintnet.config import load_config
 from sprintnet.errors import SprintNetError, VerificationError
 from sprintnet.experiments.compare import prediction_interval
+from sprintnet.replay import LEVEL
 from sprintnet.runs.environment import environment_record
 from sprintnet.runs.folder import evaluation_split, new_run, read_json
 from sprintnet.training.train import train
@@ -34,8 +35,11 @@ def verify(row: Row, seed: int, metrics: dict[str, Any], record: dict[str, Any])
         here = metrics[split]["accuracy"] if name == "accuracy" else metrics[split]["tta"]["accuracy"]
         then = kept["values"][row["seeds"].index(seed)]
         line = f"{split} {name} {here:.2%}, in the row {then:.2%}"
-        if other and row["n"] > 1:
-            low, high = prediction_interval(kept["values"])
+        if other and row["n"] < 2:
+            line += f"; other {', '.join(other)}, and one seed gives no interval: not compared"
+            is_right = True
+        elif other:
+            low, high = prediction_interval(kept["values"], LEVEL)
             line += f"; other {', '.join(other)}: the row's {row['n']} seeds predict {low:.2%} to {high:.2%}"
             is_right = low <= here <= high
         else:

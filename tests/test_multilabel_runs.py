@@ -190,7 +190,7 @@ def test_the_gate_refuses_a_softmax(run: RunFolder, monkeypatch: pytest.MonkeyPa
     kept = (run.export / "model.onnx").read_bytes()
     monkeypatch.setattr(
         "sprintnet.deploy.export.export.build_graph",
-        lambda trained, outputs, tta: build_graph(
+        lambda trained, outputs: build_graph(
             replace(trained, preprocessing=replace(trained.preprocessing, task="single-label")), outputs
         ),
     )

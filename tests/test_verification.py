@@ -1,6 +1,6 @@
 """Verification: an untouched run is verified bit for bit; every planted change is found, and named, with exit code 5."""
 
-import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +65,12 @@ def test_an_untouched_run_is_verified_bit_for_bit(run: RunFolder, sprintnet: Com
 
 
 def test_a_flipped_bit_of_any_file_is_found(run: RunFolder, sprintnet: Command) -> None:
+    listed = run.path / checksums.FILE
+    whole = listed.read_text()
+    listed.write_text(whole.replace("0", "1", 1))
+    done = sprintnet("verify", "R", "--no-replay")
+    assert (done.returncode, "checksums.txt: cannot be checked" in done.stderr) == (5, True)
+    listed.write_text(whole)
     for name in checksums.names(run.path):
         file = run.path / name
         content = file.read_bytes()
@@ -112,14 +118,14 @@ def table_of_file(run: RunFolder) -> None:
     ("change", "found"),
     [
         (weigh, "weights.safetensors, 1"),  # other accuracy, or the same with other logits
-        (score, "metrics.json: val.tta.accuracy=0.941, 0."),
+        (score, "metrics.json: val.tta.accuracy=0.941, but 0."),
         (edit("config.toml", "epochs = 2", "epochs = 3"), "resolved.toml: epochs=2, but config.toml has epochs=3"),
         (edit("resolved.toml", "label_smoothing = 0.2", "label_smoothing = 0.1"), "label_smoothing=0.1, but config.toml has"),
-        (edit("predictions.csv", "val,0,", "val,7,"), "predictions.csv: index=7, 0 from predictions.npz"),
+        (edit("predictions.csv", "val,0,", "val,7,"), "predictions.csv: val[0].index=7, but 0 by the logits in"),
         (edit("report.html", "validation accuracy", "test accuracy"), "report.html: is not what the run's files give"),
         (bit_of_file, "model.onnx: "),
         (other_file, "model.onnx does not match the trained model"),
-        (table_of_file, "model.onnx: its parity is another than in parity.json"),
+        (table_of_file, "model.onnx: its metadata are not those of"),
     ],
 )  # fmt: skip
 def test_a_change_with_new_checksums_is_found(run: RunFolder, sprintnet: Command, change: Change, found: str) -> None:
@@ -130,6 +136,31 @@ def test_a_change_with_new_checksums_is_found(run: RunFolder, sprintnet: Command
     assert found in done.stderr or (change is weigh and "accuracy" in done.stderr)
 
 
+def test_reports_that_other_code_wrote_or_that_are_older_than_later_files_are_not_compared(
+    run: RunFolder, sprintnet: Command
+) -> None:
+    edit("report.html", "validation accuracy", "val accuracy")(run)
+    later = run.report.stat().st_mtime + 10
+    os.utime(run.explanations, (later, later))
+    assert "report          not checked  it is older than explanations.npz" in sprintnet("verify", "R", "--no-replay").stdout
+    os.utime(run.report, (later, later))
+    assert sprintnet("verify", "R", "--no-replay").returncode == 5
+    edit("environment.json", read_json(run.environment)["code_sha256"], "0" * 64)(run)
+    sign(run)
+    assert "report          not checked  other code wrote it" in sprintnet("verify", "R", "--no-replay").stdout
+
+
+def test_a_run_of_a_device_that_is_not_here_is_compared_as_far_as_it_can_be(run: RunFolder, sprintnet: Command) -> None:
+    for name in ("config.toml", "resolved.toml"):
+        edit(name, 'device = "auto"', 'device = "cuda"')(run)
+    edit("environment.json", '"device": "cpu"', '"device": "cuda"')(run)
+    sign(run)
+    run.report.unlink()
+    done = sprintnet("verify", "R")
+    assert done.returncode == 0, done.stderr
+    assert "training        not checked  device=cuda: PyTorch sees no GPU here" in done.stdout
+
+
 def test_another_seed_gives_other_weights(run: RunFolder, sprintnet: Command) -> None:
     for name in ("config.toml", "resolved.toml"):
         edit(name, "seed = 0", "seed = 1")(run)
@@ -138,7 +169,7 @@ def test_another_seed_gives_other_weights(run: RunFolder, sprintnet: Command) ->
     assert sprintnet("verify", "R", "--no-replay").returncode == 0
     done = sprintnet("verify", "R")
     assert done.returncode == 5
-    assert "weights.safetensors: repeated, the training gives other weights: block0.conv.weight differs" in done.stderr
+    assert "weights.safetensors: repeated, the training gives other weights: block1.conv.conv.weight differs" in done.stderr
 
 
 def test_a_run_of_other_code_is_compared_by_its_accuracy(run: RunFolder, sprintnet: Command) -> None:
@@ -151,27 +182,21 @@ def test_a_run_of_other_code_is_compared_by_its_accuracy(run: RunFolder, sprintn
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("training")]
     assert "close        repeated: val accuracy " in line
-    assert "other code_sha256; within the 95% interval of a paired comparison" in line
+    assert "other code_sha256; within the 99.9% interval of a paired comparison" in line
     assert "report          not checked  there is none" in done.stdout
     assert done.stdout.splitlines()[-1] == "verified: runs/train/R; not checked: report"
 
 
 def test_what_cannot_be_compared_is_named(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
-    model = onnx.load(run.export / "model.onnx")
-    for entry in model.metadata_props:
-        if entry.key == "preprocessing":  # as an older version wrote it
-            old = json.loads(entry.value)
-            del old["tta_temperatures"]
-            entry.value = json.dumps(old)
-    (run.export / "model.onnx").write_bytes(to_bytes(model))
+    shutil.rmtree(run.export)
     (run.path / checksums.FILE).unlink()
-    run.explanations.touch()
+    (run.plots / "coverage.png").unlink()
     done = sprintnet("verify", "R", "--no-replay")
     assert done.returncode == 0, done.stderr
     for text in (
         "files           not checked  checksums.txt is missing",
-        "report          not checked  it is older than explanations.npz; write it again: sprintnet report runs/train/R",
-        "export          not checked  runs/train/R/export/model.onnx: has no usable preprocessing",
+        "report          not checked  its figure coverage.png is missing; write it again: sprintnet report runs/train/R",
+        "export          not checked  there is none: sprintnet export runs/train/R",
         "verified: runs/train/R; not checked: files, report, export, training",
     ):
         assert text in done.stdout
@@ -179,7 +204,7 @@ def test_what_cannot_be_compared_is_named(run: RunFolder, sprintnet: Command, tm
     edit("resolved.toml", "tests/sample", "tests/gone")(run)
     done = sprintnet("verify", "R")
     assert done.returncode == 0, done.stderr
-    assert "data            not checked" in done.stdout
+    assert done.stdout.endswith("not checked: files, report, data, predictions, export, training\n")
     missing = sprintnet("verify", "runs/train/S")
     assert missing.returncode == 2
     run.metrics.unlink()
@@ -196,9 +221,7 @@ def test_a_run_on_arrays_is_verified_without_its_images(
     sn.train("davidnet", data, name="A", epochs=1, model__width=4, threads=1, batch_size=16)
     done = sprintnet("verify", "A")
     assert done.returncode == 0, done.stderr
-    assert (
-        "data            not checked  the images were in memory only; predictions, export and training need it" in done.stdout
-    )
+    assert "data            not checked  the images were in memory only\n" in done.stdout
 
 
 def test_one_more_run_falls_within_the_prediction_interval_19_times_in_20() -> None:

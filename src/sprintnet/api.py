@@ -212,7 +212,7 @@ class Model:
     ) -> Path:
         """Writes the run's export folder; returns its ONNX file (with `quantize` that of fp16 or int8), or a copy at `path`.
 
-        With `tta`, flip or all, the file predicts the image and its mirrored image, or six views (test-time augmentation).
+        With `tta`, flip or all, the file averages the mirrored image, or all views, too (test-time augmentation).
         Raises ParityError if its predictions differ from the model's.
         """
         from sprintnet.deploy.export.export import FP32_FILE, export

@@ -18,7 +18,7 @@ from sprintnet.data.custom.arrays import from_arrays
 from sprintnet.data.custom.split import DEFAULT_VAL_FRACTION
 from sprintnet.data.splits import stratified_sample
 from sprintnet.datasets import Dataset, array_settings, python_names
-from sprintnet.errors import SprintNetError
+from sprintnet.errors import SettingsError, SprintNetError
 from sprintnet.runs.folder import RunFolder
 from sprintnet.training.train import train
 
@@ -74,6 +74,8 @@ class SprintNetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                     chosen = array_settings(of_data, "data.val")
                     data = from_arrays(self._images(X), labels, list(map(str, self.classes_)))
                     fraction = DEFAULT_VAL_FRACTION if chosen.val == "auto" else chosen.val
+                    if not fraction:
+                        raise SettingsError("data.val=0: no image would be held out for calibration; use a fraction")
                     held_out = stratified_sample(data.labels, fraction, min_per_class=1)
                     if not held_out.any():
                         raise ValueError(f"n_samples = {len(X)} is too small: a class needs two images, one to be held out")

@@ -17,10 +17,7 @@ from sprintnet.runs import folder
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TEST_CAUTION = (
-    "these are metrics of the test set; to choose between settings, hold more images out (data.val=0.1) and use "
-    "compare --split val"
-)
+TEST_CAUTION = "these are metrics of the test set; to choose between settings, hold more images out and compare the split val"
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,8 +88,10 @@ def compare_folders(*folders: str | Path, split: str | None = None) -> Result:
 
     runs = [read_runs(path) for path in folders]
     split = split or folder.evaluation_split(runs[0][0])
-    if missing := [str(path) for path, each in zip(folders, runs, strict=True) if split not in each[0]]:
-        raise ArgumentError("split", split, f"{missing[0]} has no metrics of this split")
+    for path, each in zip(folders, runs, strict=True):
+        if split not in each[0]:
+            has = " and ".join(name for name in ("val", "test") if name in each[0])
+            raise SettingsError(f"{path}: has metrics of {has}, not of {split}; compare on a split that both have: split={has}")
     first, second = (metric_values(each, split) for each in runs)
     is_paired = seeds(folders[0]) == seeds(folders[1])
     found = {label: compare(first[label], second[label], is_paired=is_paired) for label in first if label in second}

@@ -1,43 +1,35 @@
-"""Whether a run is what its folder says: its files, figures, predictions and export, and its training, repeated."""
+"""Whether a run is what its folder says: its files, settings, metrics, report, predictions and export."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from sprintnet.config import LEARNING_RATES, Config, load_config
-from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.load import load_splits, require_same_splits
 from sprintnet.data.splits import Splits
 from sprintnet.datasets import IN_MEMORY
 from sprintnet.deploy.export.parity import check_parity, parity, predict_all
-from sprintnet.deploy.predictor import NO_PREPROCESSING, Predictor
-from sprintnet.errors import DataError, SettingsError, VerificationError
-from sprintnet.evaluation.metrics import NORMAL_95
-from sprintnet.evaluation.task import TASKS, Evaluation
+from sprintnet.errors import DataError, ParityError, SettingsError, VerificationError
+from sprintnet.evaluation.task import Evaluation
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
-from sprintnet.experiments.compare import finished_runs, prediction_interval
 from sprintnet.models.factory import load_model
-from sprintnet.models.tensor_file import read_tensors
+from sprintnet.replay import other_conditions, repeat
 from sprintnet.reporting.figures.run_figures import saved_figures
 from sprintnet.reporting.html.report import unchanged_page
 from sprintnet.runs import checksums
 from sprintnet.runs.environment import environment_record
 from sprintnet.runs.folder import RunFolder, dotted, evaluation_split, read_arrays, read_json, read_rows, require_consistent
 from sprintnet.runtime import select_runtime
-from sprintnet.training.loop import CROWDED
-from sprintnet.training.train import train
 
 SAME, CLOSE, UNCHECKED = "same", "close", "not checked"
-BITS = ("code_sha256", "versions", "device", "gpu", "cpu", "processor", "threads", "precision", "kernels")
-"""What two trainings must have in common, besides settings and data, to give the same bits."""
-MAX_ACCURACY_DIFFERENCE = 0.001
-"""Between the predictions of the same weights on different machines."""
+MAX_ACCURACY_DIFFERENCE, MAX_IMAGES = 0.001, 2
+"""Between predictions of the same weights on different machines: a share of the images, or so many images if that is more."""
+ROUNDING = 1e-5
+"""Relative difference of numbers computed from the same logits, on different machines and printed with six decimals."""
 
 
 class Check(NamedTuple):
@@ -56,37 +48,34 @@ def verify(run: RunFolder, replay: bool = True) -> Iterator[Check]:
     those of the same training, repeated. What cannot be compared here is named. The run folder is left as it is.
     """
     yield _files(run)
-    try:
-        record, config = read_json(run.environment), load_config(run.config)
-        here = select_runtime(config.device, "auto", 0)
-        like_run = [f"precision={record['precision']}", f"threads={record['threads']}"]
-        trained, _ = load_run(run.path, like_run if here.device.type == record["device"] else [])
-        yield _settings(run, config)
-        yield _metrics(run, trained)
-        yield _report(run)
-    except SettingsError as error:  # a file that is damaged
-        raise VerificationError(str(error)) from None
+    checks: list[Callable[[], Iterator[Check]]] = [lambda: _settings(run), lambda: _metrics(run), lambda: _report(run)]
+    config, splits = load_config(run.config), None
     try:
         if config.data.name == IN_MEMORY:
             raise DataError("the images were in memory only")
         splits = load_splits(config.data, lambda line: None, run if run.splits.exists() else None)
-        require_same_splits(splits, run, "data")
     except DataError as error:
-        yield Check("data", UNCHECKED, f"{error}; predictions, export and training need it")
-        return
-    except SettingsError as error:
-        raise VerificationError(str(error)) from None
-    yield Check("data", SAME, f"SHA-256 {read_json(run.environment)['data_sha256'][:12]}...")
-    yield _predictions(run, trained, splits)
-    yield from _export(run, splits)
-    if replay:
-        yield _training(run, config, splits)
+        missing = str(error)
+    if splits:
+        parts = splits
+        checks += [lambda: _data(run, parts), lambda: _predictions(run, parts), lambda: _export(run, parts)]
+        checks += [lambda: _training(run, config, parts)] * replay
+    for check in checks:
+        try:
+            with require_consistent(run):
+                yield from check()
+        except (SettingsError, ParityError) as error:  # a damaged file, an export of other weights
+            raise VerificationError(str(error)) from None
+    if splits is None:
+        for subject in ("data", "predictions", "export", *(["training"] * replay)):
+            yield Check(subject, UNCHECKED, missing)
 
 
 def _files(run: RunFolder) -> Check:
     kept = [file for file in (*run.final_files, run.metrics) if file.exists()]
     if not (run.path / checksums.FILE).exists():
         return Check("files", UNCHECKED, f"{checksums.FILE} is missing")
+    file = run.path / checksums.FILE
     try:
         missing = checksums.names(run.path) - {file.name for file in kept}
         for file in kept:
@@ -98,7 +87,7 @@ def _files(run: RunFolder) -> Check:
     return Check("files", SAME, f"{len(kept)} files match {checksums.FILE}")
 
 
-def _settings(run: RunFolder, config: Config) -> Check:
+def _settings(run: RunFolder) -> Iterator[Check]:
     """Compares the settings as requested, as resolved, and as the weights file has them."""
     requested, resolved = load_config(run.config), load_config(run.resolved)
     free = {"auto", "lr_find", "batch_size", *requested.auto, *(LEARNING_RATES if requested.lr_find else ())}
@@ -109,182 +98,148 @@ def _settings(run: RunFolder, config: Config) -> Check:
     saved = load_model(run.weights)
     if saved.settings != resolved.model or saved.preprocessing.label_smoothing not in (0, resolved.label_smoothing):
         raise VerificationError(f"{run.weights}: was trained with other settings than those of {run.resolved.name}")
-    return Check("settings", SAME, f"{run.config.name}, {run.resolved.name} and {run.weights.name} agree")
+    yield Check("settings", SAME, f"{run.config.name}, {run.resolved.name} and {run.weights.name} agree")
 
 
-def _metrics(run: RunFolder, trained: TrainedModel) -> Check:
+def _metrics(run: RunFolder) -> Iterator[Check]:
     """Computes every metric again from the logits in predictions.npz."""
-    kept, arrays, count = read_json(run.metrics), read_arrays(run.predictions), 0
-    names = [name for name in ("val", "test") if name in kept]
-    with require_consistent(run):
-        for name in names:
-            own = {key.removeprefix(f"{name}_"): values for key, values in arrays.items() if key.startswith(f"{name}_")}
-            found = Evaluation(own, kept[name].get("tta", {}).get("seconds")).metrics(trained.preprocessing)
-            if difference := _difference(kept[name], found, name):
-                raise VerificationError(f"{run.metrics}: {difference} from {run.predictions.name}")
-            count += _numbers(found)
-            rows = Evaluation(own).rows(trained.preprocessing)
-            written = [row for row in read_rows(run.predictions_csv) if row["split"] == name]
-            if wrong := [
-                f"{key}={old[key]}, {new[key]}"
-                for old, new in zip(written, rows, strict=True)
-                for key in new
-                if old[key] != str(new[key])
-            ]:
-                raise VerificationError(f"{run.predictions_csv}: {wrong[0]} from {run.predictions.name}")
-    if kept["temperature"] != trained.preprocessing.temperature:
+    kept, arrays = read_json(run.metrics), read_arrays(run.predictions)
+    preprocessing = load_model(run.weights).preprocessing
+    if kept["temperature"] != preprocessing.temperature:
         raise VerificationError(f"{run.metrics}: temperature={kept['temperature']}, another than in {run.weights.name}")
-    return Check("metrics", SAME, f"{count:,} numbers of {' and '.join(names)} follow from {run.predictions.name}")
+    count, names = 0, [name for name in ("val", "test") if f"{name}_logits" in arrays]
+    rows = read_rows(run.predictions_csv)
+    for name in names:
+        own = {key.removeprefix(f"{name}_"): values for key, values in arrays.items() if key.startswith(f"{name}_")}
+        found = Evaluation(own, kept[name].get("tta", {}).get("seconds"))
+        count += _compare(run.metrics, kept[name], found.metrics(preprocessing), name)
+        written = [row for row in rows if row["split"] == name]
+        expected = [{key: str(cell) for key, cell in row.items()} for row in found.rows(preprocessing)]
+        kept_rows = [{key: row[key] for key in new} for row, new in zip(written, expected, strict=True)]
+        _compare(run.predictions_csv, kept_rows, expected, name)
+    yield Check("metrics", SAME, f"{count:,} values of {' and '.join(names)} follow from {run.predictions.name}")
 
 
-def _report(run: RunFolder) -> Check:
+def _compare(file: Path, kept: Any, found: Any, place: str) -> int:
+    """Raises VerificationError at the first of two JSON values' leaves that differs; returns how many there are."""
+    before, after = dict(_leaves(kept, place)), dict(_leaves(found, place))
+    for key in dict.fromkeys([*after, *before]):
+        old, new = before.get(key), after.get(key)
+        if old != new and not _are_close(old, new):
+            raise VerificationError(f"{file}: {key}={old}, but {new} by the logits in predictions.npz")
+    return len(after)
+
+
+def _are_close(old: Any, new: Any) -> bool:
+    """Returns whether two numbers, or texts of numbers, are equal up to rounding."""
+    try:
+        return math.isclose(float(old), float(new), rel_tol=ROUNDING, abs_tol=ROUNDING)
+    except (TypeError, ValueError):
+        return False
+
+
+def _leaves(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _leaves(each, f"{place}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            yield from _leaves(each, f"{place}[{index}]")
+    else:
+        yield place, value
+
+
+def _report(run: RunFolder) -> Iterator[Check]:
+    again = f"write it again: sprintnet report {run.path}"
     if not run.report.exists():
-        return Check("report", UNCHECKED, f"there is none: sprintnet report {run.path}")
-    newer = [file for file in (run.explanations, run.label_errors) if file.exists() and _is_newer(file, run.report)]
-    lost = [file.name for file in saved_figures(run) if not file.exists()]
-    if newer or lost:
-        cause = f"it is older than {newer[0].name}" if newer else f"its figure {lost[0]} is missing"
-        return Check("report", UNCHECKED, f"{cause}; write it again: sprintnet report {run.path}")
-    if not unchanged_page(run):
-        raise VerificationError(f"{run.report}: is not what the run's files give; write it again: sprintnet report {run.path}")
-    return Check("report", SAME, f"{run.report.name} shows what the files hold")
+        yield Check("report", UNCHECKED, f"there is none; {again}")
+    elif lost := [file.name for file in saved_figures(run) if not file.exists()]:
+        yield Check("report", UNCHECKED, f"its figure {lost[0]} is missing; {again}")
+    elif unchanged_page(run):
+        yield Check("report", SAME, f"{run.report.name} shows what the files hold")
+    elif newer := [file.name for file in (run.explanations, run.label_errors) if _is_newer(file, run.report)]:
+        yield Check("report", UNCHECKED, f"it is older than {newer[0]}; {again}")
+    elif read_json(run.environment)["code_sha256"] != environment_record()["code_sha256"]:
+        yield Check("report", UNCHECKED, f"other code wrote it; {again}")
+    else:
+        raise VerificationError(f"{run.report}: is not what the run's files give; {again}")
 
 
-def _predictions(run: RunFolder, trained: TrainedModel, splits: Splits) -> Check:
+def _is_newer(a: Path, b: Path) -> bool:
+    return a.exists() and a.stat().st_mtime > b.stat().st_mtime
+
+
+def _data(run: RunFolder, splits: Splits) -> Iterator[Check]:
+    require_same_splits(splits, run, "data")
+    yield Check("data", SAME, f"SHA-256 {read_json(run.environment)['data_sha256'][:12]}...")
+
+
+def _predictions(run: RunFolder, splits: Splits) -> Iterator[Check]:
     """Compares the kept logits with those that the weights give on this machine."""
-    split = evaluation_split(splits)
+    trained, split = _model(run), evaluation_split(splits)
     images, expected = splits[split], read_arrays(run.predictions)[f"{split}_logits"]
     logits = trained.predict(images)[0]
     if np.array_equal(logits, expected):
-        return Check("predictions", SAME, f"{run.weights.name} gives the logits of {len(images):,} {split} images, bit for bit")
+        yield Check("predictions", SAME, f"{run.weights.name} gives the logits of {len(images):,} {split} images, bit for bit")
+        return
     before, after = (trained.task.accuracy(values, images.labels) for values in (expected, logits))
     detail = f"{split} accuracy {after:.2%} from {run.weights.name}, {before:.2%} from {run.predictions.name}"
-    if (other := _other_conditions(run, trained.runtime.describe())) and abs(after - before) <= MAX_ACCURACY_DIFFERENCE:
-        return Check("predictions", CLOSE, f"{detail}; other {other}")
-    raise VerificationError(f"{run.path}: {detail}")
+    other = other_conditions(run, environment_record(**trained.runtime.describe()))
+    if not other or not _is_close(before, after, len(images)):
+        raise VerificationError(f"{run.path}: {detail}")
+    yield Check("predictions", CLOSE, f"{detail}; other {other}")
+
+
+def _model(run: RunFolder) -> TrainedModel:
+    """Returns the run's model, with the precision and the threads of its training where its device is here."""
+    record, config = read_json(run.environment), load_config(run.config)
+    try:
+        here = select_runtime(config.device, "auto", 0).device.type
+    except SettingsError:
+        here = "cpu"
+    like_run = [f"precision={record['precision']}", f"threads={record['threads']}"] if here == record["device"] else []
+    return load_run(run.path, [f"device={here}", *like_run])[0]
+
+
+def _is_close(before: float, after: float, images: int) -> bool:
+    return abs(after - before) <= max(MAX_ACCURACY_DIFFERENCE, MAX_IMAGES / images)
 
 
 def _export(run: RunFolder, splits: Splits) -> Iterator[Check]:
     """Compares each exported file with the network, as the export did, and its metadata with parity.json."""
+    from sprintnet.deploy.predictor import Predictor  # needs ONNX Runtime
+
     if not run.export.is_dir():
         yield Check("export", UNCHECKED, f"there is none: sprintnet export {run.path}")
         return
+    again = f"export again: sprintnet export {run.path}"
     try:
         table = read_json(run.export / "parity.json")["files"]
-        if (run.export / "model.safetensors").read_bytes() != run.weights.read_bytes():
-            raise VerificationError(f"{run.export / 'model.safetensors'}: is another than {run.weights}; export again")
-        for name, row in table.items():
-            yield _exported_file(run, run.export / name, row, splits[evaluation_split(splits)])
-    except (OSError, SettingsError, KeyError, TypeError) as error:
-        if NO_PREPROCESSING not in str(error):
-            raise VerificationError(f"{run.export}: {error}; export again") from None
-        yield Check("export", UNCHECKED, f"{error}: another version made it")
-
-
-def _exported_file(run: RunFolder, file: Path, kept: Mapping[str, Any], images: ImageDataset) -> Check:
-    predictor = Predictor(file)
-    if any(predictor.metadata["parity"][key] != kept[key] for key in predictor.metadata["parity"]):
-        raise VerificationError(f"{file}: its parity is another than in parity.json")
-    trained = load_run(run.path, ["device=cpu", "precision=fp32", "threads=0"])[0]
-    tta = None if predictor.metadata["tta"] == "none" else predictor.metadata["tta"]
+        copy = (run.export / "model.safetensors").read_bytes()
+        predictors = {name: Predictor(run.export / name) for name in table}
+    except (OSError, SettingsError) as error:
+        raise VerificationError(f"{error}; {again}") from None
+    if copy != run.weights.read_bytes():
+        raise VerificationError(f"{run.export / 'model.safetensors'}: is another than {run.weights}; {again}")
+    trained, images = load_run(run.path, ["device=cpu", "precision=fp32", "threads=0"])[0], splits[evaluation_split(splits)]
+    tta = next(iter(predictors.values())).preprocessing.tta
     trained = replace(trained, preprocessing=trained.preprocessing.with_tta(tta))
-    if predictor.preprocessing != trained.preprocessing:
-        raise VerificationError(f"{file}: its preprocessing is another than that of {run.weights}")
-    logits = trained.predict_logits(images.images, "PyTorch", tta)
-    row = parity(trained, predict_all(predictor, images.images, file.name), logits, images.labels)
-    check_parity(file.name, row, is_exact=file.name == "model.onnx")
-    detail = f"accuracy {row['accuracy']:.2%}, predictions as the network's {row['agreement']:.2%}"
-    if row["accuracy"] == kept["accuracy"]:
-        return Check(file.name, SAME, detail)
-    if abs(row["accuracy"] - kept["accuracy"]) > MAX_ACCURACY_DIFFERENCE:
-        raise VerificationError(f"{file}: {detail}; parity.json says {kept['accuracy']:.2%}")
-    return Check(file.name, CLOSE, f"{detail}; {kept['accuracy']:.2%} where it was exported")
+    logits = trained.predict_logits(images.images, "PyTorch")
+    for name, predictor in predictors.items():
+        own = predictor.metadata["parity"]
+        if predictor.preprocessing != trained.preprocessing or any(own[key] != table[name][key] for key in own):
+            raise VerificationError(f"{predictor.path}: its metadata are not those of {run.weights} and parity.json; {again}")
+        row = parity(trained, predict_all(predictor, images.images, name), logits, images.labels)
+        check_parity(name, row, is_exact=name == "model.onnx")
+        detail = f"accuracy {row['accuracy']:.2%}, predictions as the network's {row['agreement']:.2%}"
+        if row["accuracy"] == table[name]["accuracy"]:
+            yield Check(name, SAME, detail)
+        elif _is_close(row["accuracy"], table[name]["accuracy"], len(images)):
+            yield Check(name, CLOSE, f"{detail}; accuracy {table[name]['accuracy']:.2%} where it was exported")
+        else:
+            raise VerificationError(f"{predictor.path}: {detail}; parity.json says {table[name]['accuracy']:.2%}; {again}")
 
 
-def _training(run: RunFolder, config: Config, splits: Splits) -> Check:
-    """Repeats the training in a temporary folder; equal conditions must give equal weights."""
-    record = read_json(run.environment)
-    same_device = {key: record[key] for key in ("device", "precision", "threads")}
-    with TemporaryDirectory(prefix="sprintnet-verify-") as folder:
-        again = RunFolder(Path(folder) / run.path.resolve().name)
-        try:
-            train(replace(config, **same_device), again, splits=splits)
-        except SettingsError as error:  # such as a GPU that this machine lacks, or weights to start from
-            return Check("training", UNCHECKED, str(error))
-        if difference := _first_different_tensor(run.weights, again.weights):
-            return _close_training(run, again, difference)
-    return Check("training", SAME, "repeated: all weights bit for bit")
-
-
-def _close_training(run: RunFolder, again: RunFolder, difference: str) -> Check:
-    """Compares two trainings with different weights: under other conditions their accuracy must be alike."""
-    reasons = _other_conditions(run, read_json(again.environment))
-    if any(CROWDED in each.log_text.read_text("utf-8") for each in (run, again)):
-        reasons = ", ".join(filter(None, [reasons, "threads while other processes kept cores busy"]))
-    if not reasons:
-        raise VerificationError(f"{run.weights}: repeated, the training gives other weights: {difference}")
-    split = evaluation_split(read_json(run.metrics))
-    before, after = (read_json(each.metrics)[split]["accuracy"] for each in (run, again))
-    low, high, rule = _interval(run, again, split)
-    detail = f"repeated: {split} accuracy {after:.2%}, {before:.2%} in the run; other {reasons}"
-    if not low <= after <= high:
-        raise VerificationError(f"{run.path}: {detail}; {rule} is {low:.2%} to {high:.2%}")
-    return Check("training", CLOSE, f"{detail}; within {rule}, {low:.2%} to {high:.2%}")
-
-
-def _interval(run: RunFolder, again: RunFolder, split: str) -> tuple[float, float, str]:
-    """Returns bounds for the accuracy of a repeated training, and what they are."""
-    try:
-        others = [metrics[split]["accuracy"] for metrics in finished_runs(run.path.parent)]
-    except (SettingsError, KeyError):
-        others = []
-    if len(others) > 2 and run.path.parent.joinpath("study.json").exists():
-        return *prediction_interval(others), f"the 95% prediction interval of the {len(others)} runs of its study"
-    first, second = (
-        TASKS[load_model(each.weights).preprocessing.task].correct_mask(arrays[f"{split}_logits"], arrays[f"{split}_labels"])
-        for each in (run, again)
-        for arrays in [read_arrays(each.predictions)]
-    )
-    margin = NORMAL_95 * math.sqrt((first != second).sum()) / len(first)
-    return first.mean() - margin, first.mean() + margin, "the 95% interval of a paired comparison on the same images"
-
-
-def _other_conditions(run: RunFolder, here: Mapping[str, Any]) -> str:
-    """Returns the names of what differs between the machine and code of a run and those here."""
-    then, now = read_json(run.environment), environment_record(**here)
-    return ", ".join(key for key in BITS if then.get(key) != now.get(key))
-
-
-def _first_different_tensor(a: Path, b: Path) -> str:
-    first, second = (read_tensors(path)[0] for path in (a, b))
-    for name, tensor in first.items():
-        if name not in second or second[name].shape != tensor.shape:
-            return f"{name} has another shape"
-        if not torch.equal(tensor, second[name]):
-            return f"{name} differs by up to {float((tensor.double() - second[name].double()).abs().max()):.3g}"
-    return ""
-
-
-def _difference(kept: Any, found: Any, place: str) -> str:
-    """Returns the first value that differs between two JSON values, or nothing."""
-    if isinstance(found, Mapping) and isinstance(kept, Mapping):
-        pairs: Sequence[Any] = [(key, kept.get(key), found.get(key)) for key in dict.fromkeys([*found, *kept])]
-        return next(filter(None, (_difference(old, new, f"{place}.{key}") for key, old, new in pairs)), "")
-    if isinstance(found, list | tuple) and isinstance(kept, list) and len(found) == len(kept):
-        lines = (_difference(old, new, f"{place}[{index}]") for index, (old, new) in enumerate(zip(kept, found, strict=True)))
-        return next(filter(None, lines), "")
-    is_number = isinstance(kept, int | float) and isinstance(found, int | float)
-    if kept == found or (is_number and math.isclose(kept, found, rel_tol=1e-9, abs_tol=1e-12)):
-        return ""
-    return f"{place}={kept}, {found}"
-
-
-def _numbers(found: Any) -> int:
-    """Returns how many numbers a JSON value holds."""
-    if isinstance(found, Mapping):
-        return sum(map(_numbers, found.values()))
-    return sum(map(_numbers, found)) if isinstance(found, list | tuple) else int(isinstance(found, int | float))
-
-
-def _is_newer(a: Path, b: Path) -> bool:
-    return a.stat().st_mtime > b.stat().st_mtime
+def _training(run: RunFolder, config: Config, splits: Splits) -> Iterator[Check]:
+    is_equal, detail = repeat(run, config, splits)
+    yield Check("training", UNCHECKED if is_equal is None else SAME if is_equal else CLOSE, detail)

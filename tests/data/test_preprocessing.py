@@ -35,9 +35,19 @@ def test_calibration_never_changes_the_prediction(logits: Floats, alpha: float, 
     assert (found[index, logits.argmax(axis=1)] >= found.max(axis=1) - 1e-12).all()
 
 
-def test_a_class_below_the_smoothed_minimum_keeps_a_hundredth_of_the_uniform_probability() -> None:
-    found = replace(preprocessing(CLASSES), label_smoothing=0.2).unsmoothed(np.array([[30.0, 0, 0, 0]]))
-    np.testing.assert_allclose(np.exp(found), [[(1 - 0.05) / 0.8, *[SMOOTHING_FLOOR / 4] * 3]])
+def test_classes_below_the_smoothed_minimum_keep_their_order_between_the_floor_and_half_of_it() -> None:
+    logits = np.array([[30.0, 4, 2, 9]])
+    found = np.exp(replace(preprocessing(CLASSES), label_smoothing=0.2).unsmoothed(logits))[0]
+    floor = SMOOTHING_FLOOR / 4
+    assert found[0] == pytest.approx((1 - 0.05) / 0.8)
+    assert ((floor / 2 <= found[1:]) & (found[1:] <= floor)).all()
+    assert found.argsort().tolist() == logits[0].argsort().tolist()
+
+
+@given(logits=arrays(np.float64, (20, 10), elements=st.floats(-5, 5).map(lambda value: round(value, 3))))
+def test_undoing_label_smoothing_keeps_the_order_of_all_classes(logits: Floats) -> None:
+    found = replace(preprocessing(tuple("abcdefghij")), label_smoothing=0.2).unsmoothed(logits)
+    np.testing.assert_array_equal(np.argsort(found, kind="stable"), np.argsort(logits, kind="stable"))
 
 
 @given(logits=LOGITS, temperature=st.floats(0.1, 10))
@@ -55,6 +65,19 @@ def test_what_files_hold_is_read_back(temperature: float | None) -> None:
     assert Preprocessing.from_metadata(json.loads(json.dumps(model.to_metadata()))) == model
     assert model.with_tta(None) is model
     assert model.with_tta("all").temperature == of_tta.get("all")
+    assert Preprocessing.from_metadata(model.with_tta("all").to_metadata()) == model.with_tta("all")
+
+
+@pytest.mark.parametrize(
+    "damage", [{"tta_temperatures": []}, {"temperature": 0}, {"tta_temperatures": {"all": -1}}, {"label_smoothing": 1}]
+)
+def test_impossible_metadata_are_refused(damage: dict[str, object]) -> None:
+    metadata = {**preprocessing(CLASSES).to_metadata(), **damage}
+    if damage == {"tta_temperatures": []}:
+        assert Preprocessing.from_metadata(metadata).tta_temperatures == {}
+    else:
+        with pytest.raises(ValueError, match="are not possible"):
+            Preprocessing.from_metadata(metadata)
 
 
 def test_the_weights_of_views_add_up_to_one_and_the_image_itself_is_first() -> None:
@@ -67,6 +90,6 @@ def test_the_weights_of_views_add_up_to_one_and_the_image_itself_is_first() -> N
             assert flip_tta == any(view.is_mirrored for view in views)
     assert len(TTA_VIEWS["all"]) == 6
     with pytest.raises(ArgumentError, match="must be all: the network was trained without mirrored images"):
-        replace(preprocessing(CLASSES), flip_tta=False).views("flip")
+        replace(preprocessing(CLASSES), flip_tta=False).with_tta("flip")
     with pytest.raises(ArgumentError, match="must be flip or all"):
-        preprocessing(CLASSES).views("some")
+        preprocessing(CLASSES).with_tta("some")

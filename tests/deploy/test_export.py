@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,8 @@ def test_a_file_with_views_predicts_as_the_trained_model_with_tta(
     plain = Predictor(run.export / "model.onnx")
     export(run.path, tta=tta)
     trained, _ = load_run(run.path, FP32)
-    logits = trained.predict_logits(val.images, tta=tta)
+    with_tta = replace(trained, preprocessing=trained.preprocessing.with_tta(tta))
+    logits = with_tta.predict_logits(val.images)
     predictor = Predictor(run.export / "model.onnx")
     found = predictor(val.images)
     np.testing.assert_allclose(found.logits, logits, atol=1e-4)
@@ -75,7 +77,7 @@ def test_a_file_with_views_predicts_as_the_trained_model_with_tta(
     card = (run.export / "README.md").read_text()
     assert f"Accuracy on 100 validation images: {accuracy:.2%}" in card
     assert "with test-time augmentation (TTA): it averages" in card
-    with pytest.raises(SettingsError, match=f"was exported with --tta {tta}: it averages views"):
+    with pytest.raises(SettingsError, match="averages views already, as it was exported; leave tta out"):
         Predictor(run.export / "model.onnx", tta=True)
 
 
@@ -83,7 +85,7 @@ def test_the_predictor_averages_views_itself(
     exported: dict[str, RunFolder], model: Path, val: ImageDataset, tmp_path: Path
 ) -> None:
     trained, _ = load_run(exported["davidnet"].path, FP32)
-    logits = trained.predict_logits(val.images, tta="all")
+    logits = replace(trained, preprocessing=trained.preprocessing.with_tta("all")).predict_logits(val.images)
     predictor = Predictor(model, tta=True)
     found = predictor(val.images)
     np.testing.assert_allclose(found.logits, logits, atol=1e-4)
@@ -93,7 +95,7 @@ def test_the_predictor_averages_views_itself(
     np.testing.assert_allclose(by_run.probabilities, found.probabilities, atol=1e-5)
     run = copied(exported["davidnet"], tmp_path)
     export(run.path, outputs=("probabilities",))
-    with pytest.raises(SettingsError, match="was exported without its output `logits`"):
+    with pytest.raises(SettingsError, match="has no output logits, which are averaged; export it with all outputs"):
         Predictor(run.export / "model.onnx", tta=True)
 
 
@@ -102,11 +104,14 @@ def test_the_predictor_averages_views_itself(
 def test_every_variant_is_sound_and_the_reference_evaluator_agrees(
     exported: dict[str, RunFolder], network: str, tta: str | None, train: ImageDataset
 ) -> None:
-    exact = build_graph(load_run(exported[network].path, FP32)[0], OUTPUTS, tta)
+    trained, _ = load_run(exported[network].path, FP32)
+    exact = build_graph(replace(trained, preprocessing=trained.preprocessing.with_tta(tta)), OUTPUTS)
     images = np.random.default_rng(0).integers(0, 256, (2, 40, 36, 3), dtype=np.uint8)
     for variant, far in ((exact, 1e-3), (to_fp16(exact), 0.01), (to_int8(exact, train), 0.05)):
         onnx.checker.check_model(variant, full_check=True)
-        with np.errstate(over="ignore"):  # its sigmoid
+        quantised = {name for node in variant.graph.node if node.op_type == "QuantizeLinear" for name in node.input}
+        assert not quantised & {name for node in variant.graph.node if node.op_type == "Gemm" for name in node.output}
+        with np.errstate(all="ignore"):  # its sigmoid computes both of two branches
             expected = ReferenceEvaluator(variant).run(["probabilities"], {"images": images})[0]
         session = onnxruntime.InferenceSession(variant.SerializeToString())
         np.testing.assert_allclose(session.run(["probabilities"], {"images": images})[0], expected, atol=far)
@@ -229,7 +234,7 @@ def test_a_file_that_differs_is_not_kept(
         if "linear." in tensor.name:
             changed = onnx.numpy_helper.to_array(tensor) * np.float32(3)
             tensor.CopyFrom(onnx.numpy_helper.from_array(changed, tensor.name))
-    monkeypatch.setattr("sprintnet.deploy.export.export.build_graph", lambda trained, outputs, tta: built)
+    monkeypatch.setattr("sprintnet.deploy.export.export.build_graph", lambda trained, outputs: built)
     with pytest.raises(ParityError, match=r"model.onnx does not match the trained model .* a probability differs by"):
         export(run.path)
     assert not (run.path / ".export").exists()

@@ -73,7 +73,8 @@ def test_runs_with_the_same_seeds_are_compared_in_pairs() -> None:
     assert found.effect == unpaired.effect
     assert found.runs_needed is not None and unpaired.runs_needed is not None
     assert found.runs_needed < unpaired.runs_needed
-    assert compare([1.0, 2.0, 3.0], [2.0, 3.0, 4.0], is_paired=True).p == 0  # every pair differs by the same
+    same = compare([1.0, 2.0, 3.0], [2.0, 3.0, 4.0], is_paired=True)  # every pair differs by the same
+    assert (same.p, same.effect) == (0, compare([1.0, 2.0, 3.0], [2.0, 3.0, 4.0]).effect)
 
 
 @pytest.mark.parametrize(("effect", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])

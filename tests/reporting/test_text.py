@@ -66,7 +66,7 @@ def test_the_results_of_a_training_are_one_line_a_split() -> None:
     ]
     weak = {**test, "accuracy_interval": [0.09, 0.3]}
     (chance,) = chance_lines({**weak, "classes": {"cat": {"support": 1000}, "dog": {"support": 9000}}})
-    assert chance == "no better than chance: always predicting dog has an accuracy of 90.00% on these images"
+    assert chance == "not clearly better than chance: always predicting dog is right for 90.00% of these images"
     held_out = {**found, "val": {**test, "images": 30}}
     del held_out["test"]
     assert calibration_text(held_out).endswith(
@@ -75,8 +75,7 @@ def test_the_results_of_a_training_are_one_line_a_split() -> None:
     )
     del found["val"]
     assert calibration_text({**found, "temperature": None}) == (
-        "probabilities are not calibrated: test ECE 1.00%. With data.val=0 no images are held out to fit a temperature; "
-        "leave it at auto"
+        "probabilities are not calibrated (test ECE 17.00%): with data.val=0 no images are held out for it; leave it at auto"
     )
 
 
@@ -89,7 +88,7 @@ def test_suggestions_name_their_setting_and_the_recommended_one(recipe: str, set
     header, steepest, hint, peak, advice = suggestion_lines([{"suggestions": suggestions}], config, "steepest")
     assert header.split("  ")[0] == f"suggestion for {setting}"
     assert steepest.startswith("steepest (the loss falls fastest)")
-    assert hint == "lr_find=true takes this one; --all shows what other rules suggest: minimum, valley, slide"
+    assert hint == "lr_find=true takes this one; other rules, shown on request: minimum, valley, slide"
     rows = list(suggestion_lines([{"suggestions": suggestions}], config, "steepest", all_rules=True))[1:5]
     assert [row.split()[0] for row in rows] == list(suggestions)
     assert peak == f"the recipe's {setting}, at its batch size: {config.peak_lr:g}"

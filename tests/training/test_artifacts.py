@@ -7,6 +7,7 @@ import pytest
 
 from sprintnet.config import load_config
 from sprintnet.data.load import load_splits
+from sprintnet.models.factory import load_model
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json
 from sprintnet.training.schedule import Schedule
 from sprintnet.training.train import train
@@ -29,8 +30,7 @@ def test_evidence_is_of_the_runs_own_data(tmp_path: Path, tiny: list[str], overr
     is_same = [np.array_equal(variant, kept["originals"]) for variant in kept["augmented"]]
     assert is_same == [bool(overrides)] * 3
     logits = read_arrays(run.predictions)["val_logits"]
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    confidence = (odds / odds.sum(axis=1, keepdims=True)).max(axis=1)
+    confidence = load_model(run.weights).preprocessing.probabilities(logits).max(axis=1)
     wrong = kept["error_index"]
     assert set(wrong) == set(np.flatnonzero(logits.argmax(axis=1) != splits["val"].labels))
     assert (np.diff(confidence[wrong]) <= 1e-6).all()

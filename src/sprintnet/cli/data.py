@@ -35,6 +35,8 @@ def check(options: Namespace) -> None:
         raise SettingsError("check: DATA is missing; name a folder, a table, an .npz file or a built-in dataset")
     check_output(options.output)
     check_output(options.pairs)
+    if options.pairs and not options.pairs.endswith(".png"):
+        raise SettingsError(f"--pairs {options.pairs}: must end with .png")
     from sprintnet.config import load_config
     from sprintnet.data.custom.manifest import Problem
     from sprintnet.errors import DataError
@@ -48,7 +50,9 @@ def check(options: Namespace) -> None:
     if options.output:
         write_rows(Path(options.output), rows, Problem._fields)
         print(f"\none row per problem: {options.output}")
-    if options.pairs and found.details.near:
+    if options.pairs and not found.details.near:
+        print("no near duplicates to draw")
+    elif options.pairs:
         from sprintnet.reporting.figures.images import near_duplicates
         from sprintnet.reporting.figures.style import save
 

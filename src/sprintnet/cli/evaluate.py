@@ -1,4 +1,4 @@
-"""The commands about a finished run: val, explain, report. Each imports what it needs when it runs."""
+"""The commands about a finished run: val, verify, explain, report. Each imports what it needs when it runs."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -82,14 +82,14 @@ def verify(options: Namespace) -> None:
         open_run(run.path)  # says what is missing
     print(f"starting: verification of {run.path}", flush=True)
 
-    from sprintnet.verification import verify
+    from sprintnet.verification import UNCHECKED, verify
 
     unchecked = []
     for check in verify(run, replay=not options.no_replay):
         print(f"{check.subject:15} {check.outcome:12} {check.detail}", flush=True)
-        unchecked += [check.subject] * (check.outcome == "not checked")
-    skipped = ["training"] * options.no_replay
-    left = f"; not checked: {', '.join([*unchecked, *skipped])}" if unchecked or skipped else ""
+        unchecked += [check.subject] * (check.outcome == UNCHECKED)
+    unchecked += ["training"] * options.no_replay
+    left = f"; not checked: {', '.join(unchecked)}" if unchecked else ""
     print(f"verified: {run.path}{left}")
 
 

@@ -95,7 +95,7 @@ VERBS: dict[str, Verb] = {
         _option("--output", "the page (default: RUN/report.html; of several runs: comparison.html)", metavar="FILE")]),
     "export": (deploy.export, "RUN", [
         _option("--quantize", "also write a smaller file", [], ("int8", "fp16")),
-        _option("--tta", "test-time augmentation in the file: the image and its mirror, or six views", None, ("flip", "all")),
+        _option("--tta", "test-time augmentation in the file: mirrored, or all views of an image", None, ("flip", "all")),
         _option("--outputs", "outputs of the model", "probabilities,logits,activation_maps", metavar="NAMES"),
         _option("--license", "licence of the weights, as the Hugging Face hub spells it", "unknown", metavar="NAME"),
         _option("--web", "also create a folder with a page that classifies in the browser", metavar="DIR")]),
@@ -103,7 +103,7 @@ VERBS: dict[str, Verb] = {
         _option("--top", "classes to list per image", 3, (1, MAX)),
         _option("--abstain-below", "mark predictions below this confidence as unsure", 0.0, (0, 1)),
         _option("--format", "output format", "table", ("table", "csv", "json")),
-        _option("--tta", "predict each image in six views and average them (test-time augmentation)", False),
+        _option("--tta", "average shifted and mirrored views of each image (test-time augmentation)", False),
         _option("--batch", "batch size", 64, (1, MAX))]),
     "serve": (deploy.serve, "MODEL", [
         _option("--host", "address to listen at; 127.0.0.1: this machine only", "127.0.0.1", metavar="ADDRESS"),

@@ -18,6 +18,7 @@ SPECTRUM_SLOPE = 1.3
 """Amplitudes of natural images fall with about this power of the frequency: without it, half of the bits would be known."""
 MIN_HASH_AGREEMENT = 0.46  # of two hashes, from -1 to 1, before their images' pixels are compared
 MAX_COMPARED_IMAGES = 100_000  # images of which each pair is compared, in minutes
+PAIRS_AT_A_TIME = 100  # whose pixels are in memory
 MAX_CANDIDATES = 4  # images with the nearest hashes that are compared with an image
 MAX_SHIFT = 3
 MIN_EDGE_CORRELATION = 0.75
@@ -25,8 +26,11 @@ MIN_EDGE_CORRELATION = 0.75
 GREY, OTHER_COLOUR, MAX_RECOLOURED = 4.0, 100.0, 0.05
 """Levels by which an image is grey on average, by which two areas have different colours (photos get colour casts), and the
 share of such areas above which two images are different; an image may be a grey copy."""
-MAX_PARTNERS, MAX_CLUSTERED = 2, 0.05
-"""If more of the images than MAX_CLUSTERED have more near duplicates than MAX_PARTNERS, only equal pixels count."""
+MAX_PARTNERS, MAX_CLUSTERED, MIN_CLUSTERED = 2, 0.05, 50
+"""If MIN_CLUSTERED images, and more than MAX_CLUSTERED of all, have more near duplicates than MAX_PARTNERS, they all look
+alike, and only equal pixels count."""
+VERSION = 2
+"""Of the method: duplicates that an earlier one found are searched again."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -67,16 +71,22 @@ def find_duplicates(a: ImageDataset, b: ImageDataset | None = None) -> list[Dupl
         second = second + start
         if b is None:
             first, second = first[first < second], second[first < second]
-        if not len(first):
-            continue
-        pixels = a.take(first).images, other.take(second).images
-        correlations, shifts = _correlations(*map(_edges, pixels))
-        for index in np.flatnonzero(correlations >= MIN_EDGE_CORRELATION):
-            i, j = int(first[index]), int(second[index])
-            is_new = (i, j) not in seen and (b or original.get(i, i) != original.get(j, j))
-            if is_new and _has_same_colours(pixels[0][index], pixels[1][index], shifts[index]):
-                near.append(Duplicate(i, j, min(float(correlations[index]), 0.9999)))
-    return sorted(exact if _are_clustered(near, len(other), within=b is None) else exact + near)
+        for part in range(0, len(first), PAIRS_AT_A_TIME):
+            rows, columns = (indices[part : part + PAIRS_AT_A_TIME] for indices in (first, second))
+            pixels = a.take(rows).images, other.take(columns).images
+            correlations, shifts = _correlations(*map(_edges, pixels))
+            for index in np.flatnonzero(correlations >= MIN_EDGE_CORRELATION):
+                i, j = int(rows[index]), int(columns[index])
+                is_new = (i, j) not in seen and (b or original.get(i, i) != original.get(j, j))
+                if is_new and _has_same_colours(pixels[0][index], pixels[1][index], shifts[index]):
+                    near.append(Duplicate(i, j, min(float(correlations[index]), 0.9999)))
+    if not _are_clustered(near, len(other), within=b is None):
+        return sorted(exact + near)
+    print(
+        f"{len(near):,} pairs of images look alike, many of them several times: only equal pixels count as duplicates",
+        flush=True,
+    )
+    return sorted(exact)
 
 
 def equal_pixels(a: ImageDataset, b: ImageDataset | None = None) -> Iterator[Duplicate]:
@@ -131,7 +141,8 @@ def _are_clustered(near: Sequence[Duplicate], images: int, *, within: bool) -> b
     partners = Counter(pair.second for pair in near)
     if within:
         partners.update(pair.first for pair in near)
-    return sum(count > MAX_PARTNERS for count in partners.values()) > MAX_CLUSTERED * images
+    clustered = sum(count > MAX_PARTNERS for count in partners.values())
+    return clustered >= MIN_CLUSTERED and clustered > MAX_CLUSTERED * images
 
 
 def _has_same_colours(a: Images, b: Images, shift: tuple[int, int]) -> bool:

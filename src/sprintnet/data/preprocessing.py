@@ -1,5 +1,6 @@
 """Preprocessing: all that a model needs besides its weights to predict as in training (no torch)."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -58,11 +59,13 @@ class Preprocessing:
     flip_tta: bool
     """Whether test-time augmentation mirrors images: only where training did."""
     label_smoothing: float = 0.0
-    """Label smoothing alpha of the training, which calibrated probabilities undo; 0 for several labels an image."""
+    """Label smoothing alpha that calibrated probabilities undo; 0: none."""
     temperature: float | None = None
     """What logits are divided by for calibrated probabilities; None without held-out images to fit it on."""
     tta_temperatures: Mapping[str, float] = field(default_factory=dict)
     """The same for the mean logits of views, by the name of TTA_VIEWS; empty without held-out images."""
+    tta: str | None = None
+    """The name of TTA_VIEWS whose logits are averaged in every prediction; None: the image alone is predicted."""
 
     @property
     def threshold(self) -> float | None:
@@ -70,15 +73,18 @@ class Preprocessing:
         return LABEL_THRESHOLD if self.task == "multi-label" else None
 
     def unsmoothed(self, logits: Floats) -> Floats:
-        """Returns logits (N, K) of probabilities (p - alpha / K) / (1 - alpha), where p are those of the given logits.
+        """Returns logits (N, K), fp64, of probabilities (p - alpha / K) / (1 - alpha), where p are those of the given logits.
 
-        Label smoothing trains a network towards p, not towards the probability of the class.
+        Label smoothing trains a network towards p, not towards the probability of the class. The order of the classes stays:
+        below SMOOTHING_FLOOR / K, probabilities fall to half of it.
         """
+        exact = logits.astype(np.float64)
         if not self.label_smoothing:
-            return logits
-        alpha, classes = self.label_smoothing, logits.shape[1]
-        sharpened = (_softmax(logits) - alpha / classes) / (1 - alpha)
-        return np.asarray(np.log(np.maximum(sharpened, SMOOTHING_FLOOR / classes)))
+            return exact
+        floor, lowest = smoothing_bounds(self.label_smoothing, logits.shape[1])
+        sharpened = lowest + _softmax(exact) / (1 - self.label_smoothing)
+        below = np.minimum(sharpened - floor, 0) / (floor - lowest)
+        return np.asarray(np.log(np.maximum(sharpened, floor)) + math.log(2) * below)
 
     def calibrated(self, logits: Floats) -> Floats:
         """Returns the logits (N, K) of calibrated probabilities: label smoothing undone, divided by the temperature."""
@@ -90,8 +96,16 @@ class Preprocessing:
         return _softmax(scaled) if self.threshold is None else np.asarray(np.exp(-np.logaddexp(0, -scaled)))
 
     def with_tta(self, tta: str | None) -> "Preprocessing":
-        """Returns this for logits that are means over the views that `tta` names (None: no TTA): with their temperature."""
-        return replace(self, temperature=self.tta_temperatures.get(tta)) if tta else self
+        """Returns this with predictions averaged over the views that `tta` names (None: unchanged), and their temperature.
+
+        Raises ArgumentError for a name that is not among `tta_choices`.
+        """
+        if tta is None:
+            return self
+        if tta not in self.tta_choices:
+            hint = "" if self.flip_tta else ": the network was trained without mirrored images"
+            raise ArgumentError("tta", tta, f"must be {' or '.join(self.tta_choices)}{hint}")
+        return replace(self, tta=tta, temperature=self.tta_temperatures.get(tta))
 
     @property
     def tta_choices(self) -> tuple[str, ...]:
@@ -99,13 +113,7 @@ class Preprocessing:
         return tuple(TTA_VIEWS) if self.flip_tta else ("all",)
 
     def views(self, tta: str) -> tuple[View, ...]:
-        """Returns the views that a name of TTA_VIEWS stands for; of a network trained without mirrored images those without.
-
-        Raises ArgumentError for a name that is not among `tta_choices`.
-        """
-        if tta not in self.tta_choices:
-            hint = "" if self.flip_tta else ": the network was trained without mirrored images"
-            raise ArgumentError("tta", tta, f"must be {' or '.join(self.tta_choices)}{hint}")
+        """Returns the views that one of `tta_choices` stands for: without mirrored ones where training had none."""
         views = [view for view in TTA_VIEWS[tta] if self.flip_tta or not view.is_mirrored]
         total = sum(view.weight for view in views)
         return tuple(view._replace(weight=view.weight / total) for view in views)
@@ -120,17 +128,28 @@ class Preprocessing:
         height, width, channels = map(int, metadata["image_shape"])
         if metadata["task"] not in TASK_NAMES or metadata["resize"] not in RESIZE_POLICIES:
             raise ValueError(f"{metadata['task']} and {metadata['resize']} are not known")
-        return cls(
+        alpha, temperature = float(metadata.get("label_smoothing", 0.0)), metadata["temperature"]
+        of_tta = {str(name): float(value) for name, value in dict(metadata.get("tta_temperatures", {})).items()}
+        given = [*of_tta.values(), 1.0 if temperature is None else float(temperature)]
+        if not 0 <= alpha < 1 or min(given) <= 0:
+            raise ValueError(f"label smoothing {alpha}, temperatures {temperature} and {of_tta} are not possible")
+        found = cls(
             tuple(map(str, metadata["classes"])),
             (height, width, channels),
             Normalisation(*(tuple(map(float, metadata["normalisation"][name])) for name in Normalisation._fields)),
             str(metadata["resize"]),
             str(metadata["task"]),
             bool(metadata["flip_tta"]),
-            float(metadata["label_smoothing"]),
-            None if metadata["temperature"] is None else float(metadata["temperature"]),
-            {str(name): float(temperature) for name, temperature in metadata["tta_temperatures"].items()},
+            alpha,
+            None if temperature is None else float(temperature),
+            of_tta,
         )
+        return replace(found, tta=metadata.get("tta")) if metadata.get("tta") in found.tta_choices else found
+
+
+def smoothing_bounds(alpha: float, classes: int) -> tuple[float, float]:
+    """Returns the floor of probabilities of which label smoothing is undone, and the lowest value that undoing gives."""
+    return SMOOTHING_FLOOR / classes, -alpha / classes / (1 - alpha)
 
 
 def _softmax(logits: Floats) -> Floats:

@@ -26,7 +26,6 @@ DIGEST, NO_DIGEST = "sha256", "0" * 64  # of the file, in its metadata
 TRIAL_SECONDS = 20.0  # for the first two images
 MAX_MODEL_SIDE = 4096  # of a model's images
 LOG_NOTHING = 4  # ONNX Runtime's log level without messages; errors are raised all the same
-NO_PREPROCESSING = "has no usable preprocessing in its metadata"
 REMEDY = "create one with `sprintnet export RUN`"
 
 Floats = npt.NDArray[np.float32]
@@ -43,7 +42,7 @@ class Predictions:
     probabilities: Floats
     """(N, K), calibrated if the run held images out to fit a temperature."""
     logits: Floats | None = None
-    """(N, K), before the temperature."""
+    """(N, K), before calibration."""
     activation_maps: Floats | None = None
     """Class activation maps (N, K, h, w) by Grad-CAM, 0 or more."""
     threshold: float | None = None
@@ -91,9 +90,10 @@ class Predictor:
     """An exported file, loaded: `Predictor("model.onnx")(images)`. Safe to call from several threads at once.
 
     `metadata` contains the recipe, metrics, parity and more. With `threads=0` ONNX Runtime chooses their number. With
-    `tta=True` each image is predicted in six views, whose logits are averaged (test-time augmentation). Raises SettingsError
-    for a file that is missing, damaged or not written by `sprintnet export`; ArgumentError for `tta` with a file that lacks
-    logits or was exported with TTA.
+    `tta=True` the logits of shifted and mirrored views of each image are averaged (test-time augmentation).
+
+    Raises SettingsError for a file that is missing, damaged or not written by `sprintnet export`, and for `tta` with a file
+    that lacks logits or was exported with TTA.
     """
 
     def __init__(self, path: str | Path, threads: int = 0, tta: bool = False):
@@ -125,12 +125,13 @@ class Predictor:
             self.metadata = {key: parse_json(text) if key in JSON_METADATA else text for key, text in metadata.items()}
             self.preprocessing = Preprocessing.from_metadata(self.metadata["preprocessing"])
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
-            raise SettingsError(f"{self.path}: {NO_PREPROCESSING}; {REMEDY}") from None
+            raise SettingsError(f"{self.path}: has no usable preprocessing in its metadata; {REMEDY}") from None
         self.threshold = self.preprocessing.threshold
-        if tta and self.metadata.get("tta", "none") != "none":
-            raise ArgumentError("tta", tta, f"{self.path} was exported with --tta {self.metadata['tta']}: it averages views")
+        if tta and self.preprocessing.tta:
+            raise ArgumentError("tta", tta, f"{self.path} averages views already, as it was exported; leave tta out")
         if tta and "logits" not in self.outputs:
-            raise ArgumentError("tta", tta, f"{self.path} was exported without its output `logits`, which are averaged")
+            rule = f"{self.path} has no output logits, which are averaged; export it with all outputs, or with tta"
+            raise ArgumentError("tta", tta, rule)
         self._views = self.preprocessing.views("all") if tta else ()
         self.preprocessing = self.preprocessing.with_tta("all" if tta else None)
         self._none = self._try()[:0]

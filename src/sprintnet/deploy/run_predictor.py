@@ -1,5 +1,6 @@
 """Predictions with PyTorch, from a run that has no export."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ class RunPredictor(Predictor):
     """A run's model, used as an exported one: `RunPredictor("runs/train/sprint94")(images)`."""
 
     def __init__(self, path: str | Path, tta: bool = False):
-        self.path, self._tta = Path(path), "all" if tta else None
-        self._trained, _ = load_run(path, ["device=auto", "precision=fp32"])  # the precision of the export
-        self.preprocessing = self._trained.preprocessing.with_tta(self._tta)
+        self.path = Path(path)
+        trained, _ = load_run(path, ["device=auto", "precision=fp32"])  # the precision of the export
+        self.preprocessing = trained.preprocessing.with_tta("all" if tta else None)
+        self._trained = replace(trained, preprocessing=self.preprocessing)
         self.threshold = self.preprocessing.threshold
         self.outputs = ("probabilities", "logits")
         empty = np.empty((0, len(self.classes)), np.float32)
         self._none = Predictions(self.classes, empty, empty, threshold=self.threshold)
 
     def _predict(self, images: list[Pixels], options: Any = None) -> Predictions:
-        logits = self._trained.predict_logits(np.stack(images), tta=self._tta)
-        return Predictions(self.classes, self.preprocessing.probabilities(logits), logits, threshold=self.threshold)
+        logits = self._trained.predict_logits(np.stack(images))
+        probabilities = self.preprocessing.probabilities(logits).astype(np.float32)
+        return Predictions(self.classes, probabilities, logits, threshold=self.threshold)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,13 +37,12 @@ def predict_tta(
     `logits` (N, K) are those of the same batches without TTA: of the first view, the image itself.
     """
     first = torch.from_numpy(logits).to(runtime.device)
-    chosen_images = torch.from_numpy(is_chosen).to(runtime.device)
     weights = torch.tensor([view.weight for view in views], device=runtime.device)
     outputs, start = [], 0
     with _evaluating(model):
         for images, _ in batches:
             part = slice(start, start := start + len(images))
-            chosen = chosen_images[part].nonzero()[:, 0]
+            chosen = torch.from_numpy(np.flatnonzero(is_chosen[part])).to(runtime.device)
             output = first[part].clone()
             if len(chosen):
                 viewed = torch.cat(views_of(images[chosen], views[1:])).contiguous(memory_format=torch.channels_last)

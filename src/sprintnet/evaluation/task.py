@@ -96,7 +96,9 @@ class Evaluation:
                 "seconds": self.tta_seconds,
             }
         calibrated = preprocessing.calibrated(logits)
-        found |= {"calibration": task.calibration(logits, labels), "calibrated": task.calibration(calibrated, labels)}
+        found["calibration"] = task.calibration(logits, labels)
+        if preprocessing.temperature is not None:
+            found["calibrated"] = task.calibration(calibrated, labels)
         confidence = task.confidence(calibrated)
         return found | {"coverage": calibration.coverage_table(confidence, task.correct_mask(logits, labels))}
 

@@ -57,20 +57,23 @@ class TrainedModel:
         with self.runtime.activated():
             return predict(self.model, self._batches(dataset, "evaluating"), self.runtime)
 
-    def calibrated(self, val: ImageDataset, logits: Floats) -> "TrainedModel":
+    def calibrated(self, val: ImageDataset, logits: Floats, label_smoothing: float) -> "TrainedModel":
         """Returns the model with the temperatures that suit held-out images, of which `logits` (N, K) are given.
 
-        Label smoothing is undone only where that lowers the cross-entropy of these images: not in a weak network.
+        `label_smoothing` is that of the training, which is undone only where that lowers the cross-entropy of these images.
         """
         task, fits = self.task, []
-        for alpha in (self.preprocessing.label_smoothing, 0.0):
+        for alpha in {label_smoothing if task is TASKS["single-label"] else 0.0, 0.0}:
             fit = replace(self.preprocessing, label_smoothing=alpha)
             fit = replace(fit, temperature=task.fit_temperature(fit.unsmoothed(logits), val.labels))
             fits.append((task.cross_entropy(fit.calibrated(logits), val.labels, 0.0), fit))
         best = min(fits, key=lambda pair: pair[0])[1]
         some = val.take(np.unique(np.linspace(0, len(val) - 1, min(len(val), TTA_CALIBRATION_IMAGES)).astype(np.int64)))
-        of_views = {tta: self.predict_logits(some.images, "calibrating", tta) for tta in best.tta_choices}
-        of_tta = {tta: task.fit_temperature(best.unsmoothed(found), some.labels) for tta, found in of_views.items()}
+        of_tta = {}
+        for tta in best.tta_choices:
+            with_tta = replace(self, preprocessing=best.with_tta(tta))
+            found = with_tta.predict_logits(some.images, "calibrating")
+            of_tta[tta] = task.fit_temperature(best.unsmoothed(found), some.labels)
         return replace(self, preprocessing=replace(best, tta_temperatures=of_tta))
 
     def evaluate(self, dataset: ImageDataset, tta: float = 0.0) -> Evaluation:
@@ -86,8 +89,8 @@ class TrainedModel:
         arrays = {"logits": logits, "labels": labels, "tta_logits": tta_logits}
         return Evaluation(arrays, time.monotonic() - started)
 
-    def predict_logits(self, images: Images, label: str = "predicting", tta: str | None = None) -> Floats:
-        """Returns logits (N, K) of uint8 images (N, H, W, C) of the network's size, their mean over the views that `tta` names.
+    def predict_logits(self, images: Images, label: str = "predicting") -> Floats:
+        """Returns logits (N, K) of uint8 images (N, H, W, C) of the network's size, with the preprocessing's TTA.
 
         Raises SettingsError for other images.
         """
@@ -97,7 +100,8 @@ class TrainedModel:
         unlabelled = ImageDataset(images, np.zeros(len(images), np.int64), self.classes)
         with self.runtime.activated():
             logits = predict(self.model, self._batches(unlabelled, label), self.runtime)[0]
-        return logits if tta is None else self._with_tta(unlabelled, logits, np.ones(len(images), bool), tta)
+        tta = self.preprocessing.tta
+        return self._with_tta(unlabelled, logits, np.ones(len(images), bool), tta) if tta else logits
 
     def _with_tta(self, dataset: ImageDataset, logits: Floats, is_chosen: Mask, tta: str) -> Floats:
         views = self.preprocessing.views(tta)

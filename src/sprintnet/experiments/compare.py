@@ -69,10 +69,10 @@ def summarise(values: Sequence[float]) -> Summary:
     return Summary(n, mean, sd, mean - margin, mean + margin)
 
 
-def prediction_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Returns the bounds between which one more run falls with a probability of 95%, from the values of two or more."""
+def prediction_interval(values: Sequence[float], level: float = CONFIDENCE_LEVEL) -> tuple[float, float]:
+    """Returns the bounds between which one more run falls with a probability of `level`, from the values of two or more."""
     found = summarise(values)
-    margin = (found.high - found.mean) * math.sqrt(found.n + 1)  # of one value instead of the mean
+    margin = float(stats.t.ppf((1 + level) / 2, found.n - 1)) * found.sd * math.sqrt(1 + 1 / found.n)
     return found.mean - margin, found.mean + margin
 
 
@@ -84,17 +84,18 @@ def compare(a: Sequence[float], b: Sequence[float], *, is_paired: bool = False) 
     first, second = summarise(a), summarise(b)
     difference = second.mean - first.mean
     changes = summarise([after - before for before, after in zip(a, b, strict=True)]) if is_paired else None
-    if first.sd == second.sd == 0 or (changes and changes.sd == 0):  # nothing varies: any difference is certain
+    degrees = first.n + second.n - 2
+    pooled = math.sqrt(((first.n - 1) * first.sd**2 + (second.n - 1) * second.sd**2) / degrees)
+    effect = math.copysign(math.inf, difference) if difference else 0.0
+    if pooled:
+        effect = difference / pooled * (1 - 3 / (4 * degrees - 1))
+    if pooled == 0 or (changes and changes.sd == 0):  # nothing varies: any difference is certain
         certain = 1.0 if difference == 0 else 0.0
-        effect = math.copysign(math.inf, difference) if difference else 0.0
         return Comparison(first, second, difference, difference, difference, certain, effect, 2 if difference else None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # SciPy warns where one side does not vary
         test = stats.ttest_rel(b, a) if is_paired else stats.ttest_ind(b, a, equal_var=False)
     interval = test.confidence_interval(CONFIDENCE_LEVEL)
-    degrees = first.n + second.n - 2
-    pooled = math.sqrt(((first.n - 1) * first.sd**2 + (second.n - 1) * second.sd**2) / degrees)
-    effect = difference / pooled * (1 - 3 / (4 * degrees - 1))
     needed = runs_needed(difference, first.sd, second.sd) if changes is None else pairs_needed(difference, changes.sd)
     low, high, p = map(float, (interval.low, interval.high, test.pvalue))
     return Comparison(first, second, difference, low, high, p, effect, needed)
@@ -171,8 +172,9 @@ def data_digest(path: str | Path) -> str:
 
 
 def finished_runs(folder: Path) -> list[dict[str, Any]]:
-    """Returns the metrics of the finished runs in a folder; raises SettingsError where they cannot be averaged."""
-    runs = [RunFolder(file.parent) for file in sorted(folder.glob("*/metrics.json"))]
+    """Returns the metrics of the finished runs in a folder, by seed; raises SettingsError where they cannot be averaged."""
+    found = [RunFolder(file.parent) for file in sorted(folder.glob("*/metrics.json"))]
+    runs = sorted(found, key=lambda run: load_config(run.config).seed)
     facts = [(read_json(run.environment), replace(load_config(run.config), seed=0)) for run in runs]
     for run, (environment, config) in zip(runs, facts, strict=True):
         changed = [key for key in SHARED_BY_ALL_RUNS if environment.get(key) != facts[0][0].get(key)]

@@ -16,6 +16,7 @@ from sprintnet.data.splits import Splits
 from sprintnet.evaluation.metrics import Floats
 from sprintnet.evaluation.task import Task
 from sprintnet.evaluation.trained_model import TrainedModel
+from sprintnet.models.factory import build_model
 from sprintnet.models.summary import layer_table
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays
 from sprintnet.runs.io import write_arrays, write_json
@@ -59,7 +60,10 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
         schedule_lr=[config.peak_lr * schedule.lr_factor(position) for position in positions],
         schedule_momentum=np.full(len(positions), config.filter_momentum),
     )
-    write_json(run.network, asdict(layer_table(trained.model, train.image_shape)))
+    network = build_model(config.model, classes, train.image_shape)  # not the trained one, of which training froze parts
+    if config.freeze_backbone:
+        network.freeze()
+    write_json(run.network, asdict(layer_table(network, train.image_shape)))
 
 
 def _variants(images: ImageDataset, config: Config, normalisation: Normalisation) -> NDArray[np.uint8]:

@@ -42,11 +42,11 @@ class Sweep:
     """Whether the loss had not risen at the end."""
 
     def suggestions(self) -> dict[str, float]:
-        """Returns `steepest` (slope over the logarithm), `minimum` (a tenth of it), and fastai's `valley` and `slide`.
+        """Returns `steepest` (slope over the logarithm), `minimum`, and fastai's `valley` and `slide`.
 
-        The first tenth of the curve is ignored, as in fastai, and by steepest and minimum what follows the lowest loss, by the
-        others the last TAIL learning rates. Raises SettingsError for too few learning rates, a fall within noise, or none that
-        ends.
+        `minimum` is a tenth of the learning rate of the lowest loss. The first tenth of the curve is ignored, as in fastai; by
+        steepest and minimum what follows the lowest loss too, by the others the last TAIL learning rates. Raises SettingsError
+        for too few learning rates, a fall within noise, or none that ends.
         """
         skipped = len(self.rates) // SKIP_FRACTION
         if len(self.rates) < MIN_RATES:
@@ -57,7 +57,7 @@ class Sweep:
         if self.still_falls:
             raise SettingsError(
                 f"the loss still falls at the last learning rate, {self.rates[-1]:.3g}: the curve suggests none; "
-                "sweep to a higher one"
+                "sweep to a higher one (lr-find --highest)"
             )
         smoothed, minimum = np.array(self.smoothed), int(np.argmin(self.smoothed))
         fall, noise = smoothed[skipped] - smoothed[minimum], float(np.median(np.abs(np.diff(self.losses))))

@@ -1,7 +1,9 @@
 """Muon: momentum whose update is orthogonalised (Jordan 2024, https://kellerjordan.github.io/posts/muon), in batches."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -20,27 +22,84 @@ def muon_update(
 ) -> None:
     """Updates convolution weights (out, in, h, w), each kept at a norm of sqrt(out), by orthogonalised Nesterov momentum.
 
-    Weights of one shape are orthogonalised in one batch. `grad_scale` is the factor of the gradients; where `found_inf` is not
-    zero, nothing changes.
+    `grad_scale` is the factor of the gradients; where `found_inf` is not zero, nothing changes.
     """
+    # a GPU waits for launches more than for arithmetic, a CPU does not
+    update = update_in_one_batch if parameters[0].device.type == "cuda" else update_by_shape
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    update(parameters, gradients, buffers, lr, momentum, grad_scale, found_inf)
+
+
+def update_by_shape(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    buffers: Sequence[Tensor],
+    lr: float,
+    momentum: float,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
+) -> None:
+    """Updates weights in batches of one shape."""
 
     def replace(old: Tensor, new: Tensor) -> None:
         old.copy_(new if found_inf is None else torch.where(found_inf > 0, old, new))
 
     directions = defaultdict(list)
-    for parameter, buffer in zip(parameters, buffers, strict=True):
-        gradient = parameter.grad
-        assert gradient is not None
-        if grad_scale is not None:
-            gradient = gradient / grad_scale
-        velocity = buffer * momentum + gradient
+    for parameter, gradient, buffer in zip(parameters, gradients, buffers, strict=True):
+        scaled = gradient if grad_scale is None else gradient / grad_scale
+        velocity = buffer * momentum + scaled
         replace(buffer, velocity)
-        directions[parameter.shape].append((parameter, gradient.add(velocity, alpha=momentum).flatten(1)))
+        directions[parameter.shape].append((parameter, scaled.add(velocity, alpha=momentum).flatten(1)))
     for same_shape in directions.values():
         updates = orthogonalise(torch.stack([direction for _, direction in same_shape]))
         for (parameter, _), update in zip(same_shape, updates, strict=True):
             normalised = parameter * (len(parameter) ** 0.5 / parameter.norm())
             replace(parameter, normalised.add_(update.view(parameter.shape), alpha=-lr))
+
+
+def update_in_one_batch(
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    buffers: Sequence[Tensor],
+    lr: float,
+    momentum: float,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
+) -> None:
+    """Updates all weights as one batch of matrices, padded with zeros, which orthogonalisation leaves as they are."""
+    shapes = [parameter.shape for parameter in parameters]
+    rows, columns = max(shape[0] for shape in shapes), max(math.prod(shape[1:]) for shape in shapes)
+
+    def parts(batch: Tensor) -> list[Tensor]:
+        """Returns the weights in a batch as views of their shapes, in channels_last."""
+        found = []
+        for matrix, (out, inner, height, width) in zip(batch, shapes, strict=True):
+            part = matrix[:out, : inner * height * width].unflatten(1, (height, width, inner))
+            found.append(part.permute(0, 3, 1, 2))
+        return found
+
+    def packed(tensors: Sequence[Tensor]) -> Tensor:
+        batch = tensors[0].new_zeros(len(shapes), rows, columns)
+        torch._foreach_copy_(parts(batch), list(tensors))
+        return batch
+
+    weight, gradient, buffer = packed(parameters), packed(gradients), packed(buffers)
+    if grad_scale is not None:
+        gradient = gradient / grad_scale
+    velocity = torch.add(gradient, buffer, alpha=momentum)
+    update = orthogonalise(torch.add(gradient, velocity, alpha=momentum))
+    norms = _norms(tuple(shape[0] for shape in shapes), weight.device)
+    changed = (weight * (norms / weight.norm(dim=(1, 2), keepdim=True))).add_(update, alpha=-lr)
+    if found_inf is not None:
+        changed, velocity = (torch.where(found_inf > 0, old, new) for old, new in ((weight, changed), (buffer, velocity)))
+    torch._foreach_copy_(list(parameters), parts(changed))
+    torch._foreach_copy_(list(buffers), parts(velocity))
+
+
+@cache
+def _norms(rows: tuple[int, ...], device: torch.device) -> Tensor:
+    """Returns the norms (N, 1, 1) that weights are kept at, on the device once."""
+    return torch.tensor(rows, dtype=torch.float32, device=device).sqrt()[:, None, None]
 
 
 def orthogonalise(matrices: Tensor, steps: int = 3) -> Tensor:

@@ -41,7 +41,8 @@ class Step:
         self.model, self.optimizer, self.runtime, self.task = model, optimizer, runtime, task
         self.label_smoothing, self.l1, self.class_weights = label_smoothing, l1, class_weights
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
-        self._statistics = list(model.buffers())
+        buffers = list(model.buffers())
+        self._statistics = [[one for one in buffers if one.is_floating_point() == kind] for kind in (True, False)]
         self._statistics_before: list[Tensor] = []
         self._one = torch.ones((), device=runtime.device)
         exact = torch.float32 if runtime.device.type == "mps" else torch.float64  # which mps does not have
@@ -56,7 +57,7 @@ class Step:
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the mean loss, a scalar, and logits (B, K)."""
         if self.scaler.is_enabled():
-            self._statistics_before = [buffer.clone() for buffer in self._statistics]
+            self._statistics_before = [_joined(buffers) for buffers in self._statistics if buffers]
         with self.runtime.autocast():
             logits = self.model(images)
         loss = LOSSES[self.task.name](logits.float(), labels, self.label_smoothing, self.class_weights)
@@ -73,8 +74,10 @@ class Step:
         self.scaler.step(self.optimizer)  # type: ignore[arg-type]
         self.scaler.update()
         skipped = self.scaler.scale(self._one) < scale  # the scaler backs off exactly where it skips
-        for buffer, before in zip(self._statistics, self._statistics_before, strict=False):
-            buffer.copy_(torch.where(skipped, before, buffer))
+        for buffers, before in zip(filter(None, self._statistics), self._statistics_before, strict=False):
+            sizes = [buffer.numel() for buffer in buffers]
+            values = torch.split(torch.where(skipped, before, _joined(buffers)), sizes)
+            torch._foreach_copy_(buffers, [value.view_as(buffer) for value, buffer in zip(values, buffers, strict=True)])
         kept = ~skipped
         self.totals += torch.stack([torch.where(kept, loss * images, 0), kept * correct, kept * images, skipped])
 
@@ -95,3 +98,8 @@ class Step:
 
     def _l1_norm(self) -> Tensor:
         return torch.stack([parameter.abs().sum() for parameter in self.model.parameters()]).sum()
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    """Returns the values of tensors of one type in one: a few large operations instead of many small ones."""
+    return torch.cat([tensor.flatten() for tensor in tensors])

@@ -31,6 +31,8 @@ from sprintnet.training.loop import Row, fit
 from sprintnet.training.lr_search import RECOMMENDED, find_peak_lr
 from sprintnet.training.setup import build_step, whiten
 
+RESUMED_ELSEWHERE = "resuming with different"  # in log.txt, of a run whose parts may differ in their last bits
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -120,11 +122,11 @@ def _train(
     run.log(RULE)
 
     # the last epoch's weights are the result: nothing is chosen on test data
-    flips, smoothing = config.augment.flip > 0, 0.0 if images.multi_label else config.label_smoothing
+    flips = config.augment.flip > 0
     preprocessing = Preprocessing(
-        images.classes, images.image_shape, loader.normalisation, config.data.resize, step.task.name, flips, smoothing
+        images.classes, images.image_shape, loader.normalisation, config.data.resize, step.task.name, flips
     )
-    trained, metrics = _evaluate(TrainedModel(step.model, preprocessing, runtime), splits, config.tta, run)
+    trained, metrics = _evaluate(TrainedModel(step.model, preprocessing, runtime), splits, config, run)
     save_model(run.weights, SavedModel(step.model, config.model, trained.preprocessing), commit=commit)
     write_artifacts(config, run, splits, trained)
     seconds = whitening_seconds + sum(row["train_seconds"] for row in rows)
@@ -181,14 +183,14 @@ def _record_environment(
     return commit
 
 
-def _evaluate(trained: TrainedModel, splits: Splits, tta: float, run: RunFolder) -> tuple[TrainedModel, dict[str, Any]]:
+def _evaluate(trained: TrainedModel, splits: Splits, config: Config, run: RunFolder) -> tuple[TrainedModel, dict[str, Any]]:
     """Returns the model with the temperature fitted on the held-out images, if any, and the metrics of each split.
 
     Logits and labels are written to predictions.npz, a row for each image to predictions.csv.
     """
-    evaluations = {name: trained.evaluate(part, tta) for name, part in splits.items() if name != "train"}
+    evaluations = {name: trained.evaluate(part, config.tta) for name, part in splits.items() if name != "train"}
     if "val" in splits:
-        trained = trained.calibrated(splits["val"], evaluations["val"].arrays["logits"])
+        trained = trained.calibrated(splits["val"], evaluations["val"].arrays["logits"], config.label_smoothing)
     metrics = {name: found.metrics(trained.preprocessing) for name, found in evaluations.items()}
     if "test" in metrics:
         log_test_access(run, "train", metrics["test"])
@@ -216,4 +218,4 @@ def _require_resumable(old: Mapping[str, Any], new: Mapping[str, Any], run: RunF
             )
     compared = ("commit", "code_sha256", "versions", "device", "gpu", "cpu", "threads", "processor", "kernels")
     if changed := [key for key in compared if old.get(key) != new.get(key)]:
-        run.log(f"resuming with different {', '.join(changed)}: the result may differ in its last bits")
+        run.log(f"{RESUMED_ELSEWHERE} {', '.join(changed)}: the result may differ in its last bits")

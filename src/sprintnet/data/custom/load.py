@@ -19,6 +19,7 @@ from sprintnet.data.custom.npz import Archive
 from sprintnet.data.custom.tables import is_huggingface, read_csv, read_huggingface, read_parquet, read_table
 from sprintnet.data.dataset import ImageDataset, Images, one_colour
 from sprintnet.data.duplicates import MAX_COMPARED_IMAGES, Duplicate, duplicates_within
+from sprintnet.data.duplicates import VERSION as DUPLICATES_VERSION
 from sprintnet.data.image_files import IMAGE_FORMATS
 from sprintnet.data.images import DECODER_VERSION, PIL_MODES, convert_pixels, read_image
 from sprintnet.data.settings import DataSettings
@@ -52,7 +53,9 @@ class CustomData:
         if self.cache is None:
             return duplicates_within(self.images)
         rows = "all" if self.images.rows is None else f"{zlib.crc32(self.images.rows.data):08x}"
-        pairs = self.cache.json(f"{self.variant}/duplicates-{rows}.json", lambda: duplicates_within(self.images))
+        pairs = self.cache.json(
+            f"{self.variant}/duplicates-{DUPLICATES_VERSION}-{rows}.json", lambda: duplicates_within(self.images)
+        )
         return [Duplicate(*pair) for pair in pairs]
 
 

@@ -23,7 +23,8 @@ def assign_splits(data: CustomData, settings: DataSettings, log: Callable[[str],
     images, labels = data.images, data.images.labels
     given = data.split or ("",) * len(images)
     split = np.array([name or "train" for name in given], dtype=object)
-    pairs = [(pair.first, pair.second) for pair in data.duplicates()]
+    found = data.duplicates()
+    pairs = [(pair.first, pair.second) for pair in found]
     groups = connected_groups(len(split), images.groups, pairs)
 
     def draw(name: str, fraction: float, remedy: str, min_per_class: int = 0) -> None:
@@ -41,9 +42,10 @@ def assign_splits(data: CustomData, settings: DataSettings, log: Callable[[str],
         if not fraction:
             raise SettingsError("data.val=0: no validation set is given, and a run needs one; use a fraction above 0, or auto")
         draw("val", fraction, "a larger fraction (at most 0.5)", min_per_class)
-    contrary = [pair for pair in data.duplicates() if pair.is_exact and not np.array_equal(labels[pair[0]], labels[pair[1]])]
+    contrary = [pair for pair in found if pair.is_exact and not np.array_equal(labels[pair.first], labels[pair.second])]
     if contrary:
-        log(f"equal images under different labels: {len(contrary):,} pairs; sprintnet check names them")
+        names = [images.files[index] if images.files else f"image {index}" for index in contrary[0][:2]]
+        log(f"equal images under different labels: {len(contrary):,} pairs, such as {' and '.join(names)}")
     # of duplicates in several splits, the one in the last split is kept
     order = np.array([SPLITS.index(name) for name in split])
     duplicate_set = np.unique(connected_groups(len(split), None, pairs) or np.arange(len(split)), return_inverse=True)[1]

@@ -59,15 +59,15 @@ def export(
         raise ArgumentError("outputs", ",".join(outputs), rule)
     run = open_run(path)
     trained, config = load_run(path, ["device=cpu", "precision=fp32", "threads=0"])
+    trained = replace(trained, preprocessing=trained.preprocessing.with_tta(tta))
     splits = splits or load_splits(config.data, run=run if run.splits.exists() else None)
     with require_consistent(run):
         require_same_splits(splits, run, str(path))
-        trained = replace(trained, preprocessing=trained.preprocessing.with_tta(tta))
-        metadata = _metadata(trained, run, license, tta)
+        metadata = _metadata(trained, run, license)
     evaluated = splits[evaluation_split(splits)]
     with _replace_when_complete(run) as folder:
-        rows = _write_models(folder, trained, splits, metadata, quantize, outputs, tta)
-        table = _add_speed(rows, folder, trained, evaluated.images, tta)
+        rows = _write_models(folder, trained, splits, metadata, quantize, outputs)
+        table = _add_speed(rows, folder, trained, evaluated.images)
         write_json(folder / "parity.json", table)
         write_atomic(folder / "README.md", model_card(trained.preprocessing, metadata, table))
         write_atomic(folder / "model.safetensors", run.weights.read_bytes())
@@ -94,7 +94,7 @@ def _replace_when_complete(run: RunFolder) -> Iterator[Path]:
         raise SettingsError(f"{run.path}: another process is exporting this run; wait for it") from None
 
 
-def _metadata(trained: TrainedModel, run: RunFolder, license: str, tta: str | None) -> dict[str, str]:
+def _metadata(trained: TrainedModel, run: RunFolder, license: str) -> dict[str, str]:
     """Returns the metadata that all files share: text, or JSON for lists and objects; no paths of this machine."""
     recipe = load_config(run.config)
     recipe = replace(recipe, data=replace(recipe.data, name=Path(recipe.data.name).name, source=""))
@@ -102,7 +102,6 @@ def _metadata(trained: TrainedModel, run: RunFolder, license: str, tta: str | No
     return {
         "made_by": f"sprintnet {version('sprintnet')}",
         "preprocessing": json.dumps(trained.preprocessing.to_metadata()),
-        "tta": tta or "none",
         "recipe": recipe.to_toml(),
         "data": recipe.data.name,
         "data_sha256": record["data_sha256"],
@@ -118,13 +117,12 @@ def _write_models(
     metadata: dict[str, str],
     quantize: Sequence[str],
     outputs: Sequence[str],
-    tta: str | None,
 ) -> dict[str, dict[str, Any]]:
     """Writes the ONNX files and returns the parity of each; raises ParityError."""
     split = evaluation_split(splits)
     evaluated = splits[split]
-    logits = trained.predict_logits(evaluated.images, "PyTorch", tta)
-    exact = build_graph(trained, outputs, tta)
+    logits = trained.predict_logits(evaluated.images, "PyTorch")
+    exact = build_graph(trained, outputs)
     rows: dict[str, dict[str, Any]] = {}
     for precision in ("fp32", *quantize):
         model = to_fp16(exact) if precision == "fp16" else to_int8(exact, splits["train"]) if precision == "int8" else exact
@@ -143,11 +141,9 @@ def _write_models(
     return rows
 
 
-def _add_speed(
-    rows: dict[str, dict[str, Any]], folder: Path, trained: TrainedModel, images: Images, tta: str | None
-) -> dict[str, Any]:
+def _add_speed(rows: dict[str, dict[str, Any]], folder: Path, trained: TrainedModel, images: Images) -> dict[str, Any]:
     """Returns the table of the files with their speed, PyTorch's in fp32 and, if it is fast, bf16, and the hardware."""
-    threads, inference = trained.runtime.threads, InferenceModel(trained, ("probabilities",), tta).eval()
+    threads, inference = trained.runtime.threads, InferenceModel(trained, ("probabilities",)).eval()
 
     def predict(images: Images, in_bf16: bool) -> object:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=in_bf16):

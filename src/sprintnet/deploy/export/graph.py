@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -13,7 +14,7 @@ from onnx import helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sprintnet.data.preprocessing import SMOOTHING_FLOOR, View
+from sprintnet.data.preprocessing import View, smoothing_bounds
 from sprintnet.deploy.export.resizing import resize_first
 from sprintnet.deploy.predictor import DIGEST, NO_DIGEST, content_digest
 from sprintnet.evaluation.predict import views_of
@@ -26,14 +27,15 @@ IMAGE_ITSELF = View(0, False, 1.0)
 class InferenceModel(nn.Module):
     """uint8 pixels (N, C, H, W) of the network's input size -> probabilities, logits and activation maps, or some of them.
 
-    With `tta` (a name of TTA_VIEWS) logits are the weighted mean over views; activation maps are those of the image itself.
+    With TTA in the preprocessing, logits are the weighted mean over views; activation maps are those of the image itself.
     Activation maps (N, K, h, w) are Grad-CAM of the last feature layer in closed form: through max-pool and linear, the
     gradient of a class's logit averaged over the feature map is the class's weight divided by the map's area.
     """
 
-    def __init__(self, trained: TrainedModel, outputs: Sequence[str], tta: str | None = None):
+    def __init__(self, trained: TrainedModel, outputs: Sequence[str]):
         super().__init__()
         self.network = trained.model
+        tta = trained.preprocessing.tta
         self.views = trained.preprocessing.views(tta) if tta else (IMAGE_ITSELF,)
         self.outputs, self.activate = outputs, trained.task.activate
         self.label_smoothing, self.temperature = trained.preprocessing.label_smoothing, trained.preprocessing.temperature or 1.0
@@ -66,13 +68,14 @@ class InferenceModel(nn.Module):
         """Returns logits with label smoothing undone, as `Preprocessing.unsmoothed` does."""
         if not (alpha := self.label_smoothing):
             return logits
-        sharpened = (logits.softmax(1) - alpha / logits.shape[1]) / (1 - alpha)
-        return sharpened.clamp(min=SMOOTHING_FLOOR / logits.shape[1]).log()
+        floor, lowest = smoothing_bounds(alpha, logits.shape[1])
+        sharpened = lowest + logits.softmax(1) / (1 - alpha)
+        return sharpened.clamp(min=floor).log() + (sharpened - floor).clamp(max=0) * (math.log(2) / (floor - lowest))
 
 
-def build_graph(trained: TrainedModel, outputs: Sequence[str], tta: str | None = None) -> onnx.ModelProto:
+def build_graph(trained: TrainedModel, outputs: Sequence[str]) -> onnx.ModelProto:
     """Returns an ONNX model (fp32): images uint8 (N, H, W, C) of any size -> outputs."""
-    inference = InferenceModel(trained, outputs, tta).eval()
+    inference = InferenceModel(trained, outputs).eval()
     height, width, channels = trained.preprocessing.image_shape
     logger = logging.getLogger("torch.onnx")
     # the exporter warns about itself: its own deprecations, missing torchvision

@@ -23,11 +23,12 @@ FP32_OPERATORS = ["Resize", "Cast"]
 
 
 def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Returns the model with weights and arithmetic in fp16; its outputs stay fp32."""
+    """Returns the model with its features, weights and arithmetic, in fp16; what follows the last pooling stays in fp32."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    activation = [node.name for node in model.graph.node if "probabilities" in node.output]
-    settings = {"keep_io_types": True, "op_block_list": FP32_OPERATORS, "node_block_list": activation}
+    inside = _before_pools(model.graph)
+    head = [node.name for node in model.graph.node if node.name not in inside]
+    settings = {"keep_io_types": True, "op_block_list": FP32_OPERATORS, "node_block_list": head}
     converted = ir.from_proto(convert_float_to_float16(copy, **settings))
     converted.graph.sort()  # the conversion appends its casts; nodes must follow what they read
     return cast("onnx.ModelProto", ir.to_proto(converted))
@@ -54,10 +55,24 @@ def _calibration_images(images: ImageDataset) -> Images:
 
 
 def _outside_features(graph: onnx.GraphProto) -> list[str]:
-    """Returns the nodes before the first convolution (preprocessing) and after the last pooling (outputs)."""
-    first = next(index for index, node in enumerate(graph.node) if node.op_type == "Conv")
-    last = max(index for index, node in enumerate(graph.node) if node.op_type in POOLS)
-    return [node.name for node in (*list(graph.node)[:first], *list(graph.node)[last + 1 :])]
+    """Returns the nodes before the first convolution (preprocessing) and after the last pooling (outputs), of every view."""
+    convolved: set[str] = set()  # tensors that follow a convolution
+    for node in graph.node:
+        if node.op_type == "Conv" or convolved & set(node.input):
+            convolved |= set(node.output)
+    inside = _before_pools(graph)
+    return [node.name for node in graph.node if node.name not in inside or not convolved & set(node.output)]
+
+
+def _before_pools(graph: onnx.GraphProto) -> set[str]:
+    """Returns the names of the poolings and of all nodes that lead to one."""
+    wanted: set[str] = set()  # tensors
+    names = set()
+    for node in reversed(graph.node):
+        if node.op_type in POOLS or wanted & set(node.output):
+            wanted |= set(node.input)
+            names.add(node.name)
+    return names
 
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]

@@ -50,7 +50,7 @@ def _metrics(metrics: Mapping[str, Any]) -> dict[str, str]:
         **({"TTA accuracy": accuracy_with_interval(evaluated["tta"])} if "tta" in evaluated else {}),
         **overall_scores(evaluated),
         "cross-entropy": f"{evaluated['cross_entropy']:.4f}",
-        "calibration error (ECE)": f"{evaluated['calibration']['ece']:.2%}",
+        "calibration error (ECE)": f"{evaluated.get('calibrated', evaluated['calibration'])['ece']:.2%}",
         "training time": f"{metrics['train_seconds']:,.0f} s",
         "images/s": f"{metrics['images_per_second']:,.0f}",
         "parameters": f"{metrics['parameters']:,}",

@@ -32,24 +32,23 @@ def result_lines(metrics: Mapping[str, Any], run_folder: str) -> Iterator[str]:
 
 
 def chance_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a caution where the accuracy of a split is no better than that of always predicting its largest class."""
+    """Yields a caution where the accuracy of a split may be that of always predicting its largest class."""
     if "hamming_loss" in metrics:  # with several labels an image, chance has no one level
         return
     largest = max(metrics["classes"], key=lambda name: metrics["classes"][name]["support"])
     chance = metrics["classes"][largest]["support"] / metrics["images"]
     if metrics["accuracy_interval"][0] <= chance:
-        yield f"no better than chance: always predicting {plain(largest)} has an accuracy of {chance:.2%} on these images"
+        yield f"not clearly better than chance: always predicting {plain(largest)} is right for {chance:.2%} of these images"
 
 
 def calibration_text(metrics: Mapping[str, Any]) -> str:
     """Returns how the probabilities of a training (metrics.json) were calibrated, and how far they can be trusted."""
     split = evaluation_split(metrics)
-    trained, calibrated = (f"{metrics[split][key]['ece']:.2%}" for key in ("calibration", "calibrated"))
+    trained = f"{metrics[split]['calibration']['ece']:.2%}"
     if metrics["temperature"] is None:
-        return (
-            f"probabilities are not calibrated: {split} ECE {calibrated}. With data.val=0 no images are held out to fit a "
-            "temperature; leave it at auto"
-        )
+        why = "with data.val=0 no images are held out for it; leave it at auto"
+        return f"probabilities are not calibrated ({split} ECE {trained}): {why}"
+    calibrated = f"{metrics[split]['calibrated']['ece']:.2%}"
     images, few = metrics["val"]["images"], ""
     if split == "val":
         few = " (the same images: an optimistic estimate)"

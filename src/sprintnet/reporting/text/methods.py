@@ -20,8 +20,9 @@ def method_lines(metrics: Mapping[str, Any], tta: float) -> Iterator[str]:
         yield f"TTA (test-time augmentation): the weighted mean of the logits of shifted and mirrored views, for {chosen}."
     yield "Precision, recall: 95% intervals by Wilson 1927; F1: that of the Jaccard index J, mapped by 2 J / (1 + J)."
     yield f"ECE: {bins} bins of equal width (Guo et al. 2017); adaptive ECE: of equal count (Nixon et al. 2019); {images}."
-    undone = "label smoothing is undone, (p - alpha / K) / (1 - alpha), where that lowers the NLL of the held-out images"
-    yield f"Calibration: {undone}; then a temperature minimises it (Guo et al. 2017)."
+    if metrics["temperature"] is not None:
+        undone = "label smoothing is undone, (p - alpha / K) / (1 - alpha), where that lowers the NLL of the held-out images"
+        yield f"Calibration: {undone}; then a temperature minimises it (Guo et al. 2017)."
     yield (
         "All numbers are of one run (n = 1). Other seeds give others: sprintnet study measures by how much. "
         "sprintnet verify repeats this run."

@@ -63,7 +63,7 @@ def suggestion_lines(
     yield from table_lines(headers, rows)
     if not all_rules:
         others = [name for name in SUGGESTIONS if name != recommended]
-        yield f"lr_find=true takes this one; --all shows what other rules suggest: {', '.join(others)}"
+        yield f"lr_find=true takes this one; other rules, shown on request: {', '.join(others)}"
     yield f"the recipe's {setting}, at its batch size: {config.peak_lr:g}"
     found = config.with_peak(peak)
     taken = {"muon.max_lr": found.muon.max_lr, "optim.max_lr": found.optim.max_lr, "optim.head_lr": found.optim.head_lr}
