@@ -124,7 +124,7 @@ def table_of_file(run: RunFolder) -> None:
         (edit("predictions.csv", "val,0,", "val,7,"), "predictions.csv: val[0].index=7, but 0 by the logits in"),
         (edit("report.html", "validation accuracy", "test accuracy"), "report.html: is not what the run's files give"),
         (bit_of_file, "model.onnx: "),
-        (other_file, "model.onnx does not match the trained model"),
+        (other_file, "model.onnx: does not match the trained model"),
         (table_of_file, "model.onnx: its metadata are not those of"),
     ],
 )  # fmt: skip

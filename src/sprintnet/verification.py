@@ -12,8 +12,8 @@ from sprintnet.config import LEARNING_RATES, Config, load_config
 from sprintnet.data.load import load_splits, require_same_splits
 from sprintnet.data.splits import Splits
 from sprintnet.datasets import IN_MEMORY
-from sprintnet.deploy.export.parity import check_parity, parity, predict_all
-from sprintnet.errors import DataError, ParityError, SettingsError, VerificationError
+from sprintnet.deploy.export.parity import broken_rules, parity, predict_all
+from sprintnet.errors import DataError, SettingsError, VerificationError
 from sprintnet.evaluation.task import Evaluation
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
 from sprintnet.models.factory import load_model
@@ -64,7 +64,7 @@ def verify(run: RunFolder, replay: bool = True) -> Iterator[Check]:
         try:
             with require_consistent(run):
                 yield from check()
-        except (SettingsError, ParityError) as error:  # a damaged file, an export of other weights
+        except SettingsError as error:  # a damaged file
             raise VerificationError(str(error)) from None
     if splits is None:
         for subject in ("data", "predictions", "export", *(["training"] * replay)):
@@ -230,7 +230,8 @@ def _export(run: RunFolder, splits: Splits) -> Iterator[Check]:
         if predictor.preprocessing != trained.preprocessing or any(own[key] != table[name][key] for key in own):
             raise VerificationError(f"{predictor.path}: its metadata are not those of {run.weights} and parity.json; {again}")
         row = parity(trained, predict_all(predictor, images.images, name), logits, images.labels)
-        check_parity(name, row, is_exact=name == "model.onnx")
+        if broken := broken_rules(row, is_exact=name == "model.onnx"):
+            raise VerificationError(f"{predictor.path}: does not match the trained model: {broken}; {again}")
         detail = f"accuracy {row['accuracy']:.2%}, predictions as the network's {row['agreement']:.2%}"
         if row["accuracy"] == table[name]["accuracy"]:
             yield Check(name, SAME, detail)

@@ -57,7 +57,14 @@ def parity(trained: TrainedModel, predictions: Predictions, logits: Floats, labe
 
 
 def check_parity(name: str, row: Mapping[str, float], is_exact: bool) -> None:
-    """Raises ParityError if the predictions of a file, exact (fp32) or reduced, differ too much from the trained model's."""
+    """Raises ParityError if `broken_rules` finds any."""
+    if broken := broken_rules(row, is_exact):
+        remedy = "please report this" if is_exact else "use the fp32 file"
+        raise ParityError(f"{name} does not match the trained model and was not kept: {broken}; {remedy}")
+
+
+def broken_rules(row: Mapping[str, float], is_exact: bool) -> str:
+    """Returns how the predictions of a file, exact (fp32) or reduced, differ too much from the trained model's; empty: not."""
     drop = row["network_accuracy"] - row["accuracy"]
     broken = []
     if is_exact and row["agreement"] < MIN_AGREEMENT:
@@ -66,9 +73,7 @@ def check_parity(name: str, row: Mapping[str, float], is_exact: bool) -> None:
         broken.append(f"a probability differs by {row['largest_difference']:.2g}, more than {MAX_DIFFERENCE:g}")
     if not is_exact and not drop <= MAX_ACCURACY_DROP:
         broken.append(f"accuracy drops by {drop:.2%} to {row['accuracy']:.2%}, more than {MAX_ACCURACY_DROP:.1%}")
-    if broken:
-        remedy = "please report this" if is_exact else "use the fp32 file"
-        raise ParityError(f"{name} does not match the trained model and was not kept: {'; '.join(broken)}; {remedy}")
+    return "; ".join(broken)
 
 
 def throughput(functions: Mapping[str, Callable[[Images], object]], images: Images) -> dict[str, dict[str, float]]:

@@ -18,11 +18,11 @@ function announce(text) {
 }
 
 function introduce() {
-  const { preprocessing: { classes }, metrics, bytes } = model;
+  const { preprocessing: { classes, tta }, metrics, bytes } = model;
   const names = classes.length <= 12 ? `: ${classes.join(", ")}` : "";
   const metric = model.threshold ? "Exact match" : "Accuracy";
   const images = metrics && `${metrics.images.toLocaleString("en")} ${metrics.split ?? "test"} images`;
-  const accuracy = metrics ? ` ${metric}: ${percent(metrics.accuracy)} on ${images}.` : "";
+  const accuracy = metrics ? ` ${metric}: ${percent(metrics.accuracy)} on ${images}${tta ? ", with test-time augmentation" : ""}.` : "";
   byId("facts").textContent = `${classes.length} classes${names}.${accuracy}`;
   byId("model").textContent = `${model.model}, ${(bytes / 1e6).toFixed(1)} MB`;
   byId("privacy").textContent = privacy;
