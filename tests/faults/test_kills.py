@@ -13,6 +13,7 @@ import pytest
 
 from conftest import TINY
 from faults.soak import IS_SOAK, record
+from sprintnet.runs.io import TEMPORARY
 
 FAULT_AT = [sys.executable, str(Path(__file__).with_name("fault_at.py"))]
 SPRINTNET = [sys.executable, "-m", "sprintnet"]
@@ -131,6 +132,28 @@ def test_an_evaluation_killed_at_any_file_event_harms_no_other(copied_run: Path,
         assert run(tmp_path, *FAULT_AT, "kill", str(moment), *command).returncode == -9
         finished(tmp_path, *command)
     record("val killed at file events", tried=len(moments))
+
+
+def test_a_fetch_killed_at_any_file_event_is_repeated(tmp_path: Path) -> None:
+    def fetch(name: str, *fault: str) -> "subprocess.CompletedProcess[str]":
+        environment = {**ENVIRONMENT, "SPRINTNET_CACHE": str(tmp_path / name)}
+        command = [*(FAULT_AT if fault else SPRINTNET), *fault, "data", "fetch", "digits"]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    undisturbed = fetch("undisturbed", "kill", "0")
+    events = int(undisturbed.stderr.rpartition("events: ")[2])
+
+    def kept(name: str) -> dict[str, bytes]:
+        """Returns the files in the cache, but for what is left of a kill: a later fetch removes it once it is old."""
+        files = (tmp_path / name / "digits").iterdir()
+        return {file.name: file.read_bytes() for file in files if not file.name.startswith(TEMPORARY)}
+
+    for moment in range(1, events + 1):
+        assert fetch(str(moment), "kill", str(moment)).returncode == -9
+        again = fetch(str(moment))
+        assert again.returncode == 0, again.stderr
+        assert kept(str(moment)) == kept("undisturbed")
+    record("fetch killed at file events", tried=events)
 
 
 @pytest.mark.parametrize("verb", ["study", "decode"] if IS_SOAK else ["decode"])
