@@ -44,6 +44,7 @@ def digest(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, float, int]:
     """The digest of the weights of an undisturbed training, its seconds and its file events, without a report."""
+    finished(tmp_path_factory.mktemp("first"), *WITHOUT_REPORT)  # decodes the images, with file events of its own
     folder = tmp_path_factory.mktemp("undisturbed")
     started = time.monotonic()
     done = run(folder, *FAULT_AT, "kill", "0", *WITHOUT_REPORT)
