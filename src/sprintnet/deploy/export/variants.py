@@ -29,7 +29,9 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     inside = _before_pools(model.graph)
     head = [node.name for node in model.graph.node if node.name not in inside]
     settings = {"keep_io_types": True, "op_block_list": FP32_OPERATORS, "node_block_list": head}
-    converted = ir.from_proto(convert_float_to_float16(copy, **settings))
+    proto = convert_float_to_float16(copy, **settings)
+    del proto.graph.value_info[:]  # of which some have the types of before
+    converted = ir.from_proto(proto)
     converted.graph.sort()  # the conversion appends its casts; nodes must follow what they read
     return cast("onnx.ModelProto", ir.to_proto(converted))
 
