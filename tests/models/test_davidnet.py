@@ -104,7 +104,7 @@ def test_dropout_acts_in_training_alone() -> None:
 
 
 PREPROCESSING = Preprocessing(
-    ("a", "b", "c"), (32, 32, 3), Normalisation((0.1, 0.2, 0.3), (1.0, 2.0, 3.0)), "crop", "multi-label", False, 1.5
+    ("a", "b", "c"), (32, 32, 3), Normalisation((0.1, 0.2, 0.3), (1.0, 2.0, 3.0)), "crop", "multi-label", False, 0.1, 1.5
 )
 
 
