@@ -16,7 +16,7 @@ train: .venv/train.done  ## install, fetch CIFAR-10 and train sprint94 (settings
 test: .venv/dev.done  ## run all tests
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist worksteal
 
-soak: .venv/dev.done  ## run the tests of faults in their long form (about an hour); counts: benchmarks/results/soak.jsonl
+soak: .venv/dev.done  ## run the tests of faults in their long form (two hours or more); counts: benchmarks/results/soak.jsonl
 	SPRINTNET_SOAK=1 $(BIN)/python -m pytest tests/faults/test_server.py
 	SPRINTNET_SOAK=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 tests/faults --deselect tests/faults/test_server.py
 
