@@ -81,11 +81,13 @@ def test_one_batch_of_all_weights_is_the_update_by_shape(overflows: bool, monkey
         return [torch.randn(shape, generator=draw).to(memory_format=torch.channels_last) for shape in shapes]
 
     weights, gradients, buffers = tensors(), tensors(), tensors()
-    scaler = {"grad_scale": torch.tensor(8.0), "found_inf": torch.tensor(float(overflows))}
+    rule = {"lr": 0.1, "momentum": 0.6, "grad_scale": torch.tensor(8.0), "found_inf": torch.tensor(float(overflows))}
     results = []
-    for update in (muon.update_by_shape, muon.update_in_one_batch):
+    for update in (muon_update, muon.muon_update_in_one_batch):
         after = [tensor.clone() for tensor in weights], [tensor.clone() for tensor in buffers]
-        update(after[0], gradients, after[1], 0.1, 0.6, scaler["grad_scale"], scaler["found_inf"])
+        for weight, gradient in zip(after[0], gradients, strict=True):
+            weight.grad = gradient
+        update(*after, **rule)  # type: ignore[operator]
         results.append([*after[0], *after[1]])
     for expected, found, before in zip(*results, [*weights, *buffers], strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)

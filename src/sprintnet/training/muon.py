@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,34 +23,22 @@ def muon_update(
 ) -> None:
     """Updates convolution weights (out, in, h, w), each kept at a norm of sqrt(out), by orthogonalised Nesterov momentum.
 
-    `grad_scale` is the factor of the gradients; where `found_inf` is not zero, nothing changes.
+    Weights of one shape are orthogonalised in one batch. `grad_scale` is the factor of the gradients; where `found_inf` is not
+    zero, nothing changes.
     """
-    # a GPU waits for launches more than for arithmetic, a CPU does not
-    update = update_in_one_batch if parameters[0].device.type == "cuda" else update_by_shape
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    update(parameters, gradients, buffers, lr, momentum, grad_scale, found_inf)
-
-
-def update_by_shape(
-    parameters: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    buffers: Sequence[Tensor],
-    lr: float,
-    momentum: float,
-    grad_scale: Tensor | None,
-    found_inf: Tensor | None,
-) -> None:
-    """Updates weights in batches of one shape."""
 
     def replace(old: Tensor, new: Tensor) -> None:
         old.copy_(new if found_inf is None else torch.where(found_inf > 0, old, new))
 
     directions = defaultdict(list)
-    for parameter, gradient, buffer in zip(parameters, gradients, buffers, strict=True):
-        scaled = gradient if grad_scale is None else gradient / grad_scale
-        velocity = buffer * momentum + scaled
+    for parameter, buffer in zip(parameters, buffers, strict=True):
+        gradient = parameter.grad
+        assert gradient is not None
+        if grad_scale is not None:
+            gradient = gradient / grad_scale
+        velocity = buffer * momentum + gradient
         replace(buffer, velocity)
-        directions[parameter.shape].append((parameter, scaled.add(velocity, alpha=momentum).flatten(1)))
+        directions[parameter.shape].append((parameter, gradient.add(velocity, alpha=momentum).flatten(1)))
     for same_shape in directions.values():
         updates = orthogonalise(torch.stack([direction for _, direction in same_shape]))
         for (parameter, _), update in zip(same_shape, updates, strict=True):
@@ -57,16 +46,13 @@ def update_by_shape(
             replace(parameter, normalised.add_(update.view(parameter.shape), alpha=-lr))
 
 
-def update_in_one_batch(
-    parameters: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    buffers: Sequence[Tensor],
-    lr: float,
-    momentum: float,
-    grad_scale: Tensor | None,
-    found_inf: Tensor | None,
-) -> None:
-    """Updates all weights as one batch of matrices, padded with zeros, which orthogonalisation leaves as they are."""
+def muon_update_in_one_batch(parameters: Sequence[Tensor], buffers: Sequence[Tensor], **rule: Any) -> None:
+    """Does the same with all weights as one batch, padded with zeros, which orthogonalisation leaves as they are.
+
+    For a GPU, which waits for launches more than for arithmetic. `rule` are the keyword arguments of `muon_update`.
+    """
+    lr, momentum, grad_scale, found_inf = (rule[name] for name in ("lr", "momentum", "grad_scale", "found_inf"))
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     shapes = [parameter.shape for parameter in parameters]
     rows, columns = max(shape[0] for shape in shapes), max(math.prod(shape[1:]) for shape in shapes)
 

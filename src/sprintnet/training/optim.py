@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sprintnet.training.muon import muon_update
+from sprintnet.training.muon import muon_update, muon_update_in_one_batch
 from sprintnet.training.settings import MuonSettings, OptimSettings
 
 
@@ -73,7 +73,8 @@ def build_optimizer(model: nn.Module, settings: OptimSettings, muon: MuonSetting
             "weight_decay": settings.weight_decay * settings.max_lr / lr,
         }
         if role == "filters":
-            group |= {"peak_lr": muon.max_lr, "update": muon_update, "settings": {"momentum": muon.momentum}}
+            update = muon_update_in_one_batch if parameters and parameters[0].device.type == "cuda" else muon_update
+            group |= {"peak_lr": muon.max_lr, "update": update, "settings": {"momentum": muon.momentum}}
         if parameters:
             groups.append({**group, "lr": group["peak_lr"]})
     return Optimizer(groups)

@@ -49,8 +49,8 @@ def export(
     """Exports a run into its folder `export` and returns the table of the files (parity.json).
 
     Writes model.onnx (fp32), model-fp16.onnx or model-int8.onnx as `quantize` says, model.safetensors, README.md (the model
-    card), parity.json and a few sample images. With `tta`, flip or all, the graph predicts the image and its mirrored image, or
-    six views of it (test-time augmentation). `splits` replace the data that the run's settings name. Raises ParityError if a
+    card), parity.json and a few sample images. With `tta`, flip or all, the graph averages the mirrored image,
+    or all augmented images, too (test-time augmentation). `splits` replace the data that the run's settings name. Raises ParityError if a
     file does not match the trained model: an earlier export stays as it was. Raises SettingsError if the run or its data are
     missing or have changed.
     """
