@@ -49,10 +49,10 @@ def export(
     """Exports a run into its folder `export` and returns the table of the files (parity.json).
 
     Writes model.onnx (fp32), model-fp16.onnx or model-int8.onnx as `quantize` says, model.safetensors, README.md (the model
-    card), parity.json and a few sample images. With `tta`, flip or all, the graph averages the mirrored image,
-    or all augmented images, too (test-time augmentation). `splits` replace the data that the run's settings name. Raises ParityError if a
-    file does not match the trained model: an earlier export stays as it was. Raises SettingsError if the run or its data are
-    missing or have changed.
+    card), parity.json and a few sample images. With `tta`, flip or all, the graph averages the mirrored image, or all
+    augmented images, too (test-time augmentation). `splits` replace the data that the run's settings name. Raises ParityError
+    if a file does not match the trained model: an earlier export stays as it was. Raises SettingsError if the run or its data
+    are missing or have changed.
     """
     if "probabilities" not in outputs or not set(outputs) <= set(OUTPUTS) or len(set(outputs)) < len(outputs):
         rule = "must include probabilities, and may include logits and activation_maps, each once"
