@@ -88,11 +88,13 @@ def _close(run: RunFolder, again: RunFolder, difference: str) -> str:
 def _interval(run: RunFolder, again: RunFolder, split: str) -> tuple[float, float, str]:
     """Returns bounds for the accuracy of a repeated training, and what they are."""
     if run.path.parent.joinpath("study.json").exists():
-        from sprintnet.experiments.compare import finished_runs, prediction_interval  # need SciPy
+        from sprintnet.experiments.compare import finished_runs, prediction_interval, summarise  # need SciPy
 
         others = [metrics[split]["accuracy"] for metrics in finished_runs(run.path.parent)]
         if len(others) > 2:
-            return *prediction_interval(others, LEVEL), f"the 99.9% prediction interval of the {len(others)} runs of its study"
+            found = summarise(others)
+            low, high = prediction_interval(found.n, found.mean, found.sd, LEVEL)
+            return low, high, f"the 99.9% prediction interval of the {found.n} runs of its study"
     first, second = (
         TASKS[load_model(each.weights).preprocessing.task].correct_mask(arrays[f"{split}_logits"], arrays[f"{split}_labels"])
         for each in (run, again)

@@ -4,12 +4,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import record
 import side_by_side
+import verify_row
+from sprintnet.errors import VerificationError
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PEER = """
@@ -79,3 +82,33 @@ def test_a_recipe_without_tta_is_refused(monkeypatch: pytest.MonkeyPatch, capsys
     with pytest.raises(SystemExit):
         side_by_side.main()
     assert "davidnet has no TTA" in capsys.readouterr().err
+
+
+ROW: dict[str, Any] = {"n": 3, "seeds": [4, 5, 6], "tta": None, **dict.fromkeys(record.SHARED, "x")}
+ROW["test_accuracy"] = {"mean": 0.94, "sd": 0.001, "values": [0.94, 0.939, 0.941]}
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "changes", "conditions", "said"),
+    [
+        (0.939, {}, {}, "test accuracy 93.90%, in the row 93.90%"),
+        (0.9401, {}, {}, None),  # the same code, processor and threads must give the same
+        (0.9401, {}, {"code_sha256": "y"}, "other code_sha256: the row's 3 seeds predict"),
+        (0.5, {}, {"code_sha256": "y"}, None),
+        (0.9401, {"test_accuracy": {"mean": 0.94, "sd": 0.001}}, {"processor": "y"}, "the row's mean 94.00%; other processor"),
+        (0.5, {"n": 1, "seeds": [5]}, {"cpu": "y"}, "one seed gives no interval: not compared"),
+    ],
+)
+def test_a_row_is_verified_by_training_one_of_its_seeds_again(
+    accuracy: float, changes: dict[str, Any], conditions: dict[str, str], said: str | None
+) -> None:
+    here = {**dict.fromkeys(record.SHARED, "x"), **conditions}
+    row = {**ROW, **changes}
+    if row["n"] == 1:
+        row["test_accuracy"] = {"mean": 0.94, "sd": None, "values": [0.94]}
+    if said is None:
+        with pytest.raises(VerificationError, match="test accuracy"):
+            verify_row.verify(row, 5, {"test": {"accuracy": accuracy}}, here)
+    else:
+        (line,) = verify_row.verify(row, 5, {"test": {"accuracy": accuracy}}, here)
+        assert said in line

@@ -69,11 +69,10 @@ def summarise(values: Sequence[float]) -> Summary:
     return Summary(n, mean, sd, mean - margin, mean + margin)
 
 
-def prediction_interval(values: Sequence[float], level: float = CONFIDENCE_LEVEL) -> tuple[float, float]:
-    """Returns the bounds between which one more run falls with a probability of `level`, from the values of two or more."""
-    found = summarise(values)
-    margin = float(stats.t.ppf((1 + level) / 2, found.n - 1)) * found.sd * math.sqrt(1 + 1 / found.n)
-    return found.mean - margin, found.mean + margin
+def prediction_interval(n: int, mean: float, sd: float, level: float = CONFIDENCE_LEVEL) -> tuple[float, float]:
+    """Returns the bounds between which one more run falls with a probability of `level`, from those of two or more runs."""
+    margin = float(stats.t.ppf((1 + level) / 2, n - 1)) * sd * math.sqrt(1 + 1 / n)
+    return mean - margin, mean + margin
 
 
 def compare(a: Sequence[float], b: Sequence[float], *, is_paired: bool = False) -> Comparison:
