@@ -3,19 +3,20 @@
     sprintnet study sprint94 --seeds 3
     python benchmarks/calibration.py sprint94 runs/study/sprint94/seed-*
 
-Exports a copy of each run without TTA, with `--tta flip` and `--tta all`, and appends a row to
+Exports a copy of each run without TTA, with `--tta flip` and `--tta all`, and appends a row for each run to
 benchmarks/results/calibration.jsonl: accuracy and expected calibration error (ECE, 15 bins) of the network as trained and
-calibrated, and of each file, on the evaluation split.
+calibrated, and of each file, on the evaluation split. The README's table joins rows of equal code and settings.
 """
 
 import argparse
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from record import SHARED, spread
+from record import SHARED, without_location
 from sprintnet.config import load_config
 from sprintnet.deploy.export.export import export
 from sprintnet.evaluation.task import Evaluation
@@ -52,24 +53,23 @@ def measure(run: RunFolder) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Measures the runs and appends the row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="what the runs are, such as sprint94")
+    parser.add_argument("recipe", help="the recipe of the runs, such as sprint94")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="finished run folders")
     options = parser.parse_args()
-    runs = [open_run(path) for path in options.runs]
-    found = [measure(run) for run in runs]
-    records = [read_json(run.environment) for run in runs]
-    row: dict[str, Any] = {
-        **{key: records[0][key] for key in SHARED if key != "commit"},
-        "trained_at_commit": records[0]["commit"],
-        "name": options.name,
-        "n": len(runs),
-        "seeds": [load_config(run.config).seed for run in runs],
-        "images": read_json(runs[0].metrics)[evaluation_split(read_json(runs[0].metrics))]["images"],
-        "temperature": spread([read_json(run.metrics)["temperature"] for run in runs]),
-        "found": {name: {key: spread([each[name][key] for each in found]) for key in ("accuracy", "ece")} for name in found[0]},
-    }
-    append_row(RESULTS, row)
-    print(json.dumps(row["found"], indent=1))
+    for run in map(open_run, options.runs):
+        record, config, split = read_json(run.environment), load_config(run.config), evaluation_split(read_json(run.metrics))
+        row: dict[str, Any] = {
+            **{key: record[key] for key in SHARED},
+            "recipe": options.recipe,
+            "settings": without_location(replace(config, seed=0)).to_toml(),
+            "seed": config.seed,
+            "split": split,
+            "images": read_json(run.metrics)[split]["images"],
+            "temperature": read_json(run.metrics)["temperature"],
+            "found": measure(run),
+        }
+        append_row(RESULTS, row)
+        print(json.dumps({"seed": config.seed, **row["found"]}, indent=1), flush=True)
 
 
 if __name__ == "__main__":

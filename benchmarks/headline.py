@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from document import write_between
-from rows import ROOT, Row, commit, hardware, measured, newest, processor_name, share
+from record import spread
+from rows import ROOT, Row, commit, hardware, measured, newest, of_newest_code, processor_name, share
 from speed import kernel_rates, optimisations, speed
 from sprintnet.config import load_config
 from sprintnet.reporting.figures.curves import accuracy_over_time
@@ -158,15 +159,16 @@ def custom_data_rows(row: Row) -> Iterator[tuple[str, int, str]]:
 
 def calibrated() -> Iterator[str]:
     """Yields the table of accuracy and calibration, as trained, calibrated and exported."""
-    yield "| recipe | what predicts | accuracy | ECE | n | hardware | date, trained at commit |\n|" + "---|" * 7
-    rows = newest("calibration", "name")
-    if not rows:
-        yield "| sprint94, davidnet | not measured: `python benchmarks/calibration.py sprint94 RUN...` | | | 0 | | |"
-    for row in rows:
-        at = f"{row['date']}, {str(row['trained_at_commit'])[:7]}"
-        for what, scores in row["found"].items():
-            cells = [row["name"], what, share(scores["accuracy"]), share(scores["ece"]), str(row["n"]), hardware(row), at]
-            yield f"| {' | '.join(cells)} |"
+    yield "| command | what predicts | accuracy | ECE | n | hardware | date, commit |\n|" + "---|" * 7
+    kinds = of_newest_code("calibration", "recipe", "settings")
+    for recipe in [recipe for recipe in ("sprint94", "davidnet") if recipe not in {rows[0]["recipe"] for rows in kinds}]:
+        yield f"| `train {recipe}` | not measured: `python benchmarks/calibration.py {recipe} RUN...` | | | 0 | | |"
+    for rows in kinds:
+        recipe = rows[-1]["recipe"]
+        for what in rows[-1]["found"]:
+            scores = [share(spread([row["found"][what][key] for row in rows])) for key in ("accuracy", "ece")]
+            cells = [*scores, str(len(rows)), hardware(rows[-1]), measured(rows[-1])]
+            yield f"| `{command(recipe, rows[-1])}` | {what} | {' | '.join(cells)} |"
 
 
 def draw_accuracy_over_time() -> None:
