@@ -70,10 +70,10 @@ def test_a_step_stays_on_the_device_and_never_waits(library: Path, recipe: str, 
 @pytest.mark.parametrize("fault", ["host wait", "two devices", "copy", "operations"])
 def test_planted_faults_are_found(library: Path, fault: str) -> None:
     found = steps(parts(library, "sprint94", "bf16", "--plant", fault))
-    step, batch = (next(part for name, part in found.items() if name.startswith(kind)) for kind in ("step", "batch"))
+    step = next(part for name, part in found.items() if name.startswith("step"))
     assert {
         "host wait": step["waits"] is not None,
         "two devices": "device" in (step["error"] or ""),
-        "copy": batch["copies"] != {},
+        "copy": step["copies"] != {},
         "operations": step["operations"] > MAX_OPERATIONS["bf16"],
     }[fault]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sprintnet.data.augment import _affine_matrices, augment, crop, cut_out, flip, resize, sample_params, warp
+from sprintnet.data.augment import AugmentParams, _affine_matrices, augment, crop, cut_out, flip, resize, sample_params, warp
 from sprintnet.data.settings import AugmentSettings
 
 IMAGES = torch.randn(6, 3, 12, 16, generator=torch.Generator().manual_seed(0))
@@ -102,6 +102,9 @@ def test_sampled_parameters_are_in_range_and_a_function_of_the_generator(seed: i
     variation = AugmentSettings()
     params = sample_params(64, 12, 16, variation, torch.Generator().manual_seed(seed))
     again = sample_params(64, 12, 16, variation, torch.Generator().manual_seed(seed))
+    assert params.crop is not None
+    assert params.affine is not None
+    assert params.cutout is not None
     assert 0 <= params.crop.min() <= params.crop.max() <= 2 * variation.crop_padding
     assert (params.cutout >= 0).all()
     assert (params.cutout < torch.tensor([12, 16])).all()
@@ -115,13 +118,18 @@ def test_sampled_parameters_are_in_range_and_a_function_of_the_generator(seed: i
 
 def test_flips_and_warps_have_the_given_probabilities() -> None:
     params = sample_params(10_000, 8, 8, AugmentSettings(flip=0.3, affine=0.7), torch.Generator().manual_seed(0))
+    assert params.flip is not None
+    assert params.affine is not None
     assert params.flip.float().mean() == pytest.approx(0.3, abs=0.02)
     is_identity = (params.affine == torch.eye(2, 3)).all(dim=(1, 2))
     assert is_identity.float().mean() == pytest.approx(0.3, abs=0.02)
 
 
-def test_everything_off_changes_nothing() -> None:
-    off = AugmentSettings(crop_padding=0, flip=0, affine=0, cutout=0)
+def test_everything_off_changes_and_draws_nothing() -> None:
+    off, generator = AugmentSettings(crop_padding=0, flip=0, affine=0, cutout=0), torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert sample_params(6, 12, 16, off, generator) == AugmentParams(None, None, None, None)
+    assert torch.equal(generator.get_state(), before)
     assert augment(IMAGES, sample_params(6, 12, 16, off, torch.Generator()), off) is IMAGES
 
 

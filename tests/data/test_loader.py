@@ -97,6 +97,19 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(dataset: ImageDataset) -> None
     assert len({epoch(seed, number) for seed in range(3) for number in range(3)}) == 9
 
 
+@pytest.mark.parametrize(("at_once", "first"), [(2, 0), (3, 2), (100, 1)])
+def test_batches_augmented_at_once_are_those_augmented_one_by_one(dataset: ImageDataset, at_once: int, first: int) -> None:
+    several = loader(dataset)
+    several.batches_at_once = at_once  # as on a GPU
+    pairs = zip(
+        several.epoch(1, 2, AugmentSettings(), first), loader(dataset).epoch(1, 2, AugmentSettings(), first), strict=True
+    )
+    for (images, labels), (expected, same) in pairs:
+        assert torch.equal(images, expected)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(labels, same)
+
+
 @pytest.mark.parametrize("is_balanced", [False, True])
 @pytest.mark.parametrize("first", [0, 1, 7, 10, 11])
 def test_an_epoch_continues_from_any_batch(dataset: ImageDataset, first: int, is_balanced: bool) -> None:

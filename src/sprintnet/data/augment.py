@@ -1,6 +1,7 @@
 """Augmentation: random parameters are sampled first, then applied to a batch by pure functions."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -13,24 +14,28 @@ from sprintnet.data.settings import AugmentSettings
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """Sampled parameters for N images."""
+    """Sampled parameters for N images; None: this augmentation is off."""
 
-    crop: Tensor
+    crop: Tensor | None
     """Top-left corner within the padded image, in pixels (N, 2)."""
-    flip: Tensor
+    flip: Tensor | None
     """Whether to flip horizontally (N,)."""
-    affine: Tensor
+    affine: Tensor | None
     """Map from output to input positions, both in -1..1 (N, 2, 3)."""
-    cutout: Tensor
+    cutout: Tensor | None
     """Centre of the erased square, in pixels (N, 2)."""
 
     def __getitem__(self, part: slice) -> "AugmentParams":
         """Returns the parameters of a slice of the images."""
-        return AugmentParams(*(getattr(self, item.name)[part] for item in fields(self)))
+        return self._each(lambda values: values[part])
 
     def to(self, device: torch.device) -> "AugmentParams":
         """Returns the parameters on a device."""
-        return AugmentParams(*(getattr(self, item.name).to(device) for item in fields(self)))
+        return self._each(lambda values: values.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "AugmentParams":
+        values = (getattr(self, item.name) for item in fields(self))
+        return AugmentParams(*(value if value is None else change(value) for value in values))
 
 
 def sample_params(count: int, height: int, width: int, settings: AugmentSettings, generator: torch.Generator) -> AugmentParams:
@@ -39,32 +44,33 @@ def sample_params(count: int, height: int, width: int, settings: AugmentSettings
     def uniform(limit: float, *shape: int) -> Tensor:
         return (torch.rand(count, *shape, generator=generator) * 2 - 1) * limit
 
-    corners = 2 * settings.crop_padding + 1
-    return AugmentParams(
-        crop=torch.randint(corners, (count, 2), generator=generator),
-        flip=torch.rand(count, generator=generator) < settings.flip,
-        affine=_affine_matrices(
+    crop = flip = affine = cutout = None
+    if settings.crop_padding:
+        crop = torch.randint(2 * settings.crop_padding + 1, (count, 2), generator=generator)
+    if settings.flip:
+        flip = torch.rand(count, generator=generator) < settings.flip
+    if settings.affine:
+        affine = _affine_matrices(
             angle=uniform(math.radians(settings.rotate)),
             scale=1 + uniform(settings.scale),
             shift=uniform(2 * settings.shift, 2),
             chosen=torch.rand(count, generator=generator) < settings.affine,
-        ),
-        cutout=torch.stack(
-            [torch.randint(side, (count,), generator=generator) for side in (height, width)], dim=1
-        ),
-    )  # fmt: skip
+        )
+    if settings.cutout:
+        cutout = torch.stack([torch.randint(side, (count,), generator=generator) for side in (height, width)], dim=1)
+    return AugmentParams(crop, flip, affine, cutout)
 
 
 def augment(images: Tensor, params: AugmentParams, settings: AugmentSettings) -> Tensor:
     """Returns augmented images (B, C, H, W) of normalised ones; new pixels are 0, the mean colour."""
-    if settings.crop_padding:
+    if params.crop is not None:
         mode = "reflect" if settings.padding == "reflect" else "constant"
-        images = crop(images, params.crop, settings.crop_padding, mode, params.flip if settings.flip else None)
-    elif settings.flip:
+        images = crop(images, params.crop, settings.crop_padding, mode, params.flip)
+    elif params.flip is not None:
         images = flip(images, params.flip)
-    if settings.affine:
+    if params.affine is not None:
         images = warp(images, params.affine)
-    if settings.cutout:
+    if params.cutout is not None:
         images = cut_out(images, params.cutout, settings.cutout)
     return images
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from sprintnet.data.dataset import ImageDataset, advise
 from sprintnet.data.preprocessing import Normalisation
 from sprintnet.data.settings import AugmentSettings
 
+AUGMENTED_BYTES = 2**27  # of fp32 pixels that a GPU augments at once: a few large operations instead of many small ones
 Batch = tuple[Tensor, Tensor]  # normalised images (B, C, H, W) in channels_last; labels (B,), or 0 and 1 (B, K)
 
 
@@ -41,6 +43,8 @@ class Loader:
         self.device = device
         self.normalisation = normalisation
         self.batch_size = batch_size
+        batch_bytes = 4 * math.prod(dataset.image_shape) * batch_size
+        self.batches_at_once = 1 if device.type == "cpu" else max(1, AUGMENTED_BYTES // batch_bytes)
         labels = dataset.labels
         self._members = (
             [torch.from_numpy(np.flatnonzero(labels == label)) for label in np.unique(labels)] if is_balanced else []
@@ -69,15 +73,16 @@ class Loader:
             order = sample_balanced(self._members, count, generator)[order]
         order = order.to(self.device)
         params = sample_params(count, height, width, settings, generator)
-        if settings.alternate_flip:
+        if settings.alternate_flip and params.flip is not None:
             params = replace(params, flip=self._flipped(seed, epoch, settings.flip)[order.cpu()])
         params = params.to(self.device)
         advise(self.storage, "MADV_RANDOM")
-        for batch in range(first_batch, len(self)):
-            part = self._part(batch)
-            chosen = order[part]
-            images = augment(self._read(chosen), params[part], settings)
-            yield images.contiguous(memory_format=torch.channels_last), self.labels[chosen]
+        for first in range(first_batch, len(self), self.batches_at_once):
+            parts = [self._part(batch) for batch in range(first, min(first + self.batches_at_once, len(self)))]
+            whole = slice(parts[0].start, parts[-1].stop)
+            images = augment(self._read(order[whole]), params[whole], settings).contiguous(memory_format=torch.channels_last)
+            labels, sizes = self.labels[order[whole]], [part.stop - part.start for part in parts]
+            yield from zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True)
 
     def endless(self, seed: int, settings: AugmentSettings) -> Iterator[Batch]:
         """Yields the batches of one epoch after another."""

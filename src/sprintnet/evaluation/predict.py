@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sprintnet.data.loader import Batch
 from sprintnet.data.preprocessing import View
-from sprintnet.evaluation.metrics import Floats, Ints, Mask
+from sprintnet.evaluation.metrics import Floats, Ints
 from sprintnet.runtime import Runtime
 
 
@@ -29,10 +28,9 @@ def predict_tta(
     batches: Iterable[Batch],
     runtime: Runtime,
     logits: Floats,
-    is_chosen: Mask,
     views: Sequence[View],
 ) -> Floats:
-    """Returns logits (N, K), for the chosen images (N,) the weighted mean over views (TTA).
+    """Returns logits (N, K): the weighted mean over views (TTA).
 
     `logits` (N, K) are those of the same batches without TTA: of the first view, the image itself.
     """
@@ -42,15 +40,11 @@ def predict_tta(
     with _evaluating(model):
         for images, _ in batches:
             part = slice(start, start := start + len(images))
-            chosen = torch.from_numpy(np.flatnonzero(is_chosen[part])).to(runtime.device)
-            output = first[part].clone()
-            if len(chosen):
-                viewed = torch.cat(views_of(images[chosen], views[1:])).contiguous(memory_format=torch.channels_last)
-                with runtime.autocast():  # the mean is in fp32
-                    others = model(viewed).float()
-                every = torch.cat([output[chosen], others]).reshape(len(views), len(chosen), -1)
-                output[chosen] = torch.einsum("v,vbk->bk", weights, every)
-            outputs.append(output)
+            viewed = torch.cat(views_of(images, views[1:])).contiguous(memory_format=torch.channels_last)
+            with runtime.autocast():  # the mean is in fp32
+                others = model(viewed).float()
+            every = torch.cat([first[part], others]).reshape(len(views), len(images), -1)
+            outputs.append(torch.einsum("v,vbk->bk", weights, every))
     return torch.cat(outputs).cpu().numpy()
 
 

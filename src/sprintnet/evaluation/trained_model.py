@@ -1,7 +1,7 @@
 """TrainedModel: a network with its preprocessing, on a device; opened from a run folder, an export or a weights file."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from torch import nn
 
 from sprintnet.config import Config, load_config
 from sprintnet.data.dataset import ImageDataset, Images
-from sprintnet.data.loader import Batch, Loader
+from sprintnet.data.loader import Loader
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import SettingsError
-from sprintnet.evaluation.metrics import Floats, Ints, Mask
+from sprintnet.evaluation.metrics import Floats, Ints
 from sprintnet.evaluation.predict import predict, predict_tta
 from sprintnet.evaluation.task import TASKS, Evaluation, Task, task_of
 from sprintnet.models.factory import load_model, weights_file
@@ -46,6 +46,11 @@ class TrainedModel:
 
     def predict(self, dataset: ImageDataset) -> tuple[Floats, Ints]:
         """Returns logits (N, K) and labels of a dataset; raises SettingsError for another task, classes or image shape."""
+        self._require_same_kind(dataset)
+        return self._predict(self._loader(dataset), "evaluating")
+
+    def _require_same_kind(self, dataset: ImageDataset) -> None:
+        """Raises SettingsError for a dataset of another task, classes or image shape."""
         if task_of(dataset) is not self.task:
             raise SettingsError(f"the data is {task_of(dataset).name}, the model {self.task.name}; use data of the same kind")
         if dataset.classes != self.classes:
@@ -54,8 +59,6 @@ class TrainedModel:
         if dataset.image_shape != self.preprocessing.image_shape:
             theirs, ours = ("x".join(map(str, shape)) for shape in (dataset.image_shape, self.preprocessing.image_shape))
             raise SettingsError(f"the data has images {theirs}, the model takes {ours}; set data.size and data.channels")
-        with self.runtime.activated():
-            return predict(self.model, self._batches(dataset, "evaluating"), self.runtime)
 
     def calibrated(self, val: ImageDataset, logits: Floats, label_smoothing: float) -> "TrainedModel":
         """Returns the model with the temperatures that suit held-out images, of which `logits` (N, K) are given.
@@ -81,11 +84,15 @@ class TrainedModel:
 
         Images with a confidence of `tta` or less, before the temperature, are predicted again with test-time augmentation.
         """
+        self._require_same_kind(dataset)
+        loader = self._loader(dataset)
         started = time.monotonic()
-        logits, labels = self.predict(dataset)
+        logits, labels = self._predict(loader, "evaluating")
         if not tta:
             return Evaluation({"logits": logits, "labels": labels})
-        tta_logits = self._with_tta(dataset, logits, self.task.confidence(logits) <= tta, "all")
+        unsure = np.flatnonzero(self.task.confidence(logits) <= tta)
+        tta_logits = logits.copy()
+        tta_logits[unsure] = self._predict_tta(dataset.take(unsure), logits[unsure], "all")
         arrays = {"logits": logits, "labels": labels, "tta_logits": tta_logits}
         return Evaluation(arrays, time.monotonic() - started)
 
@@ -98,19 +105,24 @@ class TrainedModel:
             rule = f"the model takes uint8 (N, {', '.join(map(str, self.preprocessing.image_shape))}); resize or convert them"
             raise SettingsError(f"images: {images.dtype} of shape {images.shape}; {rule}")
         unlabelled = ImageDataset(images, np.zeros(len(images), np.int64), self.classes)
-        with self.runtime.activated():
-            logits = predict(self.model, self._batches(unlabelled, label), self.runtime)[0]
+        logits, _ = self._predict(self._loader(unlabelled), label)
         tta = self.preprocessing.tta
-        return self._with_tta(unlabelled, logits, np.ones(len(images), bool), tta) if tta else logits
+        return self._predict_tta(unlabelled, logits, tta) if tta else logits
 
-    def _with_tta(self, dataset: ImageDataset, logits: Floats, is_chosen: Mask, tta: str) -> Floats:
-        views = self.preprocessing.views(tta)
+    def _predict(self, loader: Loader, label: str) -> tuple[Floats, Ints]:
         with self.runtime.activated():
-            return predict_tta(self.model, self._batches(dataset, "TTA"), self.runtime, logits, is_chosen, views)
+            return predict(self.model, track(loader.sequential(), len(loader), label), self.runtime)
 
-    def _batches(self, dataset: ImageDataset, label: str) -> Iterable[Batch]:
-        loader = Loader(dataset, self.preprocessing.normalisation, EVALUATION_BATCH, self.runtime.device)
-        return track(loader.sequential(), len(loader), label)
+    def _predict_tta(self, dataset: ImageDataset, logits: Floats, tta: str) -> Floats:
+        if not len(dataset):
+            return logits
+        loader, views = self._loader(dataset), self.preprocessing.views(tta)
+        with self.runtime.activated():
+            batches = track(loader.sequential(), len(loader), "TTA")
+            return predict_tta(self.model, batches, self.runtime, logits, views)
+
+    def _loader(self, dataset: ImageDataset) -> Loader:
+        return Loader(dataset, self.preprocessing.normalisation, EVALUATION_BATCH, self.runtime.device)
 
 
 def load(path: str | Path, device: str = "auto", precision: str = "auto") -> TrainedModel:

@@ -62,6 +62,14 @@ class Residual(nn.Module):
         return self.norm.forward_activated(self.convolution(x), F.silu, skip=x)
 
 
+class GlobalMaxPool2d(nn.Module):
+    """The maximum of each channel; `nn.AdaptiveMaxPool2d` launches a block for each channel of each image on a GPU."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Returns maxima (B, C, 1, 1)."""
+        return F.max_pool2d(maps, maps.shape[2:])
+
+
 class SprintNet(Network):
     """Images (B, channels, H, W) -> logits (B, classes); `whiten_from` must be called with training images before training.
 
@@ -83,7 +91,7 @@ class SprintNet(Network):
             Block(width, 2 * width, wide),
             Block(wide, wide, wide).append(Residual(wide)),
         )
-        self.pool = nn.AdaptiveMaxPool2d(1)
+        self.pool = GlobalMaxPool2d()
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.linear = nn.Linear(wide, classes, bias=False)
         with torch.no_grad():
@@ -95,9 +103,10 @@ class SprintNet(Network):
         Patches of 2x2 use all eigenvectors; larger patches, with a stride, the same number: those of the largest variance.
         """
         products, count = torch.zeros(()), 0
-        side = self.whiten.kernel_size[0]
+        side, stride = self.whiten.kernel_size[0], self.whiten.stride[0]
         for part in images.split(500):  # type: ignore[no-untyped-call]  # all patches at once take gigabytes at 64x64
-            patches = F.unfold(part, side, stride=self.whiten.stride).transpose(1, 2).flatten(0, 1)  # (N * L, C * side**2)
+            windows = part.unfold(2, side, stride).unfold(3, side, stride)  # F.unfold launches a kernel an image on a GPU
+            patches = windows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)  # (N * L, C * side**2)
             products, count = products.to(patches) + patches.T @ patches, count + len(patches)
         values, vectors = torch.linalg.eigh((products / count).cpu())  # ascending variance; mps has no eigh
         kept = self.whiten.out_channels // 2

@@ -10,7 +10,7 @@ from sprintnet.reporting.figures.style import StyledFigure, styled
 LAYER_NAMES = {  # layers that have a box; norms and activations, which follow almost every convolution, have none
     "Conv2d": "conv",
     "MaxPool2d": "max pool",
-    "AdaptiveMaxPool2d": "max pool",
+    "GlobalMaxPool2d": "max pool",
     "AdaptiveAvgPool2d": "mean pool",
     "Linear": "linear",
 }
