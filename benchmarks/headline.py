@@ -19,6 +19,7 @@ from speed import kernel_rates, optimisations, speed
 from sprintnet.config import load_config
 from sprintnet.reporting.figures.curves import accuracy_over_time
 from sprintnet.reporting.figures.style import save
+from sprintnet.reporting.text.times import seconds_text
 from sprintnet.runs.folder import dotted
 
 RECIPES = {
@@ -55,8 +56,8 @@ def recipes() -> Iterator[str]:
             tta = row.get("tta") or {}
             seconds = rate = tta_seconds = "-"
             if row["train_seconds"]:
-                seconds, rate = f"{row['train_seconds']['mean']:.0f} s", f"{row['images_per_second']['mean']:,.0f}"
-                tta_seconds = f"{tta['seconds']['mean']:.0f} s" if tta else "-"
+                seconds, rate = seconds_text(row["train_seconds"]["mean"]), f"{row['images_per_second']['mean']:,.0f}"
+                tta_seconds = seconds_text(tta["seconds"]["mean"]) if tta else "-"
             yield (
                 f"| `{command(recipe, row)}` | {hardware(row)} | {row['n']} | {share(row['test_accuracy'])} "
                 f"| {share(tta.get('accuracy'))} | {seconds} | {tta_seconds} | {rate} | {measured(row)} |"

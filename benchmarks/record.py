@@ -21,10 +21,10 @@ from sprintnet.runs.io import append_row
 RESULTS = Path(__file__).parent / "results"
 CLOCK = (
     "train_seconds: whitening, then data order, augmentation, forward, backward and update of every epoch, without evaluation "
-    "and checkpoints; tta.seconds: predictions of all test images, with TTA where the confidence is at most the setting tta; "
-    "command_seconds: from loading the cached data to the saved metrics, without imports"
+    "and checkpoints; warmup_seconds: of a GPU, before these; tta.seconds: predictions of all test images, with TTA where the "
+    "confidence is at most the setting tta; command_seconds: from loading the cached data to the saved metrics, without imports"
 )
-TIMES = ("train_seconds", "images_per_second", "command_seconds", "epoch_train_seconds", "clock")
+TIMES = ("train_seconds", "warmup_seconds", "images_per_second", "command_seconds", "epoch_train_seconds", "clock")
 SHARED = (
     "commit", "code_sha256", "versions", "cpu", "processor", "cores", "gpu", "cuda", "precision", "threads", "data_sha256",
 )  # fmt: skip
@@ -69,6 +69,7 @@ def row(runs: list[RunFolder]) -> dict[str, object]:
         f"{split}_accuracy": spread([entry[split]["accuracy"] for entry in metrics]),
         "tta": tta_metrics([entry[split]["tta"] for entry in metrics if "tta" in entry[split]]),
         "train_seconds": spread([entry["train_seconds"] for entry in metrics]),
+        "warmup_seconds": spread([entry["warmup_seconds"] for entry in metrics]),
         "images_per_second": spread([entry["images_per_second"] for entry in metrics]),
         "command_seconds": [entry["command_seconds"] for entry in metrics],
         "skipped_steps": [entry["skipped_steps"] for entry in metrics],

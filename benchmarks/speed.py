@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ablation import ABLATIONS
 from rows import RESULTS, Row, hardware, measured, of_newest_code, processor
+from sprintnet.reporting.text.times import seconds_text
 from sprintnet.runs.environment import PROCESSOR_NAMES
 
 BF16 = ("amx_bf16", "avx512_bf16")
@@ -88,7 +89,7 @@ def trainings() -> Iterator[Line]:
     for rows in of_newest_code("side-by-side", "peer", "recipe"):
         sides = [list(chain.from_iterable(row[side] for row in rows)) for side in ("recipe_runs", "peer_runs")]
         ours, peers = ([run["seconds"] for run in runs] for runs in sides)
-        shown = (f"{statistics.median(run['seconds'] for run in runs):.0f} s, {mean_accuracy(runs)}" for runs in sides)
+        shown = (f"{seconds_text(statistics.median(run['seconds'] for run in runs))}, {mean_accuracy(runs)}" for runs in sides)
         yield line(training_name(rows[-1]["recipe"], rows[-1]["peer"]), rows, (*shown, speedup(peers, ours)), len(ours))
 
 

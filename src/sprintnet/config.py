@@ -47,7 +47,8 @@ class Config:
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
     """Seed of the initial weights, the order of the images and their augmentation."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of training; auto: fp16 with CUDA, bf16 on a CPU that has it, else fp32 (fp16 on a CPU is slow)."""
+    """Number format of training; auto: bf16 where the processor or the GPU (CUDA, compute capability 8.0) has it, else fp16
+    with CUDA and fp32 on a CPU, where fp16 is slow."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to train on; auto: the GPU if PyTorch sees one. Training on Apple's GPUs, mps, is not tested."""
     threads: Annotated[int, Interval(ge=0, le=256)] = 0
@@ -55,6 +56,13 @@ class Config:
     torch.set_num_threads has set, on Linux minus the cores that other processes keep busy.
 
     Another number of threads rounds differently: set it where a run must be repeated bit for bit."""
+    deterministic: bool = True
+    """On a GPU, use deterministic kernels only: a resumed run ends in the same bits. Off: cuDNN tries several, and takes the
+    fastest."""
+    cuda_graph: bool = True
+    """With CUDA, record each kind of step as a CUDA graph, which is launched as one; other devices ignore it."""
+    compile: bool = False
+    """With CUDA, compile network and loss by torch.compile: about a minute at first, for many runs or long ones."""
     checkpoint_seconds: Annotated[float, Ge(0)] = 60.0
     """Seconds between checkpoints within an epoch (the end of each epoch is always saved); 0: after every step."""
     tta: Annotated[float, Interval(ge=0, le=1)] = 0.0

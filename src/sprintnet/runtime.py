@@ -37,6 +37,8 @@ class Runtime:
     threads: int
     adapts_threads: bool = False
     """Whether cores may be left to other processes that keep them busy."""
+    deterministic: bool = True
+    """Whether cuDNN takes deterministic kernels only, and never chooses by trial."""
 
     @contextmanager
     def activated(self, seed: int | None = None) -> Iterator[None]:
@@ -54,7 +56,7 @@ class Runtime:
                     _keep_freed_memory()
             try:
                 torch.set_num_threads(self.threads)
-                cudnn.deterministic, cudnn.benchmark = True, False  # a resumed run must end in the same bits
+                cudnn.deterministic, cudnn.benchmark = self.deterministic, not self.deterministic
                 yield
             finally:
                 cudnn.deterministic, cudnn.benchmark = flags
@@ -87,7 +89,7 @@ class Runtime:
         }
 
 
-def select_runtime(device: str, precision: str, threads: int) -> Runtime:
+def select_runtime(device: str, precision: str, threads: int, *, deterministic: bool = True) -> Runtime:
     """Returns the Runtime for these settings; raises SettingsError for a device that this machine lacks.
 
     `threads` 0 is PyTorch's number, at most `available_cores`. PyTorch's number is all cores, or what OMP_NUM_THREADS or
@@ -103,6 +105,7 @@ def select_runtime(device: str, precision: str, threads: int) -> Runtime:
         _best_precision(chosen) if precision == "auto" else precision,
         threads or min(torch.get_num_threads(), available_cores()),
         adapts_threads=chosen == "cpu" and not threads and sys.platform == "linux",
+        deterministic=deterministic,
     )
 
 
@@ -155,12 +158,14 @@ def _keep_freed_memory() -> None:
 
 
 def _best_precision(device: str) -> str:
-    if device == "cuda":
-        return "fp16"
-    return "bf16" if has_fast_bf16(device) else "fp32"
+    if has_fast_bf16(device):
+        return "bf16"
+    return "fp16" if device == "cuda" else "fp32"
 
 
 @cache
 def has_fast_bf16(device: str) -> bool:
     """Returns whether bf16 matrix products are fast on a device (`cpu`, `cuda` or `mps`) here; on mps it is not known."""
-    return device == "cuda" or (device == "cpu" and bool(cpu_flags() & {"amx_bf16", "avx512_bf16"}))
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)  # Ampere
+    return device == "cpu" and bool(cpu_flags() & {"amx_bf16", "avx512_bf16"})

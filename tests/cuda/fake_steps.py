@@ -141,6 +141,7 @@ def pretend(torch: Any, np: Any) -> None:
 
     common.amp_definitely_not_available = lambda: False  # autocast and GradScaler
     torch.cuda.is_bf16_supported = lambda *_, **__: True
+    torch.cuda.get_device_capability = lambda *_: (9, 0)
     torch.autograd.set_multithreading_enabled(False)
 
     def fused_sgd(

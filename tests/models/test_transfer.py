@@ -162,7 +162,7 @@ def test_images_may_have_another_size(origin: tuple[str, RunFolder]) -> None:
     step, loader = build_step(config, images, CPU, load_pretrained(config.init_from))
     for batch in loader.epoch(0, 0, config.augment):
         step(*batch)
-    assert step.is_sound()
+    assert step.read().is_sound
 
 
 @pytest.mark.parametrize(

@@ -81,13 +81,13 @@ def test_one_batch_of_all_weights_is_the_update_by_shape(overflows: bool, monkey
         return [torch.randn(shape, generator=draw).to(memory_format=torch.channels_last) for shape in shapes]
 
     weights, gradients, buffers = tensors(), tensors(), tensors()
-    rule = {"lr": 0.1, "momentum": 0.6, "grad_scale": torch.tensor(8.0), "found_inf": torch.tensor(float(overflows))}
+    rule = {"momentum": 0.6, "grad_scale": torch.tensor(8.0), "found_inf": torch.tensor(float(overflows))}
     results = []
-    for update in (muon_update, muon.muon_update_in_one_batch):
+    for update, lr in ((muon_update, 0.1), (muon.muon_update_in_one_batch, torch.tensor(0.1))):
         after = [tensor.clone() for tensor in weights], [tensor.clone() for tensor in buffers]
         for weight, gradient in zip(after[0], gradients, strict=True):
             weight.grad = gradient
-        update(*after, **rule)  # type: ignore[operator]
+        update(*after, lr=lr, **rule)  # type: ignore[operator]
         results.append([*after[0], *after[1]])
     for expected, found, before in zip(*results, [*weights, *buffers], strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)

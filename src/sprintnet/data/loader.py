@@ -57,6 +57,11 @@ class Loader:
         """Returns the number of batches."""
         return -(-len(self.labels) // self.batch_size)
 
+    @property
+    def batch_sizes(self) -> list[int]:
+        """The number of images of each batch."""
+        return [part.stop - part.start for part in map(self._part, range(len(self)))]
+
     def sequential(self) -> Iterator[Batch]:
         """Yields each image once, in order, without augmentation."""
         advise(self.storage, "MADV_NORMAL")

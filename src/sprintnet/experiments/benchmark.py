@@ -102,10 +102,10 @@ def ceiling(runtime: Runtime) -> float:
 def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dict[str, Any]:
     """Trains in a process of its own, `sprintnet train *words` into `run`, and returns its times and its peak memory.
 
-    `command_seconds`: the whole command; `start_seconds`: until training begins; `train_seconds`: whitening, order,
-    augmentation, forward, backward, update; `seconds_to_target`: the same where the trained network reaches the target, or
-    else with the seconds of TTA where TTA reaches it (None: neither does); `accuracy`, `tta_accuracy`, `tta_seconds`,
-    `peak_gib`.
+    `command_seconds`: the whole command; `start_seconds`: until training begins; `warmup_seconds`: of a GPU; `train_seconds`:
+    whitening, order, augmentation, forward, backward, update; `seconds_to_target`: the same where the trained network reaches
+    the target, or else with the seconds of TTA where TTA reaches it (None: neither does); `accuracy`, `tta_accuracy`,
+    `tta_seconds`, `peak_gib`.
     """
     started = time.time()
     command = [sys.executable, "-m", "sprintnet", "train", *words, "--name", run.path.name, "--no-report"]
@@ -122,6 +122,7 @@ def measure_training(words: Sequence[str], run: RunFolder, target: float) -> dic
     return {
         "command_seconds": time.time() - started,
         "start_seconds": run.resolved.stat().st_mtime - started,  # the last file that is written before training
+        "warmup_seconds": metrics["warmup_seconds"],
         "train_seconds": metrics["train_seconds"],
         "accuracy": evaluated["accuracy"],
         "tta_accuracy": tta.get("accuracy"),

@@ -15,7 +15,7 @@ from sprintnet.errors import DivergedError
 from sprintnet.evaluation.predict import predict
 from sprintnet.runs.folder import RunFolder
 from sprintnet.training.adaptive_threads import AdaptiveThreads
-from sprintnet.training.checkpoint import State, load_checkpoint, random_state, save_checkpoint, set_random_state
+from sprintnet.training.checkpoint import State, load_checkpoint, save_checkpoint
 from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.schedule import Schedule
 from sprintnet.training.signals import Signals
@@ -105,7 +105,7 @@ def _read_sound(step: Step, progress: Progress) -> Totals:
     totals = step.read()
     if not math.isfinite(totals.loss):
         raise _diverged(progress, f"the loss is {totals.loss}")
-    if not step.is_sound():
+    if not totals.is_sound:
         raise _diverged(progress, "weights are no longer finite, or every step overflows")
     return totals
 
@@ -118,21 +118,10 @@ def _diverged(progress: Progress, cause: str) -> DivergedError:
 
 
 def _state(step: Step, progress: Progress) -> State:
-    return {
-        "progress": vars(progress),
-        "model": step.model.state_dict(),
-        "optimizer": step.optimizer.state_dict(),
-        "scaler": step.scaler.state_dict(),
-        "totals": step.totals,
-        "random": random_state(step.runtime.device),
-    }
+    return {"progress": vars(progress), **step.state_dict()}
 
 
 def _restore(step: Step, run: RunFolder) -> Progress:
     state = load_checkpoint(run.checkpoint, step.runtime.device)
-    step.model.load_state_dict(state["model"])
-    step.optimizer.load_state_dict(state["optimizer"])
-    step.scaler.load_state_dict(state["scaler"])
-    step.totals.copy_(state["totals"])
-    set_random_state(state["random"], step.runtime.device)
+    step.load_state_dict(state)
     return Progress(**state["progress"])

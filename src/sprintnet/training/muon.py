@@ -49,7 +49,8 @@ def muon_update(
 def muon_update_in_one_batch(parameters: Sequence[Tensor], buffers: Sequence[Tensor], **rule: Any) -> None:
     """Does the same with all weights as one batch, padded with zeros, which orthogonalisation leaves as they are.
 
-    For a GPU, which waits for launches more than for arithmetic. `rule` are the keyword arguments of `muon_update`.
+    For a GPU, which waits for launches more than for arithmetic. `rule` are the keyword arguments of `muon_update`; `lr` is a
+    tensor on the device.
     """
     lr, momentum, grad_scale, found_inf = (rule[name] for name in ("lr", "momentum", "grad_scale", "found_inf"))
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -75,7 +76,7 @@ def muon_update_in_one_batch(parameters: Sequence[Tensor], buffers: Sequence[Ten
     velocity = torch.add(gradient, buffer, alpha=momentum)
     update = orthogonalise(torch.add(gradient, velocity, alpha=momentum))
     norms = _norms(tuple(shape[0] for shape in shapes), weight.device)
-    changed = (weight * (norms / weight.norm(dim=(1, 2), keepdim=True))).add_(update, alpha=-lr)
+    changed = (weight * (norms / weight.norm(dim=(1, 2), keepdim=True))).addcmul_(update, lr, value=-1)
     if found_inf is not None:
         changed, velocity = (torch.where(found_inf > 0, old, new) for old, new in ((weight, changed), (buffer, velocity)))
     torch._foreach_copy_(list(parameters), parts(changed))

@@ -16,16 +16,23 @@ from sprintnet.training.settings import MuonSettings, OptimSettings
 class Optimizer:
     """Updates groups of parameters with momentum, each by its own rule; all step, skip and are saved as one.
 
-    A group: `params`, `lr` and `peak_lr`, whether it `is_whitening` (the bias of a whitening layer), `update` (`sgd_update` or
-    `muon_update`) and `settings`, its further arguments. A gradient scaler sets `grad_scale`, the factor of the gradients, and
-    `found_inf`, whether one overflowed: a step then changes nothing. Neither waits for the device. On mps, where some versions
-    of PyTorch's fused operation ignore them, the scaler divides the gradients and skips steps itself.
+    A group: `params`, `lr` (on CUDA a tensor, which a recorded step reads again) and `peak_lr`, whether it `is_whitening` (the
+    bias of a whitening layer), `update` (`sgd_update` or `muon_update`) and `settings`, its further arguments. A gradient
+    scaler sets `grad_scale`, the factor of the gradients, and `found_inf`, whether one overflowed: a step then changes
+    nothing. Neither waits for the device. On mps, where some versions of PyTorch's fused operation ignore them, the scaler
+    divides the gradients and skips steps itself.
     """
 
     def __init__(self, param_groups: list[dict[str, Any]]):
         self.param_groups = param_groups
         parameters = [parameter for group in param_groups for parameter in group["params"]]
         self.momentum_buffers: dict[nn.Parameter, Tensor] = {p: torch.zeros_like(p) for p in parameters}
+
+    @property
+    def trains_whitening(self) -> bool:
+        """Whether the bias of a whitening layer is trained now."""
+        groups = [group["params"] for group in self.param_groups if group["is_whitening"]]
+        return any(parameter.requires_grad for parameters in groups for parameter in parameters)
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -76,7 +83,8 @@ def build_optimizer(model: nn.Module, settings: OptimSettings, muon: MuonSetting
             update = muon_update_in_one_batch if parameters and parameters[0].device.type == "cuda" else muon_update
             group |= {"peak_lr": muon.max_lr, "update": update, "settings": {"momentum": muon.momentum}}
         if parameters:
-            groups.append({**group, "lr": group["peak_lr"]})
+            is_cuda, peak = parameters[0].device.type == "cuda", group["peak_lr"]
+            groups.append({**group, "lr": torch.tensor(peak, device=parameters[0].device) if is_cuda else peak})
     return Optimizer(groups)
 
 
@@ -84,7 +92,7 @@ def sgd_update(
     parameters: Sequence[Tensor],
     buffers: list[Tensor],
     *,
-    lr: float,
+    lr: float | Tensor,
     momentum: float,
     nesterov: bool,
     weight_decay: float,
@@ -111,7 +119,11 @@ def sgd_update(
 def set_learning_rates(optimizer: Optimizer, factor: float, whitening_factor: float) -> None:
     """Sets the learning rate of every group from its peak; the whitening bias is frozen at 0."""
     for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * (whitening_factor if group["is_whitening"] else factor)
+        lr = group["peak_lr"] * (whitening_factor if group["is_whitening"] else factor)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
         if group["is_whitening"]:
             for parameter in group["params"]:
                 parameter.requires_grad_(whitening_factor > 0)

@@ -44,9 +44,9 @@ def build_step(
     """Returns the training step of a network, new (not whitened yet) or pretrained, and the loader of its training images.
 
     A pretrained network keeps its normalisation, which its first layer was fitted to. Raises SettingsError for settings that
-    do not fit the images.
+    do not fit the images or the device.
     """
-    _check(config, images)
+    _check(config, images, runtime)
     network = build_model(config.model, len(images.classes), images.image_shape)
     if pretrained:
         log(pretrained.copy_to(network, config.model, images.classes, images.image_shape[2]))
@@ -72,8 +72,10 @@ def whiten(model: nn.Module, loader: Loader, config: Config) -> float:
     return time.monotonic() - started
 
 
-def _check(config: Config, images: ImageDataset) -> None:
-    """Raises SettingsError for settings that do not fit the images."""
+def _check(config: Config, images: ImageDataset, runtime: Runtime) -> None:
+    """Raises SettingsError for settings that do not fit the images or the device."""
+    if config.compile and runtime.device.type != "cuda":
+        raise SettingsError(f"compile=true: works on cuda alone, and the device is {runtime.device.type}; leave it out")
     if len(images) // -(-len(images) // config.batch_size) < 2:
         raise SettingsError(
             f"batch_size={config.batch_size}: leaves a batch with a single one of the {len(images):,} training images, too few "

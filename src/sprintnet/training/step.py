@@ -1,12 +1,15 @@
 """One step: forward, loss, scaled backward, update; its totals stay on the device."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sprintnet.evaluation.task import Task
 from sprintnet.runtime import Runtime
+from sprintnet.training.checkpoint import random_state, set_random_state
+from sprintnet.training.graphs import CudaGraphs, StepFunction
 from sprintnet.training.losses import LOSSES
 from sprintnet.training.optim import Optimizer
 
@@ -19,13 +22,15 @@ class Totals:
     correct: int
     images: int
     skipped: int
+    is_sound: bool
+    """Whether weights and batch-norm statistics are finite and the loss scale has not collapsed."""
 
 
 class Step:
     """A training step over one model and optimizer; `totals` grows until `reset`.
 
     In fp16 the loss is scaled (Micikevicius et al. 2017, arXiv:1710.03740). A step whose gradients overflow is skipped
-    entirely: weights, optimizer state, batch-norm statistics and totals do not change.
+    entirely: weights, optimizer state, batch-norm statistics and totals do not change. No step waits for the device.
     """
 
     def __init__(
@@ -47,9 +52,24 @@ class Step:
         self._one = torch.ones((), device=runtime.device)
         exact = torch.float32 if runtime.device.type == "mps" else torch.float64  # which mps does not have
         self.totals = torch.zeros(4, dtype=exact, device=runtime.device)
+        self._recorded: dict[object, StepFunction] = {}
 
     def __call__(self, images: Tensor, labels: Tensor) -> None:
         """Updates the model by one batch: images (B, C, H, W), labels (B,) or (B, K)."""
+        self._recorded.get(self._kind(images), self._run)(images, labels)
+
+    def record(self, images: Tensor, labels: Tensor, graphs: CudaGraphs) -> None:
+        """Records the step, to be replayed for batches of this shape while the same parameters are trained."""
+        self._recorded[self._kind(images)] = graphs.record(self._run, images, labels)
+
+    def forget_recordings(self) -> None:
+        """Launches every operation by itself again."""
+        self._recorded.clear()
+
+    def _kind(self, images: Tensor) -> object:
+        return images.shape, self.optimizer.trains_whitening
+
+    def _run(self, images: Tensor, labels: Tensor) -> None:
         loss, logits = self.forward(images, labels)
         self.backward(loss)
         self.update(loss.detach(), self.task.correct(logits.detach(), labels).sum(), len(labels))
@@ -58,6 +78,13 @@ class Step:
         """Returns the mean loss, a scalar, and logits (B, K)."""
         if self.scaler.is_enabled():
             self._statistics_before = [_joined(buffers) for buffers in self._statistics if buffers]
+        return self._loss(images, labels)
+
+    def compile(self) -> None:
+        """Compiles network and loss: slow at first, for many steps on a GPU."""
+        self._loss = torch.compile(self._loss, fullgraph=True, dynamic=False)  # type: ignore[method-assign]
+
+    def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with self.runtime.autocast():
             logits = self.model(images)
         loss = LOSSES[self.task.name](logits.float(), labels, self.label_smoothing, self.class_weights)
@@ -82,19 +109,34 @@ class Step:
         self.totals += torch.stack([torch.where(kept, loss * images, 0), kept * correct, kept * images, skipped])
 
     def read(self) -> Totals:
-        """Returns the totals; this waits for the device."""
-        loss, correct, images, skipped = self.totals.tolist()
-        return Totals(loss, int(correct), int(images), int(skipped))
-
-    def is_sound(self) -> bool:
-        """Returns whether weights and batch-norm statistics are finite and the loss scale has not collapsed; this waits."""
+        """Returns the totals; this waits for the device, once."""
         floats = [tensor for tensor in self.model.state_dict().values() if tensor.is_floating_point()]
-        is_finite = torch.stack([tensor.isfinite().all() for tensor in floats]).all()
-        return bool(is_finite) and (not self.scaler.is_enabled() or self.scaler.get_scale() >= 1)
+        largest = torch.stack(torch._foreach_norm(floats, torch.inf))
+        state = torch.stack([largest.isfinite().all(), self.scaler.scale(self._one)])
+        loss, correct, images, skipped, is_finite, scale = torch.cat([self.totals, state.to(self.totals.dtype)]).tolist()
+        return Totals(loss, int(correct), int(images), int(skipped), bool(is_finite) and scale >= 1)
 
     def reset(self) -> None:
         """Sets the totals to zero."""
         self.totals.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns all that the next step depends on: weights, momentum, loss scale, totals, random generators."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "totals": self.totals,
+            "random": random_state(self.runtime.device),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned, in place: a recorded step goes on with it."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.totals.copy_(state["totals"])
+        set_random_state(state["random"], self.runtime.device)
 
     def _l1_norm(self) -> Tensor:
         return torch.stack([parameter.abs().sum() for parameter in self.model.parameters()]).sum()

@@ -30,6 +30,7 @@ from sprintnet.training.artifacts import write_artifacts
 from sprintnet.training.loop import Row, fit
 from sprintnet.training.lr_search import RECOMMENDED, find_peak_lr
 from sprintnet.training.setup import build_step, whiten
+from sprintnet.training.warm_up import warm_up
 
 RESUMED_ELSEWHERE = "resuming with different"  # in log.txt, of a run whose parts may differ in their last bits
 
@@ -73,7 +74,7 @@ def train(
                 run.log(f"{run.path}: already finished, nothing to resume")
                 run.checkpoint.unlink(missing_ok=True)
                 return TrainingResult(load_run(run.path)[0], read_json(run.metrics))
-            runtime = select_runtime(config.device, config.precision, config.threads)
+            runtime = select_runtime(config.device, config.precision, config.threads, deterministic=config.deterministic)
             with runtime.activated(config.seed):
                 return _train(config, run, runtime, on_epoch, splits)
     except Timeout:
@@ -107,6 +108,7 @@ def _train(
     write_atomic(run.config, requested.to_toml())
     write_atomic(run.resolved, "".join(f"# {reason}\n" for reason in reasons) + config.to_toml())
 
+    warmup_seconds = warm_up(step, config, loader, run.log)
     whitening_seconds = whiten(step.model, loader, config)
     val_loader = Loader(splits["val" if "val" in splits else "test"], loader.normalisation, EVALUATION_BATCH, runtime.device)
     sizes = {name: len(part) for name, part in splits.items()}
@@ -138,6 +140,7 @@ def _train(
         "parameters": sum(parameter.numel() for parameter in step.model.parameters()),
         "skipped_steps": sum(row["skipped_steps"] for row in rows),
         "train_seconds": seconds,
+        "warmup_seconds": warmup_seconds,
         "images_per_second": len(rows) * len(images) / seconds,
         "command_seconds": None if is_resumed else time.monotonic() - started,
         "peak_gib": memory.gib(),

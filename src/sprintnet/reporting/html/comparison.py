@@ -12,6 +12,7 @@ from sprintnet.reporting.figures.curves import accuracy_over_time
 from sprintnet.reporting.figures.style import save
 from sprintnet.reporting.html.page import figure_uris, render
 from sprintnet.reporting.text.task_scores import accuracy_with_interval, overall_scores
+from sprintnet.reporting.text.times import seconds_text
 from sprintnet.runs.folder import RunFolder, dotted, evaluation_split, read_json, read_rows, require_consistent
 from sprintnet.runs.io import write_atomic
 
@@ -51,7 +52,7 @@ def _metrics(metrics: Mapping[str, Any]) -> dict[str, str]:
         **overall_scores(evaluated),
         "cross-entropy": f"{evaluated['cross_entropy']:.4f}",
         "calibration error (ECE)": f"{evaluated.get('calibrated', evaluated['calibration'])['ece']:.2%}",
-        "training time": f"{metrics['train_seconds']:,.0f} s",
+        "training time": seconds_text(metrics["train_seconds"]),
         "images/s": f"{metrics['images_per_second']:,.0f}",
         "parameters": f"{metrics['parameters']:,}",
     }

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sprintnet.reporting.text import task_scores
+from sprintnet.reporting.text.times import seconds_text
 
 TEMPLATES = Path(__file__).parent
 IMAGE_FIGURES = ("train_batch0", "errors", "grad_cam", "grad_cam_files")
@@ -30,6 +31,7 @@ def render(template: str, figures: Mapping[str, Mapping[str, str]], **contents: 
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {name: getattr(task_scores, name) for name in ("percent", "interval", "class_score")}
+    environment.filters["seconds_text"] = seconds_text
     # the package's own files are the only unescaped parts
     own = {"css": Markup((TEMPLATES / "report.css").read_text("utf-8")), "script": Markup(script)}  # noqa: S704
     try:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sprintnet.reporting.text.table import table_lines
+from sprintnet.reporting.text.times import seconds_text
 
 STEP_PHASES = ("load", "augment", "forward", "backward", "update")
 
@@ -43,6 +44,8 @@ def layer_lines(layers: Iterable[Any]) -> Iterator[str]:
 def training_lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Yields the times, accuracy and memory of a training, and what each time covers."""
     times = {"start": (found["start_seconds"], "from the start of the command until training begins")}
+    if found["warmup_seconds"]:
+        times["warm-up"] = (found["warmup_seconds"], "of the GPU: libraries, the choice of kernels, CUDA graphs")
     times["training"] = (found["train_seconds"], f"all training steps, no evaluation: accuracy {found['accuracy']:.2%}")
     if found["tta_accuracy"] is not None:
         both = found["train_seconds"] + found["tta_seconds"]
@@ -51,6 +54,6 @@ def training_lines(found: Mapping[str, Any]) -> Iterator[str]:
     times["to target"] = (found["seconds_to_target"], target)
     times["command"] = (found["command_seconds"], "the command: start, data, training, evaluation, saving; no report")
     for name, (seconds, covers) in times.items():
-        yield f"{name:9}  {'not reached' if seconds is None else f'{seconds:.1f} s':>11}  {covers}"
+        yield f"{name:9}  {'not reached' if seconds is None else seconds_text(seconds):>11}  {covers}"
     if found["peak_gib"] is not None:
         yield f"{'memory':9}  {found['peak_gib']:7.2f} GiB  peak (of the GPU, if one is used)"

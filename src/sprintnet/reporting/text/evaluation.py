@@ -6,6 +6,7 @@ from typing import Any
 from sprintnet.reporting.text import task_scores as scores
 from sprintnet.reporting.text.names import UNLABELLED, plain
 from sprintnet.reporting.text.table import table_lines
+from sprintnet.reporting.text.times import seconds_text
 from sprintnet.runs.folder import evaluation_split
 
 MAX_MATRIX_CLASSES = 12  # classes whose confusion matrix fits a terminal
@@ -28,7 +29,7 @@ def result_lines(metrics: Mapping[str, Any], run_folder: str) -> Iterator[str]:
                 yield f"{split} TTA accuracy {_tta(found['tta'])}"
     yield calibration_text(metrics)
     seconds, speed = metrics["train_seconds"], metrics["images_per_second"]
-    yield f"trained in {seconds:.1f} s ({speed:,.0f} images/s); run folder: {run_folder}"
+    yield f"trained in {seconds_text(seconds)} ({speed:,.0f} images/s); run folder: {run_folder}"
 
 
 def chance_lines(metrics: Mapping[str, Any]) -> Iterator[str]:

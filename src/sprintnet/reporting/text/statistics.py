@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sprintnet.reporting.text.table import table_lines
+from sprintnet.reporting.text.times import seconds_text
 
 SUGGESTIONS = {  # what the suggestions of the learning-rate finder are
     "steepest": "the loss falls fastest",
@@ -77,4 +78,4 @@ def _interval(label: str, found: Any) -> str:
 def _text(label: str, value: float) -> str:
     if "accuracy" in label or label.startswith(("mAP", "ECE")):
         return f"{value:.2%}"
-    return f"{value:.1f}" if "seconds" in label else f"{value:.4f}"
+    return seconds_text(value).removesuffix(" s") if "seconds" in label else f"{value:.4f}"

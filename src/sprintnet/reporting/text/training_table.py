@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sprintnet.reporting.text.times import seconds_text
+
 HEADS = ("Epoch", "LR", "Time", "TrainLoss", "TrainAcc", "ValLoss", "ValAcc")
 WIDTHS = (5, 8, 7, 9, 8, 8, 6)
 COLUMNS = f"| {' | '.join(head.ljust(width) for head, width in zip(HEADS, WIDTHS, strict=True))} |"
@@ -46,10 +48,11 @@ def training_header(
 
 def table_cells(row: Mapping[str, Any]) -> list[str]:
     """Returns the cells of an epoch (a row of results.csv, numbers or text); Time covers training and evaluation."""
-    minutes, seconds = divmod(round(float(row["train_seconds"]) + float(row["val_seconds"])), 60)
+    taken = float(row["train_seconds"]) + float(row["val_seconds"])
+    minutes, seconds = divmod(round(taken), 60)
     losses = {part: f"{float(row[f'{part}_loss']):.6f}" for part in ("train", "val")}
     accuracies = {part: f"{float(row[f'{part}_accuracy']):.2%}" for part in ("train", "val")}
-    time = f"{minutes:02d}m {seconds:02d}s"
+    time = f"{minutes:02d}m {seconds:02d}s" if taken >= 1 else seconds_text(taken)
     results = [losses["train"], accuracies["train"], losses["val"], accuracies["val"]]
     return [str(int(row["epoch"])), f"{float(row['lr']):.6f}", time, *results]
 

@@ -1,0 +1,94 @@
+"""Warm-up of a GPU before a run's clock starts: libraries load, kernels are chosen or compiled, CUDA graphs are recorded."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sprintnet.config import Config
+from sprintnet.data.augment import resize
+from sprintnet.data.loader import Loader
+from sprintnet.evaluation.predict import predict
+from sprintnet.models.sprintnet import SprintNet
+from sprintnet.training.graphs import CudaGraphs
+from sprintnet.training.optim import set_learning_rates
+from sprintnet.training.schedule import Schedule
+from sprintnet.training.setup import WHITENING_IMAGES
+from sprintnet.training.step import Step
+
+STEPS = 3  # before recording, as PyTorch's documentation advises
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """What distinguishes steps that launch different kernels."""
+
+    images: int
+    resolution: float
+    trains_whitening: bool
+
+
+def step_kinds(config: Config, loader: Loader) -> list[StepKind]:
+    """Returns the kinds of steps of a training, in the order of their first occurrence."""
+    schedule, sizes = Schedule(config.schedule, config.epochs), loader.batch_sizes
+    kinds: dict[StepKind, None] = {}
+    for epoch in range(config.epochs):
+        for batch, size in enumerate(sizes):
+            position = epoch + batch / len(sizes)
+            kinds[StepKind(size, schedule.resolution(position), schedule.whitening_factor(position) > 0)] = None
+    return list(kinds)
+
+
+def warm_up(step: Step, config: Config, loader: Loader, log: Callable[[str], None]) -> float:
+    """Runs each kind of step on random images and records it as a CUDA graph; returns the seconds it took, 0 on a CPU.
+
+    Weights, optimizer, totals and random generators are afterwards as before. With `cuda_graph` off, nothing is recorded.
+    """
+    device = step.runtime.device
+    if device.type != "cuda":
+        return 0.0
+    started, before = time.monotonic(), copy.deepcopy(step.state_dict())
+    if config.compile:
+        step.compile()
+    try:
+        _warm_up(step, config, loader, CudaGraphs() if config.cuda_graph else None)
+    except RuntimeError as error:
+        step.forget_recordings()
+        log(f"no CUDA graph could be recorded: {error}; each operation is launched by itself")
+    finally:
+        step.load_state_dict(before)
+        step.optimizer.zero_grad()
+    torch.cuda.synchronize(device)
+    return time.monotonic() - started
+
+
+def _warm_up(step: Step, config: Config, loader: Loader, graphs: CudaGraphs | None) -> None:
+    step.model.train()
+    largest = max(loader.batch_sizes)
+    images = random_images(loader, max(largest, min(WHITENING_IMAGES, len(loader.labels))))
+    if isinstance(step.model, SprintNet):
+        step.model.whiten_from(images)
+    next(loader.epoch(config.seed, 0, config.augment))
+    predict(step.model, [(images[:largest], loader.labels[:largest])], step.runtime)
+    for kind in step_kinds(config, loader):
+        set_learning_rates(step.optimizer, 1e-6, float(kind.trains_whitening))
+        batch, labels = resize(images[: kind.images], kind.resolution), loader.labels[: kind.images]
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # not the default stream, which cannot be recorded
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(STEPS):
+                step(batch, labels)
+        torch.cuda.current_stream().wait_stream(stream)
+        if graphs:
+            step.record(batch, labels, graphs)
+
+
+def random_images(loader: Loader, count: int) -> Tensor:
+    """Returns random images (count, C, H, W) in the loader's shape, on its device, in channels_last; no generator advances."""
+    generator = torch.Generator(loader.device).manual_seed(0)
+    height, width, channels = loader.images.shape[1:]
+    pixels = torch.randn(count, height, width, channels, generator=generator, device=loader.device)
+    return pixels.permute(0, 3, 1, 2)
