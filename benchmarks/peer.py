@@ -1,12 +1,13 @@
 """Trains with another project's published script: unchanged on a GPU, with the replacements below on a CPU.
 
-    python benchmarks/peer.py PATH/airbench94_muon.py --runs 1 --seed 0
+    python benchmarks/peer.py PATH/airbench94_muon.py --seeds 0 1
 
-The script is not part of this repository: download it from https://github.com/KellerJordan/cifar10-airbench. Prints the output
-of the script, then one line of JSON: TTA accuracy and seconds of each run, measured by the script (whitening, augmentation,
-training, TTA). The script sets no seed: PyTorch's generators are seeded before it starts. On a CPU, CUDA events are replaced by
-the wall clock, compilation is off, half precision becomes bf16 autocast over fp32 weights (fp32 on a processor without bf16, as
-in SprintNet), and the allocator keeps freed memory as in SprintNet; the recipe is unchanged.
+The script is not part of this repository: download it from https://github.com/KellerJordan/cifar10-airbench, or
+https://github.com/hiverge/cifar10-speedrun. Prints, after each training, a line of JSON: TTA accuracy and seconds, measured by
+the script (whitening, augmentation, training, TTA). The script sets no seed: PyTorch's generators are seeded before each
+training. With `--on-request` the seeds are read from standard input, and a training begins when its seed comes. On a CPU, CUDA
+events are replaced by the wall clock, compilation is off, half precision becomes bf16 autocast over fp32 weights (fp32 on a
+processor without bf16, as in SprintNet), and the allocator keeps freed memory as in SprintNet; the recipe is unchanged.
 """
 
 import argparse
@@ -22,7 +23,9 @@ from typing import Any
 
 import torch
 
-from sprintnet.data.builtin import cache
+from sprintnet.data.builtin.registry import BUILTIN_DATASETS
+from sprintnet.data.load import load_splits
+from sprintnet.data.settings import DataSettings
 from sprintnet.runtime import select_runtime
 
 
@@ -59,10 +62,12 @@ def replace_torchvision() -> None:
     sys.modules |= {"torchvision": package, "torchvision.transforms": transforms}
 
 
-def save_data(folder: Path) -> None:
-    """Writes CIFAR-10 in the script's format to the place where it looks."""
+def save_data(folder: Path, name: str) -> None:
+    """Writes a dataset in the script's format to the place where it looks."""
     folder.mkdir()
-    for name, dataset in zip(("train", "test"), cache.load("cifar10"), strict=True):
+    val = 0.0 if name in BUILTIN_DATASETS else "auto"
+    splits = load_splits(DataSettings(name=name, val=val), log=lambda line: None, test=True)
+    for name, dataset in splits.items():
         images, labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
         torch.save({"images": images, "labels": labels, "classes": list(dataset.classes)}, folder / f"{name}.pt")
 
@@ -96,28 +101,36 @@ def main() -> None:
     """Runs the script in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("script", type=Path)
-    parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first run; the others draw on")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--on-request", action="store_true", help="read the seeds from standard input instead")
+    parser.add_argument("--data", default="cifar10", help="another dataset, to try this script with")
     options = parser.parse_args()
-    code = re.sub(r"range\((25|200)\)", f"range({options.runs})", options.script.read_text("utf-8"))
+    seeds = map(int, sys.stdin) if options.on_request else iter(options.seeds)
+    code = re.sub(r"range\((25|200)\)", "range(10**9)", options.script.read_text("utf-8"))
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
         code = code.replace('main("warmup", model)', "pass")
     replace_torchvision()
-    found: list[dict[str, float]] = []
+
+    def await_seed() -> None:
+        """Seeds the next training; ends the script where there is none."""
+        if (seed := next(seeds, None)) is None:
+            raise SystemExit
+        torch.manual_seed(seed)
 
     def collect(variables: dict[str, Any], is_final_entry: bool) -> None:
         seconds = variables.get("time_seconds", variables.get("total_time_seconds"))
         shown = {key: variables.get(key) for key in ("epoch", "train_acc", "val_acc", "tta_val_acc")}
         print({**shown, "seconds": seconds}, flush=True)
         if is_final_entry:
-            found.append({"accuracy": variables["tta_val_acc"], "seconds": seconds})
+            print(json.dumps({"accuracy": float(variables["tta_val_acc"]), "seconds": seconds}), flush=True)
+            await_seed()
 
     runtime = None if on_gpu else select_runtime("cpu", "auto", 0)
-    torch.manual_seed(options.seed)
-    context = runtime.activated(options.seed) if runtime else contextlib.nullcontext()
+    context = runtime.activated(0) if runtime else contextlib.nullcontext()
+    data = options.data if options.data in BUILTIN_DATASETS else str(Path(options.data).absolute())
     with context, tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        save_data(Path("cifar10"))
+        save_data(Path("cifar10"), data)
         Path("script.py").write_text(code, "utf-8")
         sys.argv = ["script.py"]
         # replace the script's function that prints metrics by one that keeps them
@@ -129,8 +142,8 @@ def main() -> None:
         names["print_training_details"] = collect
         if runtime and runtime.precision == "bf16":
             in_bf16(names["CifarNet"])
+        await_seed()
         exec(compile(code[start:], str(options.script), "exec"), names)
-    print(json.dumps({"peer": options.script.stem, "runs": found[-options.runs :]}))
 
 
 if __name__ == "__main__":

@@ -48,14 +48,14 @@ def without_location(config: Config) -> Config:
     return replace(config, data=replace(config.data, name=Path(config.data.name).name))
 
 
-def row(runs: list[RunFolder]) -> dict[str, object]:
+def row(runs: list[RunFolder], *, is_rehearsal: bool = False) -> dict[str, object]:
     """Returns the row about these runs; exits where they cannot be averaged."""
     configs = [without_location(load_config(run.config)) for run in runs]
     records = [read_json(run.environment) for run in runs]
     metrics = [read_json(run.metrics) for run in runs]
     if len({replace(config, seed=0) for config in configs}) > 1 or len({config.seed for config in configs}) < len(configs):
         raise SystemExit("the runs must differ in their seed and in no other setting")
-    if "+" in (records[0]["commit"] or "+"):
+    if "+" in (records[0]["commit"] or "+") and not is_rehearsal:
         raise SystemExit("the runs come from code with uncommitted changes and could not be repeated")
     if differing := [key for key in SHARED if len({json.dumps(record[key]) for record in records}) > 1]:
         raise SystemExit(f"the runs differ in {', '.join(differing)}")
@@ -85,20 +85,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="name of the result files, such as davidnet-24-epochs")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="finished run folders")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="where the row goes")
+    parser.add_argument("--rehearse", action="store_true", help="take code with uncommitted changes too")
     parser.add_argument("--untimed", action="store_true", help="leave times out: the runs were paused, or shared the machine")
     options = parser.parse_args()
     try:
         runs = [open_run(path) for path in options.runs]
-        entry = row(runs)
+        entry = row(runs, is_rehearsal=options.rehearse)
         if options.untimed:
             entry |= dict.fromkeys(TIMES)
     except SettingsError as error:
         raise SystemExit(str(error)) from None
-    append_row(RESULTS / f"{options.name}.jsonl", entry)
+    append_row(options.folder / f"{options.name}.jsonl", entry)
     if not options.untimed:
         printed = runs[-1].log_text.read_text("utf-8")
         table = printed[printed.index("Using Device") :]  # the lines before name folders of this machine
-        (RESULTS / f"{options.name}.txt").write_text(table, "utf-8")
+        (options.folder / f"{options.name}.txt").write_text(table, "utf-8")
     accuracy = entry.get("test_accuracy") or entry["val_accuracy"]
     rate = entry["images_per_second"]
     print(f"{options.name}: n={entry['n']}, accuracy {accuracy}, images/s {rate}, {entry['cpu']}")

@@ -1,13 +1,13 @@
-"""A recipe beside another project's published script, full trainings in alternation: peer, recipe, peer, recipe, ...
+"""A recipe beside other projects' published scripts, full trainings in alternation: peers, recipe, peers, recipe, ...
 
-    python benchmarks/side_by_side.py PATH/airbench94_muon.py sprint94 --rounds 2
+    python benchmarks/side_by_side.py sprint94 PATH/airbench94_muon.py --rounds 2
 
-Both clocks cover whitening, data order, augmentation, training and test predictions with TTA (the recipe's: for images of low
-confidence); neither covers startup, loading and the evaluations between epochs. Each training runs in a new process; with
-`--warm-ups 1` the process trains once before (on a GPU, where compiling and loading kernels take longer than training). Both
-take the seeds `--seed`, `--seed` + 1, ..., and train on all images (data.val=0). Run nothing else on the machine. Appends a row
-to benchmarks/results/side-by-side.jsonl after each round, so that an interrupted call keeps its finished rounds; the README's
-table joins rows of equal code.
+The clocks cover whitening, data order, augmentation, training and test predictions with TTA (the recipe's: for images of low
+confidence); none covers startup, loading and the evaluations between epochs. Each side is one process that waits while another
+trains; `--warm-ups` trainings of each side, on a GPU at least one, come before the rounds and are not counted. All take the
+seeds `--seed`, `--seed` + 1, ..., and train on all images (data.val=0). Run nothing else on the machine. Appends a row for
+each peer to benchmarks/results/side-by-side.jsonl after each round, so that an interrupted call keeps its finished rounds; the
+README's table joins rows of equal code.
 """
 
 import argparse
@@ -16,79 +16,110 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from sprintnet.config import load_config
-from sprintnet.runs.environment import cpu_name
-from sprintnet.runs.folder import read_json
 from sprintnet.runs.io import append_row
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "side-by-side.jsonl"
-TRAINING = """
-import sys
+CLOCK = "whitening, order, augmentation, training, predictions with TTA"
+TRAIN_ON_REQUEST = """
+import contextlib, json, sys
 from pathlib import Path
 from sprintnet.config import load_config
-from sprintnet.runs.folder import RunFolder
+from sprintnet.runs.folder import RunFolder, evaluation_split
 from sprintnet.training.train import train
-recipe, folder, *seeds = sys.argv[1:]
-for seed in seeds:
-    train(load_config(recipe, [f"seed={seed}", "data.val=0"]), RunFolder(Path(folder) / seed))
+recipe, folder, *settings = sys.argv[1:]
+for number, seed in enumerate(map(int, sys.stdin)):
+    with contextlib.redirect_stdout(sys.stderr):
+        metrics = train(load_config(recipe, [f"seed={seed}", *settings]), RunFolder(Path(folder) / str(number))).metrics
+    tta = metrics[evaluation_split(metrics)]["tta"]
+    print(json.dumps({"accuracy": tta["accuracy"], "seconds": metrics["train_seconds"] + tta["seconds"]}), flush=True)
 """
 
 
-def train_peer(script: Path, seed: int, warm_ups: int) -> dict[str, float]:
-    """Returns TTA accuracy and seconds of the last training of a process that runs the peer's script."""
-    command = [sys.executable, str(HERE / "peer.py"), str(script), "--runs", str(warm_ups + 1), "--seed", str(seed)]
-    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return {"seed": seed, **json.loads(printed.splitlines()[-1])["runs"][-1]}
+class Side:
+    """A process that trains once for each seed that it is given."""
 
+    def __init__(self, name: str, command: list[str]):
+        self.name = name
+        self._process = subprocess.Popen(
+            [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
 
-def train_recipe(recipe: str, seed: int, warm_ups: int) -> tuple[dict[str, float], str | None]:
-    """Returns TTA accuracy and seconds of the last training of a process that trains the recipe, and the GPU, if any."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", TRAINING, recipe, folder, *map(str, range(seed, seed + warm_ups + 1))]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-        run = Path(folder) / str(seed + warm_ups)
-        metrics, environment = read_json(run / "metrics.json"), read_json(run / "environment.json")
-    tta = metrics["test"]["tta"]
-    seconds = metrics["train_seconds"] + tta["seconds"]
-    return {"seed": seed + warm_ups, "accuracy": tta["accuracy"], "seconds": seconds}, environment["gpu"]
+    def train(self, seed: int) -> dict[str, float]:
+        """Returns seed, TTA accuracy and seconds of a training; exits where the process has ended."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{seed}\n")
+        self._process.stdin.flush()
+        for line in self._process.stdout:
+            if line.startswith('{"accuracy"'):
+                found = {"seed": seed, **json.loads(line)}
+                print(self.name, found, flush=True)
+                return found
+        raise SystemExit(f"{self.name}: ended with exit status {self._process.wait()}; run it by itself to see why")
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.communicate()
 
 
 def main() -> None:
-    """Runs both in alternation and appends a row after each round."""
+    """Runs all sides in alternation and appends rows after each round."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("script", type=Path, help="the peer's script, which you download")
     parser.add_argument("recipe")
+    parser.add_argument("scripts", type=Path, nargs="+", metavar="SCRIPT", help="a peer's script, which you download")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0, help="seed of the first round; the others count upwards")
-    parser.add_argument("--warm-ups", type=int, default=0)
+    parser.add_argument("--warm-ups", type=int, default=int(torch.cuda.is_available()))
     parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--data", default="cifar10", help="another dataset, to try this script with")
+    parser.add_argument("--set", nargs="*", default=[], dest="settings", help="settings of the recipe, such as epochs=8")
     options = parser.parse_args()
-    if not load_config(options.recipe).tta:
+    settings = ["data.val=0", f"data.name={options.data}", *options.settings]
+    config = load_config(options.recipe, settings)
+    if not config.tta:
         parser.error(f"{options.recipe} has no TTA (setting tta), which the peer's time and accuracy include")
-    for seed in range(options.seed, options.seed + options.rounds):
-        peer = train_peer(options.script, seed, options.warm_ups)
-        print(options.script.stem, peer, flush=True)
-        recipe, gpu = train_recipe(options.recipe, seed, options.warm_ups)
-        print(options.recipe, recipe, flush=True)
-        ratio = peer["seconds"] / recipe["seconds"]
-        append_row(
-            options.output,
-            {
-                "peer": options.script.stem,
-                "recipe": options.recipe,
-                "settings": load_config(options.recipe).to_toml(),
-                "gpu": gpu,
-                "n": 1,
-                "warm_ups": options.warm_ups,
-                "peer_runs": [peer],
-                "recipe_runs": [recipe],
-                "ratio_of_median_seconds": ratio,
-                "clock": "whitening, order, augmentation, training, predictions with TTA",
-            },
-        )
-        print(f"{options.recipe} takes 1/{ratio:.2f} of the time of {options.script.stem} on {gpu or cpu_name()}", flush=True)
+    sides: list[Side] = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for script in options.scripts:
+                sides.append(Side(script.stem, [str(HERE / "peer.py"), str(script), "--on-request", "--data", options.data]))
+            sides.append(Side(options.recipe, ["-c", TRAIN_ON_REQUEST, options.recipe, folder, *settings]))
+            for _ in range(options.warm_ups):
+                for side in sides:
+                    side.train(options.seed)
+            for seed in range(options.seed, options.seed + options.rounds):
+                *peers, recipe = [side.train(seed) for side in sides]
+                for side, peer in zip(sides, peers, strict=False):
+                    append_row(options.output, row(side.name, options.recipe, config.to_toml(), options.warm_ups, peer, recipe))
+        finally:
+            for side in sides:
+                side.close()
+
+
+def row(
+    peer_name: str, recipe: str, settings: str, warm_ups: int, peer: dict[str, float], trained: dict[str, float]
+) -> dict[str, Any]:
+    """Returns the row of a round."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "gpu": gpu,
+        "peer": peer_name,
+        "recipe": recipe,
+        "settings": settings,
+        "n": 1,
+        "warm_ups": warm_ups,
+        "peer_runs": [peer],
+        "recipe_runs": [trained],
+        "ratio_of_median_seconds": peer["seconds"] / trained["seconds"],
+        "clock": CLOCK,
+    }
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ PEERS = (("sprint94", "airbench94_muon", 5), ("sprint95", "airbench95", 1), ("sp
 BESIDE = "python benchmarks/side_by_side.py"
 EXPECTED = (
     *(
-        Expected(training_name(recipe, peer), BF16, f"{BESIDE} PATH/{peer}.py {recipe} --rounds {rounds}")
+        Expected(training_name(recipe, peer), BF16, f"{BESIDE} {recipe} PATH/{peer}.py --rounds {rounds}")
         for recipe, peer, rounds in PEERS
     ),
     *(

@@ -3,18 +3,22 @@
 import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import mosaics
 import record
 import side_by_side
 import verify_row
 from sprintnet.errors import VerificationError
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SAMPLE = Path(__file__).parents[1] / "sample"
 PEER = """
 import torch
 from time import perf_counter
@@ -45,40 +49,77 @@ def test_summaries_keep_the_value_of_each_seed() -> None:
     assert {key: summary["values"] for key, summary in tta.items()} == {"accuracy": [0.9, 0.8], "seconds": [5.0, 6.0]}
 
 
-@pytest.mark.cifar10
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the script is for CUDA events on a GPU")
-def test_a_peer_takes_a_seed(tmp_path: Path) -> None:
+@pytest.fixture
+def peer(tmp_path: Path) -> Path:
+    """A script like the peers'."""
     script = tmp_path / "peer_script.py"
     script.write_text(PEER, "utf-8")
-    command = [sys.executable, BENCHMARKS / "peer.py", script, "--runs", "2", "--seed", "7"]
+    return script
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the script is for CUDA events on a GPU")
+def test_a_peer_takes_a_seed_for_each_training(peer: Path) -> None:
+    command = [sys.executable, BENCHMARKS / "peer.py", peer, "--seeds", "7", "9", "--data", SAMPLE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    torch.manual_seed(7)
-    assert [run["accuracy"] for run in found["runs"]] == [torch.rand(()).item(), torch.rand(()).item()]
+    found = [json.loads(line)["accuracy"] for line in done.stdout.splitlines() if line.startswith('{"accuracy"')]
+    assert found == [torch.rand((), generator=torch.Generator().manual_seed(seed)).item() for seed in (7, 9)]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a rehearsal on a CPU")
+def test_the_measurements_on_a_gpu_are_rehearsed(peer: Path, tmp_path: Path) -> None:
+    parts = ["tests", "steps", "compile", "cold", "study", "beside", "davidnet"]
+    command = [sys.executable, BENCHMARKS / "gpu.py", *parts, "--peers", peer.parent, "--results", "results", "--rehearse"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    results = tmp_path / "results"
+    assert done.returncode == 0, "\n".join([done.stdout, *(file.read_text("utf-8") for file in results.glob("*.txt"))])
+    rows = {file.stem: file.read_text("utf-8").splitlines() for file in results.glob("*.jsonl")}
+    assert {name: len(lines) for name, lines in rows.items()} == {
+        "gpu-steps": 8, "sprint94-gpu": 1, "side-by-side": 1, "davidnet-24-epochs-gpu": 1,
+    }  # fmt: skip
+    together = json.loads(rows["side-by-side"][0])
+    assert (together["peer"], together["recipe"], together["peer_runs"][0]["seconds"]) == ("peer_script", "sprint94", 1.0)
+    assert "self_cpu_time" in (results / "operations-davidnet.txt").read_text("utf-8").lower().replace(" ", "_")
+    with tarfile.open(results / "runs-davidnet.tar.gz") as archive:
+        assert "runs/study/gpu-sprint94/seed-1/metrics.json" in archive.getnames()
 
 
 def test_an_interrupted_comparison_keeps_its_finished_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train_peer(script: Path, seed: int, warm_ups: int) -> dict[str, float]:
-        if seed == 5:
-            raise KeyboardInterrupt
-        return {"seed": seed, "accuracy": 0.9, "seconds": 30.0}
+    class Side:
+        """A side whose trainings take no time."""
 
-    monkeypatch.setattr(side_by_side, "train_peer", train_peer)  # a training takes minutes
-    run = {"seed": 0, "accuracy": 0.9, "seconds": 10.0}
-    monkeypatch.setattr(side_by_side, "train_recipe", lambda recipe, seed, warm_ups: (run | {"seed": seed}, None))
+        def __init__(self, name: str, command: list[str]):
+            self.name = name
+
+        def train(self, seed: int) -> dict[str, float]:
+            if self.name == "peer" and seed == 5:
+                raise KeyboardInterrupt
+            return {"seed": seed, "accuracy": 0.9, "seconds": 30.0 if self.name == "peer" else 10.0}
+
+        def close(self) -> None:
+            closed.append(self.name)
+
+    closed: list[str] = []
+    monkeypatch.setattr(side_by_side, "Side", Side)
     output = tmp_path / "rows.jsonl"
-    command = ["side_by_side.py", "peer.py", "sprint94", "--rounds", "9", "--seed", "3", "--output", str(output)]
+    command = ["side_by_side.py", "sprint94", "peer.py", "--rounds", "9", "--seed", "3", "--output", str(output)]
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(KeyboardInterrupt):
         side_by_side.main()
     rows = list(map(json.loads, output.read_text("utf-8").splitlines()))
     assert [(row["n"], row["peer_runs"][0]["seed"], row["recipe_runs"][0]["seed"]) for row in rows] == [(1, 3, 3), (1, 4, 4)]
     assert {row["ratio_of_median_seconds"] for row in rows} == {3.0}
+    assert closed == ["peer", "sprint94"]
+
+
+def test_mosaics_keep_every_byte(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).integers(0, 256, 10_000 * 3073, np.uint8).tobytes()
+    mosaics.pack(content, tmp_path / "test_batch.bin")
+    assert mosaics.unpack(tmp_path / "test_batch.webp") == content
 
 
 def test_a_recipe_without_tta_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["side_by_side.py", "peer.py", "davidnet"])
+    monkeypatch.setattr(sys, "argv", ["side_by_side.py", "davidnet", "peer.py"])
     with pytest.raises(SystemExit):
         side_by_side.main()
     assert "davidnet has no TTA" in capsys.readouterr().err

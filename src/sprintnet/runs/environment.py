@@ -55,7 +55,10 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """Returns the commit of the source tree, with `+` where the package has uncommitted changes; None outside of git."""
+    """Returns the commit of the source tree, with `+` where the package has uncommitted changes.
+
+    Outside of git, what the environment variable SPRINTNET_COMMIT says, or None.
+    """
 
     def git(*arguments: str) -> str:
         result = subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, timeout=10, check=True)
@@ -65,7 +68,7 @@ def _commit() -> str | None:
         git("ls-files", "--error-unmatch", "__init__.py")  # an installed copy may lie inside somebody else's repository
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("SPRINTNET_COMMIT")
 
 
 def _code_sha256() -> str:
