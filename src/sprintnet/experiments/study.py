@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sprintnet.config import Config, require_same_settings
+from sprintnet.data.builtin.registry import BUILTIN_DATASETS
+from sprintnet.data.load import load_splits
 from sprintnet.data.splits import Splits
 from sprintnet.errors import SettingsError
 from sprintnet.experiments.compare import finished_runs, metric_values, summarise
@@ -22,6 +24,8 @@ def run_study(config: Config, folder: RunFolder, seeds: int, splits: Splits | No
     SettingsError where the folder's study has other settings, or its runs come from other code, data or precision.
     """
     require_same_settings(folder.config, config)
+    if splits is None and config.data.name in BUILTIN_DATASETS:
+        splits = load_splits(config.data)  # once for all seeds
     for seed in range(config.seed, config.seed + seeds):
         run = RunFolder(folder.path / f"seed-{seed}", is_quiet=seed > config.seed)  # the header and epochs of one are enough
         if not run.metrics.exists():

@@ -21,7 +21,8 @@ class DamagedError(Exception):
 
 def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
     """Replaces a file atomically. Equal tensors and metadata give equal bytes."""
-    content = safetensors.torch.save(dict(tensors), {**metadata, DIGEST: _digest(tensors, metadata)})
+    tensors = {name: tensor.detach().cpu() for name, tensor in tensors.items()}  # from a GPU once, not once for the digest too
+    content = safetensors.torch.save(tensors, {**metadata, DIGEST: _digest(tensors, metadata)})
     end = 8 + int.from_bytes(content[:8], "little")
     # the library writes the metadata in random order
     header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
@@ -48,5 +49,5 @@ def _digest(tensors: Tensors, metadata: Mapping[str, str]) -> str:
     sha256 = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         sha256.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        sha256.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        sha256.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return sha256.hexdigest()
