@@ -16,7 +16,7 @@ from sprintnet.evaluation.trained_model import load, load_run
 from sprintnet.runs.cores import available_cores
 from sprintnet.runs.environment import cpu_flags
 from sprintnet.runs.folder import RunFolder, read_json
-from sprintnet.runtime import PeakMemory, select_runtime
+from sprintnet.runtime import PeakMemory, has_fast_bf16, select_runtime
 from sprintnet.training.train import train
 
 FAULTS = """
@@ -57,6 +57,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def set_gpus(*kinds: str) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in kinds)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in kinds)
 
     return set_gpus
@@ -70,11 +71,26 @@ def test_auto_is_the_gpu_that_is_there(
     kinds: tuple[str, ...], device: str, precision: str | None, gpus: Callable[..., None]
 ) -> None:
     gpus(*kinds)
+    has_fast_bf16.cache_clear()
     runtime = select_runtime("auto", "auto", 0)
+    has_fast_bf16.cache_clear()
     assert runtime.device.type == device
     assert precision in (runtime.precision, None)
     assert runtime.adapts_threads == (device == "cpu" and sys.platform == "linux")
     assert select_runtime("cpu", "fp32", 0).device.type == "cpu"
+
+
+@pytest.mark.parametrize(("capability", "precision"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_cuda_takes_bf16_where_the_gpu_computes_in_it(
+    capability: tuple[int, int], precision: str, gpus: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    has_fast_bf16.cache_clear()
+    try:
+        assert select_runtime("auto", "auto", 0).precision == precision
+    finally:
+        has_fast_bf16.cache_clear()
 
 
 @pytest.mark.parametrize(("device", "other", "kind"), [("cuda", "mps", "GPU"), ("mps", "cuda", "Apple GPU")])

@@ -47,7 +47,7 @@ class Runtime:
         With a seed, which training has, glibc's allocator also keeps freed memory, until the process ends.
         """
         cudnn, threads = torch.backends.cudnn, torch.get_num_threads()
-        flags = cudnn.deterministic, cudnn.benchmark
+        flags = {"deterministic": self.deterministic, "benchmark": not self.deterministic, "allow_tf32": False}
         devices = [] if self.device.type == "cpu" else [self.device]
         with torch.random.fork_rng(devices, enabled=seed is not None, device_type=self.device.type):
             if seed is not None:
@@ -56,10 +56,9 @@ class Runtime:
                     _keep_freed_memory()
             try:
                 torch.set_num_threads(self.threads)
-                cudnn.deterministic, cudnn.benchmark = self.deterministic, not self.deterministic
-                yield
+                with cudnn.flags(enabled=cudnn.enabled, **flags):  # fp32 is fp32, not TF32
+                    yield
             finally:
-                cudnn.deterministic, cudnn.benchmark = flags
                 torch.set_num_threads(threads)
 
     def autocast(self) -> AbstractContextManager[Any]:
