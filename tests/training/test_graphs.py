@@ -115,6 +115,20 @@ def test_network_and_loss_are_one_graph_for_the_compiler(recipe: str, monkeypatc
     assert all(map(torch.equal, compiled.model.state_dict().values(), plain.model.state_dict().values()))
 
 
+def test_a_step_that_cannot_be_compiled_is_launched_plainly_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, loader, _ = start("sprint94", "fp32")
+    images, labels = random_images(loader, 26), loader.labels[:26]
+    step.record(images, labels, RecordedOperations())
+    monkeypatch.setattr(torch, "compile", lambda function, **_: None)  # what it returns cannot be called
+    step.compile()
+    with pytest.raises(TypeError):
+        step.forward(images, labels)
+    step.launch_plainly()
+    step.reset()
+    step(images, labels)
+    assert step.read().images == 26
+
+
 def test_compiling_needs_cuda() -> None:
     with pytest.raises(SettingsError, match="compile=true: works on cuda alone, and the device is cpu"):
         start("sprint94", "fp32", "compile=true")

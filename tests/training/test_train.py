@@ -241,7 +241,7 @@ class Trainer:
 
     def __init__(self, folder: Path, overrides: list[str]):
         self.folder = folder
-        self.arguments = [sys.executable, "-m", "sprintnet", "train", "davidnet", "--name", "run", *overrides]
+        self.arguments = [sys.executable, "-m", "sprintnet", "train", "davidnet", "--name", "run", "--no-report", *overrides]
 
     def start(self, *more: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(

@@ -62,9 +62,10 @@ class Step:
         """Records the step, to be replayed for batches of this shape while the same parameters are trained."""
         self._recorded[self._kind(images)] = graphs.record(self._run, images, labels)
 
-    def forget_recordings(self) -> None:
-        """Launches every operation by itself again."""
+    def launch_plainly(self) -> None:
+        """Launches every operation by itself again: nothing recorded, nothing compiled."""
         self._recorded.clear()
+        vars(self).pop("_loss", None)
 
     def _kind(self, images: Tensor) -> object:
         return images.shape, self.optimizer.trains_whitening

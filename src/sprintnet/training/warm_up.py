@@ -16,7 +16,6 @@ from sprintnet.models.sprintnet import SprintNet
 from sprintnet.training.graphs import CudaGraphs
 from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.schedule import Schedule
-from sprintnet.training.setup import WHITENING_IMAGES
 from sprintnet.training.step import Step
 
 STEPS = 3  # before recording, as PyTorch's documentation advises
@@ -56,8 +55,8 @@ def warm_up(step: Step, config: Config, loader: Loader, log: Callable[[str], Non
     try:
         _warm_up(step, config, loader, CudaGraphs() if config.cuda_graph else None)
     except RuntimeError as error:
-        step.forget_recordings()
-        log(f"no CUDA graph could be recorded: {error}; each operation is launched by itself")
+        step.launch_plainly()
+        log(f"no CUDA graph could be recorded, or nothing compiled: {error}; each operation is launched by itself")
     finally:
         step.load_state_dict(before)
         step.optimizer.zero_grad()
@@ -67,12 +66,11 @@ def warm_up(step: Step, config: Config, loader: Loader, log: Callable[[str], Non
 
 def _warm_up(step: Step, config: Config, loader: Loader, graphs: CudaGraphs | None) -> None:
     step.model.train()
-    largest = max(loader.batch_sizes)
-    images = random_images(loader, max(largest, min(WHITENING_IMAGES, len(loader.labels))))
+    images = random_images(loader, max(loader.batch_sizes))
     if isinstance(step.model, SprintNet):
         step.model.whiten_from(images)
     next(loader.epoch(config.seed, 0, config.augment))
-    predict(step.model, [(images[:largest], loader.labels[:largest])], step.runtime)
+    predict(step.model, [(images, loader.labels[: len(images)])], step.runtime)
     for kind in step_kinds(config, loader):
         set_learning_rates(step.optimizer, 1e-6, float(kind.trains_whitening))
         batch, labels = resize(images[: kind.images], kind.resolution), loader.labels[: kind.images]
