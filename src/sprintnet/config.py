@@ -145,13 +145,25 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises SettingsError with every mistake of recipe and overrides in one message.
     """
-    hints, values, mistakes = dict(_leaves(Config)), {}, []
+    given: Mapping[str, Any] = {}
+    mistakes = []
     try:
         given = dotted(_read_recipe(recipe))
     except SettingsError as error:
-        given, mistakes = {}, [str(error)]
+        mistakes = [str(error)]
     except RecursionError:
-        given, mistakes = {}, [f"recipe {recipe}: has too many levels of tables; write the settings as the shipped recipes do"]
+        mistakes = [f"recipe {recipe}: has too many levels of tables; write the settings as the shipped recipes do"]
+    return _config(given, overrides, mistakes)
+
+
+def parse_config(text: str) -> Config:
+    """Returns the Config of a recipe's text, as `to_toml` returns it; raises SettingsError for mistakes."""
+    return _config(dotted(tomllib.loads(text)), (), [])
+
+
+def _config(given: Mapping[str, Any], overrides: Sequence[str], mistakes: list[str]) -> Config:
+    """Returns the Config of a recipe's values and overrides; raises SettingsError with these mistakes and all others."""
+    hints, values = dict(_leaves(Config)), {}
     typed = [_split_override(override) for override in overrides]
     for is_text, items in ((False, given.items()), (True, typed)):
         for key, value in items:

@@ -42,26 +42,36 @@ class Result:
 
 @python_names()
 def study(
-    recipe: str | Path = "sprint94", data: Any = None, seeds: int = 10, *, name: str = "", resume: bool = False, **settings: Any
+    recipe: str | Path = "sprint94",
+    data: Any = None,
+    seeds: int = 10,
+    *,
+    jobs: int = 1,
+    name: str = "",
+    resume: bool = False,
+    **settings: Any,
 ) -> Result:
     """Trains a recipe with several seeds in runs/study/NAME; returns mean, standard deviation and interval of each metric.
 
-    Other arguments as in `train`; `details` are the metrics of each run.
+    `jobs` runs are trained at a time, each with its share of the cores. Other arguments as in `train`; `details` are the
+    metrics of each run.
     """
     if seeds < 2:
         raise ArgumentError("seeds", seeds, "a standard deviation needs two or more")
+    if jobs < 1:
+        raise ArgumentError("jobs", jobs, "must be at least 1")
     config, splits = configure(recipe, data, settings)
     run = folder.new_run(name or folder.run_name(recipe), exact=bool(name), resume=resume, parent=folder.STUDY_FOLDER)
-    return study_config(config, run, seeds, splits)
+    return study_config(config, run, seeds, jobs, splits)
 
 
-def study_config(config: Config, run: folder.RunFolder, seeds: int, splits: Splits | None = None) -> Result:
+def study_config(config: Config, run: folder.RunFolder, seeds: int, jobs: int = 1, splits: Splits | None = None) -> Result:
     """Returns the result of `study` for a Config, in the folder of a study."""
     from sprintnet.experiments.compare import metric_values, summarise
     from sprintnet.experiments.study import run_study
 
     runs = []
-    for metrics in run_study(config, run, seeds, splits):
+    for metrics in run_study(config, run, seeds, splits, jobs):
         runs.append(metrics)
         print(f"{len(runs)} of {seeds}: {statistics.run_line(metric_values(runs))}", flush=True)
     summaries = {label: summarise(values) for label, values in metric_values(runs).items()}

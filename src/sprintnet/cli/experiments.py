@@ -21,7 +21,9 @@ def study(options: Namespace) -> None:
 
     from sprintnet.studies import study_config
 
-    print(f"\n{study_config(config, folder, options.seeds)}")
+    if options.jobs > 1:
+        print(f"{options.jobs} runs at a time; what each prints: {folder.path / 'seed-*' / 'log.txt'}", flush=True)
+    print(f"\n{study_config(config, folder, options.seeds, options.jobs)}")
     print(f"next: sprintnet compare {shlex.quote(str(folder.path))} STUDY   (a study with other settings)")
 
 

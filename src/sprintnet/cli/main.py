@@ -80,6 +80,7 @@ VERBS: dict[str, Verb] = {
         _option("--no-replay", "do not repeat the training, which takes as long as it took", False)]),
     "study": (experiments.study, RECIPE, [
         _option("--seeds", "number of runs, from the recipe's seed upwards", 10, (2, MAX)),
+        _option("--jobs", "number of runs that are trained at a time, each with its share of the cores", 1, (1, MAX)),
         _option("--name", "name of the folder in runs/study (default: the recipe's)", metavar="NAME"),
         RESUME]),
     "compare": (experiments.compare, "STUDY STUDY", [
