@@ -51,7 +51,7 @@ def measure(run: RunFolder) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Measures the runs and appends the row."""
+    """Measures the runs and appends a row for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="the recipe of the runs, such as sprint94")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="finished run folders")

@@ -3,8 +3,8 @@
     python benchmarks/gpu_steps.py sprint94 davidnet --output results/gpu-steps.jsonl --profiles results
 
 Appends a row for each recipe, precision and launch: milliseconds by resolution (median of the steps after the warm-up), and the
-seconds of the warm-up. With `--profiles`, also writes the operations of 20 launched steps, longest first. On a CPU all launches
-are alike: a rehearsal.
+seconds of the warm-up. With `--profiles`, first writes the operations of 20 launched steps, longest first. On a CPU all
+launches are alike: a rehearsal.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def images_like_cifar10(count: int) -> ImageDataset:
 def start(recipe: str, settings: list[str], images: ImageDataset) -> tuple[Config, Runtime]:
     """Returns the settings of a recipe for the images, and the runtime; on a CPU nothing is compiled."""
     kept = settings if torch.cuda.is_available() else [each for each in settings if each != "compile=true"]
-    config, _ = resolve(load_config(recipe, ["data.val=0", *kept]), DatasetFacts.of(images))
+    config, _ = resolve(load_config(recipe, ["data.val=0", "auto=", *kept]), DatasetFacts.of(images))
     return config, select_runtime(config.device, config.precision, config.threads, deterministic=config.deterministic)
 
 
@@ -55,7 +55,7 @@ def measure(config: Config, runtime: Runtime, images: ImageDataset, steps: int) 
     found: dict[str, float] = {}
     with runtime.activated(config.seed):
         step, loader = build_step(config, images, runtime)
-        seconds = warm_up(step, config, loader, print)
+        seconds = warm_up(step, config, loader)
         size = loader.batch_sizes[0]
         batch, labels = random_images(loader, size), loader.labels[:size]
         set_learning_rates(step.optimizer, 1e-6, 0)
@@ -101,11 +101,6 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], dest="settings", help="settings, such as model.width=8")
     options = parser.parse_args()
     images, gpu = images_like_cifar10(options.images), torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    for recipe, precision, launch in itertools.product(options.recipes, options.precisions, LAUNCHES):
-        config, runtime = start(recipe, [*options.settings, f"precision={precision}", *LAUNCHES[launch]], images)
-        found = measure(config, runtime, images, options.steps)
-        append_row(options.output, {"recipe": recipe, "precision": precision, "launch": launch, "gpu": gpu, **found})
-        print(f"{recipe} {precision} {launch}: {found['milliseconds']} ms, warm-up {found['warmup_seconds']:.1f} s", flush=True)
     for recipe in options.recipes if options.profiles else ():
         config, runtime = start(recipe, [*options.settings, "cuda_graph=false"], images)
         with runtime.activated(config.seed):
@@ -115,6 +110,11 @@ def main() -> None:
             batch, labels = random_images(loader, size), loader.labels[:size]
             step(batch, labels)
             (options.profiles / f"operations-{recipe}.txt").write_text(operations(step, batch, labels), "utf-8")
+    for launch, recipe, precision in itertools.product(LAUNCHES, options.recipes, options.precisions):
+        config, runtime = start(recipe, [*options.settings, f"precision={precision}", *LAUNCHES[launch]], images)
+        found = measure(config, runtime, images, options.steps)
+        append_row(options.output, {"recipe": recipe, "precision": precision, "launch": launch, "gpu": gpu, **found})
+        print(f"{recipe} {precision} {launch}: {found['milliseconds']} ms, warm-up {found['warmup_seconds']:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

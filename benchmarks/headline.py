@@ -51,7 +51,8 @@ def recipes() -> Iterator[str]:
     for name, recipe in RECIPES.items():
         rows = newest(name)
         if not rows:
-            yield f"| `train {recipe}` | {'a GPU' if name.endswith('-gpu') else 'any'} | 0 | not measured | | | | | |"
+            where, how = ("a GPU", " (`benchmarks/gpu.py`)") if name.endswith("-gpu") else ("any", "")
+            yield f"| `train {recipe}` | {where} | 0 | not measured{how} | | | | | |"
         for row in rows:
             tta = row.get("tta") or {}
             seconds = rate = tta_seconds = "-"

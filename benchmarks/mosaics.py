@@ -1,6 +1,6 @@
 """CIFAR-10 as small files, for a machine without a network: one lossless WebP mosaic for each of its six files.
 
-    python benchmarks/mosaics.py pack FOLDER      from the cache: 99 MB instead of 184
+    python benchmarks/mosaics.py pack FOLDER      from the cache: 103 MB instead of 184
     python benchmarks/mosaics.py unpack FOLDER... into the cache, verified by SHA-256
 
 A mosaic has 100 x 100 images; the labels, a byte each, are in the file of the same name ending in .labels.

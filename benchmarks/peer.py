@@ -1,4 +1,4 @@
-"""Trains with another project's published script: unchanged on a GPU, with the replacements below on a CPU.
+"""Trains with another project's published script: its recipe unchanged, with the replacements below on a CPU.
 
     python benchmarks/peer.py PATH/airbench94_muon.py --seeds 0 1
 
@@ -13,6 +13,7 @@ processor without bf16, as in SprintNet), and the allocator keeps freed memory a
 import argparse
 import contextlib
 import json
+import random
 import re
 import sys
 import tempfile
@@ -112,17 +113,26 @@ def main() -> None:
         code = code.replace('main("warmup", model)', "pass")
     replace_torchvision()
 
+    seed: int | None = None
+
     def await_seed() -> None:
         """Seeds the next training; ends the script where there is none."""
+        nonlocal seed
         if (seed := next(seeds, None)) is None:
             raise SystemExit
+        start_at_seed()
+
+    def start_at_seed() -> None:
+        random.seed(seed)
         torch.manual_seed(seed)
 
     def collect(variables: dict[str, Any], is_final_entry: bool) -> None:
         seconds = variables.get("time_seconds", variables.get("total_time_seconds"))
         shown = {key: variables.get(key) for key in ("epoch", "train_acc", "val_acc", "tta_val_acc")}
         print({**shown, "seconds": seconds}, flush=True)
-        if is_final_entry:
+        if is_final_entry and variables.get("run") == "warmup":  # on random data
+            start_at_seed()
+        elif is_final_entry:
             print(json.dumps({"accuracy": float(variables["tta_val_acc"]), "seconds": seconds}), flush=True)
             await_seed()
 
@@ -135,7 +145,8 @@ def main() -> None:
         sys.argv = ["script.py"]
         # replace the script's function that prints metrics by one that keeps them
         start = code.index('if __name__ == "__main__":')
-        names: dict[str, Any] = {"__name__": "__main__"}
+        module = sys.modules["__main__"] = types.ModuleType("__main__")  # where PyTorch's compiler looks up names
+        names = vars(module)
         if not on_gpu:
             move_to_cpu()
         exec(compile(code[:start], str(options.script), "exec"), names)

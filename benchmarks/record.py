@@ -69,7 +69,7 @@ def row(runs: list[RunFolder], *, is_rehearsal: bool = False) -> dict[str, objec
         f"{split}_accuracy": spread([entry[split]["accuracy"] for entry in metrics]),
         "tta": tta_metrics([entry[split]["tta"] for entry in metrics if "tta" in entry[split]]),
         "train_seconds": spread([entry["train_seconds"] for entry in metrics]),
-        "warmup_seconds": spread([entry["warmup_seconds"] for entry in metrics]),
+        "warmup_seconds": spread([entry.get("warmup_seconds", 0.0) for entry in metrics]),
         "images_per_second": spread([entry["images_per_second"] for entry in metrics]),
         "command_seconds": [entry["command_seconds"] for entry in metrics],
         "skipped_steps": [entry["skipped_steps"] for entry in metrics],

@@ -3,11 +3,11 @@
     python benchmarks/side_by_side.py sprint94 PATH/airbench94_muon.py --rounds 2
 
 The clocks cover whitening, data order, augmentation, training and test predictions with TTA (the recipe's: for images of low
-confidence); none covers startup, loading and the evaluations between epochs. Each side is one process that waits while another
-trains; `--warm-ups` trainings of each side, on a GPU at least one, come before the rounds and are not counted. All take the
-seeds `--seed`, `--seed` + 1, ..., and train on all images (data.val=0). Run nothing else on the machine. Appends a row for
-each peer to benchmarks/results/side-by-side.jsonl after each round, so that an interrupted call keeps its finished rounds; the
-README's table joins rows of equal code.
+confidence); none covers startup, loading, the evaluations between epochs, and on a GPU what compiles, chooses and records
+kernels before. Each side is one process that waits while another trains; `--warm-ups` trainings of each side, on a GPU at
+least one, come before the rounds and are not counted. All take the seeds `--seed`, `--seed` + 1, ..., and train on all images
+(data.val=0). Run nothing else on the machine. Appends a row for each peer to benchmarks/results/side-by-side.jsonl after each
+round, so that an interrupted call keeps its finished rounds; the README's table joins rows of equal code.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from sprintnet.runs.io import append_row
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "side-by-side.jsonl"
-CLOCK = "whitening, order, augmentation, training, predictions with TTA"
+CLOCK = "whitening, order, augmentation, training, predictions with TTA; warmup_seconds before them, of a GPU, are not counted"
 TRAIN_ON_REQUEST = """
 import contextlib, json, sys
 from pathlib import Path
@@ -37,7 +37,8 @@ for number, seed in enumerate(map(int, sys.stdin)):
     with contextlib.redirect_stdout(sys.stderr):
         metrics = train(load_config(recipe, [f"seed={seed}", *settings]), RunFolder(Path(folder) / str(number))).metrics
     tta = metrics[evaluation_split(metrics)]["tta"]
-    print(json.dumps({"accuracy": tta["accuracy"], "seconds": metrics["train_seconds"] + tta["seconds"]}), flush=True)
+    found = {"accuracy": tta["accuracy"], "seconds": metrics["train_seconds"] + tta["seconds"]}
+    print(json.dumps({**found, "warmup_seconds": metrics["warmup_seconds"]}), flush=True)
 """
 
 
@@ -64,9 +65,16 @@ class Side:
         raise SystemExit(f"{self.name}: ended with exit status {self._process.wait()}; run it by itself to see why")
 
     def close(self) -> None:
-        """Ends the process."""
-        self._process.kill()
-        self._process.communicate()
+        """Ends the process, which leaves its temporary folder only where it does not end by itself."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
 
 def main() -> None:

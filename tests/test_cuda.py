@@ -20,6 +20,7 @@ from sprintnet.runtime import Runtime, select_runtime
 from sprintnet.training.graphs import CudaGraphs
 from sprintnet.training.muon import muon_update_in_one_batch
 from sprintnet.training.optim import set_learning_rates
+from sprintnet.training.schedule import Schedule
 from sprintnet.training.setup import build_step, whiten
 from sprintnet.training.step import Step
 from sprintnet.training.train import train
@@ -73,11 +74,13 @@ def test_a_step_in_reduced_precision_is_close_to_fp32(recipe: str, precision: st
         step, loader, config = start(recipe, "cuda", kind)
         whiten(step.model, loader, config)
         before = [parameter.detach().clone() for parameter in step.model.parameters()]
+        if kind == "fp16":
+            step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": 256.0})
         with step.runtime.activated():
             set_learning_rates(step.optimizer, 0.1, 1)
-            for images, labels in loader.epoch(0, 0, config.augment):
-                step(images, labels)
+            step(*next(loader.epoch(0, 0, config.augment)))
         assert step.read().is_sound
+        assert step.read().skipped == 0
         after.append([new - old for new, old in zip(step.model.parameters(), before, strict=True)])
     changes = [torch.cat([change.flatten() for change in each]) for each in after]
     assert torch.nn.functional.cosine_similarity(*changes, dim=0) > 0.9
@@ -115,20 +118,26 @@ def test_augmented_and_resized_images_are_those_of_the_cpu() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_recorded_steps_are_the_launched_ones(recipe: str, precision: str) -> None:
-    results = []
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_recorded_steps_are_the_launched_ones(
+    recipe: str, precision: str, dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, schedule = [], Schedule(load_config(recipe).schedule, 5)
     for is_recorded in (False, True):
-        step, loader, config = start(recipe, "cuda", precision, f"cuda_graph={str(is_recorded).lower()}")
-        logged: list[str] = []
+        step, loader, config = start(
+            recipe, "cuda", precision, f"cuda_graph={str(is_recorded).lower()}", f"model.dropout={dropout}"
+        )
         with step.runtime.activated(0):
-            assert warm_up(step, config, loader, logged.append) > 0
-            assert logged == []
+            assert warm_up(step, config, loader) > 0
+            assert bool(step._recorded) == is_recorded
+            if is_recorded:
+                monkeypatch.setattr(Step, "_run", None)  # nothing is left to the plain step
             whiten(step.model, loader, config)
             for epoch in range(config.epochs):
                 for number, (images, labels) in enumerate(loader.epoch(0, epoch, config.augment)):
-                    set_learning_rates(step.optimizer, 0.1 + 0.01 * number, max(0.0, 0.5 - epoch))
-                    step(resize(images, 0.75 if epoch < 2 and recipe == "sprint94" else 1.0), labels)
-        assert bool(step._recorded) == is_recorded
+                    position = schedule.position(epoch, number, len(loader))
+                    set_learning_rates(step.optimizer, schedule.lr_factor(position), schedule.whitening_factor(position))
+                    step(resize(images, schedule.resolution(position)), labels)
         results.append((step.read(), step.model.state_dict()))
     (totals, weights), (found, recorded) = results
     assert found == totals
@@ -138,7 +147,9 @@ def test_recorded_steps_are_the_launched_ones(recipe: str, precision: str) -> No
 def test_an_overflow_is_skipped_whole_and_counted() -> None:
     step, loader, config = start("davidnet", "cuda", "fp16")
     with step.runtime.activated(0):
-        warm_up(step, config, loader, print)
+        warm_up(step, config, loader)
+        assert step._recorded
+        step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": 1024.0})
         images, labels = random_images(loader, 500), loader.labels[:500]
         weights = copy.deepcopy(step.model.state_dict())
         step(images * 1e6, labels)
@@ -148,16 +159,19 @@ def test_an_overflow_is_skipped_whole_and_counted() -> None:
         assert (step.read().skipped, step.read().images) == (1, 500)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_no_step_waits_for_the_gpu() -> None:
     step, loader, config = start("sprint94", "cuda", "fp16", "cuda_graph=false")
     with step.runtime.activated(0):
         whiten(step.model, loader, config)
+        loader.batches_at_once = 1
         batches = loader.epoch(0, 0, config.augment)
-        step(*next(batches))
-        torch.cuda.set_sync_debug_mode("error")
+        images, labels = next(batches)
+        step(resize(images, 0.75), labels)
         try:
+            torch.cuda.set_sync_debug_mode("error")
             for images, labels in batches:
-                step(images, labels)
+                step(resize(images, 0.75), labels)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
@@ -191,15 +205,40 @@ def test_predictions_with_tta_are_those_of_the_cpu() -> None:
         np.testing.assert_allclose(there[name], here[name], atol=1e-3 * np.abs(here[name]).max())
 
 
+def test_a_compiled_step_is_close_to_the_plain_one() -> None:
+    results = []
+    for is_compiled in ("false", "true"):
+        step, loader, config = start("sprint94", "cuda", "bf16", f"compile={is_compiled}", "cuda_graph=false")
+        with step.runtime.activated(0):
+            warm_up(step, config, loader)
+            whiten(step.model, loader, config)
+            set_learning_rates(step.optimizer, 0.1, 1)
+            step(resize(next(loader.epoch(0, 0, config.augment))[0], 0.75), loader.labels[:500])
+        results.append(torch.cat([parameter.detach().flatten() for parameter in step.model.parameters()]))
+    assert relative_difference(results[1], results[0].cpu()) < 0.02
+
+
+def test_batches_augmented_at_once_are_those_augmented_one_by_one() -> None:
+    _, several, _ = start("davidnet", "cuda", "fp32")
+    _, one, _ = start("davidnet", "cuda", "fp32")
+    one.batches_at_once = 1
+    for first in (0, 2):
+        both = (loader.epoch(0, 1, AugmentSettings(), first) for loader in (several, one))
+        for (images, labels), (expected, same) in zip(*both, strict=True):
+            torch.testing.assert_close(images, expected, atol=1e-5, rtol=1e-5)
+            assert torch.equal(labels, same)
+
+
 def test_graphs_share_memory() -> None:
-    before = torch.cuda.memory_allocated()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
     step, loader, _ = start("sprint94", "cuda", "bf16")
     with step.runtime.activated(0):
         images, labels = random_images(loader, 500), loader.labels[:500]
-        for _ in range(3):
-            step(images, labels)
         graphs, held = CudaGraphs(), []
         for size in (500, 499, 498):
+            for _ in range(3):
+                step(images[:size], labels[:size])
             step.record(images[:size], labels[:size], graphs)
             torch.cuda.synchronize()
             held.append(torch.cuda.memory_reserved() - before)

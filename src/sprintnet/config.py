@@ -62,7 +62,7 @@ class Config:
     cuda_graph: bool = True
     """With CUDA, record each kind of step as a CUDA graph, which is launched as one; other devices ignore it."""
     compile: bool = False
-    """With CUDA, compile network and loss by torch.compile: about a minute at first, for many runs or long ones."""
+    """With CUDA, compile network and loss by torch.compile: slow at first, for many runs or long ones."""
     checkpoint_seconds: Annotated[float, Ge(0)] = 60.0
     """Seconds between checkpoints within an epoch (the end of each epoch is always saved); 0: after every step."""
     tta: Annotated[float, Interval(ge=0, le=1)] = 0.0

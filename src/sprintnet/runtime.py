@@ -46,8 +46,7 @@ class Runtime:
 
         With a seed, which training has, glibc's allocator also keeps freed memory, until the process ends.
         """
-        cudnn, threads = torch.backends.cudnn, torch.get_num_threads()
-        flags = {"deterministic": self.deterministic, "benchmark": not self.deterministic, "allow_tf32": False}
+        threads = torch.get_num_threads()
         devices = [] if self.device.type == "cpu" else [self.device]
         with torch.random.fork_rng(devices, enabled=seed is not None, device_type=self.device.type):
             if seed is not None:
@@ -56,10 +55,26 @@ class Runtime:
                     _keep_freed_memory()
             try:
                 torch.set_num_threads(self.threads)
-                with cudnn.flags(enabled=cudnn.enabled, **flags):  # fp32 is fp32, not TF32
+                with self._cudnn_flags():
                     yield
             finally:
                 torch.set_num_threads(threads)
+
+    @contextmanager
+    def _cudnn_flags(self) -> Iterator[None]:
+        cudnn = torch.backends.cudnn
+        before = cudnn.deterministic, cudnn.benchmark
+        convolutions: Any = cudnn.conv  # type: ignore[attr-defined]
+        precision = convolutions.fp32_precision if self.device.type == "cuda" else None
+        try:
+            cudnn.deterministic, cudnn.benchmark = self.deterministic, not self.deterministic
+            if precision:
+                convolutions.fp32_precision = "ieee"  # not TF32
+            yield
+        finally:
+            cudnn.deterministic, cudnn.benchmark = before
+            if precision:
+                convolutions.fp32_precision = precision
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Returns the context of the forward pass: reduced precision over fp32 weights, or nothing for fp32."""

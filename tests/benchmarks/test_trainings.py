@@ -69,9 +69,9 @@ def test_a_peer_takes_a_seed_for_each_training(peer: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a rehearsal on a CPU")
 def test_the_measurements_on_a_gpu_are_rehearsed(peer: Path, tmp_path: Path) -> None:
     parts = ["tests", "steps", "compile", "cold", "study", "beside", "davidnet"]
-    command = [sys.executable, BENCHMARKS / "gpu.py", *parts, "--peers", peer.parent, "--results", "results", "--rehearse"]
+    command = [sys.executable, BENCHMARKS / "gpu.py", *parts, "--peers", peer.parent, "--results", "all.tar.gz", "--rehearse"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    results = tmp_path / "results"
+    results = tmp_path / "runs" / "gpu"
     assert done.returncode == 0, "\n".join([done.stdout, *(file.read_text("utf-8") for file in results.glob("*.txt"))])
     rows = {file.stem: file.read_text("utf-8").splitlines() for file in results.glob("*.jsonl")}
     assert {name: len(lines) for name, lines in rows.items()} == {
@@ -80,8 +80,21 @@ def test_the_measurements_on_a_gpu_are_rehearsed(peer: Path, tmp_path: Path) -> 
     together = json.loads(rows["side-by-side"][0])
     assert (together["peer"], together["recipe"], together["peer_runs"][0]["seconds"]) == ("peer_script", "sprint94", 1.0)
     assert "self_cpu_time" in (results / "operations-davidnet.txt").read_text("utf-8").lower().replace(" ", "_")
-    with tarfile.open(results / "runs-davidnet.tar.gz") as archive:
-        assert "runs/study/gpu-sprint94/seed-1/metrics.json" in archive.getnames()
+    with tarfile.open(tmp_path / "all.tar.gz") as archive:
+        kept = archive.getnames()
+    assert {"runs/study/gpu-sprint94/seed-1/metrics.json", "runs/gpu/compile.txt", "runs/gpu/compiled"} <= set(kept)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="without a GPU")
+def test_without_a_gpu_nothing_is_measured(peer: Path, tmp_path: Path) -> None:
+    command = [sys.executable, BENCHMARKS / "gpu.py", "study", "--peers", peer.parent, "--results", "all.tar.gz"]
+    named = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "has none of airbench94_muon.py, cifar10_speedrun.py; download them into it" in named.stderr
+    peer.rename(peer.with_name("airbench94_muon.py"))
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "PyTorch sees no GPU with CUDA here; add --rehearse" in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_interrupted_comparison_keeps_its_finished_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

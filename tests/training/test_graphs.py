@@ -63,7 +63,7 @@ def test_twenty_recorded_steps_are_the_plain_ones(recipe: str, precision: str, m
     train(plain, loader, config)
     recorded, loader, config = start(recipe, precision)
     before = copy.deepcopy(recorded.state_dict())
-    for kind in step_kinds(config, loader):
+    for kind in step_kinds(config, loader, has_whitening=recorded.optimizer.has_whitening):
         set_learning_rates(recorded.optimizer, 1e-6, float(kind.trains_whitening))
         images = random_images(loader, kind.images)
         recorded.record(resize(images, kind.resolution), loader.labels[: kind.images], RecordedOperations())
@@ -94,9 +94,16 @@ def test_an_overflow_in_a_replay_is_skipped_and_counted() -> None:
 
 def test_every_kind_of_step_is_known_before_training() -> None:
     _, loader, config = start("sprint94", "fp32", "batch_size=40")  # 130 images in batches of 32 and 33
-    assert [(kind.images, kind.resolution, kind.trains_whitening) for kind in step_kinds(config, loader)] == [
+    kinds = step_kinds(config, loader, has_whitening=True)
+    assert [(kind.images, kind.resolution, kind.trains_whitening) for kind in kinds] == [
         (32, 0.75, True), (33, 0.75, True), (33, 0.75, False), (32, 1.0, False), (33, 1.0, False),
     ]  # fmt: skip
+
+
+def test_a_network_without_whitening_has_half_the_kinds() -> None:
+    step, loader, config = start("davidnet", "fp32", "batch_size=40")
+    kinds = step_kinds(config, loader, has_whitening=step.optimizer.has_whitening)
+    assert [(kind.images, kind.trains_whitening) for kind in kinds] == [(32, False), (33, False)]
 
 
 @pytest.mark.parametrize("recipe", ["sprint94", "davidnet"])
@@ -105,7 +112,7 @@ def test_network_and_loss_are_one_graph_for_the_compiler(recipe: str, monkeypatc
     (plain, loader, _), (compiled, *_) = start(recipe, "bf16"), start(recipe, "bf16")
     real = torch.compile
     monkeypatch.setattr(torch, "compile", lambda *args, **options: real(*args, backend="aot_eager", **options))
-    compiled.compile()
+    compiled.compile(1)
     images, labels = random_images(loader, 26), loader.labels[:26]
     assert isinstance(plain.model, SprintNet) == (recipe == "sprint94")
     for step in (plain, compiled):
@@ -115,12 +122,12 @@ def test_network_and_loss_are_one_graph_for_the_compiler(recipe: str, monkeypatc
     assert all(map(torch.equal, compiled.model.state_dict().values(), plain.model.state_dict().values()))
 
 
-def test_a_step_that_cannot_be_compiled_is_launched_plainly_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_recorded_and_compiled_can_be_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     step, loader, _ = start("sprint94", "fp32")
     images, labels = random_images(loader, 26), loader.labels[:26]
     step.record(images, labels, RecordedOperations())
     monkeypatch.setattr(torch, "compile", lambda function, **_: None)  # what it returns cannot be called
-    step.compile()
+    step.compile(1)
     with pytest.raises(TypeError):
         step.forward(images, labels)
     step.launch_plainly()

@@ -82,12 +82,14 @@ class Loader:
             params = replace(params, flip=self._flipped(seed, epoch, settings.flip)[order.cpu()])
         params = params.to(self.device)
         advise(self.storage, "MADV_RANDOM")
-        for first in range(first_batch, len(self), self.batches_at_once):
+        # a resumed epoch has the same groups, since a GPU may round products of other sizes differently
+        for first in range(first_batch - first_batch % self.batches_at_once, len(self), self.batches_at_once):
             parts = [self._part(batch) for batch in range(first, min(first + self.batches_at_once, len(self)))]
             whole = slice(parts[0].start, parts[-1].stop)
             images = augment(self._read(order[whole]), params[whole], settings).contiguous(memory_format=torch.channels_last)
             labels, sizes = self.labels[order[whole]], [part.stop - part.start for part in parts]
-            yield from zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True)
+            batches = zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True)
+            yield from itertools.islice(batches, max(first_batch - first, 0), None)
 
     def endless(self, seed: int, settings: AugmentSettings) -> Iterator[Batch]:
         """Yields the batches of one epoch after another."""

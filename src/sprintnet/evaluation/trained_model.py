@@ -137,7 +137,8 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedMo
     """
     run = open_run(path)
     config = load_config(run.config, overrides)
-    return _open(run.weights, select_runtime(config.device, config.precision, config.threads)), config
+    runtime = select_runtime(config.device, config.precision, config.threads, deterministic=config.deterministic)
+    return _open(run.weights, runtime), config
 
 
 def _open(weights: Path, runtime: Runtime) -> TrainedModel:

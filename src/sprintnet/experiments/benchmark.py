@@ -42,7 +42,7 @@ def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
     """
     pretrained = load_pretrained(config.init_from)
     config, _ = resolve(config, DatasetFacts.of(images, pretrained.saved.settings if pretrained else None))
-    runtime = select_runtime(config.device, config.precision, config.threads)
+    runtime = select_runtime(config.device, config.precision, config.threads, deterministic=config.deterministic)
     with runtime.activated(config.seed):
         return _measure_phases(config, images, runtime, pretrained)
 

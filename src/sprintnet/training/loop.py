@@ -62,7 +62,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader, run: RunFolder, 
             started = saved - progress.seconds
             batches = train.epoch(config.seed, progress.epoch, config.augment, progress.batch)
             for images, labels in track(batches, len(train), label, progress.batch):
-                position = progress.epoch + progress.batch / len(train)
+                position = schedule.position(progress.epoch, progress.batch, len(train))
                 set_learning_rates(step.optimizer, schedule.lr_factor(position), schedule.whitening_factor(position))
                 step(resize(images, schedule.resolution(position)), labels)
                 if threads.adapt() and not was_crowded:

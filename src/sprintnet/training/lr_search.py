@@ -74,7 +74,7 @@ def _sweep_seeds(
 ) -> list[Found]:
     lowest, highest, rates = limits
     resolution = Schedule(config.schedule, config.epochs).resolution(0)
-    runtime, found = select_runtime(config.device, config.precision, config.threads), []
+    runtime, found = select_runtime(config.device, config.precision, config.threads, deterministic=config.deterministic), []
     for seed in range(config.seed, config.seed + seeds):
         with runtime.activated(seed):
             step, loader = build_step(config, images, runtime, pretrained)

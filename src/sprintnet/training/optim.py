@@ -29,6 +29,11 @@ class Optimizer:
         self.momentum_buffers: dict[nn.Parameter, Tensor] = {p: torch.zeros_like(p) for p in parameters}
 
     @property
+    def has_whitening(self) -> bool:
+        """Whether the bias of a whitening layer is trained at some time."""
+        return any(group["is_whitening"] for group in self.param_groups)
+
+    @property
     def trains_whitening(self) -> bool:
         """Whether the bias of a whitening layer is trained now."""
         groups = [group["params"] for group in self.param_groups if group["is_whitening"]]

@@ -15,6 +15,10 @@ class Schedule:
     settings: ScheduleSettings
     epochs: int
 
+    def position(self, epoch: int, batch: int, batches: int) -> float:
+        """Returns the position of a step: a batch of an epoch of so many."""
+        return epoch + batch / batches
+
     def lr_factor(self, position: float) -> float:
         """Returns the factor of the peak learning rates.
 

@@ -63,7 +63,7 @@ class Step:
         self._recorded[self._kind(images)] = graphs.record(self._run, images, labels)
 
     def launch_plainly(self) -> None:
-        """Launches every operation by itself again: nothing recorded, nothing compiled."""
+        """Launches every operation by itself again, and frees what was recorded and compiled."""
         self._recorded.clear()
         vars(self).pop("_loss", None)
 
@@ -81,8 +81,10 @@ class Step:
             self._statistics_before = [_joined(buffers) for buffers in self._statistics if buffers]
         return self._loss(images, labels)
 
-    def compile(self) -> None:
-        """Compiles network and loss: slow at first, for many steps on a GPU."""
+    def compile(self, kinds: int) -> None:
+        """Compiles network and loss, once for each kind of step, when it first runs."""
+        torch.compiler.reset()  # what earlier trainings of this process compiled counts against the limit
+        torch._dynamo.config.recompile_limit = max(kinds, torch._dynamo.config.recompile_limit)
         self._loss = torch.compile(self._loss, fullgraph=True, dynamic=False)  # type: ignore[method-assign]
 
     def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

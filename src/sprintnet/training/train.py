@@ -108,7 +108,7 @@ def _train(
     write_atomic(run.config, requested.to_toml())
     write_atomic(run.resolved, "".join(f"# {reason}\n" for reason in reasons) + config.to_toml())
 
-    warmup_seconds = warm_up(step, config, loader, run.log)
+    warmup_seconds = warm_up(step, config, loader)
     whitening_seconds = whiten(step.model, loader, config)
     val_loader = Loader(splits["val" if "val" in splits else "test"], loader.normalisation, EVALUATION_BATCH, runtime.device)
     sizes = {name: len(part) for name, part in splits.items()}
@@ -122,6 +122,7 @@ def _train(
         run.log(table_row(row))
         on_epoch(row)
     run.log(RULE)
+    step.launch_plainly()  # the memory of its graphs is free for the evaluation
 
     # the last epoch's weights are the result: nothing is chosen on test data
     flips = config.augment.flip > 0

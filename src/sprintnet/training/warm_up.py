@@ -2,7 +2,6 @@
 
 import copy
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from sprintnet.config import Config
 from sprintnet.data.augment import resize
 from sprintnet.data.loader import Loader
+from sprintnet.errors import SprintNetError, is_out_of_memory
 from sprintnet.evaluation.predict import predict
 from sprintnet.models.sprintnet import SprintNet
 from sprintnet.training.graphs import CudaGraphs
@@ -18,7 +18,7 @@ from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.schedule import Schedule
 from sprintnet.training.step import Step
 
-STEPS = 3  # before recording, as PyTorch's documentation advises
+STEPS = 3  # before recording
 
 
 @dataclass(frozen=True)
@@ -30,51 +30,57 @@ class StepKind:
     trains_whitening: bool
 
 
-def step_kinds(config: Config, loader: Loader) -> list[StepKind]:
+def step_kinds(config: Config, loader: Loader, *, has_whitening: bool) -> list[StepKind]:
     """Returns the kinds of steps of a training, in the order of their first occurrence."""
     schedule, sizes = Schedule(config.schedule, config.epochs), loader.batch_sizes
     kinds: dict[StepKind, None] = {}
     for epoch in range(config.epochs):
         for batch, size in enumerate(sizes):
-            position = epoch + batch / len(sizes)
-            kinds[StepKind(size, schedule.resolution(position), schedule.whitening_factor(position) > 0)] = None
+            position = schedule.position(epoch, batch, len(sizes))
+            trains_whitening = has_whitening and schedule.whitening_factor(position) > 0
+            kinds[StepKind(size, schedule.resolution(position), trains_whitening)] = None
     return list(kinds)
 
 
-def warm_up(step: Step, config: Config, loader: Loader, log: Callable[[str], None]) -> float:
+def warm_up(step: Step, config: Config, loader: Loader) -> float:
     """Runs each kind of step on random images and records it as a CUDA graph; returns the seconds it took, 0 on a CPU.
 
-    Weights, optimizer, totals and random generators are afterwards as before. With `cuda_graph` off, nothing is recorded.
+    Weights, momentum, totals and random generators are afterwards as before; learning rates are set by each step of training.
+    With `cuda_graph` off, nothing is recorded. Raises SprintNetError where PyTorch cannot record or compile.
     """
     device = step.runtime.device
     if device.type != "cuda":
         return 0.0
     started, before = time.monotonic(), copy.deepcopy(step.state_dict())
+    kinds = step_kinds(config, loader, has_whitening=step.optimizer.has_whitening)
     if config.compile:
-        step.compile()
+        step.compile(len(kinds))
     try:
-        _warm_up(step, config, loader, CudaGraphs() if config.cuda_graph else None)
-    except RuntimeError as error:
-        step.launch_plainly()
-        log(f"no CUDA graph could be recorded, or nothing compiled: {error}; each operation is launched by itself")
-    finally:
-        step.load_state_dict(before)
-        step.optimizer.zero_grad()
+        _warm_up(step, config, loader, kinds, CudaGraphs() if config.cuda_graph else None)
+    except Exception as error:  # PyTorch's compiler has exceptions of many kinds
+        if isinstance(error, SprintNetError) or is_out_of_memory(error):
+            raise
+        cause = error.__context__ or error  # a capture that failed fails again when it is ended
+        raise SprintNetError(
+            f"the steps could not be recorded or compiled ({cause}); use cuda_graph=false compile=false"
+        ) from error
+    step.load_state_dict(before)
+    step.optimizer.zero_grad()
     torch.cuda.synchronize(device)
     return time.monotonic() - started
 
 
-def _warm_up(step: Step, config: Config, loader: Loader, graphs: CudaGraphs | None) -> None:
+def _warm_up(step: Step, config: Config, loader: Loader, kinds: list[StepKind], graphs: CudaGraphs | None) -> None:
     step.model.train()
     images = random_images(loader, max(loader.batch_sizes))
     if isinstance(step.model, SprintNet):
         step.model.whiten_from(images)
     next(loader.epoch(config.seed, 0, config.augment))
     predict(step.model, [(images, loader.labels[: len(images)])], step.runtime)
-    for kind in step_kinds(config, loader):
+    for kind in kinds:
         set_learning_rates(step.optimizer, 1e-6, float(kind.trains_whitening))
         batch, labels = resize(images[: kind.images], kind.resolution), loader.labels[: kind.images]
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # not the default stream, which cannot be recorded
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # as PyTorch's documentation advises
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(STEPS):
