@@ -1,14 +1,21 @@
 """The commands about deployment: export, predict, serve. Each imports what it needs when it runs."""
 
+import hashlib
 import io
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.runs.folder import RunFolder, find_run
 
+if TYPE_CHECKING:
+    from sprintnet.deploy.predictor import Predictor
+
 MODEL = "model.onnx"
+NO_FILES = "IMAGE: no image files; name files, folders or patterns, or - for a list on standard input"
 
 
 def export(options: Namespace) -> None:
@@ -34,8 +41,15 @@ def export(options: Namespace) -> None:
 
 def predict(options: Namespace) -> None:
     """Classifies image files with an exported model or a run."""
-    from sprintnet.deploy.predict_files import find_files, predict_files, write_csv, write_json, write_table
+    from sprintnet.deploy.prediction_table import parse_shard, require_format
 
+    output = Path(options.output)
+    part, parts = parse_shard(options.shard)
+    if options.output:
+        require_format(output)
+        if output.exists():
+            print(f"{output}: already written; remove it to predict again", file=sys.stderr)
+            return
     model = _find_model(options.names[0])
     if model.is_dir():
         from sprintnet.deploy.run_predictor import RunPredictor as Predictor
@@ -45,17 +59,30 @@ def predict(options: Namespace) -> None:
     predictor = Predictor(model, tta=options.tta)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # file names need not be valid text
-    files = list(find_files(options.names[1:], sys.stdin))
-    if not files:
-        raise SettingsError("IMAGE: no image files; name files, folders or patterns, or - for a list on standard input")
-    from sprintnet.progress import track
-
-    mistakes: list[str] = []
     top = min(options.top, len(predictor.classes))
     if top < options.top:
         print(f"--top {options.top}: the model has {top} classes; all are listed", file=sys.stderr)
-    rows = predict_files(predictor, files, top, options.abstain_below, options.batch, mistakes)
-    rows = track(rows, len(files), "predicting")
+    (_predict_to_file if options.output else _predict_to_terminal)(predictor, options, model, top, (part, parts))
+
+
+def _predict_to_terminal(predictor: "Predictor", options: Namespace, model: Path, top: int, part: tuple[int, int]) -> None:
+    from sprintnet.deploy.predict_files import Row, find_files, predict_files, write_csv, write_json, write_table
+    from sprintnet.deploy.prediction_table import shard
+    from sprintnet.progress import track
+
+    files = list(shard(find_files(options.names[1:], sys.stdin), *part))
+    if not files:
+        raise SettingsError(NO_FILES)
+    mistakes: list[str] = []
+
+    def readable() -> Iterator[Row]:
+        for row in track(predict_files(predictor, files, top, options.abstain_below, options.batch), len(files), "predicting"):
+            if "error" in row:
+                mistakes.append(row["error"])
+            else:
+                yield row
+
+    rows = readable()
     if sys.stdout.isatty():
         rows = iter(list(rows))  # a progress bar and a table would overwrite each other
     if options.format == "csv":
@@ -66,6 +93,26 @@ def predict(options: Namespace) -> None:
         write_table(rows, predictor, sys.stdout)
     if mistakes:
         raise DataError(f"{len(mistakes)} of {len(files)} files could not be read:\n  " + "\n  ".join(mistakes))
+
+
+def _predict_to_file(predictor: "Predictor", options: Namespace, model: Path, top: int, part: tuple[int, int]) -> None:
+    from sprintnet.deploy.predict_files import STDIN, find_files
+    from sprintnet.deploy.prediction_table import shard, write_table
+
+    words, output = options.names[1:], Path(options.output)
+    listed = [line for line in sys.stdin if line.strip()] if STDIN in words else []
+
+    def files() -> Iterator[Path]:
+        return shard(find_files(words, io.StringIO("".join(listed))), *part)
+
+    if next(files(), None) is None:
+        raise SettingsError(NO_FILES)
+    weights = RunFolder(model).weights if model.is_dir() else model
+    identity = [hashlib.sha256(weights.read_bytes()).hexdigest(), options.tta, part]
+    total, unreadable = write_table(predictor, files, output, identity, top, options.abstain_below, options.batch)
+    print(f"{output}: {total:,} files")
+    if unreadable:
+        raise DataError(f"{unreadable:,} of {total:,} files could not be read; the column error of {output} says why")
 
 
 def serve(options: Namespace) -> None:

@@ -105,6 +105,8 @@ VERBS: dict[str, Verb] = {
         _option("--abstain-below", "mark predictions below this confidence as unsure", 0.0, (0, 1)),
         _option("--format", "output format", "table", ("table", "csv", "json")),
         _option("--tta", "average shifted and mirrored views of each image (test-time augmentation)", False),
+        _option("--output", "write a table to this file, .csv or .parquet; the same command continues it", metavar="FILE"),
+        _option("--shard", "predict only part K of N of the files, such as 3/16", "1/1", metavar="K/N"),
         _option("--batch", "batch size", 64, (1, MAX))]),
     "serve": (deploy.serve, "MODEL", [
         _option("--host", "address to listen at; 127.0.0.1: this machine only", "127.0.0.1", metavar="ADDRESS"),

@@ -4,7 +4,8 @@ import csv
 import glob
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,7 +17,7 @@ from sprintnet.reporting.text.names import UNLABELLED, plain
 STDIN = "-"
 Row = dict[str, Any]
 """file; predicted, the label as text (None below the minimum confidence); confidence; labels, the predicted classes, and top,
-the most probable ones, as lists of (class, probability)."""
+the most probable ones, as lists of (class, probability). Or file and error."""
 
 
 def find_files(words: Iterable[str], stdin: TextIO) -> Iterator[Path]:
@@ -33,32 +34,36 @@ def find_files(words: Iterable[str], stdin: TextIO) -> Iterator[Path]:
             yield Path(word)  # a missing file too: reading it gives the message
 
 
-def predict_files(
-    predictor: Predictor, files: Sequence[Path], top: int, min_confidence: float, batch: int, errors: list[str]
-) -> Iterator[Row]:
-    """Yields a row per file, in order; appends a message to `errors` for each file that cannot be read."""
-    waiting: list[Path] = []
+def predict_files(predictor: Predictor, files: Iterable[Path], top: int, min_confidence: float, batch: int) -> Iterator[Row]:
+    """Yields a row per file, in order; that of a file that cannot be read has nothing but `file` and `error`, the message."""
+    waiting: deque[Row] = deque()
 
     def readable() -> Iterator[Pixels]:
         for file in files:
             try:
                 pixels = predictor.read(file)
             except DataError as error:
-                errors.append(str(error))
+                waiting.append({"file": str(file), "error": str(error)})
                 continue
-            waiting.append(file)
+            waiting.append({"file": str(file)})
             yield pixels
+
+    def unreadable() -> Iterator[Row]:
+        while waiting and "error" in waiting[0]:
+            yield waiting.popleft()
 
     for found in predictor.stream(readable(), batch):
         columns = (found.labels, found.confidences.tolist(), found.label_sets, found.top(top))
         for label, confidence, labels, best in zip(*columns, strict=True):
+            yield from unreadable()
             yield {
-                "file": str(waiting.pop(0)),
+                **waiting.popleft(),
                 "predicted": label if confidence >= min_confidence else None,
                 "confidence": confidence,
                 "labels": labels,
                 "top": best,
             }
+    yield from unreadable()
 
 
 def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
@@ -79,15 +84,20 @@ def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
         print("  ".join([f"{predicted:{first}}  {row['confidence']:10.2%}", *others, plain(row["file"])]), file=out)
 
 
-def write_csv(rows: Iterable[Row], top: int, out: TextIO) -> None:
+def write_csv(rows: Iterable[Row], top: int, out: TextIO, *, with_errors: bool = False) -> None:
     """Writes a header, then a line per file: `predicted` and `confidence` are the prediction, empty below the minimum
-    confidence and a|b|c for several labels; class_1, probability_1, ... are the most probable classes, predicted or not."""
+    confidence and a|b|c for several labels; class_1, probability_1, ... are the most probable classes, predicted or not;
+    `with_errors`: error, the message about a file that cannot be read."""
     writer = csv.writer(out, lineterminator="\n")
     ranks = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
-    writer.writerow(["file", "predicted", "confidence", *ranks])
+    last = [""] if with_errors else []
+    writer.writerow(["file", "predicted", "confidence", *ranks, *(["error"] if with_errors else [])])
     for row in rows:
+        if "error" in row:
+            writer.writerow([row["file"], "", "", *[""] * len(ranks), row["error"]])
+            continue
         flat = [cell for label, probability in row["top"] for cell in (label, f"{probability:.6f}")]
-        writer.writerow([row["file"], row["predicted"] or "", f"{row['confidence']:.6f}", *flat])
+        writer.writerow([row["file"], row["predicted"] or "", f"{row['confidence']:.6f}", *flat, *last])
 
 
 def write_json(rows: Iterable[Row], out: TextIO) -> None:
