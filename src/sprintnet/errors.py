@@ -25,7 +25,7 @@ class ArgumentError(SettingsError):
 
     def __init__(self, argument: str, value: object, rule: str):
         super().__init__(f"{argument}={value!r}: {rule}")
-        self.flag_message = f"--{argument.replace('_', '-')} {value}: {rule}"
+        self.flag_message = f"--{argument.replace('_', '-')}{'' if value is True else f' {value}'}: {rule}"
 
 
 class DataError(SprintNetError):

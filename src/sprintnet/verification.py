@@ -105,8 +105,10 @@ def _metrics(run: RunFolder) -> Iterator[Check]:
     """Computes every metric again from the logits in predictions.npz."""
     kept, arrays = read_json(run.metrics), read_arrays(run.predictions)
     preprocessing = load_model(run.weights).preprocessing
-    if kept["temperature"] != preprocessing.temperature:
-        raise VerificationError(f"{run.metrics}: temperature={kept['temperature']}, another than in {run.weights.name}")
+    fitted = {"temperature": preprocessing.temperature, "undone_label_smoothing": preprocessing.label_smoothing}
+    for key, value in fitted.items():
+        if key in kept and kept[key] != value:
+            raise VerificationError(f"{run.metrics}: {key}={kept[key]}, another than in {run.weights.name}")
     count, names = 0, [name for name in ("val", "test") if f"{name}_logits" in arrays]
     rows = read_rows(run.predictions_csv)
     for name in names:
@@ -217,8 +219,10 @@ def _export(run: RunFolder, splits: Splits) -> Iterator[Check]:
         table = read_json(run.export / "parity.json")["files"]
         copy = (run.export / "model.safetensors").read_bytes()
         predictors = {name: Predictor(run.export / name) for name in table}
-    except (OSError, SettingsError) as error:
+    except OSError as error:
         raise VerificationError(f"{error}; {again}") from None
+    except SettingsError as error:  # which has its own remedy
+        raise VerificationError(str(error)) from None
     if copy != run.weights.read_bytes():
         raise VerificationError(f"{run.export / 'model.safetensors'}: is another than {run.weights}; {again}")
     trained, images = load_run(run.path, ["device=cpu", "precision=fp32", "threads=0"])[0], splits[evaluation_split(splits)]

@@ -56,12 +56,19 @@ def test_the_results_of_a_training_are_one_line_a_split() -> None:
     test = {"accuracy": 0.661, "accuracy_interval": [0.6517, 0.6702], "images": 10_000, "top5_accuracy": 0.9711}
     test |= {"classes": {"cat": {"support": 100}}}
     test |= {"calibration": {"ece": 0.17}, "calibrated": {"ece": 0.01}, "cross_entropy": 1.0795, "tta": tta}
-    found = {"test": test, "val": {**test, "images": 1000}, "temperature": 0.75, "train_seconds": 27.9}
+    found = {
+        "test": test,
+        "val": {**test, "images": 1000},
+        "temperature": 0.75,
+        "undone_label_smoothing": 0.2,
+        "train_seconds": 27.9,
+    }
     found["images_per_second"] = 3581.2
     assert list(result_lines(found, "runs/train/x"))[2:] == [
         "test accuracy 66.10% (95% CI 65.17 to 67.02) on 10,000 images, top-5 accuracy 97.11%, cross-entropy 1.0795",
         "test TTA accuracy 70.00% (95% CI 60.00 to 80.00), TTA on 40% of the images, 1.3 s",
-        "calibrated probabilities: test ECE 1.00% (before: 17.00%); the temperature 0.750 was fitted on the 1,000 val images",
+        "calibrated probabilities: test ECE 1.00% (before: 17.00%); label smoothing of 0.2 is undone, and a temperature of "
+        "0.750 was fitted on the 1,000 val images",
         "trained in 27.9 s (3,581 images/s); run folder: runs/train/x",
     ]
     weak = {**test, "accuracy_interval": [0.09, 0.3]}

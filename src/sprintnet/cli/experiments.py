@@ -15,8 +15,14 @@ WEAK_ACCURACY = 0.9  # agreement with the labels below which many candidates of 
 def study(options: Namespace) -> None:
     """Trains a recipe with several seeds: mean, spread, interval."""
     config = load_recipe(options)
+    if options.jobs > 1:
+        from sprintnet.experiments.tasks import divide_threads
+
+        divide_threads(config, options.jobs)  # refuses what the cores cannot do
     name = options.name or run_name(recipe_of(options))
     folder = new_run(name, exact=bool(options.name), resume=options.resume, parent=STUDY_FOLDER)
+    if options.resume and not list(folder.path.glob("*/config.toml")):
+        print(f"{folder.path}: nothing to resume, starting", flush=True)
     print(f"starting: {options.seeds} seeds of {recipe_of(options)} on {config.data.name}, in {folder.path}", flush=True)
 
     from sprintnet.studies import study_config

@@ -32,6 +32,7 @@ EXTRAS = {  # the modules that each extra of the package installs
     "datasets": ("datasets", "pyarrow"),
     "labels": ("cleanlab",),
 }
+RESUMABLE = ("train", "study", "label-errors")
 Option = tuple[str, dict[str, Any]]  # the name of an option, and the keyword arguments of argparse's add_argument
 Verb = tuple[Callable[[argparse.Namespace], None], str, list[Option]]
 """What a verb does, the words that follow it, and its options."""
@@ -156,7 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except KeyboardInterrupt as interrupt:
         number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
-        return _fail(f"{number.name}: interrupted; finished files are kept", 128 + number)
+        more = "; continue with the same command and --resume" if arguments[0] in RESUMABLE else ""
+        return _fail(f"{number.name}: interrupted; finished files are kept{more}", 128 + number)
     except BrokenPipeError:  # the reader, such as `head`, has ended
         _drop_output()
         return 141
@@ -169,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _drop_output()
         cause = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
-        repeat = "with --resume" if arguments[0] in ("train", "study", "label-errors") else "again"
+        repeat = "with --resume" if arguments[0] in RESUMABLE else "again"
         return _fail(f"{cause}; fix the cause and run the command {repeat}", SprintNetError.exit_code)
     return 0
 

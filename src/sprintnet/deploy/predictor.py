@@ -128,7 +128,7 @@ class Predictor:
             raise SettingsError(f"{self.path}: has no usable preprocessing in its metadata; {REMEDY}") from None
         self.threshold = self.preprocessing.threshold
         if tta and self.preprocessing.tta:
-            raise ArgumentError("tta", tta, f"{self.path} averages views already, as it was exported; leave tta out")
+            raise ArgumentError("tta", tta, f"{self.path} averages views already, as it was exported; leave it out")
         if tta and "logits" not in self.outputs:
             rule = f"{self.path} has no output logits, which are averaged; export it with all outputs, or with tta"
             raise ArgumentError("tta", tta, rule)

@@ -29,7 +29,6 @@ COMPARED_METRICS = {  # label -> keys in metrics.json; `evaluated` is the evalua
     "cross-entropy": ("evaluated", "cross_entropy"),
     "ECE": ("evaluated", "calibration", "ece"),
     "ECE calibrated": ("evaluated", "calibrated", "ece"),
-    "temperature": ("temperature",),
     "training seconds": ("train_seconds",),
 }
 

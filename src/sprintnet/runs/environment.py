@@ -57,7 +57,7 @@ def _cpuinfo() -> dict[str, str]:
 def _commit() -> str | None:
     """Returns the commit of the source tree, with `+` where the package has uncommitted changes.
 
-    Outside of git, what the environment variable SPRINTNET_COMMIT says, or None.
+    Outside of git, that of the installed wheel, or what the environment variable SPRINTNET_COMMIT says, or None.
     """
 
     def git(*arguments: str) -> str:
@@ -68,7 +68,8 @@ def _commit() -> str | None:
         git("ls-files", "--error-unmatch", "__init__.py")  # an installed copy may lie inside somebody else's repository
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
-        return os.environ.get("SPRINTNET_COMMIT")
+        built_from = PACKAGE / "commit.txt"  # written by hatch_build.py
+        return built_from.read_text("ascii") if built_from.exists() else os.environ.get("SPRINTNET_COMMIT")
 
 
 def _code_sha256() -> str:

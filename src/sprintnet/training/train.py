@@ -135,6 +135,7 @@ def _train(
     seconds = whitening_seconds + sum(row["train_seconds"] for row in rows)
     metrics |= {
         "temperature": trained.preprocessing.temperature,
+        "undone_label_smoothing": trained.preprocessing.label_smoothing,
         "peak_lr": config.peak_lr,
         "lr_finder_seconds": finder_seconds,
         "epochs": len(rows),

@@ -29,7 +29,15 @@ from sprintnet.deploy.predictor import OUTPUTS, Predictor
 from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
 from sprintnet.runs.environment import cpu_name
-from sprintnet.runs.folder import SPLIT_TITLES, RunFolder, evaluation_split, open_run, read_json, require_consistent
+from sprintnet.runs.folder import (
+    SPLIT_TITLES,
+    RunFolder,
+    evaluation_split,
+    log_test_access,
+    open_run,
+    read_json,
+    require_consistent,
+)
 from sprintnet.runs.io import replace_folder, restore_folder, write_atomic, write_json
 from sprintnet.runtime import has_fast_bf16
 
@@ -72,6 +80,8 @@ def export(
         write_atomic(folder / "README.md", model_card(trained.preprocessing, metadata, table))
         write_atomic(folder / "model.safetensors", run.weights.read_bytes())
         _write_samples(evaluated, folder / "samples")
+    if evaluation_split(splits) == "test":
+        log_test_access(run, "export", {"images": len(evaluated), "accuracy": table["files"]["model.onnx"]["accuracy"]})
     return table
 
 

@@ -55,8 +55,10 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
         few = " (the same images: an optimistic estimate)"
     if images < FEW_IMAGES:
         few += "; these are few: more validation images give a better temperature"
-    fitted = f"temperature {metrics['temperature']:.3f} was fitted on the {images:,} val images{few}"
-    return f"calibrated probabilities: {split} ECE {calibrated} (before: {trained}); the {fitted}"
+    undone = metrics["undone_label_smoothing"]
+    first = f"label smoothing of {undone:g} is undone, and " if undone else ""
+    fitted = f"a temperature of {metrics['temperature']:.3f} was fitted on the {images:,} val images{few}"
+    return f"calibrated probabilities: {split} ECE {calibrated} (before: {trained}); {first}{fitted}"
 
 
 def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:

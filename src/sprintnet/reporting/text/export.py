@@ -17,4 +17,5 @@ def parity_lines(table: Mapping[str, Any]) -> Iterator[str]:
         speed = [f"{row['ms_1']:.2f}", f"{row['ms_p99_1']:.2f}", f"{row['images_per_second_256']:,.0f}"]
         rows.append([name, *cells, *speed])
     yield from table_lines(["file", "MB", "accuracy", "ECE", "agreement", "max. diff.", "ms/image", "p99", "images/s"], rows)
+    yield "accuracy and ECE: of the file, in fp32 unless its name says otherwise; the run's are in that of its training"
     yield "agreement and max. diff. (of a probability): against PyTorch; ms/image: batch size 1; images/s: batch size 256"
