@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from conftest import SAMPLE, Command
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.load import load_splits
 from sprintnet.deploy.export.export import export
 from sprintnet.deploy.export.graph import build_graph, to_bytes
 from sprintnet.deploy.export.parity import check_parity
@@ -27,7 +28,8 @@ from sprintnet.deploy.run_predictor import RunPredictor
 from sprintnet.errors import ParityError, SettingsError
 from sprintnet.evaluation.gradcam import class_maps
 from sprintnet.evaluation.trained_model import load, load_run
-from sprintnet.runs.folder import RunFolder, read_json
+from sprintnet.runs.folder import RunFolder, read_json, read_rows
+from sprintnet.training.train import train
 
 NETWORKS = ("davidnet", "sprintnet")
 FP32 = ["precision=fp32"]
@@ -77,8 +79,18 @@ def test_a_file_with_views_predicts_as_the_trained_model_with_tta(
     card = (run.export / "README.md").read_text()
     assert f"Accuracy on 100 validation images: {accuracy:.2%}" in card
     assert "with test-time augmentation (TTA): it averages" in card
-    with pytest.raises(SettingsError, match="averages views already, as it was exported; leave tta out"):
+    with pytest.raises(SettingsError, match="averages views already, as it was exported; leave it out"):
         Predictor(run.export / "model.onnx", tta=True)
+
+
+def test_an_export_that_looks_at_the_test_set_is_logged(tmp_path: Path, tiny: list[str]) -> None:
+    config, run = load_config("davidnet", [*tiny, "epochs=1"]), RunFolder(tmp_path / "run")
+    parts = load_splits(config.data)
+    splits = {"train": parts["train"], "test": parts["val"]}
+    train(config, run, splits=splits)
+    export(run.path, splits=splits)
+    rows = [(row["command"], row["images"]) for row in read_rows(run.test_access)]
+    assert rows == [("train", "100"), ("export", "100")]
 
 
 def test_the_predictor_averages_views_itself(

@@ -76,6 +76,8 @@ def test_its_kernels_give_the_bits_of_those_compiled_at_first_use(tmp_path: Path
     wheel, warnings = build_wheel(tmp_path)
     assert wheel.name.endswith("-py3-none-linux_x86_64.whl")
     assert "not compiled" not in warnings
+    with ZipFile(wheel) as archive:
+        assert ("sprintnet/commit.txt" in archive.namelist()) == (ROOT / ".git").exists()
     packaged = libraries(wheel)
     assert sorted(packaged) == sorted(f"{name}-{each.name}.so" for name in KERNELS for each in instruction_sets(name))
     assert not any(b"libgomp" in library for library in packaged.values())  # nor is another loaded, see below
