@@ -71,7 +71,10 @@ def test_two_at_a_time_end_in_the_bits_of_one_after_another(sprintnet: Command, 
 def test_a_study_that_is_ended_ends_its_runs_which_go_on_later(
     sprintnet: Command, tmp_path: Path, number: signal.Signals
 ) -> None:
-    process, study = start(tmp_path, *SLOW, "--jobs", "2"), tmp_path / "runs" / "study" / "davidnet"
+    study = tmp_path / "runs" / "study" / "davidnet"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script's shell does for what it starts in the background
+    process = start(tmp_path, *SLOW, "--jobs", "2")
+    signal.signal(signal.SIGINT, before)
     wait_until(lambda: all((study / f"seed-{seed}" / "checkpoint.safetensors").exists() for seed in (0, 1)))
     runs = children(process)
     assert len(runs) == 2

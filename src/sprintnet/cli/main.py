@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        with _interrupted_by_sigterm():
+        with _interrupted_by_signals():
             options = _parse(arguments)
             VERBS[options.verb][0](options)
             sys.stdout.flush()
@@ -198,8 +198,9 @@ class _Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """Makes SIGTERM end the block by an exception; the first process of a container would ignore it."""
+def _interrupted_by_signals() -> Iterator[None]:
+    """Makes SIGTERM and SIGINT end the block by an exception; the first process of a container would ignore SIGTERM, and what a
+    script starts in the background SIGINT."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise _Terminated
@@ -207,11 +208,13 @@ def _interrupted_by_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python delivers signals there only
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    handlers = {signal.SIGTERM: interrupt, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Parser(argparse.ArgumentParser):
