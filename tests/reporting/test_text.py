@@ -14,6 +14,8 @@ from sprintnet.reporting.text.evaluation import (
 )
 from sprintnet.reporting.text.statistics import suggestion_lines
 from sprintnet.reporting.text.table import table_lines
+from sprintnet.reporting.text.times import seconds_text
+from sprintnet.reporting.text.training_table import table_cells
 
 
 def metrics(classes: int) -> dict[str, object]:
@@ -107,3 +109,20 @@ def test_deletion_and_insertion_say_which_direction_is_good() -> None:
     header, row = faithfulness_lines({"block2": {"deletion": 0.25, "insertion": 0.5}})
     assert header.split("  ")[1:] == ["deletion (lower is better)", "insertion (higher is better)"]
     assert row.split() == ["block2", "25.0%", "50.0%"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0821, "0.082 s"), (0.9124, "0.912 s"), (1.26, "1.26 s"), (9.87, "9.87 s"), (45.84, "45.8 s"), (1698.2, "1,698 s")],
+)
+def test_times_have_three_significant_digits(seconds: float, text: str) -> None:
+    assert seconds_text(seconds) == text
+
+
+def test_the_time_of_an_epoch_is_the_articles_or_below_a_second_significant() -> None:
+    row = dict.fromkeys(("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_seconds"), 0)
+    assert [table_cells({**row, "train_seconds": seconds})[2] for seconds in (81.2, 6, 0.0821)] == [
+        "01m 21s",
+        "00m 06s",
+        "0.082 s",
+    ]

@@ -62,10 +62,13 @@ def predict(options: Namespace) -> None:
     top = min(options.top, len(predictor.classes))
     if top < options.top:
         print(f"--top {options.top}: the model has {top} classes; all are listed", file=sys.stderr)
-    (_predict_to_file if options.output else _predict_to_terminal)(predictor, options, model, top, (part, parts))
+    if options.output:
+        _predict_to_file(predictor, options, model, top, (part, parts))
+    else:
+        _predict_to_terminal(predictor, options, top, (part, parts))
 
 
-def _predict_to_terminal(predictor: "Predictor", options: Namespace, model: Path, top: int, part: tuple[int, int]) -> None:
+def _predict_to_terminal(predictor: "Predictor", options: Namespace, top: int, part: tuple[int, int]) -> None:
     from sprintnet.deploy.predict_files import Row, find_files, predict_files, write_csv, write_json, write_table
     from sprintnet.deploy.prediction_table import shard
     from sprintnet.progress import track
