@@ -77,25 +77,37 @@ def move_to_cpu() -> None:
     """Replaces what exists on CUDA only."""
     load = torch.load
     torch.load = lambda *arguments, **options: load(*arguments, **{**options, "map_location": "cpu"})  # type: ignore[assignment]
-    torch.compile = lambda function=None, **_: function or (lambda inner: inner)  # type: ignore[assignment]
+    torch.compile = uncompiled  # type: ignore[assignment]
     torch.nn.Module.compile = lambda *_, **__: None  # type: ignore[method-assign]
     torch.nn.Module.cuda = lambda self, *_: self  # type: ignore[assignment, method-assign]
     torch.nn.Module.half = torch.nn.Module.float  # type: ignore[method-assign]
     torch.Tensor.half = torch.Tensor.float  # type: ignore[method-assign, assignment]
+    torch.Tensor.cuda = lambda self, *_: self  # type: ignore[assignment, method-assign]
     torch.cuda.Event = Clock  # type: ignore[misc, assignment]
     torch.cuda.synchronize = lambda *_: None  # type: ignore[assignment]
 
 
-def in_bf16(network: type[torch.nn.Module]) -> None:
-    """Runs the network's forward pass under autocast; whitening stays in fp32 (in bf16 small eigenvalues turn negative)."""
+def uncompiled(function: Any = None, **_: object) -> Any:
+    """Replaces torch.compile."""
+    if isinstance(function, torch.nn.Module):
+        vars(function)["_orig_mod"] = function  # where a compiled network keeps the plain one
+    return (lambda inner: inner) if function is None else function
+
+
+def in_bf16(network: Any) -> Any:
+    """Makes a network, or a class of them, run forward under autocast, and returns it.
+
+    Whitening stays in fp32: in bf16 small eigenvalues turn negative.
+    """
     forward = network.forward
 
-    def under_autocast(self: torch.nn.Module, *arguments: Any, **options: Any) -> torch.Tensor:
+    def under_autocast(*arguments: Any, **options: Any) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            logits: torch.Tensor = forward(self, *arguments, **options)
+            logits: torch.Tensor = forward(*arguments, **options)
         return logits.float()
 
-    network.forward = under_autocast  # type: ignore[method-assign, assignment]
+    network.forward = under_autocast
+    return network
 
 
 def main() -> None:
@@ -110,7 +122,7 @@ def main() -> None:
     code = re.sub(r"range\((25|200)\)", "range(10**9)", options.script.read_text("utf-8"))
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
-        code = code.replace('main("warmup", model)', "pass")
+        code = code.replace('main("warmup", model)', "pass").replace("torch.device(gpu)", "'cpu'")
     replace_torchvision()
 
     seed: int | None = None
@@ -152,7 +164,11 @@ def main() -> None:
         exec(compile(code[:start], str(options.script), "exec"), names)
         names["print_training_details"] = collect
         if runtime and runtime.precision == "bf16":
-            in_bf16(names["CifarNet"])
+            if "CifarNet" in names:
+                in_bf16(names["CifarNet"])
+            else:
+                make_net = names["make_net"]
+                names["make_net"] = lambda *settings: in_bf16(make_net(*settings))
         await_seed()
         exec(compile(code[start:], str(options.script), "exec"), names)
 

@@ -39,6 +39,26 @@ if __name__ == "__main__":
     main("warmup", model)
     accs = [main(run, model) for run in range(200)]
 """
+OLDER_PEER = """
+import torch
+
+def make_net():
+    return torch.nn.Sequential(torch.nn.Linear(8, 4)).half().cuda()
+
+def print_training_details(variables, is_final_entry):
+    pass
+
+def main(run, gpu=0):
+    accuracy, model = torch.rand(()).item(), torch.compile(make_net(), mode="max-autotune")
+    images = torch.ones(2, 8).to(torch.device(gpu)).cuda().half()
+    assert model._orig_mod[0].weight.dtype is model(images).dtype is torch.float32
+    tta_val_acc, total_time_seconds, epoch = accuracy, 1.0, "eval"
+    print_training_details(locals(), is_final_entry=True)
+
+if __name__ == "__main__":
+    accs = [main(run) for run in range(25)]
+"""
+"""One whose network comes from a function and is compiled."""
 
 
 def test_summaries_keep_the_value_of_each_seed() -> None:
@@ -50,14 +70,15 @@ def test_summaries_keep_the_value_of_each_seed() -> None:
 
 
 @pytest.fixture
-def peer(tmp_path: Path) -> Path:
+def peer(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """A script like the peers'."""
     script = tmp_path / "peer_script.py"
-    script.write_text(PEER, "utf-8")
+    script.write_text(getattr(request, "param", PEER), "utf-8")
     return script
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the script is for CUDA events on a GPU")
+@pytest.mark.parametrize("peer", [PEER, OLDER_PEER], indirect=True, ids=["a class", "a function"])
 def test_a_peer_takes_a_seed_for_each_training(peer: Path) -> None:
     command = [sys.executable, BENCHMARKS / "peer.py", peer, "--seeds", "7", "9", "--data", SAMPLE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
