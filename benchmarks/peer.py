@@ -116,10 +116,12 @@ def main() -> None:
     parser.add_argument("script", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--on-request", action="store_true", help="read the seeds from standard input instead")
+    parser.add_argument("--part", type=float, default=1.0, help="share of the script's epochs")
     parser.add_argument("--data", default="cifar10", help="another dataset, to try this script with")
     options = parser.parse_args()
     seeds = map(int, sys.stdin) if options.on_request else iter(options.seeds)
     code = re.sub(r"range\((25|200)\)", "range(10**9)", options.script.read_text("utf-8"))
+    code = re.sub(r"(train_epochs': )([\d.]+)", lambda found: f"{found[1]}{options.part * float(found[2])}", code)
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
         code = code.replace('main("warmup", model)', "pass").replace("torch.device(gpu)", "'cpu'")

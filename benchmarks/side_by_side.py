@@ -7,7 +7,8 @@ confidence); none covers startup, loading, the evaluations between epochs, and o
 kernels before. Each side is one process that waits while another trains; `--warm-ups` trainings of each side, on a GPU at
 least one, come before the rounds and are not counted. All take the seeds `--seed`, `--seed` + 1, ..., and train on all images
 (data.val=0). Run nothing else on the machine. Appends a row for each peer to benchmarks/results/side-by-side.jsonl after each
-round, so that an interrupted call keeps its finished rounds; the README's table joins rows of equal code.
+round, so that an interrupted call keeps its finished rounds; the README's table joins rows of equal code. With `--part 0.1`
+each side trains a tenth of its epochs: times, without accuracies, of pairs that would take hours (side-by-side-parts.jsonl).
 """
 
 import argparse
@@ -24,7 +25,7 @@ from sprintnet.config import load_config
 from sprintnet.runs.io import append_row
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "side-by-side.jsonl"
+RESULTS, PARTS = (HERE / "results" / f"{name}.jsonl" for name in ("side-by-side", "side-by-side-parts"))
 CLOCK = "whitening, order, augmentation, training, predictions with TTA; warmup_seconds before them, of a GPU, are not counted"
 TRAIN_ON_REQUEST = """
 import contextlib, json, sys
@@ -85,11 +86,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0, help="seed of the first round; the others count upwards")
     parser.add_argument("--warm-ups", type=int, default=int(torch.cuda.is_available()))
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--part", type=float, default=1.0, help="share of the epochs of each side")
+    parser.add_argument("--output", type=Path)
     parser.add_argument("--data", default="cifar10", help="another dataset, to try this script with")
     parser.add_argument("--set", nargs="*", default=[], dest="settings", help="settings of the recipe, such as epochs=8")
     options = parser.parse_args()
     settings = ["data.val=0", f"data.name={options.data}", *options.settings]
+    if options.part < 1:
+        settings.append(f"epochs={round(options.part * load_config(options.recipe, settings).epochs)}")
+    output = options.output or (RESULTS if options.part == 1 else PARTS)
     config = load_config(options.recipe, settings)
     if not config.tta:
         parser.error(f"{options.recipe} has no TTA (setting tta), which the peer's time and accuracy include")
@@ -97,7 +102,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             for script in options.scripts:
-                sides.append(Side(script.stem, [str(HERE / "peer.py"), str(script), "--on-request", "--data", options.data]))
+                words = [str(script), "--on-request", "--data", options.data, "--part", str(options.part)]
+                sides.append(Side(script.stem, [str(HERE / "peer.py"), *words]))
             sides.append(Side(options.recipe, ["-c", TRAIN_ON_REQUEST, options.recipe, folder, *settings]))
             for _ in range(options.warm_ups):
                 for side in sides:
@@ -105,7 +111,8 @@ def main() -> None:
             for seed in range(options.seed, options.seed + options.rounds):
                 *peers, recipe = [side.train(seed) for side in sides]
                 for side, peer in zip(sides, peers, strict=False):
-                    append_row(options.output, row(side.name, options.recipe, config.to_toml(), options.warm_ups, peer, recipe))
+                    found = row(side.name, options.recipe, config.to_toml(), options.warm_ups, peer, recipe)
+                    append_row(output, {**found, "part": options.part})
         finally:
             for side in sides:
                 side.close()

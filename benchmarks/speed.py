@@ -91,6 +91,11 @@ def trainings() -> Iterator[Line]:
         ours, peers = ([run["seconds"] for run in runs] for runs in sides)
         shown = (f"{seconds_text(statistics.median(run['seconds'] for run in runs))}, {mean_accuracy(runs)}" for runs in sides)
         yield line(training_name(rows[-1]["recipe"], rows[-1]["peer"]), rows, (*shown, speedup(peers, ours)), len(ours))
+    for rows in of_newest_code("side-by-side-parts", "peer", "recipe", "part"):
+        ours, peers = ([run["seconds"] for row in rows for run in row[side]] for side in ("recipe_runs", "peer_runs"))
+        name = f"{rows[-1]['recipe']} against {rows[-1]['peer']}: {rows[-1]['part']:.0%} of the epochs of each, and TTA"
+        shown = (seconds_text(statistics.median(seconds)) for seconds in (ours, peers))
+        yield line(name, rows, (*shown, speedup(peers, ours)), len(ours))
 
 
 def steps() -> Iterator[Line]:
