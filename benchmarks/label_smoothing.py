@@ -12,8 +12,9 @@ from pathlib import Path
 
 from document import write_between
 from sprintnet.config import load_config
-from sprintnet.experiments.compare import metric_values, read_runs, summarise
-from sprintnet.experiments.study import run_study
+from sprintnet.experiments.compare import summarise
+from sprintnet.experiments.study import run_study, seed_runs
+from sprintnet.experiments.study_runs import metric_values, read_runs
 from sprintnet.runs.folder import STUDY_FOLDER, RunFolder
 from sprintnet.runs.io import append_row
 
@@ -30,7 +31,8 @@ def main() -> None:
     summaries = {}
     for alpha in SMOOTHINGS:
         folder = RunFolder(STUDY_FOLDER / f"smoothing-{alpha:g}")
-        for _ in run_study(replace(recipe, label_smoothing=alpha), folder, SEEDS):
+        config = replace(recipe, label_smoothing=alpha)
+        for _ in run_study(config, folder, seed_runs(config, SEEDS)):
             pass
         found = metric_values(read_runs(folder.path))
         summaries[alpha] = {label: summarise(found[label]) for label in COLUMNS}

@@ -15,6 +15,7 @@ from sprintnet.data.settings import AugmentSettings, DataSettings
 from sprintnet.errors import SettingsError, did_you_mean, nearest
 from sprintnet.models.settings import ModelSettings
 from sprintnet.runs.folder import dotted
+from sprintnet.runs.shards import RULE, part_of
 from sprintnet.setting_values import convert, parse, shown
 from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
 
@@ -119,6 +120,8 @@ class Config:
             for name, rule in part.mistakes() if hasattr(part, "mistakes") else ():
                 shown = ",".join(f"{number:g}" for number in getattr(part, name))
                 found.append(f"{section.name}.{name}={shown}: {rule}")
+        if self.data.fold and not part_of(self.data.fold):
+            found.append(f"data.fold={self.data.fold}: {RULE}, such as 1/5")
         if self.freeze_backbone and not self.init_from:
             found.append("freeze_backbone=true: trains the head of a trained network only; name one: init_from=runs/train/NAME")
         if self.class_weights == "balanced" and self.sampling == "balanced":

@@ -64,6 +64,13 @@ class VerificationError(SprintNetError):
     exit_code = 5
 
 
+def error_of(exit_code: int, message: str) -> SprintNetError:
+    """Returns the error of another process: its message, with its exit code."""
+    error = SprintNetError(message)
+    error.exit_code = exit_code
+    return error
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Returns whether memory, or a thread's stack, could not be had: PyTorch raises RuntimeErrors for it on a CPU."""
     signs = ("allocate memory", "not enough memory", "out of memory", "bad_alloc", "start new thread")

@@ -19,7 +19,19 @@ from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read
 from sprintnet.training.loop import CROWDED
 from sprintnet.training.train import RESUMED_ELSEWHERE, train
 
-BITS = ("code_sha256", "versions", "device", "gpu", "cpu", "processor", "threads", "precision", "kernels", "init_sha256")
+BITS = (
+    "code_sha256",
+    "versions",
+    "device",
+    "gpu",
+    "cpu",
+    "processor",
+    "threads",
+    "processes",
+    "precision",
+    "kernels",
+    "init_sha256",
+)
 """What two trainings must have in common, besides settings and data, to give the same bits."""
 LEVEL, NORMAL_999 = 0.999, 3.290526731491926
 """Of intervals: one in a thousand sound runs would fail. And the quantile of the normal distribution."""
@@ -88,7 +100,8 @@ def _close(run: RunFolder, again: RunFolder, difference: str) -> str:
 def _interval(run: RunFolder, again: RunFolder, split: str) -> tuple[float, float, str]:
     """Returns bounds for the accuracy of a repeated training, and what they are."""
     if run.path.parent.joinpath("study.json").exists():
-        from sprintnet.experiments.compare import finished_runs, prediction_interval, summarise  # need SciPy
+        from sprintnet.experiments.compare import prediction_interval, summarise  # need SciPy
+        from sprintnet.experiments.study_runs import finished_runs
 
         others = [metrics[split]["accuracy"] for metrics in finished_runs(run.path.parent)]
         if len(others) > 2:

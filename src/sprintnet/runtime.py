@@ -15,6 +15,7 @@ from torch import nn
 
 from sprintnet.errors import SettingsError
 from sprintnet.kernels import build
+from sprintnet.ranks import ALONE, Ranks
 from sprintnet.runs.cores import available_cores
 from sprintnet.runs.environment import cpu_flags
 
@@ -30,7 +31,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Runtime:
-    """The device, number format and threads of a run. Creating one changes no global state; `activated` does."""
+    """The device, number format, threads and processes of a run. Creating one changes no global state; `activated` does."""
 
     device: torch.device
     precision: str
@@ -39,6 +40,8 @@ class Runtime:
     """Whether cores may be left to other processes that keep them busy."""
     deterministic: bool = True
     """Whether cuDNN takes deterministic kernels only, and never chooses by trial."""
+    ranks: Ranks = ALONE
+    """The processes that train together."""
 
     @contextmanager
     def activated(self, seed: int | None = None) -> Iterator[None]:
@@ -99,6 +102,7 @@ class Runtime:
             "cuda": torch.version.cuda if is_cuda else None,
             "precision": self.precision,
             "threads": self.threads,
+            "processes": self.ranks.world,
             "kernels": self.kernels,
         }
 

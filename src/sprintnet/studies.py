@@ -11,12 +11,15 @@ from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import Splits
 from sprintnet.datasets import IN_MEMORY, Dataset, data_settings, python_names
 from sprintnet.errors import ArgumentError, SettingsError
+from sprintnet.experiments.placement import HERE, Placement
 from sprintnet.reporting.text import statistics, validation
 from sprintnet.runs import folder
+from sprintnet.runs.shards import shard
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SEEDS = 10  # of a study for which no number is given
 TEST_CAUTION = "these are metrics of the test set; to choose between settings, hold more images out and compare the split val"
 
 
@@ -44,38 +47,77 @@ class Result:
 def study(
     recipe: str | Path = "sprint94",
     data: Any = None,
-    seeds: int = 10,
+    seeds: int = 0,
     *,
+    folds: int = 0,
     jobs: int = 1,
+    on: str = "",
     name: str = "",
     resume: bool = False,
     **settings: Any,
 ) -> Result:
-    """Trains a recipe with several seeds in runs/study/NAME; returns mean, standard deviation and interval of each metric.
+    """Trains a recipe with several seeds (10), or on several folds, in runs/study/NAME; returns mean, standard deviation and
+    interval of each metric.
 
-    `jobs` runs are trained at a time, each with its share of the cores. Other arguments as in `train`; `details` are the
-    metrics of each run.
+    With `folds` each run holds another part of the training images out (cross-validation). `jobs` runs are trained at a time,
+    each with its share of the cores, `on` this machine or a Ray cluster ("ray", "ray:ADDRESS"). Other arguments as in `train`;
+    `details` are the metrics of each run.
     """
-    if seeds < 2:
-        raise ArgumentError("seeds", seeds, "a standard deviation needs two or more")
     if jobs < 1:
         raise ArgumentError("jobs", jobs, "must be at least 1")
     config, splits = configure(recipe, data, settings)
+    plan = StudyPlan(config, seeds, folds, placement=Placement(0 if on and jobs == 1 else jobs, on))
     run = folder.new_run(name or folder.run_name(recipe), exact=bool(name), resume=resume, parent=folder.STUDY_FOLDER)
-    return study_config(config, run, seeds, jobs, splits)
+    return study_config(plan, run, splits)
 
 
-def study_config(config: Config, run: folder.RunFolder, seeds: int, jobs: int = 1, splits: Splits | None = None) -> Result:
-    """Returns the result of `study` for a Config, in the folder of a study."""
-    from sprintnet.experiments.compare import metric_values, summarise
-    from sprintnet.experiments.study import run_study
+@dataclass(frozen=True)
+class StudyPlan:
+    """A recipe with the seeds, or folds, that are trained, the part of them that this process takes, and where."""
 
+    config: Config
+    seeds: int = 0
+    folds: int = 0
+    shard: tuple[int, int] = (1, 1)
+    placement: Placement = HERE
+
+    def __post_init__(self) -> None:
+        if self.seeds and self.folds:
+            raise ArgumentError("folds", self.folds, "each fold is trained once, with the recipe's seed; leave out seeds")
+        for argument, number in (("seeds", self.seeds), ("folds", self.folds)):
+            if number and number < 2:
+                raise ArgumentError(argument, number, "a standard deviation needs two or more")
+        if self.folds and self.config.data.fold:
+            raise ArgumentError("folds", self.folds, f"data.fold={self.config.data.fold} is one of them; leave it out")
+        object.__setattr__(self, "config", self.placement.fix_threads(self.config))
+
+    def __str__(self) -> str:
+        whole = f"{self.folds} folds" if self.folds else f"{self.seeds or SEEDS} seeds"
+        return whole if self.shard == (1, 1) else f"part {self.shard[0]} of {self.shard[1]} of {whole}"
+
+
+def study_config(plan: StudyPlan, run: folder.RunFolder, splits: Splits | None = None) -> Result:
+    """Returns the result of `study` for a plan, in the folder of a study."""
+    from sprintnet.experiments.compare import summarise
+    from sprintnet.experiments.study import fold_runs, run_study, seed_runs
+    from sprintnet.experiments.study_runs import different_machines, fold_overlap, metric_values, out_of_fold
+
+    planned = fold_runs(plan.config, plan.folds) if plan.folds else seed_runs(plan.config, plan.seeds or SEEDS)
+    planned = dict(shard(planned.items(), *plan.shard))
     runs = []
-    for metrics in run_study(config, run, seeds, splits, jobs):
+    for metrics in run_study(plan.config, run, planned, plan.placement, splits):
         runs.append(metrics)
-        print(f"{len(runs)} of {seeds}: {statistics.run_line(metric_values(runs))}", flush=True)
-    summaries = {label: summarise(values) for label, values in metric_values(runs).items()}
+        print(f"{len(runs)} of {len(planned)}: {statistics.run_line(metric_values(runs))}", flush=True)
+    if not runs:
+        return Result((f"{run.path}: {plan} has no run",), runs, run.path)
+    overlap = fold_overlap(run.path)
+    summaries = {label: summarise(values, overlap) for label, values in metric_values(runs).items()}
     lines = [f"{run.path}: {len(runs)} runs", *statistics.summary_lines(summaries)]
+    if plan.folds and plan.shard == (1, 1):
+        lines += statistics.out_of_fold_lines(out_of_fold(run.path), plan.folds)
+    if plan.shard != (1, 1):
+        lines.append(f"these are {plan}; once all are finished, the same command without the shard shows all")
+    lines += statistics.machine_lines(different_machines(run.path))
     if folder.evaluation_split(runs[0]) == "test":
         lines.append(TEST_CAUTION)
     return Result(tuple(lines), runs, run.path)
@@ -85,7 +127,7 @@ def study_config(config: Config, run: folder.RunFolder, seeds: int, jobs: int = 
 def compare(a: "Result | str | Path", b: "Result | str | Path", *, split: str | None = None) -> Result:
     """Returns how study b differs from study a (results of `study` or folders): t-test and Hedges' g of each metric.
 
-    The test is paired where both have the same seeds. `split`, val or test, defaults to the evaluation split.
+    The test is paired where both have the same seeds, or folds. `split`, val or test, defaults to the evaluation split.
     """
     if split not in (None, "val", "test"):
         raise ArgumentError("split", split, "must be val or test, or None")
@@ -94,7 +136,15 @@ def compare(a: "Result | str | Path", b: "Result | str | Path", *, split: str | 
 
 def compare_folders(*folders: str | Path, split: str | None = None) -> Result:
     """Returns the result of `compare` for the folders, or names, of two studies."""
-    from sprintnet.experiments.compare import compare, data_digest, metric_values, read_runs, seeds
+    from sprintnet.experiments.compare import compare
+    from sprintnet.experiments.study_runs import (
+        data_digest,
+        different_machines,
+        fold_overlap,
+        metric_values,
+        pairs_by,
+        read_runs,
+    )  # fmt: skip
 
     runs = [read_runs(path) for path in folders]
     split = split or folder.evaluation_split(runs[0][0])
@@ -103,14 +153,23 @@ def compare_folders(*folders: str | Path, split: str | None = None) -> Result:
             has = " and ".join(name for name in ("val", "test") if name in each[0])
             raise SettingsError(f"{path}: has metrics of {has}, not of {split}; compare on a split that both have: split={has}")
     first, second = (metric_values(each, split) for each in runs)
-    is_paired = seeds(folders[0]) == seeds(folders[1])
-    found = {label: compare(first[label], second[label], is_paired=is_paired) for label in first if label in second}
+    is_paired, overlaps = pairs_by(folders[0]) == pairs_by(folders[1]), [fold_overlap(path) for path in folders]
+    if any(overlaps) and not is_paired:
+        raise SettingsError(
+            f"{' and '.join(map(str, folders))}: have other folds; compare studies with the same --folds and seed"
+        )
+    overlap = overlaps[0]
+    found = {
+        label: compare(first[label], second[label], is_paired=is_paired, overlap=overlap) for label in first if label in second
+    }
     sides = [f"{side}: {path}, {len(each)} runs" for side, path, each in zip("AB", folders, runs, strict=True)]
     if len({data_digest(path) for path in folders}) > 1:
         sides.append("caution: A and B have different data (images, labels or splits); this compares more than the recipes")
+    for side, path in zip("AB", folders, strict=True):
+        sides += [f"{side}: {line}" for line in statistics.machine_lines(different_machines(path))]
     if split == "test":
         sides.append(TEST_CAUTION)
-    return Result((*sides, *statistics.comparison_lines(found, is_paired, split)), found)
+    return Result((*sides, *statistics.comparison_lines(found, is_paired, split, overlap)), found)
 
 
 @python_names(data_prefix="")

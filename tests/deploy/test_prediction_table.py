@@ -16,8 +16,8 @@ from pyarrow import parquet
 
 from conftest import SAMPLE, Command
 from sprintnet.deploy import prediction_table
-from sprintnet.deploy.prediction_table import parse_shard, shard
 from sprintnet.errors import ArgumentError
+from sprintnet.runs.shards import parse_shard, shard
 
 TEST = str(SAMPLE / "test")
 

@@ -262,7 +262,7 @@ def test_a_duplicate_is_judged_with_its_double_and_lone_or_many_labels_not_at_al
     assert all(fold_of[index] == fold_of[index + 30] for index in range(10))
 
     lone = ImageDataset(pixels[:5], np.array([0, 0, 1, 1, 2]), ("a", "b", "lone"))
-    with pytest.raises(DataError, match="only one image of lone: no other image to judge its label by"):
+    with pytest.raises(DataError, match="only one image of lone: no other image to judge it by"):
         label_errors(config, {"train": lone}, RunFolder(tmp_path / "lone"), 2)
     bound = ImageDataset(pixels, np.arange(40) % 2, ("a", "bound"), groups=["", "one"] * 20)
     with pytest.raises(DataError, match="all images of bound belong together"):

@@ -15,8 +15,9 @@ from scipy import stats
 from conftest import Command
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
-from sprintnet.experiments.compare import compare, metric_values, pairs_needed, read_runs, runs_needed, summarise
-from sprintnet.experiments.study import run_study
+from sprintnet.experiments.compare import compare, pairs_needed, runs_needed, summarise
+from sprintnet.experiments.study import run_study, seed_runs
+from sprintnet.experiments.study_runs import metric_values, read_runs
 from sprintnet.runs.folder import RunFolder
 from sprintnet.training import train as pipeline
 
@@ -99,9 +100,9 @@ def test_a_figure_that_a_run_lacks_is_left_out_for_all() -> None:
 def test_a_study_is_ordinary_runs_and_goes_on_where_it_stopped(tmp_path: Path, tiny: list[str]) -> None:
     config = load_config("davidnet", [*tiny, "epochs=1", "seed=5", "data.val=0.2"])  # one hold-out for all seeds
     study = RunFolder(tmp_path / "study")
-    first = list(run_study(config, study, 2))
+    first = list(run_study(config, study, seed_runs(config, 2)))
     written = (study.path / "seed-5" / "weights.safetensors").stat().st_mtime_ns
-    more = list(run_study(config, study, 3))
+    more = list(run_study(config, study, seed_runs(config, 3)))
     assert more[:2] == first
     assert (study.path / "seed-5" / "weights.safetensors").stat().st_mtime_ns == written
     assert sorted(path.name for path in study.path.iterdir() if path.is_dir()) == ["seed-5", "seed-6", "seed-7"]
@@ -109,10 +110,11 @@ def test_a_study_is_ordinary_runs_and_goes_on_where_it_stopped(tmp_path: Path, t
     accuracies = [metrics["val"]["accuracy"] for metrics in more]
     assert (summary["n"], summary["mean"]) == (3, pytest.approx(np.mean(accuracies)))
     assert read_runs(study.path) == more
-    list(run_study(config, study, 2))
+    list(run_study(config, study, seed_runs(config, 2)))
     assert json.loads((study.path / "study.json").read_text())["accuracy"]["n"] == 3
     with pytest.raises(SettingsError, match=r"optim.max_lr: 0.1 -> 0.2"):
-        list(run_study(load_config("davidnet", [*tiny, "epochs=1", "seed=5", "data.val=0.2", "optim.max_lr=0.2"]), study, 3))
+        other = load_config("davidnet", [*tiny, "epochs=1", "seed=5", "data.val=0.2", "optim.max_lr=0.2"])
+        list(run_study(other, study, seed_runs(other, 3)))
 
 
 def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:
@@ -163,19 +165,20 @@ def test_runs_that_differ_in_more_than_their_seed_have_no_mean(tmp_path: Path, t
 
 def test_a_study_is_not_gone_on_with_by_other_code(tmp_path: Path, tiny: list[str]) -> None:
     config, study = load_config("davidnet", [*tiny, "epochs=1"]), RunFolder(tmp_path / "study")
-    list(run_study(config, study, 1))
+    list(run_study(config, study, seed_runs(config, 1)))
     first = RunFolder(study.path / "seed-0")
     (first.path / "checksums.txt").unlink()
     first.environment.write_text(json.dumps({**json.loads(first.environment.read_text()), "code_sha256": "another"}))
     with pytest.raises(SettingsError, match="seed-0: was trained by other code"):
-        list(run_study(config, study, 2))
+        list(run_study(config, study, seed_runs(config, 2)))
     assert not (study.path / "seed-1").exists()
 
 
 def test_a_study_that_cannot_start_leaves_its_name_free(tmp_path: Path, tiny: list[str]) -> None:
     study = RunFolder(tmp_path / "study")
     with pytest.raises(SettingsError):
-        list(run_study(load_config("davidnet", [*tiny, "augment.cutout=40"]), study, 2))
+        config = load_config("davidnet", [*tiny, "augment.cutout=40"])
+        list(run_study(config, study, seed_runs(config, 2)))
     assert not study.config.exists()
 
 

@@ -4,25 +4,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conftest import TINY, Command
+from processes import children, is_alive, wait_until, weights
 from sprintnet import datasets, studies
 from sprintnet.config import load_config, parse_config
 from sprintnet.errors import ArgumentError
-from sprintnet.experiments import tasks
+from sprintnet.experiments import placement
+from sprintnet.experiments.placement import Placement
 
 STUDY = ["study", "davidnet", *TINY, "--seeds", "3", "checkpoint_seconds=0"]
 SLOW = [*STUDY[:-1], "epochs=30", "checkpoint_seconds=1"]
-
-
-def weights(study: Path) -> list[bytes]:
-    return [(study / f"seed-{seed}" / "weights.safetensors").read_bytes() for seed in range(3)]
 
 
 def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
@@ -30,31 +26,10 @@ def start(folder: Path, *words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
-    last = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < last
-        time.sleep(0.02)
-
-
-def children(process: "subprocess.Popen[str]") -> list[int]:
-    """Returns the processes of a study's runs."""
-    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout
-    return list(map(int, found.split()))
-
-
-def is_alive(process: int) -> bool:
-    """Returns whether a process runs; one that has ended and was not waited for (a zombie) does not."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def test_two_at_a_time_end_in_the_bits_of_one_after_another(sprintnet: Command, tmp_path: Path) -> None:
     together = sprintnet(*STUDY, "--jobs", "2", "--name", "together")
     assert together.returncode == 0, together.stderr
-    assert "2 runs at a time; what each prints: runs/study/together/seed-*/log.txt\n" in together.stdout
+    assert "2 runs at a time; what each prints: runs/study/together/*/log.txt\n" in together.stdout
     lines = together.stdout.splitlines()
     assert [line.partition(":")[0] for line in lines if " of 3:" in line] == ["1 of 3", "2 of 3", "3 of 3"]
     in_turn = sprintnet(*STUDY, "--name", "in-turn")
@@ -110,12 +85,13 @@ def test_what_a_run_cannot_do_is_one_message(sprintnet: Command) -> None:
 
 
 def test_runs_have_the_cores_to_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "available_cores", lambda: 8)
+    monkeypatch.setattr(placement, "available_cores", lambda: 8)
     config = load_config("smoke")
-    assert [tasks.divide_threads(config, jobs).threads for jobs in (1, 2, 3, 8)] == [8, 4, 2, 1]
-    assert tasks.divide_threads(load_config("smoke", ["threads=2"]), 4).threads == 2
+    assert [Placement(jobs).fix_threads(config).threads for jobs in (0, 1, 2, 3, 8)] == [0, 0, 4, 2, 1]
+    assert Placement(4).fix_threads(load_config("smoke", ["threads=2"])).threads == 2
+    assert [Placement(100, "ray").fix_threads(load_config("smoke", [f"threads={n}"])).threads for n in (0, 4)] == [1, 4]
     with pytest.raises(ArgumentError, match="jobs=9: 9 runs of 1 threads each need more than the 8 cores here; use at most 8"):
-        tasks.divide_threads(config, 9)
+        Placement(9).fix_threads(config)
 
 
 def test_images_in_memory_are_for_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def test_minutes_and_skipped_steps_are_shown() -> None:
 
 
 def test_the_header_states_the_articles_settings() -> None:
-    machine = {"gpu": None, "device": "cpu", "precision": "bf16", "threads": 2}
+    machine = {"gpu": None, "device": "cpu", "precision": "bf16", "threads": 2, "processes": 1}
     lines = training_header("runs/train/x", load_config("davidnet"), machine, {"train": 50_000, "test": 10_000}).splitlines()
     for line in (
         "Epochs: 24",

@@ -1,5 +1,6 @@
 """The commands about deployment: export, predict, serve. Each imports what it needs when it runs."""
 
+import contextlib
 import hashlib
 import io
 import sys
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.runs.folder import RunFolder, find_run
+from sprintnet.runs.shards import parse_shard, shard
 
 if TYPE_CHECKING:
     from sprintnet.deploy.predictor import Predictor
@@ -41,10 +43,13 @@ def export(options: Namespace) -> None:
 
 def predict(options: Namespace) -> None:
     """Classifies image files with an exported model or a run."""
-    from sprintnet.deploy.prediction_table import parse_shard, require_format
+    from sprintnet.deploy.prediction_table import require_format
 
     output = Path(options.output)
     part, parts = parse_shard(options.shard)
+    if options.on:
+        _predict_on_cluster(options, output)
+        return
     if options.output:
         require_format(output)
         if output.exists():
@@ -68,9 +73,45 @@ def predict(options: Namespace) -> None:
         _predict_to_terminal(predictor, options, top, (part, parts))
 
 
+def _predict_on_cluster(options: Namespace, output: Path) -> None:
+    """Predicts all shards on a cluster, each into a table of its own beside `output`."""
+    from sprintnet.cluster import Call, call_all, connected
+    from sprintnet.deploy.prediction_table import require_format
+    from sprintnet.progress import track
+
+    if not options.output or "-" in options.names[1:] or options.shard != "1/1":
+        raise SettingsError(f"--on {options.on}: needs --output, files or folders by name, and no --shard; its shards are all")
+    require_format(output)
+    words = ["predict", *options.names, "--top", str(options.top), "--abstain-below", str(options.abstain_below)]
+    words += ["--batch", str(options.batch), *["--tta"] * options.tta]
+    with connected(options.on) as cpus:
+        parts = options.shards or max(cpus, 1)
+        tables = [
+            output.with_name(f"{output.stem}-{part:0{len(str(parts))}}-of-{parts}{output.suffix}")
+            for part in range(1, parts + 1)
+        ]
+        calls = [
+            Call(str(table), (*words, "--output", str(table), "--shard", f"{part}/{parts}"))
+            for part, table in enumerate(tables, 1)
+        ]
+        messages = list(track(call_all(predict_shard, calls, options.on), parts, "predicting", 0))
+    print(f"{parts} tables: {tables[0]} to {tables[-1].name}")
+    if unreadable := [message for message in messages if message]:
+        raise DataError("\n  ".join(["some files could not be read:", *unreadable]))
+
+
+def predict_shard(*words: str) -> tuple[int, str]:
+    """Runs the command for one shard in this process; returns its exit code and message. Unreadable files have rows: code 0."""
+    from sprintnet.cli.main import main
+
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        code = main(words)
+    message = errors.getvalue().strip().removeprefix("sprintnet: ")
+    return (0, message) if code == DataError.exit_code else (code, message if code else "")
+
+
 def _predict_to_terminal(predictor: "Predictor", options: Namespace, top: int, part: tuple[int, int]) -> None:
     from sprintnet.deploy.predict_files import Row, find_files, predict_files, write_csv, write_json, write_table
-    from sprintnet.deploy.prediction_table import shard
     from sprintnet.progress import track
 
     files = list(shard(find_files(options.names[1:], sys.stdin), *part))
@@ -100,15 +141,18 @@ def _predict_to_terminal(predictor: "Predictor", options: Namespace, top: int, p
 
 def _predict_to_file(predictor: "Predictor", options: Namespace, model: Path, top: int, part: tuple[int, int]) -> None:
     from sprintnet.deploy.predict_files import STDIN, find_files
-    from sprintnet.deploy.prediction_table import shard, write_table
+    from sprintnet.deploy.prediction_table import write_table
 
     words, output = options.names[1:], Path(options.output)
     listed = [line for line in sys.stdin if line.strip()] if STDIN in words else []
 
-    def files() -> Iterator[Path]:
-        return shard(find_files(words, io.StringIO("".join(listed))), *part)
+    def all_files() -> Iterator[Path]:
+        return find_files(words, io.StringIO("".join(listed)))
 
-    if next(files(), None) is None:
+    def files() -> Iterator[Path]:
+        return shard(all_files(), *part)
+
+    if next(all_files(), None) is None:
         raise SettingsError(NO_FILES)
     weights = RunFolder(model).weights if model.is_dir() else model
     identity = [hashlib.sha256(weights.read_bytes()).hexdigest(), options.tta, part]

@@ -8,28 +8,28 @@ from pathlib import Path
 from sprintnet.cli.args import load_recipe, recipe_of
 from sprintnet.errors import SettingsError, SprintNetError
 from sprintnet.runs.folder import STUDY_FOLDER, new_run, open_run, read_rows, run_name
+from sprintnet.runs.shards import parse_shard
 
 WEAK_ACCURACY = 0.9  # agreement with the labels below which many candidates of `label-errors` are errors of the networks
 
 
 def study(options: Namespace) -> None:
-    """Trains a recipe with several seeds: mean, spread, interval."""
-    config = load_recipe(options)
-    if options.jobs > 1:
-        from sprintnet.experiments.tasks import divide_threads
+    """Trains a recipe with several seeds, or on several folds."""
+    from sprintnet.experiments.placement import Placement
+    from sprintnet.studies import StudyPlan, study_config
 
-        divide_threads(config, options.jobs)  # refuses what the cores cannot do
+    placement = Placement(options.jobs, options.on)
+    shard = parse_shard(options.shard)
+    plan = StudyPlan(load_recipe(options), options.seeds, options.folds, shard, placement)
     name = options.name or run_name(recipe_of(options))
     folder = new_run(name, exact=bool(options.name), resume=options.resume, parent=STUDY_FOLDER)
     if options.resume and not list(folder.path.glob("*/config.toml")):
         print(f"{folder.path}: nothing to resume, starting", flush=True)
-    print(f"starting: {options.seeds} seeds of {recipe_of(options)} on {config.data.name}, in {folder.path}", flush=True)
-
-    from sprintnet.studies import study_config
-
-    if options.jobs > 1:
-        print(f"{options.jobs} runs at a time; what each prints: {folder.path / 'seed-*' / 'log.txt'}", flush=True)
-    print(f"\n{study_config(config, folder, options.seeds, options.jobs)}")
+    print(f"starting: {plan} of {recipe_of(options)} on {plan.config.data.name}, in {folder.path}", flush=True)
+    if not placement.is_here:
+        where = f"on {options.on}" if options.on else f"{options.jobs} runs at a time"
+        print(f"{where}; what each prints: {folder.path / '*' / 'log.txt'}", flush=True)
+    print(f"\n{study_config(plan, folder)}")
     print(f"next: sprintnet compare {shlex.quote(str(folder.path))} STUDY   (a study with other settings)")
 
 
@@ -99,12 +99,13 @@ def label_errors(options: Namespace) -> None:
     from sprintnet.config import load_config
     from sprintnet.data.load import load_splits, require_same_splits
     from sprintnet.experiments.label_errors import label_errors
+    from sprintnet.experiments.placement import Placement
     from sprintnet.reporting.html.report import write_report
 
     config = load_config(run.config)
     splits = load_splits(config.data, run=run if run.splits.exists() else None)
     require_same_splits(splits, run, str(run.path))
-    found = label_errors(config, splits, run, options.folds, options.resume)
+    found = label_errors(config, splits, run, options.folds, options.resume, Placement(options.jobs, options.on))
     table = run.label_errors.with_suffix(".csv")
     print(f"{len(found.ranked):,} of {len(found.probabilities):,} labels are likely wrong, most suspicious first: {table}")
     print(f"the networks that judged them agree with {found.accuracy:.2%} of all labels")

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from PIL import Image
 
 from sprintnet import __version__
-from sprintnet.cli import data, deploy, evaluate, experiments, train
+from sprintnet.cli import data, deploy, evaluate, experiments, train, tune
 from sprintnet.cli.args import split_words
 from sprintnet.cli.settings_help import docstring, print_help
 from sprintnet.errors import SettingsError, SprintNetError, did_you_mean, is_out_of_memory
@@ -31,8 +31,10 @@ EXTRAS = {  # the modules that each extra of the package installs
     "serve": ("python_multipart", "starlette", "uvicorn"),
     "datasets": ("datasets", "pyarrow"),
     "labels": ("cleanlab",),
+    "ray": ("ray",),
+    "tune": ("optuna",),
 }
-RESUMABLE = ("train", "study", "label-errors")
+RESUMABLE = ("train", "study", "tune", "label-errors")
 Option = tuple[str, dict[str, Any]]  # the name of an option, and the keyword arguments of argparse's add_argument
 Verb = tuple[Callable[[argparse.Namespace], None], str, list[Option]]
 """What a verb does, the words that follow it, and its options."""
@@ -52,12 +54,12 @@ def _option(name: str, help: str, default: Any = "", rule: Sequence[Any] = (), m
         if not is_number:
             raise SettingsError(f"{name} {word}: must be one of {', '.join(rule)}{did_you_mean(word, rule)}")
         kind = "a whole number" if isinstance(default, int) else "a number"
-        raise SettingsError(f"{name} {word}: must be {kind} from {rule[0]:,} to {rule[1]:,}, such as {default}")
+        raise SettingsError(f"{name} {word}: must be {kind} from {rule[0]:,} to {rule[1]:,}, such as {default or rule[0]}")
 
     details = {"type": read, "metavar": metavar or ("N" if is_number else "|".join(rule)), "default": default, "help": help}
     if default == []:
         return name, {**details, "action": "append", "help": f"{help}; may be repeated"}
-    return name, {**details, "help": f"{help} (default: {default})"} if default not in ("", None) else details
+    return name, {**details, "help": f"{help} (default: {default})"} if default not in ("", None, 0) else details
 
 
 # the words that a verb requires, and an example of them
@@ -68,6 +70,14 @@ RECIPE = f"[RECIPE] {OVERRIDES}"
 SETTINGS_HELP = "a setting, such as device=cpu or --data X (data.name=X); `sprintnet train --help all` lists them"
 MAX, MIN_COLUMNS = 1_000_000, 40
 RESUME = _option("--resume", "continue where it was interrupted (without a name: the newest)", default=False)
+PLACEMENT = (
+    _option(
+        "--jobs", "runs that are trained at a time, each with its share of the cores (default: 1; on Ray: all)", 0, (1, MAX)
+    ),
+    _option(
+        "--on", "where: ray or ray:ADDRESS, a Ray cluster whose nodes share this folder (default: this machine)", metavar="ray"
+    ),
+)
 VERBS: dict[str, Verb] = {
     "train": (train.train, RECIPE, [
         _option("--name", "name of the run folder in runs/train (default: the recipe's)", metavar="NAME"),
@@ -80,9 +90,19 @@ VERBS: dict[str, Verb] = {
     "verify": (evaluate.verify, "RUN", [
         _option("--no-replay", "do not repeat the training, which takes as long as it took", False)]),
     "study": (experiments.study, RECIPE, [
-        _option("--seeds", "number of runs, from the recipe's seed upwards", 10, (2, MAX)),
-        _option("--jobs", "number of runs that are trained at a time, each with its share of the cores", 1, (1, MAX)),
+        _option("--seeds", "number of runs, from the recipe's seed upwards (default: 10)", 0, (2, MAX)),
+        _option("--folds", "cross-validation: train one run without each of N parts of the training images", 0, (2, MAX)),
+        *PLACEMENT,
+        _option("--shard", "train only part K of N of the runs, one for each of N machines", "1/1", metavar="K/N"),
         _option("--name", "name of the folder in runs/study (default: the recipe's)", metavar="NAME"),
+        RESUME]),
+    "tune": (tune.tune, RECIPE, [
+        _option("--space", "TOML file whose table [tune.space] has the settings to change and their values", metavar="FILE"),
+        _option("--trials", "number of trials, the recipe itself among them", 27, (2, 10_000)),
+        _option("--minutes", "time after which no trial is begun; the final test still runs (0: no limit)", 0.0, (0, MAX)),
+        _option("--confirm", "fresh seeds of the final test of the winner against the recipe", 5, (2, 1000)),
+        *PLACEMENT,
+        _option("--name", "name of the folder in runs/tune (default: the recipe's)", metavar="NAME"),
         RESUME]),
     "compare": (experiments.compare, "STUDY STUDY", [
         _option("--split", "the split whose metrics are compared (default: the evaluation split)", None, ("test", "val"))]),
@@ -92,6 +112,7 @@ VERBS: dict[str, Verb] = {
         _option("--layer", "one layer (default: the last feature layer, and the mean of all)", metavar="NAME")]),
     "label-errors": (experiments.label_errors, "RUN", [
         _option("--folds", "number of trainings, each without one fold of the images", 5, (2, MAX)),
+        *PLACEMENT,
         RESUME]),
     "report": (evaluate.report, "RUN [RUN]...", [
         _option("--output", "the page (default: RUN/report.html; of several runs: comparison.html)", metavar="FILE")]),
@@ -108,6 +129,8 @@ VERBS: dict[str, Verb] = {
         _option("--tta", "average shifted and mirrored views of each image (test-time augmentation)", False),
         _option("--output", "write a table to this file, .csv or .parquet; the same command continues it", metavar="FILE"),
         _option("--shard", "predict only part K of N of the files, such as 3/16", "1/1", metavar="K/N"),
+        _option("--on", "with --output: ray or ray:ADDRESS, a cluster on which all shards are predicted", metavar="ray"),
+        _option("--shards", "with --on: the number of shards (default: the cluster's CPUs)", 0, (1, MAX)),
         _option("--batch", "batch size", 64, (1, MAX))]),
     "serve": (deploy.serve, "MODEL", [
         _option("--host", "address to listen at; 127.0.0.1: this machine only", "127.0.0.1", metavar="ADDRESS"),

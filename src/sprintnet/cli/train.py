@@ -1,17 +1,25 @@
 """The commands about training: train, summary, lr-find, recipes. Each imports what it needs when it runs."""
 
 import contextlib
+import os
 import shlex
 from argparse import Namespace
 
 from sprintnet.cli.args import load_recipe, recipe_of
 from sprintnet.errors import SettingsError
+from sprintnet.runs.environment import own_rank
 from sprintnet.runs.folder import LR_FOLDER, new_run, read_json, run_name, train_folder
 
 
 def train(options: Namespace) -> None:
     """Trains a recipe into a new run folder, or resumes a run."""
     config = load_recipe(options)
+    if own_rank():
+        from sprintnet.training.train import follow
+
+        follow(config)
+        return
+    options.resume = options.resume or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     run = train_folder(recipe_of(options), options.name, resume=options.resume)
     print(f"starting: {recipe_of(options)} on {config.data.name}, in {run.path}", flush=True)
 

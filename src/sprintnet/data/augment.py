@@ -25,8 +25,8 @@ class AugmentParams:
     cutout: Tensor | None
     """Centre of the erased square, in pixels (N, 2)."""
 
-    def __getitem__(self, part: slice) -> "AugmentParams":
-        """Returns the parameters of a slice of the images."""
+    def __getitem__(self, part: Tensor) -> "AugmentParams":
+        """Returns the parameters of the images at these indices."""
         return self._each(lambda values: values[part])
 
     def to(self, device: torch.device) -> "AugmentParams":

@@ -9,6 +9,7 @@ import numpy as np
 from sprintnet.data.builtin import cache
 from sprintnet.data.builtin.cache import Log
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
+from sprintnet.data.cross_validation import hold_out_fold, pooled
 from sprintnet.data.custom.load import load_custom
 from sprintnet.data.custom.split import assign_splits
 from sprintnet.data.dataset import ImageDataset, digest
@@ -19,6 +20,7 @@ from sprintnet.data.splits import Splits, drop_duplicates, read_splits, stratifi
 from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.runs.folder import RunFolder, read_json
 from sprintnet.runs.io import write_json
+from sprintnet.runs.shards import part_of
 
 HELD_OUT_IMAGES, MAX_HELD_OUT = 1_000, 0.1
 """Images of a built-in dataset that are held out by default, but not more than this fraction."""
@@ -44,24 +46,31 @@ def load_splits(settings: DataSettings, log: Log = print, run: RunFolder | None 
     else:
         custom = load_custom(settings)
         if run and run.splits.exists():
-            splits = read_splits(run.splits, custom.images)
-        else:
-            for text in custom.notes:
-                note(text)
-            splits = assign_splits(custom, settings, note)
+            return _without_test(read_splits(run.splits, custom.images), test)
+        for text in custom.notes:
+            note(text)
+        splits = assign_splits(custom, settings, note)
+    digests = {}
+    if part := part_of(settings.fold):
+        images = pooled(splits)
+        splits, digests["folds_sha256"] = hold_out_fold(images, *part), digest(images)
     if run and not run.splits.exists():
-        hidden = {"test_sha256": digest(splits["test"])} if not is_builtin and "test" in splits else {}
-        if hidden:
+        if not is_builtin and "test" in splits:
+            digests["test_sha256"] = digest(splits["test"])
             log(f"data: {len(splits['test']):,} test images, which training does not load")
-        write_json(run.data, {"notes": notes, **hidden})
+        write_json(run.data, {"notes": notes, **digests})
         write_splits(run.splits, splits)
-    if not (is_builtin or test):
-        splits.pop("test", None)
-    return splits
+    return splits if is_builtin else _without_test(splits, test)
+
+
+def _without_test(splits: Splits, test: bool) -> Splits:
+    return {name: part for name, part in splits.items() if name != "test" or test}
 
 
 def held_out_fraction(settings: DataSettings, images: int) -> float:
     """Returns the fraction of a built-in dataset's training images that is held out."""
+    if part := part_of(settings.fold):
+        return 1 / part[1]
     return min(MAX_HELD_OUT, HELD_OUT_IMAGES / images) if settings.val == "auto" else settings.val
 
 

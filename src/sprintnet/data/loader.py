@@ -14,6 +14,7 @@ from sprintnet.data.augment import augment, sample_params
 from sprintnet.data.dataset import ImageDataset, advise
 from sprintnet.data.preprocessing import Normalisation
 from sprintnet.data.settings import AugmentSettings
+from sprintnet.ranks import ALONE, Ranks
 
 AUGMENTED_BYTES = 2**27  # of fp32 pixels that a GPU augments at once: a few large operations instead of many small ones
 Batch = tuple[Tensor, Tensor]  # normalised images (B, C, H, W) in channels_last; labels (B,), or 0 and 1 (B, K)
@@ -23,7 +24,8 @@ class Loader:
     """Yields a dataset as normalised batches on a device, as few and as evenly filled as possible.
 
     The uint8 images are kept on the device; images mapped from a file are read from it on a CPU. With `is_balanced`, an epoch
-    has as many images as the dataset, but each class equally often.
+    has as many images as the dataset, but each class equally often. Of several `ranks`, each gets its part of every batch of an
+    epoch.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Loader:
         device: torch.device,
         *,
         is_balanced: bool = False,
+        ranks: Ranks = ALONE,
     ):
         self.storage = dataset.storage if device.type == "cpu" else dataset.images
         self.images = torch.from_numpy(self.storage).to(device)
@@ -43,6 +46,7 @@ class Loader:
         self.device = device
         self.normalisation = normalisation
         self.batch_size = batch_size
+        self.ranks = ranks
         batch_bytes = 4 * math.prod(dataset.image_shape) * batch_size
         self.batches_at_once = 1 if device.type == "cpu" else max(1, AUGMENTED_BYTES // batch_bytes)
         labels = dataset.labels
@@ -59,7 +63,7 @@ class Loader:
 
     @property
     def batch_sizes(self) -> list[int]:
-        """The number of images of each batch."""
+        """The number of images of each batch, of all ranks together."""
         return [part.stop - part.start for part in map(self._part, range(len(self)))]
 
     def sequential(self) -> Iterator[Batch]:
@@ -85,9 +89,10 @@ class Loader:
         # a resumed epoch has the same groups, since a GPU may round products of other sizes differently
         for first in range(first_batch - first_batch % self.batches_at_once, len(self), self.batches_at_once):
             parts = [self._part(batch) for batch in range(first, min(first + self.batches_at_once, len(self)))]
-            whole = slice(parts[0].start, parts[-1].stop)
-            images = augment(self._read(order[whole]), params[whole], settings).contiguous(memory_format=torch.channels_last)
-            labels, sizes = self.labels[order[whole]], [part.stop - part.start for part in parts]
+            own = [self.ranks.part(part) for part in parts]
+            drawn = torch.cat([torch.arange(part.start, part.stop) for part in own]).to(self.device)
+            images = augment(self._read(order[drawn]), params[drawn], settings).contiguous(memory_format=torch.channels_last)
+            labels, sizes = self.labels[order[drawn]], [part.stop - part.start for part in own]
             batches = zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True)
             yield from itertools.islice(batches, max(first_batch - first, 0), None)
 

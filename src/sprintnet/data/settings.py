@@ -20,6 +20,9 @@ class DataSettings:
     """Fraction of each training class held out to calibrate probabilities, the same images for all seeds. auto: of a built-in
     dataset 1,000 images, or a tenth if that is less; of a custom dataset without a validation set a tenth. 0 (of a built-in
     dataset only): none, probabilities are not calibrated, and Val columns are the test set."""
+    fold: str = ""
+    """Part K/N of the training and validation images that is the validation set instead: one of the N folds of a cross-
+    validation, by class, with groups and duplicates together. The test set is not used. Empty: none."""
     test: Annotated[float, Interval(ge=0, le=0.5)] = 0.2
     """Fraction of each class held out for testing, of a custom dataset without splits."""
     size: Annotated[int, Interval(ge=0, le=1024)] = 0

@@ -5,9 +5,8 @@ import hashlib
 import io
 import itertools
 import json
-import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,12 @@ from filelock import FileLock, Timeout
 
 from sprintnet.deploy.predict_files import predict_files, write_csv
 from sprintnet.deploy.predictor import Predictor
-from sprintnet.errors import ArgumentError, SettingsError
+from sprintnet.errors import SettingsError
 from sprintnet.progress import track
 from sprintnet.runs.io import remove_temporary, write_atomic
 
 CHUNK = 10_000  # files whose predictions are written at a time
 SUFFIXES = (".csv", ".parquet")
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """Returns K and N of `K/N`; raises ArgumentError unless K is from 1 to N."""
-    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise ArgumentError("shard", text, "must be K/N with K from 1 to N, such as 3/16")
-    return int(found[1]), int(found[2])
-
-
-def shard(files: Iterable[Path], part: int, parts: int) -> Iterator[Path]:
-    """Yields every `parts`-th file, from number `part` on; all shards together are all files, each once."""
-    return itertools.islice(files, part - 1, None, parts)
 
 
 def require_format(output: Path) -> None:
@@ -68,7 +54,7 @@ def write_table(
         with FileLock(folder / ".lock").acquire(blocking=False):
             remove_temporary(folder)
             total = sum(1 for _ in files())
-            chunks = [folder / f"{number:06d}.csv" for number in range(-(-total // CHUNK))]
+            chunks = [folder / f"{number:06d}.csv" for number in range(max(1, -(-total // CHUNK)))]
             waiting, done = files(), 0
             for chunk in chunks:
                 part = list(itertools.islice(waiting, CHUNK))

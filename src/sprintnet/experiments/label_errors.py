@@ -8,14 +8,15 @@ import numpy as np
 from cleanlab.count import num_label_issues
 
 from sprintnet.config import Config
-from sprintnet.data.dataset import ImageDataset, Labels, Rows, concatenate, digest
-from sprintnet.data.duplicates import duplicates_within
-from sprintnet.data.splits import Splits, connected_groups, stratified_k_fold
+from sprintnet.data.cross_validation import assign_folds, pooled
+from sprintnet.data.dataset import ImageDataset, Labels, Rows, digest
+from sprintnet.data.splits import Splits
 from sprintnet.errors import ArgumentError, DataError, SettingsError
 from sprintnet.evaluation.metrics import Floats, log_probabilities, top_k_accuracy
+from sprintnet.experiments.placement import HERE, Placement
+from sprintnet.experiments.study import fold_runs, train_all
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json
 from sprintnet.runs.io import write_arrays, write_rows
-from sprintnet.training.train import train
 
 FOLDS = "label-errors"  # the folder of the folds' runs, in the run folder
 MAX_IMAGES = 300  # images that are kept for the report, the likeliest errors first
@@ -31,17 +32,24 @@ class LabelErrors:
     accuracy: float  # share of the labels, 0..1, that the networks predict
 
 
-def label_errors(config: Config, splits: Splits, run: RunFolder, folds: int = 5, resume: bool = False) -> LabelErrors:
+def label_errors(
+    config: Config,
+    splits: Splits,
+    run: RunFolder,
+    folds: int = 5,
+    resume: bool = False,
+    placement: Placement = HERE,
+) -> LabelErrors:
     """Returns the likely label errors among the images of `train` and, where one was held out, `val`.
 
     Each fold is a run of these settings in the run folder's label-errors (`fold-1`, ...), evaluated on its held-out images;
-    with `resume` finished folds are read and an interrupted one continues. Writes label_errors.csv (a row an error) and
-    label_errors.npz (images (n, H, W, C) and rows of the first, with the totals, as JSON). Raises SettingsError for folds of
-    other images or settings, DataError for a class of a single image, and what training raises.
+    with `resume` finished folds are read and an interrupted one continues; `placement` says where. Writes label_errors.csv (a
+    row an error) and label_errors.npz (images (n, H, W, C) and rows of the first, with the totals, as JSON). Raises
+    SettingsError for folds of other images or settings, DataError for a class of a single image, and what training raises.
     """
     parts: Splits = {name: splits[name] for name in ("train", "val") if name in splits}
-    images = concatenate(*parts.values())
-    logits = _out_of_fold_logits(config, images, run, folds, resume)
+    images = pooled(parts)
+    logits = _out_of_fold_logits(config, images, run, folds, resume, placement)
     found = rank_errors(logits, images.labels)
     rows = _rows(found, images, parts)
     write_rows(run.label_errors.with_suffix(".csv"), rows)
@@ -72,48 +80,41 @@ def rank_errors(logits: Floats, labels: Labels) -> LabelErrors:
     return LabelErrors(probabilities, quality, worst[quality[worst] < 0], top_k_accuracy(probabilities, labels, 1))
 
 
-def _out_of_fold_logits(config: Config, images: ImageDataset, run: RunFolder, folds: int, resume: bool) -> Floats:
+def _out_of_fold_logits(
+    config: Config, images: ImageDataset, run: RunFolder, folds: int, resume: bool, placement: Placement
+) -> Floats:
     """Returns logits (N, K) of each image from the network that was trained without its fold."""
-    fold_of = _assign_folds(images, folds)
+    if images.multi_label:
+        raise DataError("label-errors: the images have several labels each; only single-label datasets are supported")
+    fold_of = assign_folds(images, folds)
     if config.init_from:
         print(f"init_from={config.init_from}: a network that has seen these images has learned their label errors", flush=True)
     folder = run.path / FOLDS
     if folder.exists() and not resume:
         raise SettingsError(f"{folder}: already holds folds; resume them, or remove the folder to start again")
+    parts = [np.flatnonzero(fold_of == number) for number in range(folds)]
+    splits = [
+        {"train": images.take(np.flatnonzero(fold_of != number)), "val": images.take(parts[number])} for number in range(folds)
+    ]
+    runs = fold_runs(placement.fix_threads(config), folds)
+    for name, expected in zip(runs, splits, strict=True):
+        _require_images(RunFolder(folder / name), expected, folds)
     logits = np.empty((len(images), len(images.classes)), np.float32)
-    for number in range(1, folds + 1):
-        held_out = np.flatnonzero(fold_of == number - 1)
-        splits = {"train": images.take(np.flatnonzero(fold_of != number - 1)), "val": images.take(held_out)}
-        fold = RunFolder(folder / f"fold-{number}", is_quiet=number > 1)
-        if fold.environment.exists() and read_json(fold.environment)["data_sha256"] != digest(*splits.values()):
-            rule = f"{fold.path} has other images; resume with the number of folds at its start, or remove {folder}"
-            raise ArgumentError("folds", folds, rule)
-        metrics = train(config, fold, resume=fold.config.exists(), splits=splits).metrics
+    for number, metrics in enumerate(train_all(runs, folder, placement, splits)):
+        fold = RunFolder(folder / f"fold-{number + 1}")
+        _require_images(fold, splits[number], folds)
         predictions = read_arrays(fold.predictions)
-        logits[held_out] = predictions.get("val_tta_logits", predictions["val_logits"])
+        logits[parts[number]] = predictions.get("val_tta_logits", predictions["val_logits"])
         agreement = metrics["val"]["accuracy"]
-        print(f"fold {number} of {folds}: agrees with {agreement:.2%} of {len(held_out):,} labels", flush=True)
+        print(f"fold {number + 1} of {folds}: agrees with {agreement:.2%} of {len(parts[number]):,} labels", flush=True)
     return logits
 
 
-def _assign_folds(images: ImageDataset, folds: int) -> Rows:
-    """Returns the fold (N,) of each image. Groups and duplicates stay together: a network must not have seen the label."""
-    if images.multi_label:
-        raise DataError("label-errors: the images have several labels each; only single-label datasets are supported")
-    counts = np.bincount(images.labels, minlength=len(images.classes))
-    if single := [images.classes[label] for label in np.flatnonzero(counts == 1)]:
-        raise DataError(f"only one image of {', '.join(single)}: no other image to judge its label by; add images of the class")
-    if not 2 <= folds <= len(images):
-        raise ArgumentError("folds", folds, f"must be from 2 to the number of images, {len(images):,}")
-    pairs = [(pair.first, pair.second) for pair in duplicates_within(images)]
-    fold_of = stratified_k_fold(images.labels, folds, connected_groups(len(images), images.groups, pairs))
-    if len(np.unique(fold_of)) < folds:
-        raise ArgumentError("folds", folds, f"too many for {len(images):,} images of {len(images.classes)} classes; use fewer")
-    together = [name for label, name in enumerate(images.classes) if len(np.unique(fold_of[images.labels == label])) == 1]
-    if together:
-        cause = f"all images of {', '.join(together)} belong together (a group, or duplicates)"
-        raise DataError(f"{cause}: no network that has learned the class could judge them; add other images")
-    return fold_of
+def _require_images(fold: RunFolder, splits: Splits, folds: int) -> None:
+    """Raises ArgumentError where a fold that has begun is of other images."""
+    if fold.environment.exists() and read_json(fold.environment)["data_sha256"] != digest(*splits.values()):
+        rule = f"{fold.path} has other images; resume with the number of folds at its start, or remove {fold.path.parent}"
+        raise ArgumentError("folds", folds, rule)
 
 
 def _rows(found: LabelErrors, images: ImageDataset, parts: Splits) -> list[dict[str, Any]]:

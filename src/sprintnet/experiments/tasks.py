@@ -11,13 +11,15 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from sprintnet.config import Config, parse_config
-from sprintnet.errors import ArgumentError, SprintNetError
-from sprintnet.runs.cores import available_cores
-from sprintnet.runs.folder import RunFolder
+from filelock import Timeout
+
+from sprintnet.config import parse_config
+from sprintnet.errors import SprintNetError, error_of
+from sprintnet.runs.folder import LEASE_SECONDS, RunFolder
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,33 @@ class Task:
     folder: str
 
 
-def divide_threads(config: Config, jobs: int) -> Config:
-    """Returns the settings for one of several runs at a time: each has its share of the cores, and keeps it.
+def finish(recipe: str, folder: str) -> tuple[int, str]:
+    """Finishes a task, given by its parts, in this process; returns the exit code, and the message of an error.
 
-    Raises ArgumentError for more jobs than cores, or more threads than the cores have.
+    A process that has just been told to end, or killed with its node, is waited for.
     """
-    cores = available_cores()
-    threads = config.threads or max(1, cores // jobs)
-    if jobs * threads > cores:
-        rule = f"{jobs} runs of {threads} threads each need more than the {cores} cores here; use at most {cores // threads}"
-        raise ArgumentError("jobs", jobs, rule)
-    return replace(config, threads=threads)
+    run = RunFolder(Path(folder), is_quiet=True)
+    try:
+        from sprintnet.training.train import train
+
+        run.path.mkdir(parents=True, exist_ok=True)
+        lease = run.lease()
+        with suppress(Timeout):  # train refuses a folder whose lease is still renewed
+            lease.acquire(timeout=LEASE_SECONDS + 5, poll_interval=0.5)
+            run = replace(run, claim=lease)
+        train(parse_config(recipe), run, resume=run.config.exists())
+    except SprintNetError as error:
+        return error.exit_code, str(error)
+    except OSError as error:
+        return (
+            1,
+            f"{error.filename or folder}: {error.strerror or error}; fix the cause and repeat the command with --resume",
+        )
+    return 0, ""
 
 
 def finish_all(tasks: Sequence[Task], jobs: int) -> Iterator[Task]:
-    """Finishes the tasks, `jobs` at a time, and yields each in order once it and all before it are done.
+    """Finishes the tasks on this machine, `jobs` at a time, and yields each in order once it and all before it are done.
 
     Where one fails, those that run save their state and end, and its SprintNetError is raised, with its exit code. The same
     happens on Ctrl-C, and where this process is killed.
@@ -50,7 +64,7 @@ def finish_all(tasks: Sequence[Task], jobs: int) -> Iterator[Task]:
     running: set[subprocess.Popen[str]] = set()
     has_failed = threading.Event()
 
-    def finish(task: Task) -> Task:
+    def finish_in_process(task: Task) -> Task:
         if has_failed.is_set() or RunFolder(Path(task.folder)).metrics.exists():
             return task
         command = [sys.executable, "-m", "sprintnet.experiments.tasks"]
@@ -73,7 +87,7 @@ def finish_all(tasks: Sequence[Task], jobs: int) -> Iterator[Task]:
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            yield from pool.map(finish, tasks)
+            yield from pool.map(finish_in_process, tasks)
         finally:
             has_failed.set()
             for process in list(running):
@@ -84,9 +98,7 @@ def _failure(task: Task, code: int, message: str) -> SprintNetError:
     """Returns the error of a process that ended with this exit code (negative: by a signal)."""
     if code < 0:
         message = f"{task.folder}: its process was ended by {signal.Signals(-code).name}; repeat the command with --resume"
-    error = SprintNetError(message.removeprefix("sprintnet: ") or f"{task.folder}: its process ended with exit code {code}")
-    error.exit_code = max(code, 1)
-    return error
+    return error_of(max(code, 1), message or f"{task.folder}: its process ended with exit code {code}")
 
 
 def _main() -> int:
@@ -97,15 +109,9 @@ def _main() -> int:
         os.kill(os.getpid(), signal.SIGTERM)  # training saves its state and ends
 
     threading.Thread(target=end_with_parent, daemon=True).start()
-    run = RunFolder(Path(task.folder), is_quiet=True)
-    try:
-        from sprintnet.training.train import train
-
-        train(parse_config(task.recipe), run, resume=run.config.exists())
-    except SprintNetError as error:
-        print(f"sprintnet: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    code, message = finish(**asdict(task))
+    print(message, file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -35,6 +35,12 @@ def environment_record(**more: Any) -> dict[str, Any]:
     }
 
 
+def own_rank() -> int | None:
+    """Returns the rank of this process, by the variables that torchrun sets; None where it is the only one."""
+    is_one_of_several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
+    return int(os.environ["RANK"]) if is_one_of_several else None
+
+
 def cpu_name() -> str:
     """Returns the processor's name as the kernel or the platform gives it."""
     return _cpuinfo().get("model name") or platform.processor() or "unknown"

@@ -15,7 +15,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, cast
 
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import FileLock, SoftFileLease, Timeout
 
 from sprintnet.errors import ArgumentError, SettingsError, nearest
 from sprintnet.runs.checksums import require_unchanged
@@ -24,7 +24,10 @@ from sprintnet.runs.io import write_rows
 TRAIN_FOLDER = Path("runs") / "train"
 STUDY_FOLDER = Path("runs") / "study"
 LR_FOLDER = Path("runs") / "lr_find"
+TUNE_FOLDER = Path("runs") / "tune"
 MAX_NAME_BYTES = 200  # file systems allow 255; names are numbered
+LEASE_SECONDS = 30.0
+"""A run's process on another host that has given no sign of life for so long counts as ended."""
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -44,8 +47,8 @@ class RunFolder:
 
     path: Path
     is_quiet: bool = False  # whether `log` prints nothing
-    claim: BaseFileLock | None = field(default=None, repr=False, compare=False)
-    """The lock of a folder that was reserved for this run: released with this object, or when training ends."""
+    claim: SoftFileLease | None = field(default=None, repr=False, compare=False)
+    """The lease of a folder that was reserved for this run: released with this object, or when training ends."""
 
     config = _File("config.toml")  # the settings as requested; training them again repeats the run
     resolved = _File("resolved.toml")  # the same with `auto` and `lr_find` resolved; its comments give the reasons
@@ -70,7 +73,7 @@ class RunFolder:
     weights = _File("weights.safetensors")
     checkpoint = _File("checkpoint.safetensors")  # the complete state of an unfinished run
     log_text = _File("log.txt")  # what was printed
-    lock = _File(".lock")  # held by the process that trains here
+    lock = _File(".lock")  # who trains here; renewed while that process lives
     test_access_lock = _File(".test_access.lock")  # held while a row is added to test_access.csv
     export_lock = _File(".export.lock")  # held by the process that exports
 
@@ -86,6 +89,16 @@ class RunFolder:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path))
+
+    def lease(self) -> SoftFileLease:
+        """Returns a lease of the folder, not yet acquired, for the one process that may train here. It holds where hosts share
+        the folder but no locks: a process of this host is looked up, one of another must renew the lease."""
+        return SoftFileLease(self.lock, lease_duration=LEASE_SECONDS, thread_local=False)
+
+    def require_claim(self) -> None:
+        """Raises SettingsError where another process has taken this one, stopped for long, for dead and trains here now."""
+        if self.claim and self.claim.compromise:
+            raise SettingsError(f"{self.path}: another process has continued the run meanwhile; this one ends")
 
     def log(self, line: str) -> None:
         """Prints a line and appends it to log.txt."""
@@ -118,19 +131,19 @@ def new_run(name: str, *, exact: bool, resume: bool, parent: Path = TRAIN_FOLDER
 
 
 def _reserve(run: RunFolder) -> RunFolder | None:
-    """Returns the folder with a lock on it, or None where a run has started or another process is about to start one."""
+    """Returns the folder with a lease of it, or None where a run has started or another process is about to start one."""
     if _has_started(run):
         return None
     run.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run.lock, thread_local=False)
+    lease = run.lease()
     try:
-        lock.acquire(blocking=False)
+        lease.acquire(blocking=False)
     except Timeout:
         return None
     if _has_started(run):  # and has ended meanwhile
-        lock.release()
+        lease.release()
         return None
-    return RunFolder(run.path, claim=lock)
+    return RunFolder(run.path, claim=lease)
 
 
 def train_folder(recipe: str | Path, name: str | None, *, resume: bool) -> RunFolder:

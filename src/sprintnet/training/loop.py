@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from sprintnet.config import Config
 from sprintnet.data.augment import resize
@@ -37,19 +38,23 @@ class Progress:
     rows: list[Row] = field(default_factory=list)
 
 
-def fit(config: Config, step: Step, train: Loader, val: Loader, run: RunFolder, track: Track) -> Iterator[Row]:
+def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunFolder, track: Track) -> Iterator[Row]:
     """Trains `step.model` and yields a row after each epoch, the rows of an interrupted run first.
 
     A checkpoint in the run folder is continued from its exact batch; a row is in the checkpoint before it is yielded.
     A row: epoch, lr (at its start), train_loss and val_loss (both with label smoothing; class weights in train_loss only),
     train_accuracy and val_accuracy (0..1), train_seconds, val_seconds, skipped_steps. Raises DivergedError when the loss is no
     longer finite, and Interrupted on SIGINT or SIGTERM once the state is saved.
+
+    Of several ranks only the first, which has `val`, evaluates, writes and yields; the others end when it ends.
     """
-    schedule = Schedule(config.schedule, config.epochs)
-    progress = _restore(step, run) if run.checkpoint.exists() else Progress()
-    yield from progress.rows
+    schedule, ranks, sizes = Schedule(config.schedule, config.epochs), step.runtime.ranks, train.batch_sizes
+    progress = _restore(step, run) if ranks.share(run.checkpoint.exists()) else Progress()
+    if ranks.is_first:
+        yield from progress.rows
 
     def save() -> None:
+        run.require_claim()
         _read_sound(step, progress)
         save_checkpoint(run.checkpoint, _state(step, progress))
 
@@ -64,18 +69,22 @@ def fit(config: Config, step: Step, train: Loader, val: Loader, run: RunFolder, 
             for images, labels in track(batches, len(train), label, progress.batch):
                 position = schedule.position(progress.epoch, progress.batch, len(train))
                 set_learning_rates(step.optimizer, schedule.lr_factor(position), schedule.whitening_factor(position))
-                step(resize(images, schedule.resolution(position)), labels)
+                step(resize(images, schedule.resolution(position)), labels, sizes[progress.batch])
                 if threads.adapt() and not was_crowded:
                     was_crowded = True
                     run.log(f"{CROWDED}: training with fewer threads meanwhile (rounding may differ)")
                 progress.batch += 1
                 progress.seconds = time.monotonic() - started
-                if signals.received or time.monotonic() - saved >= config.checkpoint_seconds:
+                if ranks.is_first and (signals.received or time.monotonic() - saved >= config.checkpoint_seconds):
                     save()
                     signals.raise_if_received()
                     saved = time.monotonic()
                     started = saved - progress.seconds  # the clock excludes writing the checkpoint
             totals = _read_sound(step, progress)
+            if val is None:
+                progress = Progress(epoch=progress.epoch + 1)
+                step.reset()
+                continue
             trained = time.monotonic()
             progress.seconds = trained - started
             val_batches = signals.guard(track(val.sequential(), len(val), f"{label}, evaluating", 0), save)
@@ -95,6 +104,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader, run: RunFolder, 
             }
             progress = Progress(epoch=progress.epoch + 1, rows=[*progress.rows, row])
             step.reset()
+            run.require_claim()
             save_checkpoint(run.checkpoint, _state(step, progress))
             yield row
             signals.raise_if_received()
@@ -122,6 +132,8 @@ def _state(step: Step, progress: Progress) -> State:
 
 
 def _restore(step: Step, run: RunFolder) -> Progress:
-    state = load_checkpoint(run.checkpoint, step.runtime.device)
+    ranks = step.runtime.ranks
+    device = step.runtime.device if ranks.world == 1 else torch.device("cpu")  # from where each rank copies it
+    state = ranks.share(load_checkpoint(run.checkpoint, device) if ranks.is_first else None)
     step.load_state_dict(state)
     return Progress(**state["progress"])

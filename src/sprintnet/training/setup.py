@@ -15,6 +15,7 @@ from sprintnet.data.loader import Loader
 from sprintnet.data.preprocessing import Normalisation
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.task import task_of
+from sprintnet.kernels.batchnorm import BatchNorm2d
 from sprintnet.models.factory import build_model, check_resolution
 from sprintnet.models.sprintnet import SprintNet
 from sprintnet.models.transfer import Pretrained
@@ -55,9 +56,16 @@ def build_step(
         normalisation = Normalisation(*channel_statistics(images))
     if config.freeze_backbone:
         network.freeze()
+    for layer in network.modules():
+        if isinstance(layer, BatchNorm2d):
+            layer.ranks = runtime.ranks
     model = runtime.place(network)
     optimizer = build_optimizer(model, config.optim.scaled_to(config.batch_size), config.muon)
-    loader = Loader(images, normalisation, config.batch_size, runtime.device, is_balanced=config.sampling == "balanced")
+    is_balanced = config.sampling == "balanced"
+    loader = Loader(images, normalisation, config.batch_size, runtime.device, is_balanced=is_balanced, ranks=runtime.ranks)
+    if min(loader.batch_sizes) < runtime.ranks.world:
+        rule = f"fewer images in a batch than the {runtime.ranks.world} processes; use a larger batch, or fewer processes"
+        raise SettingsError(f"batch_size={config.batch_size}: {rule}")
     weights = None
     if config.class_weights == "balanced":
         weights = torch.from_numpy(class_weights(images.labels, len(images.classes))).to(runtime.device)
@@ -69,6 +77,7 @@ def whiten(model: nn.Module, loader: Loader, config: Config) -> float:
     started = time.monotonic()
     if isinstance(model, SprintNet) and not config.init_from:
         model.whiten_from(loader.first(WHITENING_IMAGES))
+    loader.ranks.share_tensors(list(model.state_dict().values()))  # processors of other kinds round differently
     return time.monotonic() - started
 
 
@@ -88,4 +97,8 @@ def _check(config: Config, images: ImageDataset, runtime: Runtime) -> None:
             f"class_weights={config.class_weights}, sampling={config.sampling}: not defined for images with several labels; "
             "use none and all"
         )
+    settings_of_one = {"compile=true": config.compile, f"model.dropout={config.model.dropout:g}": config.model.dropout > 0}
+    if runtime.ranks.world > 1 and any(settings_of_one.values()):
+        setting = next(text for text, is_set in settings_of_one.items() if is_set)
+        raise SettingsError(f"{setting}: is for a single process; leave it out, or start one process")
     check_resolution(config.model, images.image_shape, min(config.schedule.resolution))

@@ -54,8 +54,14 @@ class Step:
         self.totals = torch.zeros(4, dtype=exact, device=runtime.device)
         self._recorded: dict[object, StepFunction] = {}
 
-    def __call__(self, images: Tensor, labels: Tensor) -> None:
-        """Updates the model by one batch: images (B, C, H, W), labels (B,) or (B, K)."""
+    def __call__(self, images: Tensor, labels: Tensor, total: int = 0) -> None:
+        """Updates the model by one batch: images (B, C, H, W), labels (B,) or (B, K).
+
+        Of several ranks each has its part of the batch, which has `total` images.
+        """
+        if self.runtime.ranks.world > 1:
+            self._run_part(images, labels, total or len(labels) * self.runtime.ranks.world)
+            return
         self._recorded.get(self._kind(images), self._run)(images, labels)
 
     def record(self, images: Tensor, labels: Tensor, graphs: CudaGraphs) -> None:
@@ -74,6 +80,20 @@ class Step:
         loss, logits = self.forward(images, labels)
         self.backward(loss)
         self.update(loss.detach(), self.task.correct(logits.detach(), labels).sum(), len(labels))
+
+    def _run_part(self, images: Tensor, labels: Tensor, total: int) -> None:
+        """A step of all ranks: gradients and totals are those of the whole batch."""
+        loss, logits = self.forward(images, labels)
+        loss = loss * (len(labels) / total)
+        self.backward(loss)
+        correct = self.task.correct(logits.detach(), labels).sum()
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        *summed, whole_loss, whole_correct = torch.split(
+            self.runtime.ranks.sum(_joined([*gradients, loss.detach(), correct.float()])),
+            [*(gradient.numel() for gradient in gradients), 1, 1],
+        )
+        torch._foreach_copy_(gradients, [values.view_as(own) for values, own in zip(summed, gradients, strict=True)])
+        self.update(whole_loss[0], whole_correct[0], total)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the mean loss, a scalar, and logits (B, K)."""

@@ -1,14 +1,15 @@
 """One run, start to end: data, network, training, evaluation; everything is left in the run folder."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from sprintnet.autoconfig import DatasetFacts, resolve
-from sprintnet.config import Config, require_same_settings
+from sprintnet.config import Config, parse_config, require_same_settings
 from sprintnet.data.dataset import ImageDataset, digest
 from sprintnet.data.load import load_splits
 from sprintnet.data.loader import Loader
@@ -20,10 +21,11 @@ from sprintnet.kernels import build
 from sprintnet.models.factory import SavedModel, save_model
 from sprintnet.models.transfer import Pretrained, load_pretrained
 from sprintnet.progress import track
+from sprintnet.ranks import joined
 from sprintnet.reporting.text.training_table import RULE, table_row, training_header
 from sprintnet.runs import checksums
-from sprintnet.runs.environment import environment_record
-from sprintnet.runs.folder import RunFolder, log_test_access, read_json
+from sprintnet.runs.environment import environment_record, own_rank
+from sprintnet.runs.folder import LEASE_SECONDS, RunFolder, log_test_access, read_json
 from sprintnet.runs.io import as_json, remove_temporary, write_arrays, write_atomic, write_json, write_rows
 from sprintnet.runtime import PeakMemory, Runtime, select_runtime
 from sprintnet.training.artifacts import write_artifacts
@@ -56,10 +58,14 @@ def train(
     `splits` replace the data that the settings name. With `resume` an interrupted run of the same settings and data continues
     from its last checkpoint; a finished one is returned. Raises SettingsError, DataError, DivergedError or Interrupted.
     """
+    if own_rank():
+        raise SettingsError("several processes train by the command only: torchrun --nproc-per-node N -m sprintnet train ...")
     run.path.mkdir(parents=True, exist_ok=True)
-    lock = run.claim or FileLock(run.lock, thread_local=False)
+    run = replace(run, claim=run.claim or run.lease())
+    assert run.claim is not None
     try:
-        with lock.acquire(blocking=False):
+        _acquire(run)
+        with run.claim:
             remove_temporary(run.path)
             if not run.config.exists():
                 for left in (run.splits, run.lr_finder):  # by a start that failed, perhaps with other settings
@@ -73,9 +79,10 @@ def train(
             if run.metrics.exists():
                 run.log(f"{run.path}: already finished, nothing to resume")
                 run.checkpoint.unlink(missing_ok=True)
+                with _activated(config) as runtime:
+                    runtime.ranks.share(None)  # nothing is left to train
                 return TrainingResult(load_run(run.path)[0], read_json(run.metrics))
-            runtime = select_runtime(config.device, config.precision, config.threads, deterministic=config.deterministic)
-            with runtime.activated(config.seed):
+            with _activated(config) as runtime:
                 return _train(config, run, runtime, on_epoch, splits)
     except Timeout:
         raise SettingsError(f"{run.path}: another process is training here; wait for it, or choose another name") from None
@@ -88,7 +95,53 @@ def train(
             f"{config.batch_size} or fewer threads"
         ) from None
     finally:
-        lock.release(force=True)
+        run.claim.release(force=True)
+
+
+def follow(config: Config) -> None:
+    """Trains this process's part of every batch of a run which the first of several processes keeps (see `ranks`).
+
+    Raises what training raises, and SettingsError where this process has other data or settings than the first.
+    """
+    with _activated(config) as runtime:
+        ranks = runtime.ranks
+        if not (path := ranks.share(None)):
+            return
+        run = RunFolder(path)
+        splits = load_splits(config.data, lambda line: None, run)
+        requested, resolved, data_sha256 = ranks.share(None)
+        if requested != config.to_toml() or data_sha256 != digest(*splits.values()):
+            raise SettingsError(f"rank {ranks.rank}: has other settings or data than the first process; give all the same")
+        config = parse_config(resolved)
+        step, loader = build_step(config, splits["train"], runtime, load_pretrained(config.init_from))
+        warm_up(step, config, loader)
+        whiten(step.model, loader, config)
+        for _ in fit(config, step, loader, None, run, lambda batches, *_: batches):
+            pass
+
+
+@contextmanager
+def _activated(config: Config) -> Iterator[Runtime]:
+    """Yields the runtime in force, joined with the other processes of the training, if any."""
+    runtime = select_runtime(config.device, config.precision, config.threads, deterministic=config.deterministic)
+    with joined(runtime.device.type) as ranks:
+        runtime = replace(runtime, ranks=ranks, adapts_threads=runtime.adapts_threads and ranks.world == 1)
+        with runtime.activated(config.seed):
+            yield runtime
+
+
+def _acquire(run: RunFolder) -> None:
+    """Acquires the lease of the folder. Another host's is watched until it has run out; raises Timeout if it is renewed."""
+    assert run.claim is not None
+    try:
+        run.claim.acquire(blocking=False)
+    except Timeout as error:
+        _, _, holder = str(error).partition("It is held by ")  # names only a holder that cannot be looked up
+        if not holder:
+            raise
+        owner = holder.partition(",")[0]
+        run.log(f"{run.path}: was left by {owner}, or it still trains here: waiting {LEASE_SECONDS:.0f} s for a sign of life")
+        run.claim.acquire(timeout=LEASE_SECONDS + 5, poll_interval=1)
 
 
 def _train(
@@ -102,9 +155,12 @@ def _train(
     else:
         splits = load_splits(requested.data, run.log, run)
     images, pretrained = splits["train"], load_pretrained(requested.init_from)
+    runtime.ranks.share(str(run.path.absolute()))  # for `follow`
     config, reasons, finder_seconds = _resolve(requested, run, images, pretrained)
+    data_sha256 = digest(*splits.values())
+    runtime.ranks.share((requested.to_toml(), config.to_toml(), data_sha256))
     step, loader = build_step(config, images, runtime, pretrained, run.log)
-    commit = _record_environment(run, runtime, splits, pretrained, is_resumed)
+    commit = _record_environment(run, runtime, data_sha256, pretrained, is_resumed)
     write_atomic(run.config, requested.to_toml())
     write_atomic(run.resolved, "".join(f"# {reason}\n" for reason in reasons) + config.to_toml())
 
@@ -171,11 +227,11 @@ def _resolve(
 
 
 def _record_environment(
-    run: RunFolder, runtime: Runtime, splits: Splits, pretrained: Pretrained | None, is_resumed: bool
+    run: RunFolder, runtime: Runtime, data_sha256: str, pretrained: Pretrained | None, is_resumed: bool
 ) -> str | None:
     """Writes environment.json and returns the commit, or the commits, of the run."""
     record = environment_record(
-        **runtime.describe(), data_sha256=digest(*splits.values()), init_sha256=pretrained.sha256 if pretrained else None
+        **runtime.describe(), data_sha256=data_sha256, init_sha256=pretrained.sha256 if pretrained else None
     )
     if is_resumed:
         before = read_json(run.environment)
@@ -221,6 +277,6 @@ def _require_resumable(old: Mapping[str, Any], new: Mapping[str, Any], run: RunF
             raise SettingsError(
                 f"{run.path}: cannot be resumed: it began with {key} {old.get(key)}, now it is {new[key]}; {remedy}"
             )
-    compared = ("commit", "code_sha256", "versions", "device", "gpu", "cpu", "threads", "processor", "kernels")
+    compared = ("commit", "code_sha256", "versions", "device", "gpu", "cpu", "threads", "processes", "processor", "kernels")
     if changed := [key for key in compared if old.get(key) != new.get(key)]:
         run.log(f"{RESUMED_ELSEWHERE} {', '.join(changed)}: the result may differ in its last bits")

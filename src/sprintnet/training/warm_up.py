@@ -56,7 +56,7 @@ def warm_up(step: Step, config: Config, loader: Loader) -> float:
     if config.compile:
         step.compile(len(kinds))
     try:
-        _warm_up(step, config, loader, kinds, CudaGraphs() if config.cuda_graph else None)
+        _warm_up(step, config, loader, kinds, CudaGraphs() if config.cuda_graph and step.runtime.ranks.world == 1 else None)
     except Exception as error:  # PyTorch's compiler has exceptions of many kinds
         if isinstance(error, SprintNetError) or is_out_of_memory(error):
             raise

@@ -28,7 +28,20 @@ def summary_lines(summaries: Mapping[str, Any]) -> Iterator[str]:
     yield from table_lines(["metric", "mean", "sd", "95% CI of the mean"], rows)
 
 
-def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str) -> Iterator[str]:
+def out_of_fold_lines(metrics: Mapping[str, float], folds: int) -> Iterator[str]:
+    """Yields the metrics over all images of a cross-validation, each evaluated by the network that was trained without it."""
+    values = ", ".join(f"{label} {_text(label, metrics[label])}" for label in metrics if label != "images")
+    yield f"out of fold, {metrics['images']:,} images, each judged once: {values}"
+    yield f"intervals of the mean allow for the training images that the {folds} folds share (Nadeau and Bengio 2003)"
+
+
+def machine_lines(different: Sequence[str]) -> Iterator[str]:
+    """Yields a caution where the runs of a study come from different machines or versions."""
+    if different:
+        yield f"caution: the runs differ in {'; '.join(different)}: their last digits and times are not those of one machine"
+
+
+def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str, overlap: float = 0.0) -> Iterator[str]:
     """Yields a table of comparisons (`experiments.compare.Comparison`) by metric, and how they were made."""
     rows = []
     for label, found in comparisons.items():
@@ -40,6 +53,8 @@ def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str
         [f"metric ({split})", "A mean (sd)", "B mean (sd)", "B - A", "95% CI", "p", "g", "runs needed"], rows
     )
     test = "paired t-test, since A and B have the same seeds" if is_paired else "Welch's t-test"
+    if overlap:
+        test = "corrected resampled t-test (Nadeau and Bengio 2003) of the folds, which share training images"
     yield f"p: {test}; g: Hedges' g (effect size); runs needed: on each side, for a power of 80% at the 5% level"
 
 

@@ -19,6 +19,8 @@ def training_header(
     `settings` is a Config, `machine` the runtime's description, `images` the size of each split.
     """
     threads = f"{machine['threads']} thread" + "s" * (machine["threads"] != 1)
+    if machine["processes"] > 1:
+        threads += f" in each of {machine['processes']} processes"
     optim, schedule, model = settings.optim, settings.schedule, settings.model
     max_lr = f"{settings.peak_lr:g}"
     if settings.muon.max_lr:

@@ -1,0 +1,65 @@
+"""Where runs are trained: one after another in this process, several at a time on this machine, or on a cluster."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sprintnet.cluster import Call, call_all, connected
+from sprintnet.config import Config, parse_config
+from sprintnet.errors import ArgumentError
+from sprintnet.experiments.tasks import Task, finish, finish_all
+from sprintnet.runs.cores import available_cores
+from sprintnet.runs.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`jobs` runs at a time (0: one on this machine, on a cluster as many as it has room for); `on` a Ray cluster, or here."""
+
+    jobs: int = 0
+    on: str = ""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the runs are trained in this process."""
+        return not self.on and self.jobs <= 1
+
+    def fix_threads(self, config: Config) -> Config:
+        """Returns the settings of one of several runs at a time: its share of the cores, which it keeps, on a cluster one.
+
+        Raises ArgumentError for more jobs than cores, or more threads than the cores have.
+        """
+        if self.is_here:
+            return config
+        if self.on:
+            return replace(config, threads=config.threads or 1)
+        cores = available_cores()
+        threads = config.threads or max(1, cores // self.jobs)
+        if self.jobs * threads > cores:
+            most = cores // threads
+            rule = f"{self.jobs} runs of {threads} threads each need more than the {cores} cores here; use at most {most}"
+            raise ArgumentError("jobs", self.jobs, rule)
+        return replace(config, threads=threads)
+
+    def finish_all(self, tasks: Sequence[Task]) -> Iterator[Task]:
+        """Finishes the tasks in processes of their own and yields each in order once it and all before it are done."""
+        if not self.on:
+            yield from finish_all(tasks, max(self.jobs, 1))
+            return
+        unfinished = [task for task in tasks if not RunFolder(Path(task.folder)).metrics.exists()]
+        with connected(self.on):
+            calls = call_all(finish, [_call(task) for task in unfinished], self.on, self.jobs, packages=("torch",))
+            for task in tasks:
+                if task in unfinished:
+                    next(calls)
+                yield task
+
+
+HERE = Placement()
+"""In this process, one after another."""
+
+
+def _call(task: Task) -> Call:
+    """Returns the call that finishes a task on a cluster: it takes a CPU for each thread, and a GPU for the device `cuda`."""
+    config = parse_config(task.recipe)
+    return Call(task.folder, (task.recipe, task.folder), max(config.threads, 1), int(config.device == "cuda"))

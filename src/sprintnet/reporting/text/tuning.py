@@ -1,0 +1,27 @@
+"""The result of a search, as lines for the terminal and the page."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what a search has found (the content of tune.json)."""
+    yield f"{result['trials']} trials (the recipe is trial 0), {result['runs']} runs; the test set was not used"
+    if not result["final"]:
+        yield "nothing beats the recipe: no trial was better in the paired tests of the search"
+        return
+    settings = " ".join(f"{name}={value}" for name, value in result["settings"].items())
+    yield f"the best is trial {result['best']}: {settings}"
+    accuracy = result["final"]["accuracy"]
+    margin = f"95% interval {100 * accuracy['low']:+.2f} to {100 * accuracy['high']:+.2f}"
+    p_value = (
+        f"paired t-test, p = {result['p_values']['accuracy']:.3f}, adjusted by Holm's method for {len(result['final'])} metrics"
+    )
+    yield f"trained again with {accuracy['a']['n']} fresh seeds, on images that the search did not choose by:"
+    means = f"{accuracy['b']['mean']:.2%} against the recipe's {accuracy['a']['mean']:.2%}"
+    yield f"{means}, a difference of {100 * accuracy['difference']:+.2f} points ({margin}; {p_value})"
+    if result["is_better"]:
+        yield "it is better"
+    else:
+        level = f"{result['level']:.0%}"
+        yield f"not shown to be better at the {level} level: best.toml is the recipe; more fresh seeds could show more"
