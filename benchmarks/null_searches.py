@@ -1,6 +1,7 @@
 """Searches over settings that change nothing: how often one is called better, of 1,000 simulated ones.
 
     python benchmarks/null_searches.py --searches 1000
+    python benchmarks/null_searches.py --searches 200 --effect 0.005    # of settings that gain half a point at best
 
 The accuracies are those of sprint94's seeds in size and spread: sd 0.2 points, half of the variance shared by the runs of one
 seed. Appends a row to benchmarks/results/null-searches.jsonl.
@@ -53,11 +54,11 @@ class Simulation:
         return {"accuracy": accuracy, "cross-entropy": 1 - accuracy}
 
 
-def false_claims(searches: int, seed: int) -> tuple[int, int]:
-    """Returns how many searches call a setting better that is not, and how many had a winner for the final test."""
+def count_claims(searches: int, seed: int, effect: float = 0.0) -> tuple[int, int]:
+    """Returns how many searches call a setting better, and how many had a winner for the final test."""
     claims = finalists = 0
     for number in range(searches):
-        simulation = Simulation(seed + number)
+        simulation = Simulation(seed + number, effect)
         found = search(PLAN, {"x": 0.0}, simulation.propose, simulation.evaluate)
         claims, finalists = claims + found.is_better(PLAN.level), finalists + (found.best > 0)
     return claims, finalists
@@ -67,13 +68,13 @@ def main() -> None:
     """Simulates, prints and appends the row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--searches", type=int, default=1000)
+    parser.add_argument("--effect", type=float, default=0.0, help="accuracy that the best value of the setting gains")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    claims, finalists = false_claims(options.searches, 0)
-    row: dict[str, Any] = {
-        "searches": options.searches, "called_better": claims, "with_a_winner": finalists, "level": PLAN.level,
-        "trials": PLAN.trials, "confirmations": PLAN.confirmations,
-    }  # fmt: skip
+    claims, finalists = count_claims(options.searches, 0, options.effect)
+    found = {"called_better": claims, "with_a_winner": finalists}
+    plan = {"level": PLAN.level, "trials": PLAN.trials, "confirmations": PLAN.confirmations}
+    row: dict[str, Any] = {"searches": options.searches, "effect": options.effect, **found, **plan}
     print(row)
     append_row(options.output, row)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import stats
 
 from conftest import TINY, Command
-from null_searches import PLAN, Simulation, false_claims
+from null_searches import PLAN, Simulation, count_claims
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
 from sprintnet.experiments.tuning.search import FRESH_FOLD, FRESH_SEED, holm, rank_correlations, search
@@ -28,7 +28,7 @@ label_smoothing = [0.0, 0.2]
 
 def test_settings_that_change_nothing_are_better_at_most_at_the_level() -> None:
     searches = 150
-    claims, finalists = false_claims(searches, seed=0)
+    claims, finalists = count_claims(searches, seed=0)
     assert claims <= stats.binom.ppf(0.999, searches, PLAN.level)
     assert finalists > 0  # some of the searches had a winner to refuse
 

@@ -93,7 +93,7 @@ def tune(tuning: Tuning, folder: RunFolder, log: Callable[[str], None]) -> Searc
     given: list[Settings] = []
     recipe = {dimension.name: dotted(asdict(config))[dimension.name] for dimension in tuning.space}
     found = search(plan, recipe, ask, evaluate, has_time)
-    _write(found, plan, config, folder.path, seconds)
+    _write(found, plan, config, recipe, folder.path, seconds)
     return found
 
 
@@ -123,13 +123,12 @@ def _fidelities(epochs: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, epochs // 4), max(1, epochs // 2), epochs}))
 
 
-def _write(found: Search, plan: Plan, config: Config, folder: Path, seconds: Mapping[Run, float]) -> None:
+def _write(found: Search, plan: Plan, config: Config, recipe: Settings, folder: Path, seconds: Mapping[Run, float]) -> None:
     rows = [
-        {**run._asdict(), **scores, "train_seconds": f"{seconds[run]:.2f}", **found.trials[run.trial]}
+        {**run._asdict(), **scores, "train_seconds": f"{seconds[run]:.2f}", **recipe, **found.trials[run.trial]}
         for run, scores in found.scores.items()
     ]
-    columns = dict.fromkeys(key for row in rows for key in row)
-    write_rows(folder / "trials.csv", [{key: row.get(key, "") for key in columns} for row in rows])
+    write_rows(folder / "trials.csv", rows)
     is_better = found.is_better(plan.level)
     best = config.changed(found.trials[found.best]) if is_better else config
     write_atomic(folder / "best.toml", best.to_toml())

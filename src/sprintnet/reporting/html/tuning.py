@@ -9,7 +9,7 @@ from typing import Any
 from sprintnet.reporting.figures.style import save
 from sprintnet.reporting.figures.tuning import final_differences, trial_accuracies
 from sprintnet.reporting.html.page import figure_uris, render
-from sprintnet.reporting.text.tuning import result_lines
+from sprintnet.reporting.text.tuning import result_lines, shown_value
 from sprintnet.runs.folder import read_json, read_rows
 from sprintnet.runs.io import write_atomic
 
@@ -37,14 +37,14 @@ def write_tuning_page(folder: Path) -> Path:
         "Do short trainings rank the trials as long ones do?": _correlations(result["rank_correlations"]),
     }
     page = folder / "tune.html"
-    lines = list(result_lines(result))
+    lines = [f"{line[0].upper()}{line[1:]}." for line in result_lines(result)]
     write_atomic(page, render("tuning.html.jinja", figures, name=f"Search {folder.name}", lines=lines, tables=tables))
     return page
 
 
 def _trials(rows: Sequence[Mapping[str, str]], accuracies: Mapping[int, Mapping[int, float]]) -> dict[str, Any]:
     settings = [name for name in rows[0] if name not in FIXED_COLUMNS]
-    values = {int(row["trial"]): [row[name] or "-" for name in settings] for row in rows}
+    values = {int(row["trial"]): [shown_value(row[name]) for name in settings] for row in rows}
 
     def cells(trial: int) -> Iterator[str]:
         for _, by_trial in sorted(accuracies.items()):

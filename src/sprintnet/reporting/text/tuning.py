@@ -10,18 +10,26 @@ def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
     if not result["final"]:
         yield "nothing beats the recipe: no trial was better in the paired tests of the search"
         return
-    settings = " ".join(f"{name}={value}" for name, value in result["settings"].items())
+    settings = " ".join(f"{name}={shown_value(value)}" for name, value in result["settings"].items())
     yield f"the best is trial {result['best']}: {settings}"
     accuracy = result["final"]["accuracy"]
     margin = f"95% interval {100 * accuracy['low']:+.2f} to {100 * accuracy['high']:+.2f}"
-    p_value = (
-        f"paired t-test, p = {result['p_values']['accuracy']:.3f}, adjusted by Holm's method for {len(result['final'])} metrics"
-    )
-    yield f"trained again with {accuracy['a']['n']} fresh seeds, on images that the search did not choose by:"
+    adjusted = result["p_values"]["accuracy"]
+    p_value = "p < 0.001" if adjusted < 0.001 else f"p = {adjusted:.3f}"
+    test = f"paired t-test, {p_value}, adjusted by Holm's method for {len(result['final'])} metrics"
     means = f"{accuracy['b']['mean']:.2%} against the recipe's {accuracy['a']['mean']:.2%}"
-    yield f"{means}, a difference of {100 * accuracy['difference']:+.2f} points ({margin}; {p_value})"
+    seeds = f"trained again with {accuracy['a']['n']} fresh seeds, on images that the search did not choose by"
+    yield f"{seeds}: {means}, a difference of {100 * accuracy['difference']:+.2f} points ({margin}; {test})"
     if result["is_better"]:
         yield "it is better"
     else:
         level = f"{result['level']:.0%}"
         yield f"not shown to be better at the {level} level: best.toml is the recipe; more fresh seeds could show more"
+
+
+def shown_value(value: Any) -> str:
+    """Returns the value of a setting, or its text, with three significant digits."""
+    try:
+        return f"{float(value):.3g}" if not isinstance(value, bool) else str(value).lower()
+    except ValueError:
+        return str(value)
