@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,19 +66,19 @@ def connected(on: str) -> Iterator[int]:
 
 def call_all(
     function: Callable[..., Outcome], calls: Sequence[Call], on: str, jobs: int = 0, packages: Sequence[str] = ()
-) -> Iterator[str]:
+) -> Generator[str]:
     """Calls a function of this package on the connected cluster and yields each call's message, in the order of calls.
 
-    At most `jobs` (0: all) run at a time. A call whose process or node is killed is repeated. Where one fails, the others are
-    told to end as by Ctrl-C, and its error is raised. Nodes must have this code, these versions of `packages`, and the folder
-    of this process. Raises ArgumentError where no node has room for a call.
+    At most `jobs` (0: all) run at a time. A call whose process or node is killed is repeated. Where one fails, its error is
+    raised at its turn, and the calls that still run are told to end as by Ctrl-C. Nodes must have this code, these versions of
+    `packages`, and the folder of this process. Raises ArgumentError where no node has room for a call.
     """
     import ray
 
     remote = ray.remote(max_calls=1, max_retries=RETRIES, scheduling_strategy="SPREAD")(_call_on_node)
     required = _versions(packages)
     running: dict[Any, int] = {}  # result -> number of the call
-    waiting, done = list(range(len(calls))), dict[int, str]()
+    waiting, done = list(range(len(calls))), dict[int, Outcome]()
     with _marked(Path.cwd()) as mark:
         try:
             for next_call in range(len(calls)):
@@ -92,11 +92,11 @@ def call_all(
                         time.sleep(POLL_SECONDS)  # where signals have their handlers, which Ray would not call
                         continue
                     number = running.pop(result := ready[0])
-                    code, message = _get(result, calls[number])
-                    if code:
-                        raise error_of(code, message)
-                    done[number] = message
-                yield done[next_call]
+                    done[number] = _get(result, calls[number])
+                code, message = done[next_call]
+                if code:
+                    raise error_of(code, message)
+                yield message
         finally:
             for result in running:
                 ray.cancel(result)

@@ -1,5 +1,6 @@
 """The processes that train one run together, as `torchrun` starts them: each takes its part of every batch."""
 
+import datetime
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from torch.distributed.rendezvous import rendezvous
 
 from sprintnet.errors import SprintNetError
 from sprintnet.runs.environment import own_rank
+
+LONGEST_WAIT = datetime.timedelta(days=1)
+"""For the first process, which also downloads and evaluates. That a process has ended is noticed at once."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def joined(device: str) -> Iterator[Ranks]:
         # after a restart torchrun's store still has the addresses of the processes before
         store = PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         backend = "nccl" if device == "cuda" else "gloo"
-        distributed.init_process_group(backend, store=store, rank=rank, world_size=world)
+        distributed.init_process_group(backend, timeout=LONGEST_WAIT, store=store, rank=rank, world_size=world)
     try:
         yield Ranks(rank, world)
     finally:

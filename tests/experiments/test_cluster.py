@@ -138,7 +138,7 @@ def test_shards_of_predictions_are_the_whole(cluster: RayCluster, sprintnet: Com
     assert sorted(row for table in tables for row in table[1:]) == sorted(rows)
     refused = sprintnet("predict", model, str(SAMPLE / "test"), "--on", "ray")
     assert refused.returncode == 2
-    assert "--on ray: needs --output, files or folders by name, and no --shard" in refused.stderr
+    assert "--on ray: needs --output and --shards N, files or folders by name, and no --shard" in refused.stderr
 
 
 def test_no_node_has_room(cluster: RayCluster, tmp_path: Path) -> None:

@@ -272,3 +272,15 @@ def test_a_duplicate_is_judged_with_its_double_and_lone_or_many_labels_not_at_al
         label_errors(config, {"train": many}, RunFolder(tmp_path / "many"), 2)
     with pytest.raises(SettingsError, match="folds=30: too many for 40 images of 2 classes"):
         label_errors(config, {"train": images}, RunFolder(tmp_path / "thin"), 30)
+
+
+def test_folds_in_processes_of_their_own_are_those_of_this_process(tmp_path: Path) -> None:
+    settings = ["model.width=4", "epochs=1", "threads=1", "data.name=digits", "augment.cutout=0", "batch_size=64"]
+    run = tmp_path / "run"
+    pipeline.train(load_config("davidnet", settings), RunFolder(run, is_quiet=True))
+    assert main(["label-errors", str(run), "--folds", "2", "--jobs", "2"]) == 0
+    together = [(run / "label-errors" / f"fold-{number}" / "weights.safetensors").read_bytes() for number in (1, 2)]
+    shutil.rmtree(run / "label-errors")
+    assert main(["label-errors", str(run), "--folds", "2"]) == 0
+    in_turn = [(run / "label-errors" / f"fold-{number}" / "weights.safetensors").read_bytes() for number in (1, 2)]
+    assert together == in_turn

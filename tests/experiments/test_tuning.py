@@ -80,9 +80,14 @@ def test_proposals_are_a_function_of_the_history() -> None:
         ("[tune.space]\nepochs = [3, 6]", "epochs: cannot be searched over"),
         ('[tune.space]\n"data.val" = [0.1, 0.2]', "data.val: cannot be searched over"),
         ("[tune.space]\nlabel_smoothing = [0.1]", "must be a list of two or more values, or a range"),
-        ("[tune.space]\nlabel_smoothing = {low = 0.5, high = 0.1}", "must be a list of two or more values, or a range"),
-        ("[tune.space]\nlabel_smoothing = {low = 0.0, high = 0.1, log = true}", "must be a list"),
-        ("[tune.space]\nlabel_smoothing = {low = 0, high = 2}", "label_smoothing=2: must be at least 0 and below 1"),
+        ("[tune.space]\nlabel_smoothing = {low = 0.5, high = 0.1}", "low must be below high"),
+        ("[tune.space]\nlabel_smoothing = {low = 0.0, high = 0.1, log = true}", "above 0 with log"),
+        ("[tune.space]\nlabel_smoothing = {low = 0.0, high = 0.1, step = -1}", "step above 0"),
+        ('[tune.space]\n"optim.max_lr" = {low = 0.1, high = 1, log = true, step = 0.1}', "not with log"),
+        ('[tune.space]\n"model.width" = {low = 4.5, high = 9}', "a range of whole numbers"),
+        ("tune = 3", r"has no table \[tune.space\]"),
+        ("[tune]\nspace = 3", r"has no table \[tune.space\]"),
+        ("[tune.space]\nlabel_smoothing = {low = 0, high = 2}", "label_smoothing=2.0: must be at least 0 and below 1"),
         ("[tune.space", "cannot be read"),
     ],
 )
@@ -144,6 +149,28 @@ def test_a_detuned_recipe_is_recovered_and_a_killed_search_goes_on(sprintnet: Co
         assert "test" not in read_json(run)
     again = sprintnet("train", str(folder / "best.toml"), "--no-report")
     assert again.returncode == 0, again.stderr
+
+
+def test_trials_that_diverge_do_not_end_the_search(sprintnet: Command, tmp_path: Path, data: Path) -> None:
+    (tmp_path / "space.toml").write_text('[tune.space]\n"optim.max_lr" = [9000.0, 10000.0]\n')
+    command = ["tune", "davidnet", *WORDS, f"data.name={data}", "--space", str(tmp_path / "space.toml"), "--trials", "3"]
+    done = sprintnet(*command)
+    assert done.returncode == 0, done.stderr
+    assert "trial 1, 2 epochs, seed 0: diverged" in done.stdout
+    assert "nothing beats the recipe" in done.stdout
+    again = sprintnet(*command, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert "diverged" not in again.stdout  # known from the journal
+    (tmp_path / "space.toml").write_text('[tune.space]\n"optim.max_lr" = [0.1, 10000.0]\n')
+    other = sprintnet(*command, "--resume")
+    assert other.returncode == 2
+    assert "was started with another space (optim.max_lr: 9000.0, 10000.0); use it, or another --name" in other.stderr
+
+
+def test_whole_bounds_of_a_setting_with_decimals_are_a_range_of_decimals(tmp_path: Path) -> None:
+    (tmp_path / "space.toml").write_text("[tune.space]\nlabel_smoothing = {low = 0, high = 0.9}\n")
+    (dimension,) = read_space(tmp_path / "space.toml", load_config("davidnet"), "davidnet", [])
+    assert len({settings["label_smoothing"] for settings in propose([dimension], [], 5)}) == 5
 
 
 def test_a_search_needs_a_hold_out(sprintnet: Command, tmp_path: Path, data: Path) -> None:

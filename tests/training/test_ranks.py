@@ -87,7 +87,7 @@ def ranks_of(process: "subprocess.Popen[str]") -> dict[int, int]:
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_rank_restarts_all_from_the_checkpoint(tmp_path: Path, killed: int) -> None:
     folder = tmp_path / "runs" / "train" / "davidnet"
-    command = [*TORCHRUN, "--max-restarts", "2", "-m", "sprintnet", *SLOW]
+    command = [*TORCHRUN, "--max-restarts", "2", "-m", "sprintnet", *SLOW, "--name", "davidnet"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: (folder / "checkpoint.safetensors").exists(), 120)
     os.kill(ranks_of(process)[killed], signal.SIGKILL)
@@ -98,6 +98,12 @@ def test_a_killed_rank_restarts_all_from_the_checkpoint(tmp_path: Path, killed: 
     weights = [(folder.with_name(name) / "weights.safetensors").read_bytes() for name in ("davidnet", "undisturbed")]
     assert weights[0] == weights[1]
     assert [path.name for path in folder.parent.iterdir()] in (["davidnet", "undisturbed"], ["undisturbed", "davidnet"])
+
+
+def test_a_restart_must_find_its_run(sprintnet: Command) -> None:
+    refused = sprintnet(*SLOW, TORCHELASTIC_MAX_RESTARTS="2")
+    assert refused.returncode == 2
+    assert refused.stderr == "sprintnet: --name: is needed with torchrun --max-restarts: a restart finds its run by it\n"
 
 
 def test_sigterm_saves_the_state_and_resume_goes_on(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sprintnet.errors import DataError, SettingsError
+from sprintnet.errors import DataError, SettingsError, SprintNetError
 from sprintnet.runs.folder import RunFolder, find_run
 from sprintnet.runs.shards import parse_shard, shard
 
@@ -79,22 +79,24 @@ def _predict_on_cluster(options: Namespace, output: Path) -> None:
     from sprintnet.deploy.prediction_table import require_format
     from sprintnet.progress import track
 
-    if not options.output or "-" in options.names[1:] or options.shard != "1/1":
-        raise SettingsError(f"--on {options.on}: needs --output, files or folders by name, and no --shard; its shards are all")
+    if not (options.output and options.shards) or "-" in options.names[1:] or options.shard != "1/1":
+        raise SettingsError(f"--on {options.on}: needs --output and --shards N, files or folders by name, and no --shard")
     require_format(output)
     words = ["predict", *options.names, "--top", str(options.top), "--abstain-below", str(options.abstain_below)]
     words += ["--batch", str(options.batch), *["--tta"] * options.tta]
-    with connected(options.on) as cpus:
-        parts = options.shards or max(cpus, 1)
-        tables = [
-            output.with_name(f"{output.stem}-{part:0{len(str(parts))}}-of-{parts}{output.suffix}")
-            for part in range(1, parts + 1)
-        ]
-        calls = [
-            Call(str(table), (*words, "--output", str(table), "--shard", f"{part}/{parts}"))
-            for part, table in enumerate(tables, 1)
-        ]
-        messages = list(track(call_all(predict_shard, calls, options.on), parts, "predicting", 0))
+    parts = options.shards
+    tables = [
+        output.with_name(f"{output.stem}-{part:0{len(str(parts))}}-of-{parts}{output.suffix}") for part in range(1, parts + 1)
+    ]
+    if kept := sum(table.exists() for table in tables):
+        print(f"{kept} of {parts} tables are there and kept; remove them to predict again", flush=True)
+    calls = [
+        Call(str(table), (*words, "--output", str(table), "--shard", f"{part}/{parts}")) for part, table in enumerate(tables, 1)
+    ]
+    with connected(options.on), contextlib.closing(call_all(predict_shard, calls, options.on)) as outcomes:
+        messages = list(track(outcomes, parts, "predicting", 0))
+    if missing := [str(table) for table in tables if not table.exists()]:
+        raise SprintNetError(f"{missing[0]}: was written on a node, and is not here; name a folder that all nodes share")
     print(f"{parts} tables: {tables[0]} to {tables[-1].name}")
     if unreadable := [message for message in messages if message]:
         raise DataError("\n  ".join(["some files could not be read:", *unreadable]))

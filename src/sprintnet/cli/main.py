@@ -99,7 +99,7 @@ VERBS: dict[str, Verb] = {
     "tune": (tune.tune, RECIPE, [
         _option("--space", "TOML file whose table [tune.space] has the settings to change and their values", metavar="FILE"),
         _option("--trials", "number of trials, the recipe itself among them", 27, (2, 10_000)),
-        _option("--minutes", "time after which no trial is begun; the final test still runs (0: no limit)", 0.0, (0, MAX)),
+        _option("--minutes", "after which no bracket of trials begins; the final test still runs (0: no limit)", 0.0, (0, MAX)),
         _option("--confirm", "fresh seeds of the final test of the winner against the recipe", 5, (2, 1000)),
         *PLACEMENT,
         _option("--name", "name of the folder in runs/tune (default: the recipe's)", metavar="NAME"),
@@ -130,7 +130,7 @@ VERBS: dict[str, Verb] = {
         _option("--output", "write a table to this file, .csv or .parquet; the same command continues it", metavar="FILE"),
         _option("--shard", "predict only part K of N of the files, such as 3/16", "1/1", metavar="K/N"),
         _option("--on", "with --output: ray or ray:ADDRESS, a cluster on which all shards are predicted", metavar="ray"),
-        _option("--shards", "with --on: the number of shards (default: the cluster's CPUs)", 0, (1, MAX)),
+        _option("--shards", "with --on: the number of shards", 0, (1, MAX)),
         _option("--batch", "batch size", 64, (1, MAX))]),
     "serve": (deploy.serve, "MODEL", [
         _option("--host", "address to listen at; 127.0.0.1: this machine only", "127.0.0.1", metavar="ADDRESS"),

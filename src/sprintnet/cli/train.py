@@ -19,6 +19,8 @@ def train(options: Namespace) -> None:
 
         follow(config)
         return
+    if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and not options.name:
+        raise SettingsError("--name: is needed with torchrun --max-restarts: a restart finds its run by it")
     options.resume = options.resume or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     run = train_folder(recipe_of(options), options.name, resume=options.resume)
     print(f"starting: {recipe_of(options)} on {config.data.name}, in {run.path}", flush=True)

@@ -42,7 +42,7 @@ def load_splits(settings: DataSettings, log: Log = print, run: RunFolder | None 
     if is_builtin:
         if Path(settings.name).exists():
             note(f"the built-in dataset {settings.name}; for the folder of that name, write ./{settings.name}")
-        splits = _split_builtin(settings, log, note)
+        splits = _split_builtin(replace(settings, fold=""), log, note)  # the order of the images is that of a run without folds
     else:
         custom = load_custom(settings)
         if run and run.splits.exists():

@@ -1,6 +1,7 @@
 """Where runs are trained: one after another in this process, several at a time on this machine, or on a cluster."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,14 +26,15 @@ class Placement:
         return not self.on and self.jobs <= 1
 
     def fix_threads(self, config: Config) -> Config:
-        """Returns the settings of one of several runs at a time: its share of the cores, which it keeps, on a cluster one.
+        """Returns the settings of one of several runs at a time, with its share of the cores, which it keeps.
 
-        Raises ArgumentError for more jobs than cores, or more threads than the cores have.
+        On a cluster a run has one core, and the precision that this machine would choose: processors of other nodes may choose
+        another. Raises ArgumentError for more jobs than cores, or more threads than the cores have.
         """
         if self.is_here:
             return config
         if self.on:
-            return replace(config, threads=config.threads or 1)
+            return config.changed({"threads": config.threads or 1, "precision": _precision(config)})
         cores = available_cores()
         threads = config.threads or max(1, cores // self.jobs)
         if self.jobs * threads > cores:
@@ -47,16 +49,25 @@ class Placement:
             yield from finish_all(tasks, max(self.jobs, 1))
             return
         unfinished = [task for task in tasks if not RunFolder(Path(task.folder)).metrics.exists()]
-        with connected(self.on):
-            calls = call_all(finish, [_call(task) for task in unfinished], self.on, self.jobs, packages=("torch",))
+        calls = [_call(task) for task in unfinished]
+        with connected(self.on), closing(call_all(finish, calls, self.on, self.jobs, packages=("torch",))) as outcomes:
             for task in tasks:
                 if task in unfinished:
-                    next(calls)
+                    next(outcomes)
                 yield task
 
 
 HERE = Placement()
 """In this process, one after another."""
+
+
+def _precision(config: Config) -> str:
+    """Returns the precision that this machine chooses; of a GPU, which it may lack, the setting."""
+    if config.device == "cuda":
+        return config.precision
+    from sprintnet.runtime import select_runtime
+
+    return select_runtime(config.device, config.precision, 1).precision
 
 
 def _call(task: Task) -> Call:

@@ -47,7 +47,7 @@ def run_study(
     if splits and not placement.is_here:
         raise ArgumentError("jobs", placement.jobs, "images in memory are for one process; save them as a file, or use 1 job")
     require_same_settings(folder.config, config)
-    if splits is None and len({run.data for run in runs.values()}) == 1 and config.data.name in BUILTIN_DATASETS:
+    if splits is None and config.data.name in BUILTIN_DATASETS and all(run.data == config.data for run in runs.values()):
         unfinished = [name for name in runs if not RunFolder(folder.path / name).metrics.exists()]
         splits = load_splits(config.data) if placement.is_here and unfinished else None  # once for all seeds
     each = [_splits_of(run, splits) for run in runs.values()] if splits else None

@@ -162,7 +162,7 @@ def run_name(recipe: str | Path) -> str:
 
 def _has_started(run: RunFolder) -> bool:
     """Returns whether a run, or the first run of a study, has settings there."""
-    return run.config.exists() or any(run.path.glob("seed-*/config.toml"))
+    return run.config.exists() or any(run.path.glob("*/config.toml"))
 
 
 def find_run(word: str | Path, parent: Path = TRAIN_FOLDER) -> Path:
@@ -176,7 +176,7 @@ def find_run(word: str | Path, parent: Path = TRAIN_FOLDER) -> Path:
         hint = f"did you mean {parent / near}?" if near else f"`sprintnet {parent.name}` creates them in {parent}"
         raise SettingsError(f"{word}: no such {'run' if parent == TRAIN_FOLDER else 'study'} folder; {hint}")
     path = next((path for path in found if RunFolder(path).config.is_file()), found[0])
-    if parent == TRAIN_FOLDER and (seeds := sorted(path.glob("seed-*/config.toml"))):
+    if parent == TRAIN_FOLDER and (seeds := sorted(path.glob("*/config.toml"))):
         raise SettingsError(f"{word}: is the folder of a study, not of a run; name one of its runs, such as {seeds[0].parent}")
     return path
 

@@ -109,9 +109,9 @@ def follow(config: Config) -> None:
             return
         run = RunFolder(path)
         splits = load_splits(config.data, lambda line: None, run)
-        requested, resolved, data_sha256 = ranks.share(None)
-        if requested != config.to_toml() or data_sha256 != digest(*splits.values()):
-            raise SettingsError(f"rank {ranks.rank}: has other settings or data than the first process; give all the same")
+        resolved, first = ranks.share(None)
+        if first != (config.to_toml(), runtime.precision, digest(*splits.values())):
+            raise SettingsError(f"rank {ranks.rank}: has other settings, precision or data than the first; give all the same")
         config = parse_config(resolved)
         step, loader = build_step(config, splits["train"], runtime, load_pretrained(config.init_from))
         warm_up(step, config, loader)
@@ -158,7 +158,7 @@ def _train(
     runtime.ranks.share(str(run.path.absolute()))  # for `follow`
     config, reasons, finder_seconds = _resolve(requested, run, images, pretrained)
     data_sha256 = digest(*splits.values())
-    runtime.ranks.share((requested.to_toml(), config.to_toml(), data_sha256))
+    runtime.ranks.share((config.to_toml(), (requested.to_toml(), runtime.precision, data_sha256)))
     step, loader = build_step(config, images, runtime, pretrained, run.log)
     commit = _record_environment(run, runtime, data_sha256, pretrained, is_resumed)
     write_atomic(run.config, requested.to_toml())

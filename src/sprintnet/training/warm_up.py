@@ -72,19 +72,22 @@ def warm_up(step: Step, config: Config, loader: Loader) -> float:
 
 def _warm_up(step: Step, config: Config, loader: Loader, kinds: list[StepKind], graphs: CudaGraphs | None) -> None:
     step.model.train()
-    images = random_images(loader, max(loader.batch_sizes))
+    ranks = step.runtime.ranks
+    images = random_images(loader, -(-max(loader.batch_sizes) // ranks.world))
     if isinstance(step.model, SprintNet):
         step.model.whiten_from(images)
     next(loader.epoch(config.seed, 0, config.augment))
     predict(step.model, [(images, loader.labels[: len(images)])], step.runtime)
     for kind in kinds:
         set_learning_rates(step.optimizer, 1e-6, float(kind.trains_whitening))
-        batch, labels = resize(images[: kind.images], kind.resolution), loader.labels[: kind.images]
+        part = ranks.part(slice(0, kind.images))
+        count = part.stop - part.start
+        batch, labels = resize(images[:count], kind.resolution), loader.labels[:count]
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # as PyTorch's documentation advises
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(STEPS):
-                step(batch, labels)
+                step(batch, labels, kind.images)
         torch.cuda.current_stream().wait_stream(stream)
         if graphs:
             step.record(batch, labels, graphs)

@@ -48,10 +48,11 @@ class Dimension:
 def read_space(file: Path, config: Config, recipe: str, overrides: Sequence[str]) -> list[Dimension]:
     """Returns the space in the table `tune.space` of a TOML file; raises SettingsError with every mistake in one message."""
     try:
-        table = tomllib.loads(file.read_text("utf-8")).get("tune", {}).get("space", {})
+        tune = tomllib.loads(file.read_text("utf-8")).get("tune")
     except (OSError, ValueError) as error:
         raise SettingsError(f"--space {file}: cannot be read ({error})") from None
-    if not table:
+    table = tune.get("space") if isinstance(tune, dict) else None
+    if not table or not isinstance(table, dict):
         raise SettingsError(f"--space {file}: has no table [tune.space]; write one, with lines such as {EXAMPLE}")
     known, mistakes, found = dotted(asdict(config)), [], []
     for name, values in _leaves(table):
@@ -61,11 +62,12 @@ def read_space(file: Path, config: Config, recipe: str, overrides: Sequence[str]
             mistakes.append(f"{name}: cannot be searched over; set it for all trials, as KEY=VALUE")
         else:
             try:
-                dimension = _dimension(name, values)
+                dimension = _dimension(name, values, is_float=isinstance(known[name], float))
+                dimension.distribution()
                 for value in dimension.choices or (dimension.low, dimension.high):
                     load_config(recipe, [*overrides, f"{name}={_text(value)}"])
                 found.append(dimension)
-            except SettingsError as error:
+            except (SettingsError, ValueError) as error:  # ValueError: Optuna's
                 mistakes.append(f"{name}: {str(error).splitlines()[-1].strip()}")
     if mistakes:
         lines = "\n  ".join(mistakes)
@@ -75,18 +77,21 @@ def read_space(file: Path, config: Config, recipe: str, overrides: Sequence[str]
     return found
 
 
-def _dimension(name: str, values: Any) -> Dimension:
+def _dimension(name: str, values: Any, *, is_float: bool) -> Dimension:
     if isinstance(values, list) and len(values) > 1 and all(isinstance(value, bool | int | float | str) for value in values):
         return Dimension(name, tuple(values))
-    is_number = isinstance(values, dict) and all(isinstance(values.get(key), int | float) for key in ("low", "high"))
-    if (
-        not is_number
-        or set(values) - RANGE_KEYS
-        or values["low"] >= values["high"]
-        or (values.get("log") and values["low"] <= 0)
-    ):
-        raise SettingsError(f"must be a list of two or more values, or a range with low below high, such as {EXAMPLE}")
-    return Dimension(name, (), values["low"], values["high"], bool(values.get("log", False)), values.get("step"))
+    numbers = [values.get(key) for key in ("low", "high", "step")] if isinstance(values, dict) else [None]
+    kinds = int | float if is_float else int
+    is_range = all(isinstance(number, kinds) and not isinstance(number, bool) for number in numbers if number is not None)
+    if None in numbers[:2] or not is_range or set(values) - RANGE_KEYS:
+        whole = "" if is_float else " of whole numbers"
+        raise SettingsError(f"must be a list of two or more values, or a range{whole} with low and high, such as {EXAMPLE}")
+    low, high = (float(values[key]) if is_float else values[key] for key in ("low", "high"))
+    log, step = values.get("log", False), values.get("step")
+    is_step = step is None or (step > 0 and not log)
+    if low >= high or not isinstance(log, bool) or (log and low <= 0) or not is_step:
+        raise SettingsError(f"low must be below high, and above 0 with log; step above 0, and not with log; such as {EXAMPLE}")
+    return Dimension(name, (), low, high, log, step)
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

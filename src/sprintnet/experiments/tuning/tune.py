@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from sprintnet.autoconfig import resolve
 from sprintnet.config import Config, require_same_settings
 from sprintnet.data.load import load_splits
 from sprintnet.data.splits import Splits
-from sprintnet.errors import SettingsError
+from sprintnet.errors import DivergedError, SettingsError, SprintNetError
 from sprintnet.experiments.placement import Placement
 from sprintnet.experiments.study import train_all
 from sprintnet.experiments.tuning.search import FRESH_FOLD, Plan, Run, Search, Settings, rank_correlations, search
@@ -21,6 +21,7 @@ from sprintnet.runs.io import write_atomic, write_json, write_rows
 from sprintnet.training.setup import dataset_facts
 
 MIN_HELD_OUT, MAX_HELD_OUT = 0.02, 0.5
+FAILED = {"accuracy": 0.0, "cross-entropy": 100.0}  # of a run that diverged, or whose settings exclude each other
 RESERVE = 1.2  # the final test is given this much more time than its runs took so far
 
 
@@ -44,6 +45,8 @@ class Tuning:
             )
         if self.config.data.fold:
             raise SettingsError(f"data.fold={self.config.data.fold}: a search makes its own folds; leave it out")
+        if self.config.lr_find:
+            raise SettingsError("lr_find=true: would replace the learning rates of the trials; use lr_find=false")
 
 
 def tune(tuning: Tuning, folder: RunFolder, log: Callable[[str], None]) -> Search:
@@ -53,11 +56,10 @@ def tune(tuning: Tuning, folder: RunFolder, log: Callable[[str], None]) -> Searc
     (a row a run), tune.json (the result) and best.toml: the winner's settings, or the recipe's where nothing beats it.
     """
     started = time.monotonic()
-    config = _resolved(tuning.config)
+    requested = _resolved(tuning.config)
+    config = tuning.placement.fix_threads(requested)
     require_same_settings(folder.config, config)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    journal = folder.path / "journal.json"
-    proposed: list[Settings] = read_json(journal)["trials"] if journal.exists() else []
+    journal = Journal.open(folder, [str(dimension) for dimension in tuning.space])
     folds = round(1 / float(tuning.config.data.val))
     plan = Plan(_fidelities(config.epochs), tuning.trials, confirmations=tuning.confirmations)
     seconds: dict[Run, float] = {}
@@ -68,22 +70,36 @@ def tune(tuning: Tuning, folder: RunFolder, log: Callable[[str], None]) -> Searc
 
     def ask(history: Sequence[tuple[Settings, float]], count: int) -> Sequence[Settings]:
         asked = len(given)
-        if len(proposed) < asked + count:
-            proposed.extend(propose(tuning.space, history, count)[len(proposed) - asked :])
-            write_json(journal, {"space": [str(dimension) for dimension in tuning.space], "trials": proposed})
-        given.extend(proposed[asked : asked + count])
+        if len(journal.trials) < asked + count:
+            journal.trials.extend(propose(tuning.space, history, count)[len(journal.trials) - asked :])
+            journal.write()
+        given.extend(journal.trials[asked : asked + count])
         return given[asked:]
 
     def evaluate(runs: Sequence[Run]) -> list[Mapping[str, float]]:
-        configs = {name_of(run): _config_of(run, config, ({}, *given)[run.trial], folds) for run in runs}
-        parts = [splits(run.fold) for run in runs] if tuning.placement.is_here else None
-        scores: list[Mapping[str, float]] = []
-        for run, metrics in zip(runs, train_all(configs, folder.path, tuning.placement, parts, is_quiet=True), strict=True):
-            write_atomic(folder.config, config.to_toml())
-            seconds[run] = metrics["train_seconds"]
-            scores.append({"accuracy": metrics["val"]["accuracy"], "cross-entropy": metrics["val"]["cross_entropy"]})
-            log(f"{_what(run)}: {scores[-1]['accuracy']:.2%}, {metrics['train_seconds']:.0f} s")
-        return scores
+        configs = {run: _config_of(run, config, ({}, *given)[run.trial], folds) for run in runs}
+        failed = {run for run in runs if name_of(run) in journal.failed or configs[run].mistakes()}
+        left = [run for run in runs if run not in failed]
+        scores: dict[Run, Mapping[str, float]] = {}
+        while left:
+            parts = [splits(run.fold) for run in left] if tuning.placement.is_here else None
+            named = {name_of(run): configs[run] for run in left}
+            try:
+                for metrics in train_all(named, folder.path, tuning.placement, parts, is_quiet=True):
+                    write_atomic(folder.config, config.to_toml())
+                    run = left.pop(0)
+                    seconds[run] = metrics["train_seconds"]
+                    scores[run] = {"accuracy": metrics["val"]["accuracy"], "cross-entropy": metrics["val"]["cross_entropy"]}
+                    log(f"{_what(run)}: {scores[run]['accuracy']:.2%}, {metrics['train_seconds']:.0f} s")
+            except SprintNetError as error:
+                if error.exit_code != DivergedError.exit_code:
+                    raise
+                run = left.pop(0)
+                failed.add(run)
+                journal.failed.append(name_of(run))
+                journal.write()
+                log(f"{_what(run)}: diverged")
+        return [scores.get(run, FAILED) for run in runs]
 
     def has_time(found: Search) -> bool:
         whole = [taken / run.epochs * plan.epochs[-1] for run, taken in seconds.items()]
@@ -93,8 +109,35 @@ def tune(tuning: Tuning, folder: RunFolder, log: Callable[[str], None]) -> Searc
     given: list[Settings] = []
     recipe = {dimension.name: dotted(asdict(config))[dimension.name] for dimension in tuning.space}
     found = search(plan, recipe, ask, evaluate, has_time)
-    _write(found, plan, config, recipe, folder.path, seconds)
+    _write(found, plan, requested, recipe, folder.path, seconds)
     return found
+
+
+@dataclass
+class Journal:
+    """What was proposed, and which runs have diverged: the file journal.json of a search."""
+
+    file: Path
+    space: list[str]
+    trials: list[Settings] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, folder: RunFolder, space: list[str]) -> "Journal":
+        """Returns the journal of a search that goes on, or a new one; raises SettingsError for one of another space."""
+        folder.path.mkdir(parents=True, exist_ok=True)
+        file = folder.path / "journal.json"
+        if not folder.config.exists() or not file.exists():  # a start whose first run did not end
+            return cls(file, space)
+        kept = read_json(file)
+        if kept["space"] != space:
+            was = "; ".join(kept["space"])
+            raise SettingsError(f"{folder.path}: was started with another space ({was}); use it, or another --name")
+        return cls(file, **kept)
+
+    def write(self) -> None:
+        """Replaces the file."""
+        write_json(self.file, {"space": self.space, "trials": self.trials, "failed": self.failed})
 
 
 def name_of(run: Run) -> str:
@@ -125,7 +168,7 @@ def _fidelities(epochs: int) -> tuple[int, ...]:
 
 def _write(found: Search, plan: Plan, config: Config, recipe: Settings, folder: Path, seconds: Mapping[Run, float]) -> None:
     rows = [
-        {**run._asdict(), **scores, "train_seconds": f"{seconds[run]:.2f}", **recipe, **found.trials[run.trial]}
+        {**run._asdict(), **scores, "train_seconds": f"{seconds.get(run, 0):.2f}", **recipe, **found.trials[run.trial]}
         for run, scores in found.scores.items()
     ]
     write_rows(folder / "trials.csv", rows)
