@@ -32,12 +32,8 @@ def sbatch(folder: Path, task: int) -> "subprocess.Popen[bytes]":
     options = dict(re.findall(r"^#SBATCH --([a-z-]+)=(\S+)$", file.read_text("utf-8"), re.MULTILINE))
     assert options["array"] == "1-20"
     assert options["signal"].startswith("B:TERM@")
-    command = folder / "bin" / "sprintnet"
-    command.parent.mkdir(exist_ok=True)
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m sprintnet "$@"\n')
-    command.chmod(0o755)
     variables = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": str(TASKS), "SLURM_CPUS_PER_TASK": "1"}
-    environment = {**os.environ, **variables, "PATH": f"{command.parent}:{os.environ['PATH']}"}
+    environment = {**os.environ, **variables, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
     with (folder / f"slurm-1_{task}.out").open("a") as output:
         return subprocess.Popen(["bash", file], cwd=folder, env=environment, stdout=output, stderr=output)
 
@@ -47,6 +43,10 @@ def test_an_array_whose_task_is_ended_and_requeued_ends_in_the_bits_of_one_comma
     sprintnet: Command, tmp_path: Path, number: signal.Signals
 ) -> None:
     (tmp_path / "study.sbatch").write_text(script(), "utf-8")
+    command = tmp_path / "bin" / "sprintnet"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m sprintnet "$@"\n')
+    command.chmod(0o755)
     study = tmp_path / "runs" / "study" / "big"
     tasks = [sbatch(tmp_path, task) for task in range(1, TASKS + 1)]
     while not (study / "seed-0" / "checkpoint.safetensors").exists():
