@@ -44,8 +44,8 @@ def address_of(on: str) -> str:
 
 
 @contextmanager
-def connected(on: str) -> Iterator[int]:
-    """Connects this process to a cluster and yields the number of its CPUs; raises ArgumentError where there is none."""
+def connected(on: str) -> Iterator[None]:
+    """Connects this process to a cluster for the block; raises ArgumentError where there is none."""
     import ray
 
     address = address_of(on)
@@ -59,7 +59,7 @@ def connected(on: str) -> Iterator[int]:
         cause = (str(error).splitlines() or ["no cause given"])[0]
         raise ArgumentError("on", on, f"no Ray cluster at {address} ({cause}); start one: ray start --head") from None
     try:
-        yield int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+        yield
     finally:
         ray.shutdown()
 
@@ -122,6 +122,12 @@ def _get(result: Any, call: Call) -> Outcome:
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError) as error:
         cause = (str(error).splitlines() or ["no cause given"])[0]
         return 1, f"{call.name}: was ended {RETRIES + 1} times ({cause}); repeat the command with --resume"
+    except ray.exceptions.RayTaskError as error:
+        cause = str(error).strip().splitlines()[-1]
+        if "import" not in cause and "No module named" not in cause:
+            raise  # a fault of this package, with its traceback
+        rule = "a node cannot import what it is to call; install the same version of sprintnet there"
+        return 2, f"{call.name}: {rule} ({cause})"
     return outcome
 
 

@@ -47,9 +47,9 @@ class Result:
 def study(
     recipe: str | Path = "sprint94",
     data: Any = None,
-    seeds: int = 0,
+    seeds: int | None = None,
     *,
-    folds: int = 0,
+    folds: int | None = None,
     jobs: int = 1,
     on: str = "",
     name: str = "",
@@ -76,8 +76,8 @@ class StudyPlan:
     """A recipe with the seeds, or folds, that are trained, the part of them that this process takes, and where."""
 
     config: Config
-    seeds: int = 0
-    folds: int = 0
+    seeds: int | None = None
+    folds: int | None = None
     shard: tuple[int, int] = (1, 1)
     placement: Placement = HERE
 
@@ -85,11 +85,11 @@ class StudyPlan:
         if self.seeds and self.folds:
             raise ArgumentError("folds", self.folds, "each fold is trained once, with the recipe's seed; leave out seeds")
         for argument, number in (("seeds", self.seeds), ("folds", self.folds)):
-            if number and number < 2:
+            if number is not None and number < 2:
                 raise ArgumentError(argument, number, "a standard deviation needs two or more")
         if self.folds and self.config.data.fold:
             raise ArgumentError("folds", self.folds, f"data.fold={self.config.data.fold} is one of them; leave it out")
-        object.__setattr__(self, "config", self.placement.fix_threads(self.config))
+        object.__setattr__(self, "config", self.placement.fix_runtime(self.config))
 
     def __str__(self) -> str:
         whole = f"{self.folds} folds" if self.folds else f"{self.seeds or SEEDS} seeds"

@@ -141,6 +141,26 @@ def test_shards_of_predictions_are_the_whole(cluster: RayCluster, sprintnet: Com
     assert "--on ray: needs --output and --shards N, files or folders by name, and no --shard" in refused.stderr
 
 
+def test_what_a_node_cannot_import_is_one_message(cluster: RayCluster, tmp_path: Path) -> None:
+    (tmp_path / "only_here.py").write_text("def work():\n    return 0, ''\n")
+    script = f"""
+import sys; sys.path.insert(0, {str(tmp_path)!r})
+import only_here, pathlib; pathlib.Path(only_here.__file__).unlink()
+from sprintnet.cluster import Call, call_all, connected
+from sprintnet.errors import SprintNetError
+on = "ray:{cluster.cluster.address}"
+try:
+    with connected(on):
+        list(call_all(only_here.work, [Call("a call", ())], on))
+except SprintNetError as error:
+    print(error.exit_code, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.startswith("2 a call: a node cannot import what it is to call; install the same version"), done.stderr
+
+
 def test_no_node_has_room(cluster: RayCluster, tmp_path: Path) -> None:
     process = cluster.start(tmp_path, *STUDY, "threads=64")
     _, errors = process.communicate(timeout=120)

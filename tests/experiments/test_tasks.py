@@ -87,11 +87,11 @@ def test_what_a_run_cannot_do_is_one_message(sprintnet: Command) -> None:
 def test_runs_have_the_cores_to_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placement, "available_cores", lambda: 8)
     config = load_config("smoke")
-    assert [Placement(jobs).fix_threads(config).threads for jobs in (0, 1, 2, 3, 8)] == [0, 0, 4, 2, 1]
-    assert Placement(4).fix_threads(load_config("smoke", ["threads=2"])).threads == 2
-    assert [Placement(100, "ray").fix_threads(load_config("smoke", [f"threads={n}"])).threads for n in (0, 4)] == [1, 4]
+    assert [Placement(jobs).fix_runtime(config).threads for jobs in (0, 1, 2, 3, 8)] == [0, 0, 4, 2, 1]
+    assert Placement(4).fix_runtime(load_config("smoke", ["threads=2"])).threads == 2
+    assert [Placement(100, "ray").fix_runtime(load_config("smoke", [f"threads={n}"])).threads for n in (0, 4)] == [1, 4]
     with pytest.raises(ArgumentError, match="jobs=9: 9 runs of 1 threads each need more than the 8 cores here; use at most 8"):
-        Placement(9).fix_threads(config)
+        Placement(9).fix_runtime(config)
 
 
 def test_images_in_memory_are_for_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def test_a_killed_process_of_this_host_is_not_waited_for(tmp_path: Path, sprintn
     assert "waiting" not in resumed.stdout
 
 
-def test_of_many_processes_at_once_each_reserves_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_starts_of_one_name_reserve_different_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     first, second = (folders.new_run("name", exact=False, resume=False) for _ in range(2))
     assert [run.path.name for run in (first, second)] == ["name", "name-2"]

@@ -20,7 +20,7 @@ def study(options: Namespace) -> None:
 
     placement = Placement(options.jobs, options.on)
     shard = parse_shard(options.shard)
-    plan = StudyPlan(load_recipe(options), options.seeds, options.folds, shard, placement)
+    plan = StudyPlan(load_recipe(options), options.seeds or None, options.folds or None, shard, placement)
     name = options.name or run_name(recipe_of(options))
     folder = new_run(name, exact=bool(options.name), resume=options.resume, parent=STUDY_FOLDER)
     if options.resume and not list(folder.path.glob("*/config.toml")):

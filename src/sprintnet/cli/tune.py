@@ -22,7 +22,7 @@ def tune(options: Namespace) -> None:
     from sprintnet.experiments.tuning.tune import Tuning, tune
 
     recipe, placement = recipe_of(options), Placement(options.jobs, options.on)
-    placement.fix_threads(config)  # refuses what the cores cannot do
+    placement.fix_runtime(config)  # refuses what the cores cannot do
     space = read_space(Path(options.space), config, recipe, options.overrides)
     tuning = Tuning(config, tuple(space), options.trials, options.confirm, options.minutes, placement)
     name = options.name or run_name(recipe)

@@ -25,7 +25,7 @@ class Placement:
         """Whether the runs are trained in this process."""
         return not self.on and self.jobs <= 1
 
-    def fix_threads(self, config: Config) -> Config:
+    def fix_runtime(self, config: Config) -> Config:
         """Returns the settings of one of several runs at a time, with its share of the cores, which it keeps.
 
         On a cluster a run has one core, and the precision that this machine would choose: processors of other nodes may choose

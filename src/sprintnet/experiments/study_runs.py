@@ -61,19 +61,20 @@ def read_runs(path: str | Path) -> list[dict[str, Any]]:
 
 def pairs_by(path: str | Path) -> list[tuple[int, str]]:
     """Returns seed and fold of each finished run in a study's folder, in the order of `read_runs`."""
-    return [(config.seed, config.data.fold) for config in map(_config, _finished(find_run(path, STUDY_FOLDER)))]
+    return [(config.seed, config.data.fold) for _, config in _finished(find_run(path, STUDY_FOLDER))]
 
 
 def fold_overlap(path: str | Path) -> float:
     """Returns the overlap (see `summarise`) of the finished runs in a study's folder: 0 unless they are folds."""
-    part = part_of(_config(_finished(find_run(path, STUDY_FOLDER))[0]).data.fold)
+    _, config = _finished(find_run(path, STUDY_FOLDER))[0]
+    part = part_of(config.data.fold)
     return 1 / (part[1] - 1) if part else 0.0
 
 
 def out_of_fold(path: str | Path) -> dict[str, float]:
     """Returns images, accuracy and cross-entropy over all folds in a study's folder: each image is judged by the network that
     was trained without it."""
-    arrays = [read_arrays(run.predictions) for run in _finished(find_run(path, STUDY_FOLDER))]
+    arrays = [read_arrays(run.predictions) for run, _ in _finished(find_run(path, STUDY_FOLDER))]
     logits, labels = (np.concatenate([each[f"val_{name}"] for each in arrays]) for name in ("logits", "labels"))
     task = TASKS["multi-label" if labels.ndim == 2 else "single-label"]
     accuracy, cross_entropy = task.accuracy(logits, labels), task.cross_entropy(logits, labels, 0.0)
@@ -82,37 +83,34 @@ def out_of_fold(path: str | Path) -> dict[str, float]:
 
 def data_digest(path: str | Path) -> str:
     """Returns the SHA-256 of the data that the finished runs in a study's folder share."""
-    digest: str = _facts(_finished(find_run(path, STUDY_FOLDER))[0])["data_sha256"]
+    digest: str = _facts(*_finished(find_run(path, STUDY_FOLDER))[0])["data_sha256"]
     return digest
 
 
 def finished_runs(folder: Path) -> list[dict[str, Any]]:
     """Returns the metrics of a folder's finished runs, by seed and fold; raises SettingsError where they cannot be averaged."""
-    runs = _finished(folder)
-    facts = [(_facts(run), _shared(_config(run))) for run in runs]
-    for run, (environment, config) in zip(runs, facts, strict=True):
-        changed = [key for key in SHARED_BY_ALL_RUNS if environment.get(key) != facts[0][0].get(key)]
-        if what := ", ".join([*changed, *differences(facts[0][1], config)]):
-            rule = f"differs from {runs[0].path} in {what}; they cannot be averaged; move one of them away"
+    runs = [(run, _facts(run, config), _shared(config)) for run, config in _finished(folder)]
+    for run, environment, config in runs:
+        first, facts, shared = runs[0]
+        changed = [key for key in SHARED_BY_ALL_RUNS if environment.get(key) != facts.get(key)]
+        if what := ", ".join([*changed, *differences(shared, config)]):
+            rule = f"differs from {first.path} in {what}; they cannot be averaged; move one of them away"
             raise SettingsError(f"{run.path}: {rule}")
-    return [read_json(run.metrics) for run in runs]
+    return [read_json(run.metrics) for run, _, _ in runs]
 
 
 def different_machines(path: str | Path) -> list[str]:
     """Returns what differs between the machines of a study's finished runs, such as `processor: amx_bf16, avx2`."""
-    facts = [_facts(run) for run in _finished(find_run(path, STUDY_FOLDER))]
+    facts = [_facts(*each) for each in _finished(find_run(path, STUDY_FOLDER))]
     values = {key: dict.fromkeys(_text(one.get(key)) for one in facts) for key in SAID_OF_RUNS}
     return [f"{key}: {', '.join(found)}" for key, found in values.items() if len(found) > 1]
 
 
-def _finished(folder: Path) -> list[RunFolder]:
-    """Returns the finished runs in a folder, by seed and fold."""
+def _finished(folder: Path) -> list[tuple[RunFolder, Config]]:
+    """Returns the finished runs in a folder with their settings, by seed and fold."""
     runs = [RunFolder(file.parent) for file in sorted(folder.glob("*/metrics.json"))]
-    return sorted(runs, key=lambda run: (_config(run).seed, part_of(_config(run).data.fold) or (0, 0)))
-
-
-def _config(run: RunFolder) -> Config:
-    return load_config(run.config)
+    pairs = [(run, load_config(run.config)) for run in runs]
+    return sorted(pairs, key=lambda pair: (pair[1].seed, part_of(pair[1].data.fold) or (0, 0)))
 
 
 def _shared(config: Config) -> Config:
@@ -121,11 +119,11 @@ def _shared(config: Config) -> Config:
     return replace(config, seed=0, data=replace(config.data, fold=f"of {part[1]}" if part else ""))
 
 
-def _facts(run: RunFolder) -> dict[str, Any]:
+def _facts(run: RunFolder, config: Config) -> dict[str, Any]:
     """Returns the record of a run's machine, code and data."""
     environment = read_json(run.environment)
     data = {}
-    if _config(run).data.fold:  # each run has other images; of images in memory no digest is kept
+    if config.data.fold:  # each run has other images; of images in memory no digest is kept
         data["data_sha256"] = read_json(run.data).get("folds_sha256") if run.data.exists() else None
     return {**environment, "torch": environment["versions"]["torch"], **data}
 

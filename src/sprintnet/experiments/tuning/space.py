@@ -102,11 +102,6 @@ def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{key}", value
 
 
-def as_overrides(settings: Mapping[str, Any]) -> list[str]:
-    """Returns the settings of a trial as words of a command."""
-    return [f"{name}={_text(value)}" for name, value in settings.items()]
-
-
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()

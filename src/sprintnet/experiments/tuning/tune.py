@@ -57,7 +57,7 @@ def tune(tuning: Tuning, folder: RunFolder, log: Callable[[str], None]) -> Searc
     """
     started = time.monotonic()
     requested = _resolved(tuning.config)
-    config = tuning.placement.fix_threads(requested)
+    config = tuning.placement.fix_runtime(requested)
     require_same_settings(folder.config, config)
     journal = Journal.open(folder, [str(dimension) for dimension in tuning.space])
     folds = round(1 / float(tuning.config.data.val))
