@@ -9,8 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed
-from torch._C._distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 
 from sprintnet.errors import SprintNetError
 from sprintnet.runs.environment import own_rank
@@ -83,6 +81,8 @@ def joined(device: str) -> Iterator[Ranks]:
     if own_rank() is None:
         yield ALONE
         return
+    from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]  # some builds of PyTorch lack them
+
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     with _others_alive():
