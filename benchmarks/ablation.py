@@ -45,7 +45,8 @@ class Arm:
 ABLATIONS = {
     "allocator": (Arm("freed memory returned", returns_memory=True), Arm("freed memory kept")),
     "winograd": (Arm("PyTorch's convolutions", is_direct=True), Arm("the convolutions that are chosen")),
-    "kernels": (Arm("PyTorch's operations", is_uncompiled=True), Arm("compiled kernels")),
+    "pytorch": (Arm("PyTorch's operations", is_direct=True, is_uncompiled=True), Arm("SprintNet's kernels")),
+    "kernels": (Arm("Winograd by PyTorch's matrix products, no compiler", is_uncompiled=True), Arm("compiled kernels")),
     "precision": (Arm("fp32", ("precision=fp32",)), Arm("bf16", ("precision=bf16",))),
     "whitening": (Arm("whitening bias trained", trains_whitening=True), Arm("whitening bias frozen")),
     "resolution": (Arm("images at full resolution"), Arm("images at 3/4 resolution", resolution=0.75)),
@@ -55,7 +56,10 @@ ABLATIONS = {
         Arm("adaptive threads, beside a busy process", is_beside_a_busy_process=True),
     ),
     "busy": (Arm("alone"), Arm("beside a busy process", is_beside_a_busy_process=True)),
-    "engine": (Arm("a plain PyTorch script in fp32", is_plain_script=True), Arm("SprintNet")),
+    "engine": (
+        Arm("a plain PyTorch script in fp32", is_plain_script=True, is_direct=True, is_uncompiled=True),
+        Arm("SprintNet"),
+    ),
 }
 
 
@@ -69,15 +73,15 @@ def measure(recipe: str, arm: Arm) -> dict[str, float]:
     from sprintnet.training.optim import set_learning_rates
     from sprintnet.training.setup import build_step, whiten
 
+    if arm.is_direct:
+        dispatch.IMPLEMENTATIONS["conv3x3"] = {}
+    if arm.is_uncompiled:
+        build._library = lambda name, sources: "left out"
     if arm.is_plain_script:
         from baseline import training_steps
 
         batch_size, laps = training_steps(WARM_UP + STEPS)
     else:
-        if arm.is_direct:
-            dispatch.IMPLEMENTATIONS["conv3x3"] = {}
-        if arm.is_uncompiled:
-            build._library = lambda name, sources: "left out"
         if arm.returns_memory:
             runtime._keep_freed_memory = lambda: None
         config = load_config(recipe, arm.overrides)

@@ -1,6 +1,7 @@
 """A plain PyTorch script: the article's network in fp32, a DataLoader whose worker processes augment one image at a time.
 
-`python benchmarks/ablation.py engine --recipe davidnet` compares its steps with SprintNet's.
+`python benchmarks/ablation.py engine --recipe davidnet` compares its steps with SprintNet's, whose kernels it switches off
+here: the network's layers would take them.
 """
 
 import time

@@ -16,8 +16,8 @@ from sprintnet.runs.environment import PROCESSOR_NAMES
 
 BF16 = ("amx_bf16", "avx512_bf16")
 X86 = (*BF16, "avx512f", "avx2")
-COMPARED = ("kernels", "engine")
-"""Ablations that compare SprintNet with PyTorch; the others compare it with itself."""
+COMPARED = ("pytorch", "kernels", "engine")
+"""Ablations that compare SprintNet with PyTorch's operations; the others compare it with itself."""
 
 
 class Line(NamedTuple):
@@ -61,7 +61,7 @@ EXPECTED = (
         for recipe, peer, rounds in PEERS
     ),
     *(
-        Expected(step_name("kernels", recipe), kinds, f"python benchmarks/ablation.py kernels --recipe {recipe}")
+        Expected(step_name("pytorch", recipe), kinds, f"python benchmarks/ablation.py pytorch --recipe {recipe}")
         for recipe, kinds in (("sprint94", (*X86, "asimd")), ("sprint95", X86), ("davidnet", X86))
     ),
     Expected(step_name("engine", "davidnet"), BF16, "python benchmarks/ablation.py engine --recipe davidnet"),

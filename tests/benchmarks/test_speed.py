@@ -31,7 +31,7 @@ def write(folder: Path, name: str, *content: dict[str, Any]) -> None:
 
 
 def steps(baseline: list[float], variant: list[float], **more: Any) -> dict[str, Any]:
-    return {"ablation": "kernels", "recipe": "sprint94", "images_per_second": {"a": baseline, "b": variant}, **more}
+    return {"ablation": "pytorch", "recipe": "sprint94", "images_per_second": {"a": baseline, "b": variant}, **more}
 
 
 def pair(seed: int, seconds: float, peer_seconds: float, **more: Any) -> dict[str, Any]:
@@ -73,11 +73,11 @@ def test_runs_without_a_seed_have_no_deviation(results: Path) -> None:
 def test_processors_have_lines_of_their_own_and_missing_ones_a_command(results: Path) -> None:
     write(results, "ablation", *(steps([1], [2], **processor) for processor in (AVX2, EPYC, AMX)))
     table = list(speed.speed())
-    first = next(index for index, line in enumerate(table) if "sprint94: compiled kernels" in line)
+    first = next(index for index, line in enumerate(table) if "sprint94: SprintNet's kernels" in line)
     names = [line.split(" | ")[1] for line in table[first : first + 4]]
     measured = ["Intel Xeon (AMX), 2 cores", "AMD EPYC (AVX512-BF16), 2 cores", "Intel Xeon as AVX2 only, 2 cores"]
     assert names == [*measured, "AVX-512, NEON"]
-    assert "not measured: `python benchmarks/ablation.py kernels --recipe sprint94`" in table[first + 3]
+    assert "not measured: `python benchmarks/ablation.py pytorch --recipe sprint94`" in table[first + 3]
 
 
 def test_without_rows_every_comparison_has_a_command(results: Path) -> None:

@@ -17,7 +17,7 @@ from sprintnet.kernels.tensors import empty_maxima, require_supported
 from sprintnet.kernels.toom_cook import toom_cook
 
 HAS_INPUT_GRADIENT = False
-SIDE = 4
+SIDE = 6
 """As in conv_pool_fp32.c: pixels of a tile's side."""
 
 

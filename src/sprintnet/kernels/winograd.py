@@ -1,11 +1,11 @@
 """Winograd convolution in C, some images at a time, so that the transformed tiles stay in a core's cache.
 
-Tiles of 2 to 5 pixels cover a feature map X (toom_cook.py). For one channel and one filter W, a tile is
+Tiles of 2 to 5 pixels (in fp32 to 8) cover a feature map X (toom_cook.py). For one channel and one filter W, a tile is
 
     Y = A [(B X B') * (G W G')] A',        * elementwise, ' transposed:
 
-summed over the channels, that is one matrix product for each element of the transform, with two to four times fewer
-multiplications than a direct convolution (Winograd 1980; in networks: Lavin and Gray 2016, arXiv:1509.09308). The gradient of X
+summed over the channels, that is one matrix product for each element of the transform, with two to four times (in fp32 to six
+times) fewer multiplications than a direct convolution (Winograd 1980; in networks: Lavin and Gray 2016, arXiv:1509.09308). The gradient of X
 is the same with every matrix transposed; that of W, products of the transforms of X and of Y's gradient.
 """
 
@@ -24,8 +24,12 @@ from sprintnet.kernels.build import BF16_LANES, call, load_library
 from sprintnet.kernels.tensors import empty_maps, require_supported
 from sprintnet.kernels.toom_cook import POINTS, toom_cook
 
-TAPS, MAX_TILE_SIDE, GEMM_ROWS = 3, 7, 12
+TAPS, MAX_TILE_SIDE, GEMM_ROWS = 3, 10, 12
 """As in winograd_transforms.h and winograd.c: filter taps, elements along a tile's side at most, rows of a product at once."""
+MAX_TILE = {torch.bfloat16: 5, torch.float32: 8}
+"""Output pixels of a tile's side at most: rounding between the transforms grows with it."""
+TRANSFORM_COST = 2.5
+"""Time of a multiplication in a transform, in multiplications of the products, as measured in fp32 on AVX2."""
 GROUP_BYTES = 700_000
 """Transformed inputs and outputs of a group of images: most of a core's cache."""
 MIN_GROUP_ROWS = {torch.bfloat16: GEMM_ROWS, torch.float32: 48}
@@ -99,12 +103,12 @@ class Convolution(torch.autograd.Function):
 
 def _transform_filters(filters: Tensor, maps: Tensor) -> Tensor:
     """Returns filters (C, O, 3, 3) transformed for these maps, in the panels that the kernel reads."""
-    channels, outputs = filters.shape[:2]
+    (channels, outputs), side = filters.shape[:2], _tile_side(maps, filters)
     if maps.dtype == torch.bfloat16:
-        transformed = maps.new_empty((_tile_side(*maps.shape[2:]) + 2) ** 2, channels * outputs)
-        call("winograd_filters", "transform_filters", _bank(filters, *maps.shape[2:]), filters, transformed)
+        transformed = maps.new_empty((side + 2) ** 2, channels * outputs)
+        call("winograd_filters", "transform_filters", _bank(filters, side), filters, transformed)
         return transformed
-    return transform_filters_fp32(filters, _tile_side(*maps.shape[2:]))
+    return transform_filters_fp32(filters, side)
 
 
 def transform_filters_fp32(filters: Tensor, side: int) -> Tensor:
@@ -121,12 +125,13 @@ def fp32_lanes() -> int:
 
 def _filter_gradient(gradient: Tensor, weight: Tensor, maps: Tensor) -> Tensor:
     """Returns the gradient of weight (O, C, 3, 3) from that of its transform (elements, C, O)."""
+    side = _tile_side(maps, weight)
     if maps.dtype == torch.bfloat16:
         result = torch.empty_like(weight)
-        bank = _bank(result.transpose(0, 1), *maps.shape[2:])
+        bank = _bank(result.transpose(0, 1), side)
         call("winograd_filters", "transform_filters_backward", bank, gradient, result)
         return result
-    return filter_gradient_fp32(gradient, _tile_side(*maps.shape[2:]))
+    return filter_gradient_fp32(gradient, side)
 
 
 def filter_gradient_fp32(gradient: Tensor, side: int) -> Tensor:
@@ -145,9 +150,9 @@ def _filter_matrix(side: int) -> Tensor:
 def _products(maps: Tensor, filters: Tensor, is_backward: bool) -> tuple[Tensor, Tensor]:
     """Returns features (N, O, H, W) of maps by filters (C, O, 3, 3), and the transformed maps (elements, rows, C)."""
     maps = maps.contiguous(memory_format=torch.channels_last)
-    (channels, outputs, *_), size = filters.shape, maps.shape[2:]
+    (channels, outputs, *_), size, side = filters.shape, maps.shape[2:], _tile_side(maps, filters)
     tilings = (_output_tiling, _input_tiling) if is_backward else (_input_tiling, _output_tiling)
-    source, target = (tiling(count, *size) for tiling, count in zip(tilings, (channels, outputs), strict=True))
+    source, target = (tiling(count, *size, side) for tiling, count in zip(tilings, (channels, outputs), strict=True))
     elements, tiles = source.rows.elements * source.columns.elements, source.rows.tiles * source.columns.tiles
     group = _group(maps, tiles, elements * (channels + outputs))
     threads = torch.get_num_threads()
@@ -162,7 +167,7 @@ def _products(maps: Tensor, filters: Tensor, is_backward: bool) -> tuple[Tensor,
 @_products.register_fake
 def _(maps: Tensor, filters: Tensor, is_backward: bool) -> tuple[Tensor, Tensor]:
     (images, channels, height, width), outputs = maps.shape, filters.shape[1]
-    side = _tile_side(height, width)
+    side = _tile_side(maps, filters)
     tiles, elements = -(-height // side) * -(-width // side), (side + 2) ** 2
     group = _group(maps, tiles, elements * (channels + outputs))
     features = empty_maps((images, outputs, height, width), maps.dtype, maps.device)
@@ -213,14 +218,21 @@ def _group(maps: Tensor, tiles: int, values: int) -> int:
     return max(largest // even, 1) * even
 
 
-def _tile_side(height: int, width: int) -> int:
-    """Returns the side of the tiles, in output pixels, with the fewest multiplications for a map."""
-    return min(POINTS, key=lambda side: -(-height // side) * -(-width // side) * (side + 2) ** 2)
+def _tile_side(maps: Tensor, filters: Tensor) -> int:
+    """Returns the side of the tiles, in output pixels, that take the least time for maps of this size and format."""
+    (height, width), (inputs, outputs) = maps.shape[2:], filters.shape[:2]
+
+    def cost(side: int) -> float:
+        """Returns the multiplications for each pair of channels, with their share of the transforms."""
+        transforms = TRANSFORM_COST * (side + 2) * (1 / inputs + 1 / outputs)
+        return -(-height // side) * -(-width // side) * (side + 2) ** 2 * (1 + transforms)
+
+    return min((side for side in POINTS if side <= MAX_TILE[maps.dtype]), key=cost)
 
 
-def _bank(filters: Tensor, height: int, width: int) -> _FilterBank:
-    """Returns the layout of filters (C, O, 3, 3) and their transform for maps of this size."""
-    _, matrix, _ = toom_cook(_tile_side(height, width))
+def _bank(filters: Tensor, side: int) -> _FilterBank:
+    """Returns the layout of filters (C, O, 3, 3) and their transform for tiles of this side."""
+    _, matrix, _ = toom_cook(side)
     bank = _FilterBank(*filters.shape[:2], len(matrix), *filters.stride())
     for row, values in zip(bank.matrix, matrix.tolist(), strict=False):
         row[:] = values
@@ -228,16 +240,14 @@ def _bank(filters: Tensor, height: int, width: int) -> _FilterBank:
 
 
 @cache
-def _input_tiling(channels: int, height: int, width: int) -> _Tiling:
+def _input_tiling(channels: int, height: int, width: int, side: int) -> _Tiling:
     """Returns the tiling of the input transform, by B: its tiles overlap by a pixel on each side."""
-    side = _tile_side(height, width)
     return _Tiling(channels, *(tile_axis(size, side, -1, toom_cook(side)[2]) for size in (height, width)))
 
 
 @cache
-def _output_tiling(channels: int, height: int, width: int) -> _Tiling:
+def _output_tiling(channels: int, height: int, width: int, side: int) -> _Tiling:
     """Returns the tiling of the output transform, by A'."""
-    side = _tile_side(height, width)
     return _Tiling(channels, *(tile_axis(size, side, 0, toom_cook(side)[0].T) for size in (height, width)))
 
 

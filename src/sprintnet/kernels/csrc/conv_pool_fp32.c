@@ -3,15 +3,16 @@
    transform is computed again instead of kept.
 
    Feature maps are channels_last, with an even number of input channels and a multiple of PANEL output channels. A last odd row or column
-   is dropped. A tile has 4x4 pixels of the convolution, which are 2x2 windows. */
+   is dropped. A tile has 6x6 pixels of the convolution, which are 3x3 windows. */
 #include "parts.h"
 #include "products_fp32.h"
 #include "winograd_transforms.h"
 #include <omp.h>
 
-#define SIDE 4
+#define SIDE 6
+#define WINDOWS (SIDE / 2)  /* along a tile's side */
 #define ELEMENTS (SIDE + 2) /* of a transformed tile's side */
-#define CHUNK 48            /* tiles that are transformed and multiplied at once: a multiple of GEMM_ROWS */
+#define CHUNK 24            /* tiles that are transformed and multiplied at once: a multiple of GEMM_ROWS */
 
 typedef struct {
     int64_t height, width, channels, out_channels;
@@ -29,8 +30,8 @@ typedef struct {
 
 static sizes sizes_of(const layer *l) {
     sizes s = {.rows = l->height / 2, .columns = l->width / 2};
-    s.tile_columns = (s.columns + 1) / 2;
-    int64_t tile_rows = (s.rows + 1) / 2;
+    s.tile_columns = (s.columns + WINDOWS - 1) / WINDOWS;
+    int64_t tile_rows = (s.rows + WINDOWS - 1) / WINDOWS;
     s.tiles = tile_rows * s.tile_columns;
     s.channels = (l->channels + LANES - 1) / LANES * LANES;
     s.padded_width = s.tile_columns * SIDE + 2;
@@ -73,10 +74,10 @@ static void transform_inputs(const layer *l, const sizes *s, int64_t first, int6
 
 /* Calls `call(row, column, to)` for the windows of a tile that exist: their place in the tile, and the place of their maxima. */
 #define FOR_WINDOWS(s, tile, out_channels, call)                                                                    \
-    for (int row = 0; row < SIDE / 2; row++)                                                                        \
-        for (int column = 0; column < SIDE / 2; column++) {                                                         \
-            int64_t y = (tile) % (s)->tiles / (s)->tile_columns * (SIDE / 2) + row;                                 \
-            int64_t x = (tile) % (s)->tiles % (s)->tile_columns * (SIDE / 2) + column;                              \
+    for (int row = 0; row < WINDOWS; row++)                                                                         \
+        for (int column = 0; column < WINDOWS; column++) {                                                          \
+            int64_t y = (tile) % (s)->tiles / (s)->tile_columns * WINDOWS + row;                                    \
+            int64_t x = (tile) % (s)->tiles % (s)->tile_columns * WINDOWS + column;                                 \
             if (y < (s)->rows && x < (s)->columns)                                                                  \
                 call(row, column, (((tile) / (s)->tiles * (s)->rows + y) * (s)->columns + x) * (out_channels));     \
         }

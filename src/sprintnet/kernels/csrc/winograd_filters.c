@@ -2,7 +2,7 @@
    filter becomes that of the filter, G' e G. Filters are fp32, with the strides of their tensor. */
 #include "bf16.h"
 
-#define MAX_TILE_SIDE 7
+#define MAX_TILE_SIDE 10
 
 typedef struct {
     int64_t in_channels, out_channels, elements; /* elements: along a side */

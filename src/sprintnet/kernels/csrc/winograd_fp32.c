@@ -5,6 +5,7 @@
 
 #define ROWS_AT_ONCE 128 /* that weight_gradient multiplies at once */
 #define FENCE stream_fence()
+#define LARGE_TILES
 
 #include "winograd_tiles.h"
 

@@ -1,5 +1,6 @@
 /* The steps of a Winograd convolution that do not depend on the number format, for winograd.c (bf16) and winograd_fp32.c. Before it is
-   included: `element`, a value in memory; `floats`, CHANNELS values in registers, with zeros, plus, load, store and stream; `multiply`.
+   included: `element`, a value in memory; `floats`, CHANNELS values in registers, with zeros, plus, load, store and stream; `multiply`;
+   LARGE_TILES where tiles may have 6 to 8 output pixels along a side.
 
    Feature maps are channels_last, with a multiple of CHANNELS channels. Transformed tiles are stored by element, tile, image of the group,
    channel. */
@@ -46,9 +47,22 @@ INLINE void add_tile(const tiling *t, int64_t y0, int64_t x0, const element *inp
     }
 }
 
+#ifdef LARGE_TILES
+#define FOR_LARGE_TILES(call)      \
+    case 110: call(10, 10); break; \
+    case 99: call(9, 9); break;    \
+    case 88: call(8, 8); break;    \
+    case 90: call(8, 10); break;   \
+    case 79: call(7, 9); break;    \
+    case 68: call(6, 8); break;
+#else
+#define FOR_LARGE_TILES(call)
+#endif
+
 /* constants for each size of tile, so that the loops over its pixels and elements are unrolled */
 #define FOR_SIZE(call)                                \
     switch (t->rows.pixels * 10 + t->rows.elements) { \
+        FOR_LARGE_TILES(call)                         \
         case 77: call(7, 7); break;                   \
         case 66: call(6, 6); break;                   \
         case 55: call(5, 5); break;                   \

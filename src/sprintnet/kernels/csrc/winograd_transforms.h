@@ -3,7 +3,7 @@
 
    Along an axis, tiles of `pixels` begin at `first`, `step` apart (pixels outside of the feature map are 0); a matrix transforms each into
    `elements`. In two dimensions the transform is that of the rows, then that of the columns. */
-#define MAX_TILE_SIDE 7
+#define MAX_TILE_SIDE 10
 
 typedef struct {
     int64_t size, tiles, first, step, pixels, elements;
