@@ -5,8 +5,8 @@ Tiles of 2 to 5 pixels (in fp32 to 8) cover a feature map X (toom_cook.py). For 
     Y = A [(B X B') * (G W G')] A',        * elementwise, ' transposed:
 
 summed over the channels, that is one matrix product for each element of the transform, with two to four times (in fp32 to six
-times) fewer multiplications than a direct convolution (Winograd 1980; in networks: Lavin and Gray 2016, arXiv:1509.09308). The gradient of X
-is the same with every matrix transposed; that of W, products of the transforms of X and of Y's gradient.
+times) fewer multiplications than a direct convolution (Winograd 1980; in networks: Lavin and Gray 2016, arXiv:1509.09308).
+The gradient of X is the same with every matrix transposed; that of W, products of the transforms of X and of Y's gradient.
 """
 
 import ctypes
