@@ -24,13 +24,18 @@ RESULTS = Path(__file__).parent / "results" / "cluster-study.jsonl"
 def begin(recipe: str, seeds: int, folder: Path, *options: str) -> "subprocess.Popen[bytes]":
     """Returns the command of a study, whose runs will lie in FOLDER/runs/study/RECIPE."""
     folder.mkdir()
-    words = ["study", recipe, "--seeds", str(seeds), "threads=1", *options]
+    words = ["study", recipe, "--seeds", str(seeds), "threads=1", "checkpoint_seconds=5", *options]
     return subprocess.Popen([sys.executable, "-m", "sprintnet", *words], cwd=folder)
 
 
-def finished(study: Path) -> int:
-    """Returns the number of runs that are complete."""
-    return sum(1 for _ in study.glob("seed-*/metrics.json"))
+def finished(study: Path) -> set[str]:
+    """Returns the names of the runs that are complete."""
+    return {file.parent.name for file in study.glob("seed-*/metrics.json")}
+
+
+def unfinished(study: Path) -> set[str]:
+    """Returns the names of the runs that have a checkpoint and are not complete."""
+    return {file.parent.name for file in study.glob("seed-*/checkpoint.safetensors")} - finished(study)
 
 
 def digests(study: Path) -> dict[str, str]:
@@ -40,12 +45,12 @@ def digests(study: Path) -> dict[str, str]:
 
 
 def kill_half_way(process: "subprocess.Popen[bytes]", cluster: Cluster, study: Path, seeds: int) -> int:
-    """Kills a node once half of the runs are complete and others have begun, adds another; returns the runs complete then."""
-    while finished(study) < seeds // 2 or not list(study.glob("seed-*/checkpoint.safetensors")):
+    """Kills a node once half of the runs are complete and each node is in one, adds another; returns how many are complete."""
+    while len(finished(study)) < seeds // 2 or len(unfinished(study)) < 2:
         if process.poll() is not None:
             sys.exit(f"the study ended with exit code {process.returncode} before a node was killed")
         time.sleep(0.1)
-    complete = finished(study)
+    complete = len(finished(study))
     cluster.remove_node(next(node for node in cluster.list_all_nodes() if node is not cluster.head_node), allow_graceful=False)
     cluster.add_node(num_cpus=1)
     print(f"killed a node, and added another, after {complete} of {seeds} runs", flush=True)
@@ -80,9 +85,9 @@ def main() -> None:
         expected, found = digests(alone), digests(spread)
     equal = sum(found.get(name) == digest for name, digest in expected.items())
     print(f"{equal} of {options.seeds} runs have equal weights; {seconds[0]:.0f} s alone, {seconds[1]:.0f} s on two nodes")
-    found = {"equal": equal, "complete_when_a_node_was_killed": complete}
+    counts = {"equal": equal, "complete_when_a_node_was_killed": complete}
     times = {"one_process": seconds[0], "two_nodes": seconds[1]}
-    append_row(options.output, {"recipe": options.recipe, "seeds": options.seeds, **found, "seconds": times})
+    append_row(options.output, {"recipe": options.recipe, "seeds": options.seeds, **counts, "seconds": times})
     if equal < options.seeds:
         sys.exit(1)
 

@@ -2,7 +2,7 @@
 
     python benchmarks/emulate.py avx2 train sprint94
     python benchmarks/emulate.py avx512 benchmarks/kernel_choices.py fp32
-    python benchmarks/emulate.py avx2 benchmarks/ablation.py kernels
+    python benchmarks/emulate.py avx2 benchmarks/ablation.py pytorch
     python benchmarks/emulate.py avx512_bf16 benchmark --phases
 
 PyTorch's libraries are held to the instruction set by their environment variables, our kernels by hiding the processor's

@@ -16,7 +16,7 @@ from sprintnet.runs.environment import PROCESSOR_NAMES
 
 BF16 = ("amx_bf16", "avx512_bf16")
 X86 = (*BF16, "avx512f", "avx2")
-COMPARED = ("pytorch", "kernels", "engine")
+COMPARED = ("pytorch", "engine")
 """Ablations that compare SprintNet with PyTorch's operations; the others compare it with itself."""
 
 

@@ -144,20 +144,23 @@ def test_layers_follow_when_mode_or_dtype_or_shape_change(
         assert not convolution.choose_conv_pool(maps)
 
 
-def test_winograd_ops_have_shapes_and_flops_without_being_computed() -> None:
+@pytest.mark.parametrize(("dtype", "elements_of_a_tile", "tiles"), [(torch.bfloat16, 36, 4), (torch.float32, 100, 1)])
+def test_winograd_ops_have_shapes_and_flops_without_being_computed(
+    dtype: torch.dtype, elements_of_a_tile: int, tiles: int
+) -> None:
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
-        maps, weight = torch.empty(72, 32, 8, 8, dtype=torch.bfloat16), torch.empty(64, 32, 3, 3)
+        maps, weight = torch.empty(72, 32, 8, 8, dtype=dtype), torch.empty(64, 32, 3, 3)
         features, transformed = winograd._products(maps, weight.transpose(0, 1), False)
-        assert (features.shape, features.dtype) == ((72, 64, 8, 8), torch.bfloat16)
+        assert (features.shape, features.dtype) == ((72, 64, 8, 8), dtype)
         assert features.is_contiguous(memory_format=torch.channels_last)
         (elements, rows, channels) = transformed.shape
-        assert (elements, channels) == (36, 32)
-        assert rows >= 72 * 4
-        assert counter.get_total_flops() == 2 * 36 * rows * 32 * 64
+        assert (elements, channels) == (elements_of_a_tile, 32)
+        assert rows >= 72 * tiles
+        assert counter.get_total_flops() == 2 * elements * rows * 32 * 64
         grad_input, grad_transformed = winograd._products(features, weight, True)
         assert grad_input.shape == maps.shape
         gradient = winograd._weight_products(transformed, grad_transformed[:, :rows])
-        assert (gradient.shape, gradient.dtype) == ((36, 32, 64), torch.float32)
+        assert (gradient.shape, gradient.dtype) == ((elements, 32, 64), torch.float32)
 
 
 @pytest.mark.parametrize("size", [(9, 6), (7, 7), (2, 3)])  # 7 pixels: a gradient of 3x3 pixels, as a filter has

@@ -36,10 +36,11 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
         *(
             (size, *channels)
             for size, channels in itertools.product(
-                [(2, 2), (3, 3), (5, 7), (7, 7), (11, 11), (15, 15)], [(32, 96), (64, 32), (48, 64), (24, 64)]
+                [(2, 2), (3, 3), (4, 4), (5, 7), (7, 7), (11, 11), (15, 15)], [(32, 96), (64, 32), (48, 64), (24, 64)]
             )
         ),
         ((8, 8), 32, 96),
+        ((13, 14), 64, 32),
         ((31, 32), 32, 96),
     ],
 )
@@ -49,7 +50,7 @@ def test_winograd_convolution_is_pytorchs(size: tuple[int, int], channels: int, 
         return
     torch.manual_seed(0)
     maps, weight = torch.randn(7, channels, *size), torch.randn(outputs, channels, 3, 3)
-    error = {7: 2e-5, 8: 4e-5}.get(winograd._tile_side(maps, weight), 1e-5)
+    error = {7: 2e-5, 8: 3e-5}.get(winograd._tile_side(maps, weight), 1e-5)
     found = output_and_gradients(winograd_fp32.convolve, maps, weight)
     expected = output_and_gradients(lambda x, w: F.conv2d(x, w, padding=1), maps.double(), weight.double())
     for ours, theirs in zip(found, expected, strict=True):
@@ -107,7 +108,7 @@ def test_the_first_of_equal_pixels_is_the_maximum_and_nan_stays_in_its_image() -
 @pytest.mark.parametrize("images", [1, 7, 70])
 def test_any_number_of_images_on_any_number_of_threads_gives_the_same(images: int) -> None:
     torch.manual_seed(0)
-    maps, weight = torch.randn(images, 24, 9, 7), torch.randn(64, 24, 3, 3)
+    maps, weight = torch.randn(images, 24, 31, 9), torch.randn(64, 24, 3, 3)
     threads, found = torch.get_num_threads(), []
     try:
         for count in (1, 3):
@@ -167,6 +168,8 @@ def test_a_step_of_the_network_is_that_in_fp64(
 ) -> None:
     torch.manual_seed(0)
     network = SprintNet(10, 3, (32, 32), width=32).to(memory_format=torch.channels_last)
+    network.blocks[1][1] = network.blocks[2][1] = nn.AvgPool2d(2)  # type: ignore[index]
+    network.pool = nn.AdaptiveAvgPool2d(1)  # type: ignore[assignment]
     images = torch.randn(64, 3, 32, 32)
 
     def gradients(dtype: torch.dtype) -> list[Tensor]:
@@ -176,10 +179,9 @@ def test_a_step_of_the_network_is_that_in_fp64(
 
     on_processor("avx2")
     found = gradients(torch.float32)
-    exact = gradients(torch.float64)
-    assert relative_error(found[-1], exact[-1]) < 1e-4
-    for pair in zip(found, exact, strict=True):
-        assert relative_error(*pair) < 0.02  # where two pixels are nearly equal, another is the largest of its window
+    # before max pooling (whitening and first convolution), of two nearly equal pixels another may be the largest
+    for number, pair in enumerate(zip(found, gradients(torch.float64), strict=True)):
+        assert relative_error(*pair) < (0.02 if number < 2 else 1e-4)
     unavailable()
     assert not all(map(torch.equal, found, gradients(torch.float32)))  # kernels round in another order
 

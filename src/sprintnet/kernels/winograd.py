@@ -24,18 +24,20 @@ from sprintnet.kernels.build import BF16_LANES, call, load_library
 from sprintnet.kernels.tensors import empty_maps, require_supported
 from sprintnet.kernels.toom_cook import POINTS, toom_cook
 
-TAPS, MAX_TILE_SIDE, GEMM_ROWS = 3, 10, 12
-"""As in winograd_transforms.h and winograd.c: filter taps, elements along a tile's side at most, rows of a product at once."""
-MAX_TILE = {torch.bfloat16: 5, torch.float32: 8}
-"""Output pixels of a tile's side at most: rounding between the transforms grows with it."""
-TRANSFORM_COST = 2.5
-"""Time of a multiplication in a transform, in multiplications of the products, as measured in fp32 on AVX2."""
+TAPS, MAX_TILE_ELEMENTS, GEMM_ROWS = 3, 10, 12
+"""As in winograd_transforms.h, winograd_filters.c and winograd.c: filter taps, elements along a tile's side at most, rows of a
+product at once."""
+MAX_TILE_PIXELS = {torch.bfloat16: 5, torch.float32: 8}
+"""Output pixels along a tile's side at most: rounding between the transforms grows with it."""
+TRANSFORM_COST = {torch.bfloat16: 0.0, torch.float32: 2.5}
+"""Time of a multiplication in a transform, in multiplications of the products: fp32 as measured on AVX2, bf16 not measured."""
 GROUP_BYTES = 700_000
 """Transformed inputs and outputs of a group of images: most of a core's cache."""
 MIN_GROUP_ROWS = {torch.bfloat16: GEMM_ROWS, torch.float32: 48}
 """Tiles of a group, where the batch has the images: in fp32, wide filters do not fit the cache, and each group reads them."""
 MIN_GROUPS = 16
-"""Groups of a batch, where it has the images: that many cores can share it. Results do not depend on the number of cores."""
+"""Groups of a batch, where it has the images for them and for whole products: that many cores can share it. Results do not
+depend on the number of cores."""
 MAX_CHANNELS, MAX_SIDE = 1024, 32
 
 
@@ -44,7 +46,7 @@ class Axis(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("size", "tiles", "first", "step", "pixels", "elements")),
-        ("matrix", ctypes.c_float * MAX_TILE_SIDE * MAX_TILE_SIDE),
+        ("matrix", ctypes.c_float * MAX_TILE_ELEMENTS * MAX_TILE_ELEMENTS),
     )
 
 
@@ -56,7 +58,7 @@ class _FilterBank(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("in_channels", "out_channels", "elements")),
         *((name, ctypes.c_int64) for name in ("in_stride", "out_stride", "row_stride", "column_stride")),
-        ("matrix", ctypes.c_float * TAPS * MAX_TILE_SIDE),
+        ("matrix", ctypes.c_float * TAPS * MAX_TILE_ELEMENTS),
     )
 
 
@@ -224,10 +226,10 @@ def _tile_side(maps: Tensor, filters: Tensor) -> int:
 
     def cost(side: int) -> float:
         """Returns the multiplications for each pair of channels, with their share of the transforms."""
-        transforms = TRANSFORM_COST * (side + 2) * (1 / inputs + 1 / outputs)
+        transforms = TRANSFORM_COST[maps.dtype] * (side + 2) * (1 / inputs + 1 / outputs)
         return -(-height // side) * -(-width // side) * (side + 2) ** 2 * (1 + transforms)
 
-    return min((side for side in POINTS if side <= MAX_TILE[maps.dtype]), key=cost)
+    return min((side for side in POINTS if side <= MAX_TILE_PIXELS[maps.dtype]), key=cost)
 
 
 def _bank(filters: Tensor, side: int) -> _FilterBank:

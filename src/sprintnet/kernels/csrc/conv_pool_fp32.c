@@ -63,7 +63,7 @@ static void transform_inputs(const layer *l, const sizes *s, int64_t first, int6
         if (image != *padded_image) pad(l, s, input + image * l->height * l->width * l->channels, padded);
         *padded_image = image;
         for (int64_t channel = 0; channel < s->channels; channel += LANES) {
-            floats pixels[MAX_TILE_SIDE][MAX_TILE_SIDE];
+            floats pixels[MAX_TILE_ELEMENTS][MAX_TILE_ELEMENTS];
             for (int p = 0; p < ELEMENTS; p++)
                 for (int q = 0; q < ELEMENTS; q++)
                     pixels[p][q] = load(padded + ((y + p) * s->padded_width + x + q) * s->channels + channel);
@@ -86,7 +86,7 @@ static void transform_inputs(const layer *l, const sizes *s, int64_t first, int6
 static void pool(const layer *l, const sizes *s, int64_t first, int64_t count, const float *input, float *output, uint8_t *argmax) {
     for (int64_t tile = first; tile < first + count; tile++, input += l->out_channels)
         for (int64_t channel = 0; channel < l->out_channels; channel += LANES) {
-            floats half[MAX_TILE_SIDE][MAX_TILE_SIDE], pixels[SIDE][MAX_TILE_SIDE];
+            floats half[MAX_TILE_ELEMENTS][MAX_TILE_ELEMENTS], pixels[SIDE][MAX_TILE_ELEMENTS];
             transform_back_rows(&l->output, input + channel, s->out_stride, half, SIDE, ELEMENTS);
             for (int p = 0; p < SIDE; p++) transform_back(&l->output, half[p], 1, pixels[p], SIDE, ELEMENTS);
 #define POOL(row, column, to)                                                                                       \
@@ -109,7 +109,7 @@ static void transform_gradients(const layer *l, const sizes *s, int64_t first, i
                                 const uint8_t *argmax, float *output) {
     for (int64_t tile = first; tile < first + count; tile++, output += l->out_channels)
         for (int64_t channel = 0; channel < l->out_channels; channel += LANES) {
-            floats pixels[MAX_TILE_SIDE][MAX_TILE_SIDE];
+            floats pixels[MAX_TILE_ELEMENTS][MAX_TILE_ELEMENTS];
             memset(pixels, 0, sizeof pixels);
 #define UNPOOL(row, column, to)                                                                                     \
     do {                                                                                                            \

@@ -2,12 +2,12 @@
    filter becomes that of the filter, G' e G. Filters are fp32, with the strides of their tensor. */
 #include "bf16.h"
 
-#define MAX_TILE_SIDE 10
+#define MAX_TILE_ELEMENTS 10 /* as in winograd_transforms.h */
 
 typedef struct {
     int64_t in_channels, out_channels, elements; /* elements: along a side */
     int64_t in_stride, out_stride, row_stride, column_stride;
-    float matrix[MAX_TILE_SIDE][3]; /* G */
+    float matrix[MAX_TILE_ELEMENTS][3]; /* G */
 } filter_bank;
 
 /* FP32_LANES offsets, `stride` apart */
@@ -31,8 +31,8 @@ INLINE __m512i to_pairs(__m512 first, __m512 second) {
 }
 
 INLINE void transform_filter(const filter_bank *b, const float *weight, __m512i outputs,
-                             __m512 transformed[MAX_TILE_SIDE][MAX_TILE_SIDE], const int count) {
-    __m512 half[MAX_TILE_SIDE][3];
+                             __m512 transformed[MAX_TILE_ELEMENTS][MAX_TILE_ELEMENTS], const int count) {
+    __m512 half[MAX_TILE_ELEMENTS][3];
     for (int x = 0; x < 3; x++) {
         __m512 tap[3];
         for (int y = 0; y < 3; y++)
@@ -48,7 +48,7 @@ INLINE void transform_filter(const filter_bank *b, const float *weight, __m512i 
 INLINE void transform_gradient(const filter_bank *b, const float *gradient, float taps[9][FP32_LANES][FP32_LANES], int i,
                                const int count) {
     int64_t stride = b->in_channels * b->out_channels;
-    __m512 half[3][MAX_TILE_SIDE];
+    __m512 half[3][MAX_TILE_ELEMENTS];
     for (int f = 0; f < count; f++)
         for (int y = 0; y < 3; y++) {
             half[y][f] = _mm512_setzero_ps();
@@ -78,7 +78,7 @@ void transform_filters(const filter_bank *b, const float *weight, uint16_t *filt
 #pragma omp parallel for schedule(static)
     for (int64_t output = 0; output < b->out_channels; output += FP32_LANES)
         for (int64_t input = 0; input < b->in_channels; input += 2) {
-            __m512 transformed[2][MAX_TILE_SIDE][MAX_TILE_SIDE];
+            __m512 transformed[2][MAX_TILE_ELEMENTS][MAX_TILE_ELEMENTS];
             const float *from = weight + input * b->in_stride + output * b->out_stride;
             uint16_t *panel = filters + output / BF16_LANES * BF16_LANES * b->in_channels;
             uint16_t *to = panel + (input + output / FP32_LANES % 2) * BF16_LANES;

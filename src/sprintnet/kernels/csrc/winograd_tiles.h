@@ -21,7 +21,7 @@ INLINE int64_t pixels_of(const tiling *t) { return t->rows.size * t->columns.siz
 /* output = rows * tile * columns', for the tile at (y0, x0) of an image; zeros where there is no image */
 INLINE void transform_tile(const tiling *t, int64_t y0, int64_t x0, const element *image, element *output, int64_t stride,
                            const int pixels, const int count) {
-    floats tile[MAX_TILE_SIDE][MAX_TILE_SIDE];
+    floats tile[MAX_TILE_ELEMENTS][MAX_TILE_ELEMENTS];
     for (int p = 0; p < pixels; p++)
         for (int q = 0; q < pixels; q++) {
             int64_t y = y0 + p, x = x0 + q, is_inside = image && y >= 0 && x >= 0 && y < t->rows.size && x < t->columns.size;
@@ -33,7 +33,7 @@ INLINE void transform_tile(const tiling *t, int64_t y0, int64_t x0, const elemen
 /* image += rows' * input * columns, at the tile's place (y0, x0) */
 INLINE void add_tile(const tiling *t, int64_t y0, int64_t x0, const element *input, int64_t stride, floats *image, const int pixels,
                      const int count) {
-    floats half[MAX_TILE_SIDE][MAX_TILE_SIDE], line[MAX_TILE_SIDE];
+    floats half[MAX_TILE_ELEMENTS][MAX_TILE_ELEMENTS], line[MAX_TILE_ELEMENTS];
     transform_back_rows(&t->rows, input, stride, half, pixels, count);
     for (int p = 0; p < pixels; p++) {
         int64_t y = y0 + p;

@@ -3,11 +3,11 @@
 
    Along an axis, tiles of `pixels` begin at `first`, `step` apart (pixels outside of the feature map are 0); a matrix transforms each into
    `elements`. In two dimensions the transform is that of the rows, then that of the columns. */
-#define MAX_TILE_SIDE 10
+#define MAX_TILE_ELEMENTS 10
 
 typedef struct {
     int64_t size, tiles, first, step, pixels, elements;
-    float matrix[MAX_TILE_SIDE][MAX_TILE_SIDE]; /* elements by pixels */
+    float matrix[MAX_TILE_ELEMENTS][MAX_TILE_ELEMENTS]; /* elements by pixels */
 } axis;
 
 /* The rows of a matrix belong to the points 0, a, -a, b, -b, ... and infinity. Two rows of opposite points differ in the sign of their odd
@@ -46,11 +46,11 @@ INLINE void transform_back(const axis *t, const floats *transformed, int stride,
 }
 
 /* output = rows * tile * columns' */
-INLINE void transform_square(const axis *rows, const axis *columns, const floats tile[MAX_TILE_SIDE][MAX_TILE_SIDE], element *output,
+INLINE void transform_square(const axis *rows, const axis *columns, const floats tile[MAX_TILE_ELEMENTS][MAX_TILE_ELEMENTS], element *output,
                              int64_t stride, const int pixels, const int count) {
-    floats half[MAX_TILE_SIDE][MAX_TILE_SIDE], line[MAX_TILE_SIDE];
+    floats half[MAX_TILE_ELEMENTS][MAX_TILE_ELEMENTS], line[MAX_TILE_ELEMENTS];
     for (int q = 0; q < pixels; q++) {
-        transform(rows, &tile[0][q], MAX_TILE_SIDE, line, pixels, count);
+        transform(rows, &tile[0][q], MAX_TILE_ELEMENTS, line, pixels, count);
         for (int a = 0; a < count; a++) half[a][q] = line[a];
     }
     for (int a = 0; a < count; a++) {
@@ -60,9 +60,9 @@ INLINE void transform_square(const axis *rows, const axis *columns, const floats
 }
 
 /* half = rows' * input, which is the first half of the transform back */
-INLINE void transform_back_rows(const axis *rows, const element *input, int64_t stride, floats half[MAX_TILE_SIDE][MAX_TILE_SIDE],
+INLINE void transform_back_rows(const axis *rows, const element *input, int64_t stride, floats half[MAX_TILE_ELEMENTS][MAX_TILE_ELEMENTS],
                                 const int pixels, const int count) {
-    floats column[MAX_TILE_SIDE], line[MAX_TILE_SIDE];
+    floats column[MAX_TILE_ELEMENTS], line[MAX_TILE_ELEMENTS];
     for (int b = 0; b < count; b++) {
         for (int a = 0; a < count; a++) column[a] = load(input + (a * count + b) * stride);
         transform_back(rows, column, 1, line, pixels, count);
