@@ -30,6 +30,8 @@ Adaptable = Literal[  # settings that may be `auto`
     "augment.flip",
 ]
 MAX_MISTAKES = 20  # in one message
+LEFT_TO_THE_MACHINE: Mapping[str, Any] = {"threads": 0, "precision": "auto"}
+"""Settings that each machine may decide for itself, with the values that let it."""
 LEARNING_RATES = ("optim.max_lr", "optim.head_lr", "muon.max_lr")
 
 
@@ -192,11 +194,25 @@ def _config(given: Mapping[str, Any], overrides: Sequence[str], mistakes: list[s
     return config
 
 
-def require_same_settings(file: Path, config: Config) -> None:
-    """Raises SettingsError where a folder's config.toml, if it is there, has other settings."""
-    if file.exists() and (changed := differences(load_config(file), config)):
+def resumed(file: Path, config: Config) -> Config:
+    """Returns the settings to go on with in the folder of config.toml, if it is there: these; what they leave to the machine,
+    as the folder has it.
+
+    Raises SettingsError where the folder has other settings.
+    """
+    if not file.exists():
+        return config
+    old = load_config(file)
+    config = replace(config, **{key: getattr(old, key) for key in _left_open(config)})
+    if changed := differences(replace(old, **{key: getattr(config, key) for key in _left_open(old)}), config):
         rule = "resume with these settings, or start another run"
         raise SettingsError(f"{file.parent}: was started with other settings:\n  " + "\n  ".join(changed) + f"\n{rule}")
+    return config
+
+
+def _left_open(config: Config) -> list[str]:
+    """Returns the settings whose value leaves them to the machine."""
+    return [key for key, value in LEFT_TO_THE_MACHINE.items() if getattr(config, key) == value]
 
 
 def differences(old: Config, new: Config) -> list[str]:

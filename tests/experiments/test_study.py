@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from conftest import Command
-from sprintnet.config import load_config
+from sprintnet.config import Config, load_config, resumed
 from sprintnet.errors import SettingsError
 from sprintnet.experiments.compare import compare, pairs_needed, runs_needed, summarise
 from sprintnet.experiments.study import run_study, seed_runs
@@ -115,6 +115,31 @@ def test_a_study_is_ordinary_runs_and_goes_on_where_it_stopped(tmp_path: Path, t
     with pytest.raises(SettingsError, match=r"optim.max_lr: 0.1 -> 0.2"):
         other = load_config("davidnet", [*tiny, "epochs=1", "seed=5", "data.val=0.2", "optim.max_lr=0.2"])
         list(run_study(other, study, seed_runs(other, 3)))
+
+
+def test_a_folder_keeps_the_threads_and_the_precision_that_a_later_command_leaves_open(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+
+    def config(threads: int, precision: str) -> Config:
+        return load_config("davidnet", [f"threads={threads}", f"precision={precision}"])
+
+    began = config(2, "fp32")
+    assert resumed(file, began) == began
+    file.write_text(began.to_toml())
+    assert resumed(file, config(0, "auto")) == began
+    for other, message in ((config(1, "auto"), "threads: 2 -> 1"), (config(0, "bf16"), "precision: fp32 -> bf16")):
+        with pytest.raises(SettingsError, match=message):
+            resumed(file, other)
+    file.write_text(config(0, "auto").to_toml())
+    assert resumed(file, began) == began
+
+
+def test_a_study_of_several_processes_goes_on_in_one(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:
+    words = ["study", "davidnet", *(word for word in tiny if not word.startswith("threads")), "epochs=1", "--name", "s"]
+    assert sprintnet(*words, "--seeds", "2", "threads=1", "precision=fp32").returncode == 0
+    done = sprintnet(*words, "--seeds", "3", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert {load_config(file).threads for file in (tmp_path / "runs/study/s").glob("seed-*/config.toml")} == {1}
 
 
 def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:

@@ -43,17 +43,20 @@ def export(options: Namespace) -> None:
 
 def predict(options: Namespace) -> None:
     """Classifies image files with an exported model or a run."""
-    from sprintnet.deploy.prediction_table import require_format
+    from sprintnet.deploy.prediction_table import count_files, require_format
 
     output = Path(options.output)
     part, parts = parse_shard(options.shard)
+    if options.shards and not options.on:
+        raise SettingsError(f"--shards {options.shards}: is for --on; here, predict one: --shard 1/{options.shards}")
     if options.on:
         _predict_on_cluster(options, output)
         return
     if options.output:
         require_format(output)
         if output.exists():
-            print(f"{output}: already written; remove it to predict again", file=sys.stderr)
+            print(f"{output}: already written; remove it to predict again")
+            _require_readable(output, *count_files(output))
             return
     model = _find_model(options.names[0])
     if model.is_dir():
@@ -160,6 +163,11 @@ def _predict_to_file(predictor: "Predictor", options: Namespace, model: Path, to
     identity = [hashlib.sha256(weights.read_bytes()).hexdigest(), options.tta, part]
     total, unreadable = write_table(predictor, files, output, identity, top, options.abstain_below, options.batch)
     print(f"{output}: {total:,} files")
+    _require_readable(output, total, unreadable)
+
+
+def _require_readable(output: Path, total: int, unreadable: int) -> None:
+    """Raises DataError where a table has files that could not be read."""
     if unreadable:
         raise DataError(f"{unreadable:,} of {total:,} files could not be read; the column error of {output} says why")
 

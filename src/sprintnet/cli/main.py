@@ -21,6 +21,7 @@ from sprintnet.cli.args import split_words
 from sprintnet.cli.settings_help import docstring, print_help
 from sprintnet.cli.verbs import EXAMPLES, OVERRIDES, RECIPE, SETTINGS_HELP, VERBS
 from sprintnet.errors import SettingsError, SprintNetError, did_you_mean, is_out_of_memory
+from sprintnet.runs.environment import own_rank
 
 EXTRAS = {  # the modules that each extra of the package installs
     "train": ("torch", "safetensors", "matplotlib", "jinja2"),
@@ -34,6 +35,7 @@ EXTRAS = {  # the modules that each extra of the package installs
     "ray": ("ray",),
     "tune": ("optuna",),
 }
+SAID_BY_THE_FIRST = (SettingsError.exit_code, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 RESUMABLE = ("train", "study", "tune", "label-errors")
 MIN_COLUMNS = 40
 
@@ -178,7 +180,12 @@ def _parse_without_verb(arguments: Sequence[str]) -> None:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    """Prints a message, in which names given by users are made printable, and returns the exit code."""
+    """Prints a message, in which names given by users are made printable, and returns the exit code.
+
+    Of several processes the first alone speaks of settings and interruptions, which all have.
+    """
+    if own_rank() and exit_code in SAID_BY_THE_FIRST and not message.startswith("rank "):
+        return exit_code
     shown = "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in message)
     print(f"sprintnet: {shown}", file=sys.stderr)
     return exit_code

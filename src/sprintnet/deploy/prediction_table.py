@@ -72,6 +72,21 @@ def write_table(
     return total, unreadable
 
 
+def count_files(output: Path) -> tuple[int, int]:
+    """Returns the numbers of files in a table that is complete, and of the unreadable ones; 0 and 0 for another file."""
+    if output.suffix == ".parquet":
+        import pyarrow
+        from pyarrow import parquet
+
+        try:
+            column = parquet.read_table(output, columns=["error"])["error"]
+        except (pyarrow.ArrowInvalid, KeyError):
+            return 0, 0
+        return len(column), len(column) - column.null_count
+    errors = [bool(row.get("error")) for row in _rows(output)]
+    return len(errors), sum(errors)
+
+
 def _has_rows_of(chunk: Path, files: list[Path]) -> bool:
     """Returns whether an earlier command has written the rows of these files."""
     return chunk.is_file() and [row["file"] for row in _rows(chunk)] == list(map(str, files))

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from sprintnet.config import Config, require_same_settings
+from sprintnet.config import LEFT_TO_THE_MACHINE, Config, resumed
 from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.data.cross_validation import hold_out_fold, pooled
 from sprintnet.data.load import load_splits
@@ -46,7 +46,8 @@ def run_study(
     """
     if splits and not placement.is_here:
         raise ArgumentError("jobs", placement.jobs, "images in memory are for one process; save them as a file, or use 1 job")
-    require_same_settings(folder.config, config)
+    config = resumed(folder.config, config)
+    runs = {name: replace(run, **{key: getattr(config, key) for key in LEFT_TO_THE_MACHINE}) for name, run in runs.items()}
     if splits is None and config.data.name in BUILTIN_DATASETS and all(run.data == config.data for run in runs.values()):
         unfinished = [name for name in runs if not RunFolder(folder.path / name).metrics.exists()]
         splits = load_splits(config.data) if placement.is_here and unfinished else None  # once for all seeds

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sprintnet.config import Config, differences, load_config
+from sprintnet.config import LEFT_TO_THE_MACHINE, Config, differences, load_config
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.task import TASKS
 from sprintnet.runs.folder import STUDY_FOLDER, RunFolder, evaluation_split, find_run, read_arrays, read_json
@@ -114,9 +114,9 @@ def _finished(folder: Path) -> list[tuple[RunFolder, Config]]:
 
 
 def _shared(config: Config) -> Config:
-    """Returns the settings without what the runs of a study differ in."""
+    """Returns the settings without what the runs of a study may differ in (threads and precision: see _facts)."""
     part = part_of(config.data.fold)
-    return replace(config, seed=0, data=replace(config.data, fold=f"of {part[1]}" if part else ""))
+    return replace(config, seed=0, **LEFT_TO_THE_MACHINE, data=replace(config.data, fold=f"of {part[1]}" if part else ""))
 
 
 def _facts(run: RunFolder, config: Config) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sprintnet.autoconfig import DatasetFacts, resolve
-from sprintnet.config import Config, require_same_settings
+from sprintnet.config import Config, resumed
 from sprintnet.data.augment import resize
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.load import load_splits
@@ -40,7 +40,7 @@ def lr_find(
     folder's lr_finder.json. `splits` replace the data that the settings name. Raises SettingsError where a curve suggests
     nothing or the folder holds a run of other settings, DataError.
     """
-    require_same_settings(folder.config, config)
+    config = resumed(folder.config, config)
     folder.path.mkdir(parents=True, exist_ok=True)
     if not folder.config.exists():
         folder.splits.unlink(missing_ok=True)  # left by a sweep that failed, perhaps with other settings

@@ -9,7 +9,7 @@ from typing import Any
 from filelock import Timeout
 
 from sprintnet.autoconfig import DatasetFacts, resolve
-from sprintnet.config import Config, parse_config, require_same_settings
+from sprintnet.config import Config, parse_config, resumed
 from sprintnet.data.dataset import ImageDataset, digest
 from sprintnet.data.load import load_splits
 from sprintnet.data.loader import Loader
@@ -75,7 +75,7 @@ def train(
                     run.log(f"{run.path}: nothing to resume, starting{did_you_mean(run.path.name, others)}")
             elif not resume:
                 raise SettingsError(f"{run.path}: already holds a run; choose another folder, or resume it")
-            require_same_settings(run.config, config)
+            config = resumed(run.config, config)
             if run.metrics.exists():
                 run.log(f"{run.path}: already finished, nothing to resume")
                 run.checkpoint.unlink(missing_ok=True)

@@ -40,12 +40,24 @@ class Plan:
     """Fresh seeds of the final test."""
 
 
+class Look(NamedTuple):
+    """A paired test of a trial against the best so far: the difference of their mean accuracies, and its p-value."""
+
+    trial: int
+    best: int
+    seeds: int
+    difference: float
+    p: float
+    level: float
+
+
 @dataclass
 class Search:
     """What was found; trial 0 is the recipe."""
 
     trials: list[Settings] = field(default_factory=lambda: [{}])
     scores: dict[Run, Mapping[str, float]] = field(default_factory=dict)
+    looks: list[Look] = field(default_factory=list)
     best: int = 0
     final: Mapping[str, Comparison] = field(default_factory=dict)
     """Of each metric: the best trial against the recipe, on fresh seeds and images; empty where the recipe is the best."""
@@ -110,9 +122,11 @@ def beats(plan: Plan, found: Search, challenger: int, evaluate: Evaluate) -> boo
         _train(found, evaluate, [*pair[0], *pair[1]])
         before, after = ([found.scores[run]["accuracy"] for run in runs] for runs in pair)
         result = compare(before, after, is_paired=True)
+        level = plan.level / len(plan.looks)
+        found.looks.append(Look(challenger, found.best, seeds, result.difference, result.p, level))
         if result.difference <= 0:
             return False
-        if result.p < plan.level / len(plan.looks):
+        if result.p < level:
             return True
     return False
 

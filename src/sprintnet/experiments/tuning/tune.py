@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from sprintnet.autoconfig import resolve
-from sprintnet.config import Config, require_same_settings
+from sprintnet.config import Config, resumed
 from sprintnet.data.load import load_splits
 from sprintnet.data.splits import Splits
 from sprintnet.errors import DivergedError, SettingsError, SprintNetError
@@ -57,8 +57,7 @@ def tune(tuning: Tuning, folder: RunFolder, log: Callable[[str], None]) -> Searc
     """
     started = time.monotonic()
     requested = _resolved(tuning.config)
-    config = tuning.placement.fix_runtime(requested)
-    require_same_settings(folder.config, config)
+    config = resumed(folder.config, tuning.placement.fix_runtime(requested))
     journal = Journal.open(folder, [str(dimension) for dimension in tuning.space])
     folds = round(1 / float(tuning.config.data.val))
     plan = Plan(_fidelities(config.epochs), tuning.trials, confirmations=tuning.confirmations)
@@ -147,7 +146,8 @@ def name_of(run: Run) -> str:
 
 def _what(run: Run) -> str:
     fresh = ", fresh images" * (run.fold == FRESH_FOLD)
-    return f"{'recipe' if run.trial == 0 else f'trial {run.trial}'}, {run.epochs} epochs, seed {run.seed}{fresh}"
+    trial = f"trial {run.trial}" if run.trial else "recipe"
+    return f"{trial}, {run.epochs} epoch{'s' * (run.epochs > 1)}, seed {run.seed}{fresh}"
 
 
 def _resolved(config: Config) -> Config:
@@ -182,6 +182,6 @@ def _write(found: Search, plan: Plan, config: Config, recipe: Settings, folder: 
     result = {
         "trials": len(found.trials), "runs": len(found.scores), "best": found.best, "is_better": is_better, "level": plan.level,
         "settings": found.trials[found.best], "final": {name: asdict(each) for name, each in found.final.items()},
-        "p_values": dict(found.p_values), "rank_correlations": correlations,
+        "p_values": dict(found.p_values), "looks": [look._asdict() for look in found.looks], "rank_correlations": correlations,
     }  # fmt: skip
     write_json(folder / "tune.json", result)

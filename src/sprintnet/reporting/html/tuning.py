@@ -9,7 +9,7 @@ from typing import Any
 from sprintnet.reporting.figures.style import save
 from sprintnet.reporting.figures.tuning import final_differences, trial_accuracies
 from sprintnet.reporting.html.page import figure_uris, render
-from sprintnet.reporting.text.tuning import result_lines, shown_value
+from sprintnet.reporting.text.tuning import look_text, result_lines, shown_value, trial_name
 from sprintnet.runs.folder import read_json, read_rows
 from sprintnet.runs.io import write_atomic
 
@@ -34,6 +34,7 @@ def write_tuning_page(folder: Path) -> Path:
         figures = {name: figure_uris(save(draw, Path(temporary) / name)) for name, draw in draws.items()}
     tables = {
         "Trials": _trials(rows, accuracies),
+        "Paired t-tests against the best so far": _looks(result["looks"]),
         "Do short trainings rank the trials as long ones do?": _correlations(result["rank_correlations"]),
     }
     page = folder / "tune.html"
@@ -52,6 +53,11 @@ def _trials(rows: Sequence[Mapping[str, str]], accuracies: Mapping[int, Mapping[
 
     table = [[str(trial) if trial else "0, the recipe", *shown, *cells(trial)] for trial, shown in sorted(values.items())]
     return {"heads": ["trial", *settings, *(f"{epochs} epochs" for epochs in sorted(accuracies))], "rows": table}
+
+
+def _looks(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    rows = [[trial_name(look["trial"]), trial_name(look["best"]), *look_text(look)] for look in found]
+    return {"heads": ["trial", "against", "difference of mean accuracies", "after", "p-value"], "rows": rows}
 
 
 def _correlations(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

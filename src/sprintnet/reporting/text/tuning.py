@@ -8,7 +8,13 @@ def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
     """Yields what a search has found (the content of tune.json)."""
     yield f"{result['trials']} trials (the recipe is trial 0), {result['runs']} runs; the test set was not used"
     if not result["final"]:
-        yield "nothing beats the recipe: no trial was better in the paired tests of the search"
+        last = {look["trial"]: look for look in result["looks"]}
+        if not last:
+            yield "no trial was shown to be better: the recipe led the shorter trainings"
+            return
+        yield "no trial was shown to be better by the paired t-tests of the search:"
+        for look in last.values():
+            yield f"trial {look['trial']} against {trial_name(look['best'])}: {', '.join(look_text(look))}"
         return
     settings = " ".join(f"{name}={shown_value(value)}" for name, value in result["settings"].items())
     yield f"the best is trial {result['best']}: {settings}"
@@ -25,6 +31,18 @@ def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
     else:
         level = f"{result['level']:.0%}"
         yield f"not shown to be better at the {level} level: best.toml is the recipe; more fresh seeds could show more"
+
+
+def trial_name(trial: int) -> str:
+    """Returns what a trial is called in a sentence."""
+    return f"trial {trial}" if trial else "the recipe"
+
+
+def look_text(look: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Returns difference, seeds and p-value of a paired test of the search."""
+    p_value = "p < 0.001" if look["p"] < 0.001 else f"p = {look['p']:.3f}"
+    points = f"{100 * look['difference']:+.2f} points"
+    return points, f"{look['seeds']} seeds", f"{p_value}, better below {look['level']:.4g}"
 
 
 def shown_value(value: Any) -> str:
