@@ -37,7 +37,10 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_int8(model: onnx.ModelProto, training_images: ImageDataset) -> onnx.ModelProto:
-    """Returns the model with int8 convolutions: static QDQ quantisation per channel, calibrated on training images."""
+    """Returns the model with int8 convolutions: static QDQ quantisation per channel, calibrated on training images.
+
+    Weights have 7 bits (`reduce_range`): on x86 processors without VNNI, sums of products of 8 bits saturate at 16.
+    """
     with tempfile.TemporaryDirectory() as work, contextlib.redirect_stdout(io.StringIO()):
         given, prepared, quantized = (Path(work) / name for name in ("given.onnx", "prepared.onnx", "quantized.onnx"))
         onnx.save(model, given)
@@ -45,6 +48,7 @@ def to_int8(model: onnx.ModelProto, training_images: ImageDataset) -> onnx.Model
         quantize_static(
             prepared, quantized, _Calibration(_calibration_images(training_images)),
             quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            reduce_range=True,
             op_types_to_quantize=QUANTIZED_OPERATORS, nodes_to_exclude=_outside_features(model.graph),
         )  # fmt: skip
         return onnx.load(quantized)
