@@ -89,7 +89,7 @@ class StudyPlan:
                 raise ArgumentError(argument, number, "a standard deviation needs two or more")
         if self.folds and self.config.data.fold:
             raise ArgumentError("folds", self.folds, f"data.fold={self.config.data.fold} is one of them; leave it out")
-        object.__setattr__(self, "config", self.placement.fix_runtime(self.config))
+        self.placement.fix_runtime(self.config)  # refuses what the cores cannot do
 
     def __str__(self) -> str:
         whole = f"{self.folds} folds" if self.folds else f"{self.seeds or SEEDS} seeds"

@@ -337,3 +337,11 @@ def test_a_repeated_run_is_named_after_its_folder() -> None:
 )
 def test_the_nearest_name_is_near(typed: str, meant: str | None) -> None:
     assert nearest(typed, ["cifar10", "cifar100", "fashion-mnist", "mnist", "digits", "svhn"]) == meant
+
+
+def test_the_first_of_several_processes_alone_speaks_of_what_all_have(sprintnet_process: Command) -> None:
+    several = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    first, second = (sprintnet_process("train", "smoke", "epochs=-1", **several, RANK=rank) for rank in ("0", "1"))
+    assert first.returncode == second.returncode == 2
+    assert "epochs=-1" in first.stderr
+    assert second.stderr == ""

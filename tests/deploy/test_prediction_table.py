@@ -146,5 +146,5 @@ def test_mistakes(model: Path, sprintnet: Command, words: list[str], message: st
 def test_a_table_that_is_there_is_kept(model: Path, sprintnet: Command, tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("kept")
     done = sprintnet("predict", str(model), TEST, "--output", "table.csv")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stdout) == (0, "table.csv: already written; remove it to predict again\n")
     assert (tmp_path / "table.csv").read_text() == "kept"

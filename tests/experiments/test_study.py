@@ -16,8 +16,10 @@ from conftest import Command
 from sprintnet.config import Config, load_config, resumed
 from sprintnet.errors import SettingsError
 from sprintnet.experiments.compare import compare, pairs_needed, runs_needed, summarise
+from sprintnet.experiments.placement import Placement
 from sprintnet.experiments.study import run_study, seed_runs
 from sprintnet.experiments.study_runs import metric_values, read_runs
+from sprintnet.runs.cores import available_cores
 from sprintnet.runs.folder import RunFolder
 from sprintnet.training import train as pipeline
 
@@ -130,16 +132,18 @@ def test_a_folder_keeps_the_threads_and_the_precision_that_a_later_command_leave
     for other, message in ((config(1, "auto"), "threads: 2 -> 1"), (config(0, "bf16"), "precision: fp32 -> bf16")):
         with pytest.raises(SettingsError, match=message):
             resumed(file, other)
+    assert Placement(on="ray:host:1").fix_runtime(resumed(file, config(0, "auto"))) == began
     file.write_text(config(0, "auto").to_toml())
     assert resumed(file, began) == began
 
 
 def test_a_study_of_several_processes_goes_on_in_one(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:
     words = ["study", "davidnet", *(word for word in tiny if not word.startswith("threads")), "epochs=1", "--name", "s"]
-    assert sprintnet(*words, "--seeds", "2", "threads=1", "precision=fp32").returncode == 0
-    done = sprintnet(*words, "--seeds", "3", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert {load_config(file).threads for file in (tmp_path / "runs/study/s").glob("seed-*/config.toml")} == {1}
+    for more in (["--seeds", "2", "--jobs", "2"], ["--seeds", "3", "--resume"]):
+        done = sprintnet(*words, *more)
+        assert done.returncode == 0, done.stderr
+    shares = {max(1, available_cores() // 2)}
+    assert {load_config(file).threads for file in (tmp_path / "runs/study/s").glob("seed-*/config.toml")} == shares
 
 
 def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:

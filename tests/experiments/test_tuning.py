@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,19 @@ from conftest import TINY, Command
 from null_searches import PLAN, Simulation, count_claims
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
-from sprintnet.experiments.tuning.search import FRESH_FOLD, FRESH_SEED, holm, rank_correlations, search
+from sprintnet.experiments.tuning.search import (
+    FRESH_FOLD,
+    FRESH_SEED,
+    Plan,
+    Run,
+    Search,
+    beats,
+    holm,
+    rank_correlations,
+    search,
+)
 from sprintnet.experiments.tuning.space import Dimension, propose, read_space
+from sprintnet.reporting.text.tuning import result_lines
 from sprintnet.runs.folder import read_json, read_rows
 
 SPACE = """
@@ -51,6 +63,28 @@ def test_trials_are_compared_with_the_same_seeds_and_images_after_equal_training
     by_trial = {trial: {run[1:] for run in found.scores if run.trial == trial} for trial in (0, found.best)}
     assert {run for run in by_trial[found.best] if run[2] == FRESH_FOLD} == {run for run in by_trial[0] if run[2] == FRESH_FOLD}
     assert len(simulation.asked) == len(set(simulation.asked))  # no run is trained twice
+
+
+def test_every_paired_test_is_kept_and_shown() -> None:
+    scores = {(0, 0): 0.5, (0, 1): 0.6, (0, 2): 0.7, (1, 0): 0.52, (1, 1): 0.65, (1, 2): 0.76}
+    found = Search(trials=[{}, {"x": 1}])
+
+    def evaluate(runs: Sequence[Run]) -> list[Mapping[str, float]]:
+        return [{"accuracy": scores[run.trial, run.seed]} for run in runs]
+
+    assert not beats(Plan((3,), looks=(2, 3)), found, 1, evaluate)
+    expected = [stats.ttest_rel([0.52, 0.65, 0.76][:n], [0.5, 0.6, 0.7][:n]).pvalue for n in (2, 3)]
+    assert [(look.trial, look.best, look.seeds, look.level) for look in found.looks] == [(1, 0, n, 0.025) for n in (2, 3)]
+    assert [look.p for look in found.looks] == pytest.approx(expected)
+    assert found.looks[-1].difference == pytest.approx(0.13 / 3)
+    result = {"trials": 2, "runs": 6, "final": {}, "looks": [look._asdict() for look in found.looks]}
+    assert list(result_lines(result))[1:] == [
+        "no trial was shown to be better by the paired t-tests of the search:",
+        f"trial 1 against the recipe: +4.33 points, 3 seeds, p = {expected[1]:.3f}, better below 0.025",
+    ]
+    assert list(result_lines(result | {"looks": []}))[1:] == [
+        "no trial was shown to be better: the recipe led the shorter trainings"
+    ]
 
 
 def test_holm_on_a_worked_example() -> None:

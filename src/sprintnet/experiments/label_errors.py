@@ -96,7 +96,7 @@ def _out_of_fold_logits(
     splits = [
         {"train": images.take(np.flatnonzero(fold_of != number)), "val": images.take(parts[number])} for number in range(folds)
     ]
-    runs = fold_runs(placement.fix_runtime(config), folds)
+    runs = fold_runs(config, folds)
     for name, expected in zip(runs, splits, strict=True):
         _require_images(RunFolder(folder / name), expected, folds)
     logits = np.empty((len(images), len(images.classes)), np.float32)

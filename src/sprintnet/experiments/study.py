@@ -46,7 +46,7 @@ def run_study(
     """
     if splits and not placement.is_here:
         raise ArgumentError("jobs", placement.jobs, "images in memory are for one process; save them as a file, or use 1 job")
-    config = resumed(folder.config, config)
+    config = placement.fix_runtime(resumed(folder.config, config))
     runs = {name: replace(run, **{key: getattr(config, key) for key in LEFT_TO_THE_MACHINE}) for name, run in runs.items()}
     if splits is None and config.data.name in BUILTIN_DATASETS and all(run.data == config.data for run in runs.values()):
         unfinished = [name for name in runs if not RunFolder(folder.path / name).metrics.exists()]
@@ -73,8 +73,10 @@ def train_all(
 ) -> Iterator[dict[str, Any]]:
     """Trains runs in folders of their names and yields their metrics in order; in this process, on these splits.
 
-    Processes of their own read the data that the settings name. Raises as `run_study`.
+    Processes of their own read the data that the settings name. What the settings leave to the machine is as a run began, else
+    as the placement has it. Raises as `run_study`.
     """
+    runs = {name: placement.fix_runtime(resumed(RunFolder(folder / name).config, run)) for name, run in runs.items()}
     if not all(RunFolder(folder / name).metrics.exists() for name in runs):
         _require_same_code(folder)
     if placement.is_here:

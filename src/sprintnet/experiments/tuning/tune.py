@@ -57,7 +57,7 @@ def tune(tuning: Tuning, folder: RunFolder, log: Callable[[str], None]) -> Searc
     """
     started = time.monotonic()
     requested = _resolved(tuning.config)
-    config = resumed(folder.config, tuning.placement.fix_runtime(requested))
+    config = tuning.placement.fix_runtime(resumed(folder.config, requested))
     journal = Journal.open(folder, [str(dimension) for dimension in tuning.space])
     folds = round(1 / float(tuning.config.data.val))
     plan = Plan(_fidelities(config.epochs), tuning.trials, confirmations=tuning.confirmations)
