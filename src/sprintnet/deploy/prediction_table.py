@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,8 @@ def count_files(output: Path) -> tuple[int, int]:
         except (pyarrow.ArrowInvalid, KeyError):
             return 0, 0
         return len(column), len(column) - column.null_count
-    errors = [bool(row.get("error")) for row in _rows(output)]
-    return len(errors), sum(errors)
+    counts = Counter(bool(row.get("error")) for row in _rows(output))
+    return counts.total(), counts[True]
 
 
 def _has_rows_of(chunk: Path, files: list[Path]) -> bool:
