@@ -158,6 +158,19 @@ class Model:
         """Returns probabilities (N, K), calibrated if images were held out in training."""
         return np.asarray(self._trained.preprocessing.probabilities(self._logits(images)), np.float32)
 
+    @python_names()
+    def predict_sets(
+        self, images: Any, coverage: float = 0.9, method: str = "threshold", by_class: bool = False
+    ) -> list[list[str]]:
+        """Returns a set of classes for each image, most probable first: `coverage` of images have their class in it.
+
+        See `Predictions.sets` for `method` and `by_class`, and for what raises ArgumentError.
+        """
+        from sprintnet.deploy.predictor import Predictions
+
+        found = Predictions(self._trained.preprocessing, self.predict_proba(images))
+        return [[label for label, _ in labels] for labels in found.sets(coverage, method, by_class)]
+
     def _logits(self, images: Any) -> npt.NDArray[np.float32]:
         pixels, parts = self._read(images), [np.empty((0, len(self.classes)), np.float32)]
         while batch := list(islice(pixels, PREDICTION_BATCH)):

@@ -114,7 +114,7 @@ def _metrics(run: RunFolder) -> Iterator[Check]:
     for name in names:
         own = {key.removeprefix(f"{name}_"): values for key, values in arrays.items() if key.startswith(f"{name}_")}
         found = Evaluation(own, kept[name].get("tta", {}).get("seconds"))
-        count += _compare(run.metrics, kept[name], found.metrics(preprocessing), name)
+        count += _compare(run.metrics, kept[name], found.metrics(preprocessing, held_out=name == "val"), name)
         written = [row for row in rows if row["split"] == name]
         expected = [{key: str(cell) for key, cell in row.items()} for row in found.rows(preprocessing)]
         kept_rows = [{key: row[key] for key in new} for row, new in zip(written, expected, strict=True)]

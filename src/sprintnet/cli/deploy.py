@@ -14,9 +14,11 @@ from sprintnet.runs.folder import RunFolder, find_run
 from sprintnet.runs.shards import parse_shard, shard
 
 if TYPE_CHECKING:
+    from sprintnet.deploy.predict_files import Listing
     from sprintnet.deploy.predictor import Predictor
 
 MODEL = "model.onnx"
+SETS = ("threshold", "adaptive")
 NO_FILES = "IMAGE: no image files; name files, folders or patterns, or - for a list on standard input"
 
 
@@ -43,9 +45,12 @@ def export(options: Namespace) -> None:
 
 def predict(options: Namespace) -> None:
     """Classifies image files with an exported model or a run."""
+    from sprintnet.deploy.predict_files import Listing
     from sprintnet.deploy.prediction_table import count_files, require_format
 
     output = Path(options.output)
+    if (options.by_class or options.sets != SETS[0]) and not options.coverage:
+        raise SettingsError("--sets and --by-class: say how sets are made; add --coverage, such as --coverage 0.9")
     part, parts = parse_shard(options.shard)
     if options.shards and not options.on:
         raise SettingsError(f"--shards {options.shards}: is for --on; here, predict one: --shard 1/{options.shards}")
@@ -70,10 +75,25 @@ def predict(options: Namespace) -> None:
     top = min(options.top, len(predictor.classes))
     if top < options.top:
         print(f"--top {options.top}: the model has {top} classes; all are listed", file=sys.stderr)
+    listing = Listing(top, options.abstain_below, options.coverage, options.sets, options.by_class)
+    if listing.coverage:
+        _check_sets(predictor, *listing[2:])
     if options.output:
-        _predict_to_file(predictor, options, model, top, (part, parts))
+        _predict_to_file(predictor, options, model, listing, (part, parts))
     else:
-        _predict_to_terminal(predictor, options, top, (part, parts))
+        _predict_to_terminal(predictor, options, listing, (part, parts))
+
+
+def _check_sets(predictor: "Predictor", coverage: float, method: str, by_class: bool) -> None:
+    """Raises ArgumentError where there can be no sets; names classes that by-class sets always contain."""
+    from sprintnet.data.conformal import images_needed
+    from sprintnet.reporting.text.names import plain
+
+    predictor.require_sets(coverage, method, by_class)
+    scores = predictor.preprocessing.held_out_scores
+    if by_class and scores and (rare := [predictor.classes[label] for label in scores.rare(coverage)]):
+        needed = f"fewer than the {images_needed(coverage)} held-out images that a coverage of {coverage:g} needs"
+        print(f"--by-class: in every set, with {needed}: {', '.join(map(plain, rare))}", file=sys.stderr)
 
 
 def _predict_on_cluster(options: Namespace, output: Path) -> None:
@@ -87,6 +107,8 @@ def _predict_on_cluster(options: Namespace, output: Path) -> None:
     require_format(output)
     words = ["predict", *options.names, "--top", str(options.top), "--abstain-below", str(options.abstain_below)]
     words += ["--batch", str(options.batch), *["--tta"] * options.tta]
+    if options.coverage:
+        words += ["--coverage", str(options.coverage), "--sets", options.sets, *["--by-class"] * options.by_class]
     parts = options.shards
     tables = [
         output.with_name(f"{output.stem}-{part:0{len(str(parts))}}-of-{parts}{output.suffix}") for part in range(1, parts + 1)
@@ -115,7 +137,7 @@ def predict_shard(*words: str) -> tuple[int, str]:
     return (0, message) if code == DataError.exit_code else (code, message if code else "")
 
 
-def _predict_to_terminal(predictor: "Predictor", options: Namespace, top: int, part: tuple[int, int]) -> None:
+def _predict_to_terminal(predictor: "Predictor", options: Namespace, listing: "Listing", part: tuple[int, int]) -> None:
     from sprintnet.deploy.predict_files import Row, find_files, predict_files, write_csv, write_json, write_table
     from sprintnet.progress import track
 
@@ -125,7 +147,7 @@ def _predict_to_terminal(predictor: "Predictor", options: Namespace, top: int, p
     mistakes: list[str] = []
 
     def readable() -> Iterator[Row]:
-        for row in track(predict_files(predictor, files, top, options.abstain_below, options.batch), len(files), "predicting"):
+        for row in track(predict_files(predictor, files, listing, options.batch), len(files), "predicting"):
             if "error" in row:
                 mistakes.append(row["error"])
             else:
@@ -135,7 +157,7 @@ def _predict_to_terminal(predictor: "Predictor", options: Namespace, top: int, p
     if sys.stdout.isatty():
         rows = iter(list(rows))  # a progress bar and a table would overwrite each other
     if options.format == "csv":
-        write_csv(rows, top, sys.stdout)
+        write_csv(rows, listing, sys.stdout)
     elif options.format == "json":
         write_json(rows, sys.stdout)
     else:
@@ -144,7 +166,9 @@ def _predict_to_terminal(predictor: "Predictor", options: Namespace, top: int, p
         raise DataError(f"{len(mistakes)} of {len(files)} files could not be read:\n  " + "\n  ".join(mistakes))
 
 
-def _predict_to_file(predictor: "Predictor", options: Namespace, model: Path, top: int, part: tuple[int, int]) -> None:
+def _predict_to_file(
+    predictor: "Predictor", options: Namespace, model: Path, listing: "Listing", part: tuple[int, int]
+) -> None:
     from sprintnet.deploy.predict_files import STDIN, find_files
     from sprintnet.deploy.prediction_table import write_table
 
@@ -161,7 +185,7 @@ def _predict_to_file(predictor: "Predictor", options: Namespace, model: Path, to
         raise SettingsError(NO_FILES)
     weights = RunFolder(model).weights if model.is_dir() else model
     identity = [hashlib.sha256(weights.read_bytes()).hexdigest(), options.tta, part]
-    total, unreadable = write_table(predictor, files, output, identity, top, options.abstain_below, options.batch)
+    total, unreadable = write_table(predictor, files, output, identity, listing, options.batch)
     print(f"{output}: {total:,} files")
     _require_readable(output, total, unreadable)
 

@@ -98,6 +98,9 @@ VERBS: dict[str, Verb] = {
     "predict": (deploy.predict, "MODEL IMAGE [IMAGE]...", [
         _option("--top", "classes to list per image", 3, (1, MAX)),
         _option("--abstain-below", "mark predictions below this confidence as unsure", 0.0, (0, 1)),
+        _option("--coverage", "list a set of classes too, which has the true one for this share of images", 0.0, (0.5, 0.9999)),
+        _option("--sets", "threshold: the smallest sets; adaptive: larger ones for harder images", deploy.SETS[0], deploy.SETS),
+        _option("--by-class", "with --coverage: for this share of the images of each class", False),
         _option("--format", "output format", "table", ("table", "csv", "json")),
         _option("--tta", "average shifted and mirrored views of each image (test-time augmentation)", False),
         _option("--output", "write a table to this file, .csv or .parquet; the same command continues it", metavar="FILE"),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from sprintnet.data.conformal import HeldOutScores
 from sprintnet.errors import ArgumentError
 
 TASK_NAMES, RESIZE_POLICIES = ("single-label", "multi-label"), ("stretch", "letterbox", "crop")
@@ -27,6 +28,7 @@ class View(NamedTuple):
     weight: float
 
 
+NO_TTA = "none"
 TTA_VIEWS = {
     "flip": (View(0, False, 0.5), View(0, True, 0.5)),
     "all": (
@@ -64,6 +66,8 @@ class Preprocessing:
     """What logits are divided by for calibrated probabilities; None without held-out images to fit it on."""
     tta_temperatures: Mapping[str, float] = field(default_factory=dict)
     """The same for the mean logits of views, by the name of TTA_VIEWS; empty without held-out images."""
+    held_out: Mapping[str, HeldOutScores] = field(default_factory=dict)
+    """Scores of held-out images, for sets of classes: by the name of TTA_VIEWS, or `none`; empty without held-out images."""
     tta: str | None = None
     """The name of TTA_VIEWS whose logits are averaged in every prediction; None: the image alone is predicted."""
 
@@ -71,6 +75,11 @@ class Preprocessing:
     def threshold(self) -> float | None:
         """Multi-label: a class is predicted above this probability. None: the most probable class is predicted."""
         return LABEL_THRESHOLD if self.task == "multi-label" else None
+
+    @property
+    def held_out_scores(self) -> HeldOutScores | None:
+        """Scores of held-out images, predicted with the same TTA as this; None where the model has none."""
+        return self.held_out.get(self.tta or NO_TTA)
 
     def unsmoothed(self, logits: Floats) -> Floats:
         """Returns logits (N, K), fp64, of probabilities (p - alpha / K) / (1 - alpha), where p are those of the given logits.
@@ -120,7 +129,8 @@ class Preprocessing:
 
     def to_metadata(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
-        return {**vars(self), "normalisation": self.normalisation._asdict()}
+        held_out = {tta: scores.to_metadata() for tta, scores in self.held_out.items()}
+        return {**vars(self), "normalisation": self.normalisation._asdict(), "held_out": held_out}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> "Preprocessing":
@@ -133,8 +143,10 @@ class Preprocessing:
         given = [*of_tta.values(), 1.0 if temperature is None else float(temperature)]
         if not 0 <= alpha < 1 or min(given) <= 0:
             raise ValueError(f"label smoothing {alpha}, temperatures {temperature} and {of_tta} are not possible")
+        classes = tuple(map(str, metadata["classes"]))
+        held_out = dict(metadata.get("held_out", {}))
         found = cls(
-            tuple(map(str, metadata["classes"])),
+            classes,
             (height, width, channels),
             Normalisation(*(tuple(map(float, metadata["normalisation"][name])) for name in Normalisation._fields)),
             str(metadata["resize"]),
@@ -143,6 +155,7 @@ class Preprocessing:
             alpha,
             None if temperature is None else float(temperature),
             of_tta,
+            {str(tta): HeldOutScores.from_metadata(scores, len(classes)) for tta, scores in held_out.items()},
         )
         return replace(found, tta=metadata.get("tta")) if metadata.get("tta") in found.tta_choices else found
 

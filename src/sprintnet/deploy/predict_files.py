@@ -7,9 +7,10 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from sprintnet.data.custom.folders import walk_images
+from sprintnet.data.dataset import LABEL_SEPARATOR
 from sprintnet.deploy.predictor import Pixels, Predictor, entries
 from sprintnet.errors import DataError
 from sprintnet.reporting.text.names import UNLABELLED, plain
@@ -17,7 +18,20 @@ from sprintnet.reporting.text.names import UNLABELLED, plain
 STDIN = "-"
 Row = dict[str, Any]
 """file; predicted, the label as text (None below the minimum confidence); confidence; labels, the predicted classes, and top,
-the most probable ones, as lists of (class, probability). Or file and error."""
+the most probable ones, as lists of (class, probability); where asked for, set, in the same way. Or file and error."""
+
+
+class Listing(NamedTuple):
+    """What a row says beside the prediction."""
+
+    top: int
+    """The number of most probable classes."""
+    min_confidence: float = 0.0
+    """Below this confidence there is no prediction."""
+    coverage: float = 0.0
+    """The share of images whose set of classes has the true one; 0: no set. `Predictions.sets` explains it and the next two."""
+    method: str = "threshold"
+    by_class: bool = False
 
 
 def find_files(words: Iterable[str], stdin: TextIO) -> Iterator[Path]:
@@ -34,7 +48,7 @@ def find_files(words: Iterable[str], stdin: TextIO) -> Iterator[Path]:
             yield Path(word)  # a missing file too: reading it gives the message
 
 
-def predict_files(predictor: Predictor, files: Iterable[Path], top: int, min_confidence: float, batch: int) -> Iterator[Row]:
+def predict_files(predictor: Predictor, files: Iterable[Path], listing: Listing, batch: int) -> Iterator[Row]:
     """Yields a row per file, in order; that of a file that cannot be read has nothing but `file` and `error`, the message."""
     waiting: deque[Row] = deque()
 
@@ -53,54 +67,74 @@ def predict_files(predictor: Predictor, files: Iterable[Path], top: int, min_con
             yield waiting.popleft()
 
     for found in predictor.stream(readable(), batch):
-        columns = (found.labels, found.confidences.tolist(), found.label_sets, found.top(top))
-        for label, confidence, labels, best in zip(*columns, strict=True):
+        columns: dict[str, Iterable[Any]] = {
+            "predicted": found.labels,
+            "confidence": found.confidences.tolist(),
+            "labels": found.label_sets,
+            "top": found.top(listing.top),
+        }
+        if listing.coverage:
+            columns["set"] = found.sets(listing.coverage, listing.method, listing.by_class)
+        for cells in zip(*columns.values(), strict=True):
             yield from unreadable()
-            yield {
-                **waiting.popleft(),
-                "predicted": label if confidence >= min_confidence else None,
-                "confidence": confidence,
-                "labels": labels,
-                "top": best,
-            }
+            row = {**waiting.popleft(), **dict(zip(columns, cells, strict=True))}
+            yield row if row["confidence"] >= listing.min_confidence else {**row, "predicted": None}
     yield from unreadable()
 
 
 def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
-    """Writes aligned lines: prediction (with a ? below the minimum confidence), confidence, further classes, file.
+    """Writes aligned lines: prediction (with a ? below the minimum confidence), confidence, set, further classes, file.
     Multi-label: each predicted label has its probability; the most probable classes follow, predicted or not."""
     multi_label = predictor.threshold is not None
     longest = max(len(plain(name)) for name in predictor.classes)
     width = max(len("predicted"), longest + 2)
+    set_width = 2 * longest + 3  # most sets have at most two classes
     first = 2 * (longest + 10) if multi_label else width  # most predictions have at most two labels
     for index, row in enumerate(rows):
         ranked = row["top"][0 if multi_label else 1 :]
         if index == 0:
             heads = [f"{f'class {rank}':{width}}  {'':7}" for rank, _ in enumerate(ranked, 1 if multi_label else 2)]
-            print("  ".join([f"{'predicted':{first}}  confidence", *heads, "file"]), file=out)
+            sets = [f"{'set':{set_width}}"] if "set" in row else []
+            print("  ".join([f"{'predicted':{first}}  confidence", *sets, *heads, "file"]), file=out)
         labels = [f"{plain(label)} {probability:.2%}" if multi_label else plain(label) for label, probability in row["labels"]]
         predicted = (" | ".join(labels) or UNLABELLED) + (" ?" if row["predicted"] is None else "")
         others = [f"{plain(label):{width}}  {probability:7.2%}" for label, probability in ranked]
-        print("  ".join([f"{predicted:{first}}  {row['confidence']:10.2%}", *others, plain(row["file"])]), file=out)
+        sets = [f"{set_text(row['set']):{set_width}}"] if "set" in row else []
+        print("  ".join([f"{predicted:{first}}  {row['confidence']:10.2%}", *sets, *others, plain(row["file"])]), file=out)
 
 
-def write_csv(rows: Iterable[Row], top: int, out: TextIO, *, with_errors: bool = False) -> None:
+def csv_columns(listing: Listing, *, with_errors: bool = False) -> list[str]:
+    """Returns the columns of `write_csv`."""
+    ranks = [f"{name}_{rank}" for rank in range(1, listing.top + 1) for name in ("class", "probability")]
+    sets, errors = ["set"] if listing.coverage else [], ["error"] if with_errors else []
+    return ["file", "predicted", "confidence", *sets, *ranks, *errors]
+
+
+def write_csv(rows: Iterable[Row], listing: Listing, out: TextIO, *, with_errors: bool = False) -> None:
     """Writes a header, then a line per file: `predicted` and `confidence` are the prediction, empty below the minimum
-    confidence and a|b|c for several labels; class_1, probability_1, ... are the most probable classes, predicted or not;
-    `with_errors`: error, the message about a file that cannot be read."""
-    writer = csv.writer(out, lineterminator="\n")
-    ranks = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
-    last = [""] if with_errors else []
-    writer.writerow(["file", "predicted", "confidence", *ranks, *(["error"] if with_errors else [])])
+    confidence and a|b|c for several labels; set, a|b|c, only with a coverage; class_1, probability_1, ... are the most probable
+    classes, predicted or not; `with_errors`: error, the message about a file that cannot be read."""
+    writer = csv.DictWriter(out, csv_columns(listing, with_errors=with_errors), restval="", lineterminator="\n")
+    writer.writeheader()
     for row in rows:
         if "error" in row:
-            writer.writerow([row["file"], "", "", *[""] * len(ranks), row["error"]])
+            writer.writerow(row)
             continue
-        flat = [cell for label, probability in row["top"] for cell in (label, f"{probability:.6f}")]
-        writer.writerow([row["file"], row["predicted"] or "", f"{row['confidence']:.6f}", *flat, *last])
+        cells = {"file": row["file"], "predicted": row["predicted"] or "", "confidence": f"{row['confidence']:.6f}"}
+        if listing.coverage:
+            cells["set"] = LABEL_SEPARATOR.join(label for label, _ in row["set"])
+        for rank, (label, probability) in enumerate(row["top"], 1):
+            cells |= {f"class_{rank}": label, f"probability_{rank}": f"{probability:.6f}"}
+        writer.writerow(cells)
 
 
 def write_json(rows: Iterable[Row], out: TextIO) -> None:
     """Writes a list of objects, one per file."""
-    objects = (json.dumps({**row, "labels": entries(row["labels"]), "top": entries(row["top"])}) for row in rows)
-    print("[" + ",\n ".join(objects) + "]", file=out)
+    lists = ("labels", "top", "set")
+    objects = ({key: entries(value) if key in lists else value for key, value in row.items()} for row in rows)
+    print("[" + ",\n ".join(map(json.dumps, objects)) + "]", file=out)
+
+
+def set_text(labels: Iterable[tuple[str, float]]) -> str:
+    """Returns a set of classes as text."""
+    return " | ".join(plain(label) for label, _ in labels)

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sprintnet.deploy.predict_files import predict_files, write_csv
+from sprintnet.deploy.predict_files import Listing, csv_columns, predict_files, write_csv
 from sprintnet.deploy.predictor import Predictor
 from sprintnet.errors import SettingsError
 from sprintnet.progress import track
@@ -38,8 +38,7 @@ def write_table(
     files: Callable[[], Iterator[Path]],
     output: Path,
     identity: Any,
-    top: int,
-    min_confidence: float,
+    listing: Listing,
     batch: int,
 ) -> tuple[int, int]:
     """Writes a table with a row for each of the files, which `files` yields from the start each time it is called.
@@ -48,7 +47,7 @@ def write_table(
     folder beside it until it is complete; they are taken again if `identity`, which can be JSON, is the same: the model, and
     whatever else the predictions depend on. Returns the numbers of files and of those that could not be read.
     """
-    digest = hashlib.sha256(json.dumps([identity, top, min_confidence]).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([identity, listing]).encode()).hexdigest()[:16]
     folder = output.with_name(f".{output.name}.{digest}.chunks")
     folder.mkdir(exist_ok=True)
     try:
@@ -60,12 +59,12 @@ def write_table(
             for chunk in chunks:
                 part = list(itertools.islice(waiting, CHUNK))
                 if not _has_rows_of(chunk, part):
-                    rows = track(predict_files(predictor, part, top, min_confidence, batch), total, "predicting", done)
+                    rows = track(predict_files(predictor, part, listing, batch), total, "predicting", done)
                     text = io.StringIO()
-                    write_csv(rows, top, text, with_errors=True)
+                    write_csv(rows, listing, text, with_errors=True)
                     write_atomic(chunk, text.getvalue().encode("utf-8", "surrogateescape"))
                 done += len(part)
-            _join(chunks, output, top)
+            _join(chunks, output, listing)
             unreadable = sum(bool(row["error"]) for chunk in chunks for row in _rows(chunk))
             shutil.rmtree(folder)
     except Timeout:
@@ -98,12 +97,12 @@ def _rows(chunk: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
-def _join(chunks: list[Path], output: Path, top: int) -> None:
+def _join(chunks: list[Path], output: Path, listing: Listing) -> None:
     """Replaces the table by the rows of all chunks."""
     temporary = output.with_name(f".{output.name}.partial")
     try:
         if output.suffix == ".parquet":
-            _write_parquet(temporary, chunks, top)
+            _write_parquet(temporary, chunks, listing)
         else:
             with temporary.open("wb") as file:
                 for number, chunk in enumerate(chunks):
@@ -114,12 +113,11 @@ def _join(chunks: list[Path], output: Path, top: int) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_parquet(file: Path, chunks: Sequence[Path], top: int) -> None:
+def _write_parquet(file: Path, chunks: Sequence[Path], listing: Listing) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    ranks = [f"{name}_{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
-    columns = ["file", "predicted", "confidence", *ranks, "error"]
+    columns = csv_columns(listing, with_errors=True)
     numbers = {name for name in columns if name.startswith(("confidence", "probability_"))}
     schema = pyarrow.schema([(name, pyarrow.float32() if name in numbers else pyarrow.string()) for name in columns])
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from sprintnet.data.conformal import METHODS, require_coverage
 from sprintnet.data.dataset import label_text
 from sprintnet.data.images import PIL_MODES, as_pixels, each_image
 from sprintnet.data.preprocessing import Preprocessing, View
@@ -38,15 +39,13 @@ Input = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
 class Predictions:
     """Predictions for N images; indexing with a slice, a mask or indices selects images."""
 
-    classes: tuple[str, ...]
+    preprocessing: Preprocessing
     probabilities: Floats
     """(N, K), calibrated if the run held images out to fit a temperature."""
     logits: Floats | None = None
     """(N, K), before calibration."""
     activation_maps: Floats | None = None
     """Class activation maps (N, K, h, w) by Grad-CAM, 0 or more."""
-    threshold: float | None = None
-    """Multi-label: a class is predicted above this probability. None: single-label, the most probable class is predicted."""
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -54,6 +53,16 @@ class Predictions:
     def __getitem__(self, images: slice | npt.NDArray[Any]) -> "Predictions":
         outputs = {name: getattr(self, name) for name in OUTPUTS}
         return replace(self, **{name: values[images] for name, values in outputs.items() if values is not None})
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the probabilities."""
+        return self.preprocessing.classes
+
+    @property
+    def threshold(self) -> float | None:
+        """Multi-label: a class is predicted above this probability. None: the most probable class is predicted."""
+        return self.preprocessing.threshold
 
     @property
     def predicted_mask(self) -> npt.NDArray[np.bool_]:
@@ -70,8 +79,24 @@ class Predictions:
     @property
     def label_sets(self) -> list[list[tuple[str, float]]]:
         """The predicted classes of each image with their probabilities, most probable first."""
-        counts = self.predicted_mask.sum(axis=1)
-        return [best[:count] for best, count in zip(self.top(len(self.classes)), counts, strict=True)]
+        return self._named(self.predicted_mask)
+
+    def sets(self, coverage: float, method: str = "threshold", by_class: bool = False) -> list[list[tuple[str, float]]]:
+        """Returns a set of classes for each image, most probable first, that contains the true class with a probability of at
+        least `coverage`, such as 0.9 (conformal prediction; `method`: threshold or adaptive, see `data.conformal`).
+
+        With `by_class`, that holds for the images of each class. Raises ArgumentError for a model of several labels, without
+        held-out images or with too few of them.
+        """
+        if self.threshold is not None:
+            raise ArgumentError("coverage", coverage, "sets are for models of one label an image; this one has several")
+        if method not in METHODS:
+            raise ArgumentError("method", method, f"must be {' or '.join(METHODS)}")
+        require_coverage(coverage)
+        if (scores := self.preprocessing.held_out_scores) is None:
+            remedy = "train with data.val (default: auto), and export again"
+            raise ArgumentError("coverage", coverage, f"the model has no scores of held-out images; {remedy}")
+        return self._named(scores.sets(self.probabilities, coverage, method, by_class))
 
     @property
     def confidences(self) -> Floats:
@@ -79,6 +104,14 @@ class Predictions:
         if self.threshold is None:
             return np.asarray(self.probabilities.max(axis=1))
         return np.asarray(np.where(self.predicted_mask, self.probabilities, 1 - self.probabilities).prod(axis=1))
+
+    def _named(self, chosen: npt.NDArray[np.bool_]) -> list[list[tuple[str, float]]]:
+        """Returns the chosen classes (N, K) of each image with their probabilities, most probable first."""
+        order = np.argsort(-self.probabilities, axis=1, kind="stable")
+        return [
+            [(self.classes[k], float(row[k])) for k in ranked if mask[k]]
+            for ranked, row, mask in zip(order, self.probabilities, chosen, strict=True)
+        ]
 
     def top(self, count: int) -> list[list[tuple[str, float]]]:
         """Returns the `count` most probable classes of each image with their probabilities; all K if `count` is larger."""
@@ -176,6 +209,10 @@ class Predictor:
             raise ArgumentError("batch", batch, "must be at least 1")
         yield from map(self._predict, in_batches(map(self.read, each_image(images)), batch))
 
+    def require_sets(self, coverage: float, method: str = "threshold", by_class: bool = False) -> None:
+        """Raises ArgumentError where `Predictions.sets` would."""
+        self._none.sets(coverage, method, by_class)
+
     def read(self, image: Input) -> Pixels:
         """Returns the pixels of one image in the model's shape (H, W, C), resized by Pillow as in training."""
         height, width, channels = self.preprocessing.image_shape
@@ -190,7 +227,7 @@ class Predictor:
             outputs |= self._mean([outputs["logits"], *others])
         if any(len(values) != len(images) or not np.isfinite(values).all() for values in outputs.values()):
             raise SettingsError(f"{self.path}: its predictions are not finite, or not one for each image; {REMEDY}")
-        return Predictions(self.classes, threshold=self.threshold, **outputs)
+        return Predictions(self.preprocessing, **outputs)
 
     def _mean(self, logits: Sequence[Floats]) -> dict[str, Floats]:
         """Returns the mean logits of the views, and their probabilities."""

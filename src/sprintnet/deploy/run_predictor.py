@@ -21,9 +21,9 @@ class RunPredictor(Predictor):
         self.threshold = self.preprocessing.threshold
         self.outputs = ("probabilities", "logits")
         empty = np.empty((0, len(self.classes)), np.float32)
-        self._none = Predictions(self.classes, empty, empty, threshold=self.threshold)
+        self._none = Predictions(self.preprocessing, empty, empty)
 
     def _predict(self, images: list[Pixels], options: Any = None) -> Predictions:
         logits = self._trained.predict_logits(np.stack(images))
         probabilities = self.preprocessing.probabilities(logits).astype(np.float32)
-        return Predictions(self.classes, probabilities, logits, threshold=self.threshold)
+        return Predictions(self.preprocessing, probabilities, logits)

@@ -12,6 +12,7 @@ from sprintnet.data.dataset import LABEL_SEPARATOR, ImageDataset, label_text
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.evaluation import calibration, metrics, multilabel
 from sprintnet.evaluation.metrics import Floats, Ints, Mask
+from sprintnet.evaluation.sets import set_metrics
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ class Evaluation:
     tta_seconds: float | None = None
     """Time of the predictions with TTA, the first pass included, as published records count it."""
 
-    def metrics(self, preprocessing: Preprocessing) -> dict[str, Any]:
-        """Returns the metrics of a split, as metrics.json has them."""
+    def metrics(self, preprocessing: Preprocessing, *, held_out: bool = False) -> dict[str, Any]:
+        """Returns the metrics of a split, as metrics.json has them; `held_out`: of the images that calibrated the model."""
         task, logits, labels = TASKS[preprocessing.task], self.arrays["logits"], self.arrays["labels"]
         found = task.summarise(logits, labels, preprocessing.classes)
         if (tta_logits := self.arrays.get("tta_logits")) is not None:
@@ -99,6 +100,8 @@ class Evaluation:
         found["calibration"] = task.calibration(logits, labels)
         if preprocessing.temperature is not None:
             found["calibrated"] = task.calibration(calibrated, labels)
+        probabilities = preprocessing.probabilities(logits)
+        found |= set_metrics(preprocessing.held_out_scores, probabilities, labels, held_out=held_out)
         confidence = task.confidence(calibrated)
         return found | {"coverage": calibration.coverage_table(confidence, task.correct_mask(logits, labels))}
 

@@ -9,12 +9,14 @@ import numpy as np
 from torch import nn
 
 from sprintnet.config import Config, load_config
+from sprintnet.data.conformal import HeldOutScores
 from sprintnet.data.dataset import ImageDataset, Images
 from sprintnet.data.loader import Loader
-from sprintnet.data.preprocessing import Preprocessing
+from sprintnet.data.preprocessing import NO_TTA, Preprocessing
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.metrics import Floats, Ints
 from sprintnet.evaluation.predict import predict, predict_tta
+from sprintnet.evaluation.sets import for_sets
 from sprintnet.evaluation.task import TASKS, Evaluation, Task, task_of
 from sprintnet.models.factory import load_model, weights_file
 from sprintnet.progress import track
@@ -64,20 +66,29 @@ class TrainedModel:
         """Returns the model with the temperatures that suit held-out images, of which `logits` (N, K) are given.
 
         `label_smoothing` is that of the training, which is undone only where that lowers the cross-entropy of these images.
+        Of single-label images, half (`for_sets`) are left out of this: their scores give the sets of conformal prediction.
         """
         task, fits = self.task, []
+        whole, kept = val, for_sets(val.labels)
+        val, logits, set_logits = whole.take(np.flatnonzero(~kept)), logits[~kept], logits[kept]
         for alpha in {label_smoothing if task is TASKS["single-label"] else 0.0, 0.0}:
             fit = replace(self.preprocessing, label_smoothing=alpha)
             fit = replace(fit, temperature=task.fit_temperature(fit.unsmoothed(logits), val.labels))
             fits.append((task.cross_entropy(fit.calibrated(logits), val.labels, 0.0), fit))
         best = min(fits, key=lambda pair: pair[0])[1]
-        some = val.take(np.unique(np.linspace(0, len(val) - 1, min(len(val), TTA_CALIBRATION_IMAGES)).astype(np.int64)))
-        of_tta = {}
+        held_out = {}
+        if kept.any():
+            held_out[NO_TTA] = HeldOutScores.of(best.probabilities(set_logits), whole.labels[kept])
+        some = whole.take(np.unique(np.linspace(0, len(whole) - 1, min(len(whole), TTA_CALIBRATION_IMAGES)).astype(np.int64)))
+        kept, of_tta = for_sets(some.labels), {}
         for tta in best.tta_choices:
             with_tta = replace(self, preprocessing=best.with_tta(tta))
             found = with_tta.predict_logits(some.images, "calibrating")
-            of_tta[tta] = task.fit_temperature(best.unsmoothed(found), some.labels)
-        return replace(self, preprocessing=replace(best, tta_temperatures=of_tta))
+            of_tta[tta] = task.fit_temperature(best.unsmoothed(found[~kept]), some.labels[~kept])
+            if kept.any():
+                fitted = replace(best, tta_temperatures=of_tta).with_tta(tta)
+                held_out[tta] = HeldOutScores.of(fitted.probabilities(found[kept]), some.labels[kept])
+        return replace(self, preprocessing=replace(best, tta_temperatures=of_tta, held_out=held_out))
 
     def evaluate(self, dataset: ImageDataset, tta: float = 0.0) -> Evaluation:
         """Returns the logits of a dataset, from which its metrics follow.

@@ -12,15 +12,29 @@ class Network(nn.Module, ABC):
     """Images (B, channels, H, W) -> logits (B, classes): `classify` of `features`."""
 
     linear: nn.Linear
+    dropout: nn.Dropout | None
     is_frozen = False
+
+    @property
+    @abstractmethod
+    def logit_scale(self) -> float:
+        """The factor of the last layer's outputs."""
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Returns the last feature map."""
 
     @abstractmethod
+    def embed(self, maps: Tensor) -> Tensor:
+        """Returns the embeddings (B, C) of the last feature map, which the last layer classifies."""
+
     def classify(self, maps: Tensor) -> Tensor:
         """Returns logits (B, classes) of the last feature map."""
+        embeddings = self.embed(maps)
+        if self.dropout is not None:
+            embeddings = self.dropout(embeddings)
+        logits: Tensor = self.linear(embeddings)
+        return logits * self.logit_scale
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits (B, classes)."""

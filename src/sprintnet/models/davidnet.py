@@ -77,7 +77,6 @@ class View(nn.Module):
 class DavidNet(Network):
     """Images (B, channels, H, W) -> logits (B, classes), scaled by 0.125."""
 
-    logit_scale = 0.125
     feature_layers = ("block1", "transition", "block2")  # from fine to coarse; Grad-CAM shows the last
 
     def __init__(self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0):
@@ -91,15 +90,17 @@ class DavidNet(Network):
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.linear = nn.Linear(8 * width, classes)
 
+    @property
+    def logit_scale(self) -> float:
+        """The factor of the last layer's outputs, the article's."""
+        return 0.125
+
     def features(self, x: Tensor) -> Tensor:
         """Returns the last feature map (B, 8 * width, H/8, W/8)."""
         maps: Tensor = self.block2(self.transition(self.block1(self.prepare(x))))
         return maps
 
-    def classify(self, maps: Tensor) -> Tensor:
-        """Returns logits (B, classes) of the last feature map."""
-        x = self.view(self.pool(from_hwnc(maps)))
-        if self.dropout is not None:
-            x = self.dropout(x)
-        logits: Tensor = self.linear(x)
-        return logits * self.logit_scale
+    def embed(self, maps: Tensor) -> Tensor:
+        """Returns the embeddings (B, 8 * width) of the last feature map: the maximum of each channel."""
+        embeddings: Tensor = self.view(self.pool(from_hwnc(maps)))
+        return embeddings

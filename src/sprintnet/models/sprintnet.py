@@ -124,10 +124,7 @@ class SprintNet(Network):
         maps: Tensor = self.blocks(gelu(self.whiten(x), next_layer=first_convolution))
         return maps
 
-    def classify(self, maps: Tensor) -> Tensor:
-        """Returns logits (B, classes) of the last feature map."""
-        x = self.pool(from_hwnc(maps)).flatten(1)
-        if self.dropout is not None:
-            x = self.dropout(x)
-        logits: Tensor = self.linear(x)
-        return logits * self.logit_scale
+    def embed(self, maps: Tensor) -> Tensor:
+        """Returns the embeddings (B, 4 * width) of the last feature map: the maximum of each channel."""
+        embeddings: Tensor = self.pool(from_hwnc(maps)).flatten(1)
+        return embeddings

@@ -30,7 +30,9 @@ def model_card(preprocessing: Preprocessing, metadata: Mapping[str, str], table:
     # JSON is YAML, and quotes whatever a name contains
     environment.filters |= {"json": json.dumps, "plain": plain, "code": _code, "percent": percent, "number": "{:,.0f}".format}
     height, width, channels = preprocessing.image_shape
+    rows = metrics.get("sets", {"rows": []})["rows"]
     return environment.get_template("card.md.jinja").render(
+        sets=[row for row in rows if row["method"] == "threshold" and not row["by_class"]],
         data=plain(metadata["data"]),
         metric=accuracy_name(metrics).capitalize(),
         scores=", ".join([accuracy_with_interval(metrics), *(" ".join(score) for score in overall_scores(metrics).items())]),

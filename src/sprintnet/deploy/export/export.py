@@ -144,7 +144,7 @@ def _write_models(
         predictions = predict_all(Predictor(file), evaluated.images, name)
         row = parity(trained, predictions, logits, evaluated.labels)
         check_parity(name, row, is_exact=model is exact)
-        metrics = {"split": SPLIT_TITLES[split], **file_metrics(trained, predictions, evaluated.labels)}
+        metrics = {"split": SPLIT_TITLES[split], **file_metrics(trained, predictions, evaluated.labels, split)}
         add_metadata(model, {"parity": json.dumps(row), "metrics": json.dumps(metrics)})
         file.write_bytes(to_bytes(model))
         rows[name] = {"bytes": file.stat().st_size, **row, "metrics": metrics}

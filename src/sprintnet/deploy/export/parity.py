@@ -11,6 +11,7 @@ from sprintnet.data.dataset import Images, Labels
 from sprintnet.deploy.predictor import Predictions, Predictor
 from sprintnet.errors import ParityError
 from sprintnet.evaluation.metrics import Floats
+from sprintnet.evaluation.sets import set_metrics
 from sprintnet.evaluation.trained_model import TrainedModel
 from sprintnet.progress import track
 
@@ -27,16 +28,17 @@ def predict_all(predictor: Predictor, images: Images, label: str) -> Predictions
     """Returns the probabilities of a file for all images, with a progress bar."""
     parts = predictor.stream(track(images, len(images), label))
     probabilities = np.concatenate([part.probabilities for part in parts])  # not the activation maps, which are large
-    return Predictions(predictor.classes, probabilities, threshold=predictor.threshold)
+    return Predictions(predictor.preprocessing, probabilities)
 
 
-def file_metrics(trained: TrainedModel, predictions: Predictions, labels: Labels) -> dict[str, Any]:
-    """Returns a file's own scores, as metrics.json has them, and `ece`, its expected calibration error."""
+def file_metrics(trained: TrainedModel, predictions: Predictions, labels: Labels, split: str) -> dict[str, Any]:
+    """Returns a file's own scores on a split, as metrics.json has them, and `ece`, its expected calibration error."""
     probabilities = np.clip(predictions.probabilities.astype(np.float64), 1e-12, 1 - 1e-12)
     logits = np.log(probabilities) - (0 if predictions.threshold is None else np.log1p(-probabilities))
     scores = trained.task.summarise(logits, labels, trained.classes)
     short = {key: score for key, score in scores.items() if key == "accuracy_interval" or not isinstance(score, list | dict)}
-    return {**short, "ece": trained.task.calibration(logits, labels)["ece"]}
+    sets = set_metrics(trained.preprocessing.held_out_scores, probabilities, labels, held_out=split == "val")
+    return {**short, **sets, "ece": trained.task.calibration(logits, labels)["ece"]}
 
 
 def parity(trained: TrainedModel, predictions: Predictions, logits: Floats, labels: Labels) -> dict[str, float]:

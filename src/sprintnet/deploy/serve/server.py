@@ -141,7 +141,7 @@ class _Endpoints:
         return JSONResponse({"status": "ok"})
 
     async def predict(self, request: Request) -> Response:
-        top, with_maps = self._query(request)
+        top, with_maps, coverage = self._query(request)
         async with self.bodies.receive(request) as body:
             started = time.perf_counter()
             uploads = await self._uploads(request, bytes(body))
@@ -150,11 +150,13 @@ class _Endpoints:
             except DataError as error:
                 raise Refused(422, "unusable_image", str(error)) from None
         rows = zip(uploads, map(entries, predictions.label_sets), _top(predictions, top, with_maps), strict=True)
-        images = [{"name": upload.name, "labels": labels, "top": best} for upload, labels, best in rows]
+        images: list[dict[str, Any]] = [{"name": upload.name, "labels": labels, "top": best} for upload, labels, best in rows]
+        if coverage:
+            images = [{**image, "set": entries(found)} for image, found in zip(images, predictions.sets(coverage), strict=True)]
         return JSONResponse({"images": images, "milliseconds": round(1000 * (time.perf_counter() - started), 3)})
 
-    def _query(self, request: Request) -> tuple[int, bool]:
-        """Returns how many classes to name, and whether with their activation maps."""
+    def _query(self, request: Request) -> tuple[int, bool, float]:
+        """Returns how many classes to name, whether with their activation maps, and the coverage of sets; 0: no sets."""
         count, maps = request.query_params.get("top", str(DEFAULT_TOP)), request.query_params.get("activation_maps", "false")
         if not (re.fullmatch("[0-9]{1,9}", count) and 1 <= int(count) <= MAX_TOP):
             raise Refused(400, "bad_query", f"top: must be a number of classes from 1 to {MAX_TOP}")
@@ -163,7 +165,15 @@ class _Endpoints:
         if maps == "true" and "activation_maps" not in self.predictor.outputs:
             remedy = "export it with --outputs probabilities,logits,activation_maps"
             raise Refused(400, "no_activation_maps", f"activation_maps: this model has none; {remedy}")
-        return int(count), maps == "true"
+        coverage = request.query_params.get("coverage", "0")
+        try:
+            if coverage != "0":
+                self.predictor.require_sets(float(coverage))
+        except ArgumentError as error:
+            raise Refused(400, "bad_query", str(error)) from None
+        except ValueError:
+            raise Refused(400, "bad_query", "coverage: must be a number between 0 and 1, such as 0.9") from None
+        return int(count), maps == "true", float(coverage)
 
     async def _uploads(self, request: Request, body: bytes) -> list[Upload]:
         """Returns the images of a request: the files of a form, or the one image that is the body."""

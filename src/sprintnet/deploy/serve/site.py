@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from sprintnet.data.conformal import images_needed
 from sprintnet.deploy.predictor import Predictor
+from sprintnet.evaluation.sets import COVERAGES
 from sprintnet.runs.folder import RunFolder
 
 PAGE = Path(__file__).parent / "page"
@@ -15,11 +17,13 @@ PUBLIC_FIELDS = ("made_by", "preprocessing", "metrics", "commit", "data_sha256",
 
 def describe(predictor: Predictor) -> dict[str, Any]:
     """Returns the public description of a model: metadata, outputs, size, samples, report."""
+    held_out = predictor.preprocessing.held_out_scores
     return {
         "model": predictor.path.name,
         "bytes": predictor.path.stat().st_size,
         "outputs": list(predictor.outputs),
         "threshold": predictor.preprocessing.threshold,
+        "coverages": [coverage for coverage in COVERAGES if held_out and images_needed(coverage) <= held_out.images],
         **{name: predictor.metadata[name] for name in PUBLIC_FIELDS if name in predictor.metadata},
         "samples": [f"samples/{file.name}" for file in find_samples(predictor.path)],
         "report": "report.html" if find_report(predictor.path) else None,

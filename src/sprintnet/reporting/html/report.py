@@ -18,8 +18,10 @@ from sprintnet.reporting.html.page import figure_uris, image_uri, render
 from sprintnet.reporting.text.evaluation import calibration_text
 from sprintnet.reporting.text.methods import method_lines
 from sprintnet.reporting.text.names import UNLABELLED
+from sprintnet.reporting.text.sets import HEADS, set_rows
 from sprintnet.reporting.text.task_scores import accuracy_name, class_columns, overall_scores
-from sprintnet.reporting.text.training_table import HEADS, table_cells
+from sprintnet.reporting.text.training_table import HEADS as TRAINING_HEADS
+from sprintnet.reporting.text.training_table import table_cells
 from sprintnet.runs import folder
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read_json, read_rows
 from sprintnet.runs.io import write_atomic
@@ -72,10 +74,12 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "accuracy_title": f"{folder.SPLIT_TITLES[split]} {accuracy_name(metrics[split])}",
         "overall_scores": overall_scores(metrics[split]),
         "calibration": calibration_text(metrics),
+        "set_columns": HEADS,
+        "set_rows": set_rows(metrics[split]["sets"]) if "sets" in metrics[split] else [],
         "methods": list(method_lines(metrics, tomllib.loads(run.config.read_text("utf-8"))["tta"])),
         "class_columns": class_columns(metrics[split]),
         "classes": list(metrics[split]["classes"]),
-        "training_columns": HEADS,
+        "training_columns": TRAINING_HEADS,
         "training_rows": [table_cells(row) for row in read_rows(run.results)],
         "explained": json.loads(str(read_arrays(run.explanations)["facts"])) if run.explanations.is_file() else None,
         "data_notes": read_json(run.data)["notes"] if run.data.is_file() else [],

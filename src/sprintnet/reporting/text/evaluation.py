@@ -5,6 +5,7 @@ from typing import Any
 
 from sprintnet.reporting.text import task_scores as scores
 from sprintnet.reporting.text.names import UNLABELLED, plain
+from sprintnet.reporting.text.sets import HEADS, set_rows, set_text
 from sprintnet.reporting.text.table import table_lines
 from sprintnet.reporting.text.times import seconds_text
 from sprintnet.runs.folder import evaluation_split
@@ -50,7 +51,7 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
         why = "with data.val=0 no images are held out for it; leave it at auto"
         return f"probabilities are not calibrated ({split} ECE {trained}): {why}"
     calibrated = f"{metrics[split]['calibrated']['ece']:.2%}"
-    images, few = metrics["val"]["images"], ""
+    images, few = metrics["val"]["images"] - metrics[split].get("sets", {"held_out": 0})["held_out"], ""
     if split == "val":
         few = " (the same images: an optimistic estimate)"
     if images < FEW_IMAGES:
@@ -84,6 +85,9 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
         [[f"{row['coverage']:.0%}", f"{row['accuracy']:.2%}", f"{row['confidence']:.3f}"] for row in metrics["coverage"]],
     )
     yield ""
+    if sets := metrics.get("sets"):
+        yield from table_lines(list(HEADS), set_rows(sets))
+        yield f"{set_text(sets)}\n"
     if most_confused := metrics.get("most_confused", [])[:MAX_CONFUSED_PAIRS]:
         pairs = [f"{plain(pair['true'])} -> {plain(pair['predicted'])} {pair['images']:,}" for pair in most_confused]
         yield f"most confused (true -> predicted): {', '.join(pairs)}\n"

@@ -23,6 +23,12 @@ def method_lines(metrics: Mapping[str, Any], tta: float) -> Iterator[str]:
     if metrics["temperature"] is not None:
         undone = "label smoothing is undone, (p - alpha / K) / (1 - alpha), where that lowers the NLL of the held-out images"
         yield f"Calibration: {undone}; then a temperature minimises it (Guo et al. 2017)."
+    if sets := evaluated.get("sets"):
+        yield (
+            f"Sets of classes: split conformal prediction with scores of {sets['held_out']:,} held-out images, on which no "
+            "temperature was fitted; threshold: Sadinle et al. 2019, adaptive: Romano et al. 2020 without randomisation, by "
+            f"class: Vovk 2012; 95% intervals by Wilson 1927, on {sets['images']:,} other images."
+        )
     yield (
         "All numbers are of one run (n = 1). Other seeds give others: sprintnet study measures by how much. "
         "sprintnet verify repeats this run."

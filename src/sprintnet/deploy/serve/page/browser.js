@@ -20,7 +20,7 @@ export async function describe() {
   return model;
 }
 
-export async function predict(file, model) {
+export async function predict(file, model, coverage) {
   const started = performance.now();
   const images = await pixels(file, model.preprocessing.image_shape[2]);
   const outputs = await session.run({ images });
@@ -31,8 +31,16 @@ export async function predict(file, model) {
   const isPredicted = (index) => (model.threshold ? probabilities[index] > model.threshold : index === ranked[0]);
   const labels = ranked.filter(isPredicted).map(entry);
   const top = ranked.slice(0, TOP).map((index) => ({ ...entry(index), activation_map: outputs.activation_maps && rows(outputs.activation_maps, index) }));
+  const set = coverage ? ranked.filter((index, rank) => rank === 0 || fits(probabilities[index], model, coverage)).map(entry) : [];
   for (const tensor of [images, ...Object.values(outputs)]) tensor.dispose();
-  return { labels, top, milliseconds };
+  return { labels, set, top, milliseconds };
+}
+
+/** Returns whether a class of this probability is in the set: HeldOutScores.sets, by threshold. */
+function fits(probability, { preprocessing: { held_out, tta } }, coverage) {
+  const scores = held_out[tta ?? "none"].scores.threshold.flat();
+  const larger = scores.filter((score) => score >= 1 - probability).length;
+  return (larger + 1) / (scores.length + 1) > Math.round((1 - coverage) * 1e12) / 1e12;
 }
 
 /** Returns the activation map of a class as a list of rows. */

@@ -3,6 +3,7 @@ import { describe, parallel, predict, privacy } from "./backend.js";
 
 const SMALL = 96; // pixels of a side: images up to this size are shown with visible pixels
 const MAX_HEIGHT = 22; // rem, of a shown image
+const USUAL = 0.9; // coverage of sets
 const HEAT = 64; // pixels of a side of a coloured activation map
 const COLOURS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // inferno
 
@@ -27,6 +28,9 @@ function introduce() {
   byId("model").textContent = `${model.model}, ${(bytes / 1e6).toFixed(1)} MB`;
   byId("privacy").textContent = privacy;
   byId("overlay").hidden = byId("overlay-help").hidden = !model.outputs.includes("activation_maps");
+  byId("sets").hidden = !model.coverages.length;
+  for (const coverage of model.coverages) byId("coverage").add(new Option(`${Math.round(100 * coverage)} %`, coverage));
+  byId("coverage").value = model.coverages.includes(USUAL) ? USUAL : model.coverages.at(-1);
   if (model.report) {
     byId("report").href = model.report;
     byId("report").hidden = false;
@@ -67,6 +71,10 @@ function add(files) {
   }
   byId("cards").prepend(...added.map((card) => card.root));
   byId("predictions").hidden = false;
+  start();
+}
+
+function start() {
   while (working < parallel && queue.length) work();
 }
 
@@ -76,8 +84,8 @@ async function work() {
     const card = queue.shift();
     if (!cards.has(card)) continue; // cleared in the meantime
     try {
-      await preview(card);
-      show(card, await predict(card.file, model));
+      if (!card.shape) await preview(card);
+      show(card, await predict(card.file, model, Number(byId("coverage").value)));
     } catch (error) {
       fail(card, error.message);
     }
@@ -113,11 +121,16 @@ function show(card, found) {
   });
   const none = [`No class above ${percent(model.threshold)}`];
   heading.replaceChildren(...(named.length ? named.flatMap((parts, index) => (index ? [", ", ...parts] : parts)) : none));
+  const names = (found.set ?? []).map((entry) => entry.class);
+  const set = root.querySelector(".set");
+  set.hidden = !names.length;
+  set.textContent = names.length > 1 ? `One of ${names.length}: ${names.join(", ")}` : "No other class comes into question";
   const buttons = found.top.map((entry) => {
     const button = byId("class").content.firstElementChild.cloneNode(true);
     button.querySelector(".name").textContent = button.title = entry.class;
     button.querySelector(".bar").style.width = `${100 * entry.probability}%`;
     button.querySelector(".share").textContent = percent(entry.probability);
+    button.classList.toggle("in-set", names.length > 1 && names.includes(entry.class));
     button.disabled = !entry.activation_map;
     button.addEventListener("click", () => {
       for (const other of buttons) other.setAttribute("aria-pressed", other === button);
@@ -129,7 +142,7 @@ function show(card, found) {
   root.querySelector(".classes").replaceChildren(...buttons);
   const parts = [file.name, card.shape, `predicted in ${found.milliseconds.toFixed(1)} ms`];
   root.querySelector(".file").textContent = parts.filter(Boolean).join(" · ");
-  buttons[0].click();
+  (buttons.find((button) => button.title === card.entry?.class) ?? buttons[0]).click();
   announce(`${file.name}: ${heading.textContent}`);
 }
 
@@ -199,6 +212,10 @@ document.addEventListener("drop", (event) => {
   if (model) add([...event.dataTransfer.files]);
 });
 byId("opacity").addEventListener("input", (event) => byId("cards").style.setProperty("--opacity", event.target.value / 100));
+byId("coverage").addEventListener("change", () => {
+  queue.push(...[...cards].filter((card) => !queue.includes(card)));
+  start();
+});
 byId("clear").addEventListener("click", () => {
   for (const card of cards) URL.revokeObjectURL(card.root.querySelector("img").src);
   cards.clear();

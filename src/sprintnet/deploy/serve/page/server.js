@@ -21,7 +21,7 @@ async function request(address, options) {
 
 export const describe = () => request("metadata");
 
-export async function predict(file, model) {
+export async function predict(file, model, coverage) {
   if (file.size > model.limits.body_bytes) {
     throw new Error(`larger than ${(model.limits.body_bytes / 1e6).toFixed(0)} MB, the server's limit`);
   }
@@ -30,8 +30,8 @@ export async function predict(file, model) {
   const maps = model.outputs.includes("activation_maps");
   for (let times = 1; ; times += 1) {
     try {
-      const { images, milliseconds } = await request(`predict?top=5&activation_maps=${maps}`, { method: "POST", body: form });
-      return { labels: images[0].labels, top: images[0].top, milliseconds };
+      const { images, milliseconds } = await request(`predict?top=5&activation_maps=${maps}&coverage=${coverage}`, { method: "POST", body: form });
+      return { ...images[0], milliseconds };
     } catch (error) {
       if (!error.retryAfter || times > RETRIES) throw error;
       await wait(Number(error.retryAfter));

@@ -1,0 +1,31 @@
+"""The table of sets of classes (conformal prediction) of a split in metrics.json."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sprintnet.reporting.text.task_scores import interval, percent
+
+HEADS = ("asked", "sets", "have the true class", "of the worst class", "mean size", "one class alone")
+
+
+def set_rows(sets: Mapping[str, Any]) -> list[list[str]]:
+    """Returns a row of cells for each coverage, method, and by class or not; the columns are HEADS."""
+    return [
+        [
+            percent(row["coverage"], 0),
+            row["method"] + (" by class" if row["by_class"] else ""),
+            f"{percent(row['covered'])} ({interval(row['interval'])})",
+            percent(row["lowest_class"], 1),
+            f"{row['mean_size']:.2f}",
+            percent(row["single"], 1),
+        ]
+        for row in sets["rows"]
+    ]
+
+
+def set_text(sets: Mapping[str, Any]) -> str:
+    """Returns where the sets come from, and on how many images they were tried."""
+    return (
+        f"sets of classes by conformal prediction: from {sets['held_out']:,} held-out images, on which no temperature was "
+        f"fitted; tried on {sets['images']:,} others"
+    )
