@@ -228,12 +228,12 @@ def _export(run: RunFolder, splits: Splits) -> Iterator[Check]:
     trained, images = load_run(run.path, ["device=cpu", "precision=fp32", "threads=0"])[0], splits[evaluation_split(splits)]
     tta = next(iter(predictors.values())).preprocessing.tta
     trained = replace(trained, preprocessing=trained.preprocessing.with_tta(tta))
-    logits = trained.predict_logits(images.images, "PyTorch")
+    expected = trained.predict_outputs(images.images, "PyTorch")
     for name, predictor in predictors.items():
         own = predictor.metadata["parity"]
         if predictor.preprocessing != trained.preprocessing or any(own[key] != table[name][key] for key in own):
             raise VerificationError(f"{predictor.path}: its metadata are not those of {run.weights} and parity.json; {again}")
-        row = parity(trained, predict_all(predictor, images.images, name), logits, images.labels)
+        row = parity(trained, predict_all(predictor, images.images, name), expected, images.labels)
         if broken := broken_rules(row, is_exact=name == "model.onnx"):
             raise VerificationError(f"{predictor.path}: does not match the trained model: {broken}; {again}")
         detail = f"accuracy {row['accuracy']:.2%}, predictions as the network's {row['agreement']:.2%}"

@@ -143,6 +143,6 @@ def test_impossible_coverages_are_refused(coverage: float) -> None:
 def test_scores_travel_as_text() -> None:
     scores = HeldOutScores.of(*drawn(100, 15))
     assert HeldOutScores.from_metadata(json.loads(json.dumps(scores.to_metadata())), CLASSES) == scores
-    for spoiled in ([[0.5, 0.1]] * CLASSES, [[0.1]] * 2, [[float("nan")]] * CLASSES):
-        with pytest.raises(ValueError, match="scores are not"):
+    for spoiled, message in (([[0.1]] * 2, "scores of 2 classes, not 5"), ([[float("nan")]] * CLASSES, "not finite")):
+        with pytest.raises(ValueError, match=message):
             HeldOutScores.from_metadata({"scores": dict.fromkeys(METHODS, spoiled)}, CLASSES)

@@ -290,6 +290,11 @@ def test_int8_sees_all_classes_of_a_sorted_folder() -> None:
         ({"agreement": 0.9998, "largest_difference": 0.0, "accuracy": 0.9}, True, "equal predictions for 99.980% of 10,000"),
         ({"agreement": 1.0, "largest_difference": 0.002, "accuracy": 0.9}, True, "a probability differs by 0.002"),
         ({"agreement": 1.0, "largest_difference": float("nan"), "accuracy": 0.9}, True, "a probability differs by nan"),
+        (
+            {"agreement": 1.0, "largest_difference": 0.0, "accuracy": 0.9, "novelty_difference": 0.01},
+            True,
+            "novelty differs by",
+        ),
         ({"agreement": 0.9, "largest_difference": 0.5, "accuracy": 0.897}, False, "accuracy drops by 0.30% to 89.70%"),
         ({"agreement": 0.9, "largest_difference": 0.5, "accuracy": 0.88, "images": 100}, False, "to 88.00%, more than 1.0%"),
     ],
@@ -298,7 +303,8 @@ def test_the_gate(row: dict[str, float], is_exact: bool, message: str) -> None:
     whole = {"images": 10_000, "network_accuracy": 0.9, **row}
     with pytest.raises(ParityError, match=message):
         check_parity("model.onnx", whole, is_exact)
-    check_parity("model.onnx", {**whole, "agreement": 0.9999, "largest_difference": 1e-3, "accuracy": 0.8985}, is_exact)
+    sound = {"agreement": 0.9999, "largest_difference": 1e-3, "accuracy": 0.8985, "novelty_difference": 1e-3}
+    check_parity("model.onnx", {**whole, **sound}, is_exact)
 
 
 def test_a_reduced_file_may_lose_one_image_of_few() -> None:
@@ -333,7 +339,7 @@ def test_the_command_prints_the_table(
         refused = sprintnet("export", str(run.path), "--outputs", outputs)
         assert refused.returncode == 2
         assert (
-            f"--outputs {outputs}: must include probabilities, and may include logits and activation_maps, each once"
-            in refused.stderr
+            f"--outputs {outputs}: must include probabilities, and may include logits, activation_maps, embeddings, "
+            "novelty, each once" in refused.stderr
         )
     assert sprintnet("export", "nowhere").returncode == 2

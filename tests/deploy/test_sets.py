@@ -23,7 +23,7 @@ from sprintnet.deploy.predictor import Predictor
 from sprintnet.deploy.run_predictor import RunPredictor
 from sprintnet.errors import ArgumentError
 from sprintnet.evaluation.calibration import fit_temperature
-from sprintnet.evaluation.sets import for_sets
+from sprintnet.evaluation.held_out import reserved
 from sprintnet.evaluation.trained_model import load_run
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json
 
@@ -62,7 +62,7 @@ def test_scores_are_of_images_that_no_temperature_was_fitted_on(exported: dict[s
     metrics, arrays = read_json(run.metrics), read_arrays(run.predictions)
     sets = metrics["val"]["sets"]
     assert sets["images"] + sets["held_out"] == metrics["val"]["images"] == len(arrays["val_labels"])
-    preprocessing, kept = load_run(run.path)[0].preprocessing, for_sets(arrays["val_labels"])
+    preprocessing, kept = load_run(run.path)[0].preprocessing, reserved(arrays["val_labels"])
     logits, labels = arrays["val_logits"], arrays["val_labels"]
     assert preprocessing.held_out_scores == HeldOutScores.of(preprocessing.probabilities(logits[kept]), labels[kept])
     assert preprocessing.temperature == fit_temperature(preprocessing.unsmoothed(logits[~kept]), labels[~kept])

@@ -27,9 +27,9 @@ from sprintnet.evaluation.multilabel import (
     label_confidence,
     label_predictions,
     label_probabilities,
-    ranking_scores,
     summarise_labels,
 )
+from sprintnet.evaluation.ranking import ranking_scores
 from sprintnet.evaluation.task import MULTI_LABEL, SINGLE_LABEL, TASKS, Evaluation
 from sprintnet.training.losses import LOSSES
 

@@ -14,6 +14,8 @@ from sprintnet.data.preprocessing import TTA_VIEWS
 from sprintnet.evaluation.metrics import confidence as confidences
 from sprintnet.evaluation.predict import predict, predict_tta
 from sprintnet.evaluation.trained_model import TrainedModel
+from sprintnet.models.base import Network
+from sprintnet.models.novelty import Novelty
 from sprintnet.runtime import Runtime
 
 FP32 = Runtime(torch.device("cpu"), "fp32", 1)
@@ -54,10 +56,27 @@ def test_tta_is_the_mean_over_the_views_with_the_published_weights() -> None:
     np.testing.assert_allclose(again, tta_mean(model, images).numpy(), rtol=1e-4, atol=1e-5)
 
 
+class Linear(Network):
+    """Four classes by a linear function of the pixels."""
+
+    logit_scale = 1.0
+    dropout = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.novelty = nn.Linear(3 * 64, 4), Novelty(4, 3 * 64)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def embed(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.flatten(1)
+
+
 @pytest.mark.parametrize("confidence", [0.3, 0.5, 1.0])
 def test_only_images_below_the_confidence_get_tta(confidence: float) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 4))
+    model = Linear()
     pixels = np.random.default_rng(0).integers(0, 256, (700, 8, 8, 3), np.uint8)  # more than a batch
     dataset = ImageDataset(pixels, np.arange(700) % 4, ("a", "b", "c", "d"))
     trained = TrainedModel(model, preprocessing(dataset.classes, (8, 8, 3)), FP32)

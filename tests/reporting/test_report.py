@@ -81,7 +81,7 @@ def test_a_cell_shows_its_images(run: RunFolder, page: Page) -> None:
     cell.focus()
     page.keyboard.press("Enter")
     assert page.locator("#errors .gallery figure:visible").count() == count < wrong
-    sizes = page.eval_on_selector_all("#errors .gallery figure:not([hidden]) img", "all => all.map(one => one.naturalWidth)")
+    sizes = page.eval_on_selector_all("#errors .gallery figure:not([hidden]) > img", "all => all.map(one => one.naturalWidth)")
     assert sizes == [32] * count
     page.locator("#errors .all").focus()
     page.keyboard.press("Enter")
@@ -111,7 +111,7 @@ def test_class_names_with_markup_newlines_and_no_text_are_inert(run: RunFolder, 
     names = list(read_json(run.metrics)["val"]["classes"])
     assert len(names) == 10
     shown = page.locator("#classes tbody th").all_text_contents()
-    assert shown == names
+    assert shown == names * 2  # scores, and areas under the curves
     assert {HOSTILE, LINES, "byte \\xff \x1b"} < set(names)
     assert page.title() != "taken"
     assert page.locator("img[src=x]").count() == 0
@@ -136,7 +136,8 @@ def test_the_page_stays_small_with_many_large_images(run: RunFolder, tmp_path: P
     rows = [row for row in read_rows(copy.predictions_csv) if row["split"] == "val"]
     wrong = next(row for row in rows if row["true"] != row["predicted"])
     write_rows(copy.predictions_csv, [{**wrong, "index": index} for index in range(1000)])
-    write_arrays(copy.artifacts, **{**artifacts, "error_images": noise, "error_index": np.arange(1000)})
+    nearest = {"nearest_images": noise[::-1], "nearest_labels": np.arange(1000) % 10}
+    write_arrays(copy.artifacts, **{**artifacts, "error_index": np.arange(1000), "error_images": noise, **nearest})
     trained, _ = load_run(copy.path)
     explain(trained, noise[:64, :32, :32]).save(copy.explanations)
     write_report(copy)

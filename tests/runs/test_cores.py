@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sprintnet.runs.cores import CpuLimit, available_cores, cpu_limits
+from sprintnet.runs.cores import CpuLimit, available_cores, cpu_limits, usable_threads
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="of Linux alone")
 
@@ -67,3 +67,9 @@ def test_cpu_time_is_that_on_the_cores_of_the_mask_and_that_of_each_group_with_a
 
 def test_without_files_the_cores_are_the_mask_and_nothing_else_is_known() -> None:
     assert cpu_limits(Path("/nowhere")) == [CpuLimit(len(os.sched_getaffinity(0)), 0.0)]
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("1", 1), ("100000", None), ("", None), ("0", None), ("many", None)])
+def test_threads_are_at_most_what_openmp_is_told(monkeypatch: pytest.MonkeyPatch, asked: str, threads: int | None) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert usable_threads() == (threads or available_cores())

@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sprintnet.errors import DataError, SettingsError, SprintNetError
 from sprintnet.runs.folder import RunFolder, find_run
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sprintnet.deploy.predictor import Predictor
 
 MODEL = "model.onnx"
+OUTPUTS = "probabilities,logits,activation_maps,embeddings,novelty"
 SETS = ("threshold", "adaptive")
 NO_FILES = "IMAGE: no image files; name files, folders or patterns, or - for a list on standard input"
 
@@ -57,6 +58,8 @@ def predict(options: Namespace) -> None:
     if options.on:
         _predict_on_cluster(options, output)
         return
+    if options.embeddings:
+        _check_embeddings(Path(options.embeddings), options.output)
     if options.output:
         require_format(output)
         if output.exists():
@@ -75,13 +78,29 @@ def predict(options: Namespace) -> None:
     top = min(options.top, len(predictor.classes))
     if top < options.top:
         print(f"--top {options.top}: the model has {top} classes; all are listed", file=sys.stderr)
-    listing = Listing(top, options.abstain_below, options.coverage, options.sets, options.by_class)
+    listing = Listing(
+        top, options.abstain_below, options.coverage, options.sets, options.by_class, options.unknown, bool(options.embeddings)
+    )
     if listing.coverage:
-        _check_sets(predictor, *listing[2:])
+        _check_sets(predictor, *listing[2:5])
+    if listing.false_alarms:
+        predictor.require_unknown(listing.false_alarms)
+    if listing.embeddings and "embeddings" not in predictor.outputs:
+        raise SettingsError(
+            f"--embeddings {options.embeddings}: the model has no output embeddings; export it again, with that output"
+        )
     if options.output:
         _predict_to_file(predictor, options, model, listing, (part, parts))
     else:
         _predict_to_terminal(predictor, options, listing, (part, parts))
+
+
+def _check_embeddings(file: Path, output: str) -> None:
+    """Raises SettingsError for a file that embeddings cannot be written to, or with a table beside it."""
+    if output:
+        raise SettingsError(f"--embeddings {file}: cannot be combined with --output; leave one of them out")
+    if file.suffix != ".npz" or not file.absolute().parent.is_dir():
+        raise SettingsError(f"--embeddings {file}: must be a .npz file in a folder that exists")
 
 
 def _check_sets(predictor: "Predictor", coverage: float, method: str, by_class: bool) -> None:
@@ -107,6 +126,8 @@ def _predict_on_cluster(options: Namespace, output: Path) -> None:
     require_format(output)
     words = ["predict", *options.names, "--top", str(options.top), "--abstain-below", str(options.abstain_below)]
     words += ["--batch", str(options.batch), *["--tta"] * options.tta]
+    if options.unknown:
+        words += ["--unknown", str(options.unknown)]
     if options.coverage:
         words += ["--coverage", str(options.coverage), "--sets", options.sets, *["--by-class"] * options.by_class]
     parts = options.shards
@@ -145,12 +166,15 @@ def _predict_to_terminal(predictor: "Predictor", options: Namespace, listing: "L
     if not files:
         raise SettingsError(NO_FILES)
     mistakes: list[str] = []
+    embeddings: dict[str, Any] = {}
 
     def readable() -> Iterator[Row]:
         for row in track(predict_files(predictor, files, listing, options.batch), len(files), "predicting"):
             if "error" in row:
                 mistakes.append(row["error"])
             else:
+                if listing.embeddings:
+                    embeddings[row["file"]] = row.pop("embedding")
                 yield row
 
     rows = readable()
@@ -162,6 +186,10 @@ def _predict_to_terminal(predictor: "Predictor", options: Namespace, listing: "L
         write_json(rows, sys.stdout)
     else:
         write_table(rows, predictor, sys.stdout)
+    if listing.embeddings:
+        from sprintnet.runs.io import write_arrays
+
+        write_arrays(Path(options.embeddings), files=list(embeddings), embeddings=list(embeddings.values()))
     if mistakes:
         raise DataError(f"{len(mistakes)} of {len(files)} files could not be read:\n  " + "\n  ".join(mistakes))
 

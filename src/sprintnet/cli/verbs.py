@@ -92,7 +92,7 @@ VERBS: dict[str, Verb] = {
     "export": (deploy.export, "RUN", [
         _option("--quantize", "also write a smaller file", [], ("int8", "fp16")),
         _option("--tta", "test-time augmentation in the file: mirrored, or all views of an image", None, ("flip", "all")),
-        _option("--outputs", "outputs of the model", "probabilities,logits,activation_maps", metavar="NAMES"),
+        _option("--outputs", "outputs of the model", deploy.OUTPUTS, metavar="NAMES"),
         _option("--license", "licence of the weights, as the Hugging Face hub spells it", "unknown", metavar="NAME"),
         _option("--web", "also create a folder with a page that classifies in the browser", metavar="DIR")]),
     "predict": (deploy.predict, "MODEL IMAGE [IMAGE]...", [
@@ -101,6 +101,8 @@ VERBS: dict[str, Verb] = {
         _option("--coverage", "list a set of classes too, which has the true one for this share of images", 0.0, (0.5, 0.9999)),
         _option("--sets", "threshold: the smallest sets; adaptive: larger ones for harder images", deploy.SETS[0], deploy.SETS),
         _option("--by-class", "with --coverage: for this share of the images of each class", False),
+        _option("--unknown", "mark images unlike the training images, with this share of false alarms", 0.0, (0.0001, 0.5)),
+        _option("--embeddings", "also write files and embeddings to this NumPy file", metavar="FILE.npz"),
         _option("--format", "output format", "table", ("table", "csv", "json")),
         _option("--tta", "average shifted and mirrored views of each image (test-time augmentation)", False),
         _option("--output", "write a table to this file, .csv or .parquet; the same command continues it", metavar="FILE"),

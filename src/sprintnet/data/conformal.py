@@ -6,7 +6,7 @@ new images come as the held-out ones did, on which nothing else was fitted; it i
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ class HeldOutScores:
         found, classes = {}, range(probabilities.shape[1])
         for method in METHODS:
             of_own = set_scores(probabilities, method)[np.arange(len(labels)), labels]
-            found[method] = tuple(_sorted(of_own[labels == label]) for label in classes)
+            found[method] = tuple(sorted_scores(of_own[labels == label]) for label in classes)
         return cls(found)
 
     @property
@@ -75,10 +75,10 @@ class HeldOutScores:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], classes: int) -> "HeldOutScores":
         """Returns what `to_metadata` wrote; raises KeyError, TypeError or ValueError if damaged."""
-        found = {method: tuple(tuple(map(float, pool)) for pool in metadata["scores"][method]) for method in METHODS}
+        found = {method: tuple(sorted_scores(map(float, pool)) for pool in metadata["scores"][method]) for method in METHODS}
         for pools in found.values():
-            if len(pools) != classes or any(list(pool) != sorted(pool) or not _finite(pool) for pool in pools):
-                raise ValueError("scores are not sorted, not finite or not of each class")
+            if len(pools) != classes:
+                raise ValueError(f"scores of {len(pools)} classes, not {classes}")
         return cls(found)
 
 
@@ -117,9 +117,9 @@ def require_coverage(coverage: float) -> None:
         raise ArgumentError("coverage", coverage, "must be more than 0 and less than 1, such as 0.9")
 
 
-def _sorted(scores: Floats) -> tuple[float, ...]:
-    return tuple(sorted(float(f"{score:.{DIGITS}g}") for score in scores.tolist()))
-
-
-def _finite(values: Sequence[float]) -> bool:
-    return all(map(math.isfinite, values))
+def sorted_scores(scores: Iterable[float]) -> tuple[float, ...]:
+    """Returns scores in order, rounded as they travel; raises ValueError for one that is not finite."""
+    found = tuple(sorted(float(f"{score:.{DIGITS}g}") for score in scores))
+    if not all(map(math.isfinite, found)):
+        raise ValueError("scores that are not finite")
+    return found

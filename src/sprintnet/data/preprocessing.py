@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sprintnet.data.conformal import HeldOutScores
+from sprintnet.data.conformal import HeldOutScores, images_needed, p_values, sorted_scores
 from sprintnet.errors import ArgumentError
 
 TASK_NAMES, RESIZE_POLICIES = ("single-label", "multi-label"), ("stretch", "letterbox", "crop")
@@ -68,6 +68,8 @@ class Preprocessing:
     """The same for the mean logits of views, by the name of TTA_VIEWS; empty without held-out images."""
     held_out: Mapping[str, HeldOutScores] = field(default_factory=dict)
     """Scores of held-out images, for sets of classes: by the name of TTA_VIEWS, or `none`; empty without held-out images."""
+    novelty_scores: tuple[float, ...] = ()
+    """The sorted novelty of held-out images (`models.novelty`), for unknown images; empty without held-out images."""
     tta: str | None = None
     """The name of TTA_VIEWS whose logits are averaged in every prediction; None: the image alone is predicted."""
 
@@ -103,6 +105,25 @@ class Preprocessing:
         """Returns calibrated probabilities (N, K)."""
         scaled = self.calibrated(logits)
         return _softmax(scaled) if self.threshold is None else np.asarray(np.exp(-np.logaddexp(0, -scaled)))
+
+    def unknown(self, novelty: Floats, false_alarms: float) -> npt.NDArray[np.bool_]:
+        """Returns whether each image (N,) is unlike the training images, from its novelty.
+
+        `false_alarms` is the share of images like the held-out ones that are taken for unknown. Raises ArgumentError for one
+        outside 0..1, or for which there are too few held-out images.
+        """
+        if not 0 < false_alarms < 1:
+            raise ArgumentError("unknown", false_alarms, "must be more than 0 and less than 1, such as 0.01")
+        images, needed = len(self.novelty_scores), images_needed(1 - false_alarms)
+        if images < needed:
+            least = "train with data.val, and export again" if not images else f"ask for {1 / (images + 1):.2g} or more"
+            rule = f"needs {needed:,} held-out images, and the model has scores of {images:,}; {least}"
+            raise ArgumentError("unknown", false_alarms, rule)
+        return self.typicality(novelty) <= round(false_alarms, 12)
+
+    def typicality(self, novelty: Floats) -> Floats:
+        """Returns the share (N,) of held-out images that are as unlike the training images as each image, or more so."""
+        return p_values(novelty, self.novelty_scores)
 
     def with_tta(self, tta: str | None) -> "Preprocessing":
         """Returns this with predictions averaged over the views that `tta` names (None: unchanged), and their temperature.
@@ -156,6 +177,7 @@ class Preprocessing:
             None if temperature is None else float(temperature),
             of_tta,
             {str(tta): HeldOutScores.from_metadata(scores, len(classes)) for tta, scores in held_out.items()},
+            sorted_scores(map(float, metadata.get("novelty_scores", ()))),
         )
         return replace(found, tta=metadata.get("tta")) if metadata.get("tta") in found.tta_choices else found
 

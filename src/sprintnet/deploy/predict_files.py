@@ -16,9 +16,11 @@ from sprintnet.errors import DataError
 from sprintnet.reporting.text.names import UNLABELLED, plain
 
 STDIN = "-"
+UNKNOWN = "unknown"  # shown for an image of probably none of the classes
 Row = dict[str, Any]
 """file; predicted, the label as text (None below the minimum confidence); confidence; labels, the predicted classes, and top,
-the most probable ones, as lists of (class, probability); where asked for, set, in the same way. Or file and error."""
+the most probable ones, as lists of (class, probability); where asked for, set, in the same way, unknown and embedding. Or file
+and error."""
 
 
 class Listing(NamedTuple):
@@ -32,6 +34,9 @@ class Listing(NamedTuple):
     """The share of images whose set of classes has the true one; 0: no set. `Predictions.sets` explains it and the next two."""
     method: str = "threshold"
     by_class: bool = False
+    false_alarms: float = 0.0
+    """The share of images of known classes that are taken for unknown; 0: none is. `Predictions.unknown` explains it."""
+    embeddings: bool = False
 
 
 def find_files(words: Iterable[str], stdin: TextIO) -> Iterator[Path]:
@@ -75,10 +80,15 @@ def predict_files(predictor: Predictor, files: Iterable[Path], listing: Listing,
         }
         if listing.coverage:
             columns["set"] = found.sets(listing.coverage, listing.method, listing.by_class)
+        if listing.false_alarms:
+            columns["unknown"] = found.unknown(listing.false_alarms).tolist()
+        if listing.embeddings:
+            columns["embedding"] = found.embeddings if found.embeddings is not None else ()
         for cells in zip(*columns.values(), strict=True):
             yield from unreadable()
             row = {**waiting.popleft(), **dict(zip(columns, cells, strict=True))}
-            yield row if row["confidence"] >= listing.min_confidence else {**row, "predicted": None}
+            is_sure = row["confidence"] >= listing.min_confidence and not row.get("unknown")
+            yield row if is_sure else {**row, "predicted": None}
     yield from unreadable()
 
 
@@ -98,6 +108,8 @@ def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
             print("  ".join([f"{'predicted':{first}}  confidence", *sets, *heads, "file"]), file=out)
         labels = [f"{plain(label)} {probability:.2%}" if multi_label else plain(label) for label, probability in row["labels"]]
         predicted = (" | ".join(labels) or UNLABELLED) + (" ?" if row["predicted"] is None else "")
+        if row.get("unknown"):
+            predicted = UNKNOWN
         others = [f"{plain(label):{width}}  {probability:7.2%}" for label, probability in ranked]
         sets = [f"{set_text(row['set']):{set_width}}"] if "set" in row else []
         print("  ".join([f"{predicted:{first}}  {row['confidence']:10.2%}", *sets, *others, plain(row["file"])]), file=out)
@@ -106,14 +118,18 @@ def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
 def csv_columns(listing: Listing, *, with_errors: bool = False) -> list[str]:
     """Returns the columns of `write_csv`."""
     ranks = [f"{name}_{rank}" for rank in range(1, listing.top + 1) for name in ("class", "probability")]
-    sets, errors = ["set"] if listing.coverage else [], ["error"] if with_errors else []
-    return ["file", "predicted", "confidence", *sets, *ranks, *errors]
+    optional = {"unknown": listing.false_alarms, "set": listing.coverage}
+    asked = [name for name, value in optional.items() if value]
+    return ["file", "predicted", "confidence", *asked, *ranks, *(["error"] if with_errors else [])]
 
 
 def write_csv(rows: Iterable[Row], listing: Listing, out: TextIO, *, with_errors: bool = False) -> None:
-    """Writes a header, then a line per file: `predicted` and `confidence` are the prediction, empty below the minimum
-    confidence and a|b|c for several labels; set, a|b|c, only with a coverage; class_1, probability_1, ... are the most probable
-    classes, predicted or not; `with_errors`: error, the message about a file that cannot be read."""
+    """Writes a header, then a line per file.
+
+    `predicted` and `confidence` are the prediction, empty below the minimum confidence and a|b|c for several labels; unknown
+    (true or false) and set (a|b|c), where asked for; class_1, probability_1, ... are the most probable classes, predicted or
+    not; `with_errors`: error, the message about a file that cannot be read.
+    """
     writer = csv.DictWriter(out, csv_columns(listing, with_errors=with_errors), restval="", lineterminator="\n")
     writer.writeheader()
     for row in rows:
@@ -121,6 +137,8 @@ def write_csv(rows: Iterable[Row], listing: Listing, out: TextIO, *, with_errors
             writer.writerow(row)
             continue
         cells = {"file": row["file"], "predicted": row["predicted"] or "", "confidence": f"{row['confidence']:.6f}"}
+        if listing.false_alarms:
+            cells["unknown"] = "true" if row["unknown"] else "false"
         if listing.coverage:
             cells["set"] = LABEL_SEPARATOR.join(label for label, _ in row["set"])
         for rank, (label, probability) in enumerate(row["top"], 1):

@@ -18,10 +18,12 @@ from sprintnet.data.dataset import label_text
 from sprintnet.data.images import PIL_MODES, as_pixels, each_image
 from sprintnet.data.preprocessing import Preprocessing, View
 from sprintnet.errors import ArgumentError, SettingsError
+from sprintnet.runs.cores import usable_threads
 
 BATCH = 64
 MAX_BATCH_PIXELS = 4_000_000  # a batch is complete when its images have so many pixels together
-OUTPUTS = ("probabilities", "logits", "activation_maps")  # what a file can compute; the probabilities always
+OUTPUTS = ("probabilities", "logits", "activation_maps", "embeddings", "novelty")
+"""What a file can compute; the probabilities always."""
 JSON_METADATA = ("preprocessing", "metrics", "parity")
 DIGEST, NO_DIGEST = "sha256", "0" * 64  # of the file, in its metadata
 TRIAL_SECONDS = 20.0  # for the first two images
@@ -46,6 +48,10 @@ class Predictions:
     """(N, K), before calibration."""
     activation_maps: Floats | None = None
     """Class activation maps (N, K, h, w) by Grad-CAM, 0 or more."""
+    embeddings: Floats | None = None
+    """(N, C): what the last layer classifies; similar images have similar directions."""
+    novelty: Floats | None = None
+    """(N,): how unlike the training images each is; see `unknown`."""
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -105,6 +111,25 @@ class Predictions:
             return np.asarray(self.probabilities.max(axis=1))
         return np.asarray(np.where(self.predicted_mask, self.probabilities, 1 - self.probabilities).prod(axis=1))
 
+    @property
+    def typicality(self) -> npt.NDArray[np.floating[Any]] | None:
+        """(N,): the share of held-out images that are as unlike the training images as this one, or more so; None without
+        scores of held-out images."""
+        if self.novelty is None or not self.preprocessing.novelty_scores:
+            return None
+        return self.preprocessing.typicality(self.novelty)
+
+    def unknown(self, false_alarms: float = 0.01) -> npt.NDArray[np.bool_]:
+        """Returns whether each image (N,) is unlike the training images, probably of none of the classes.
+
+        Of images like the held-out ones, the share `false_alarms` is taken for unknown. Raises ArgumentError for a model
+        without scores of held-out images or with too few of them, or whose file lacks the output novelty.
+        """
+        if self.novelty is None:
+            remedy = "export it again, with that output"
+            raise ArgumentError("unknown", false_alarms, f"the model has no output novelty; {remedy}")
+        return self.preprocessing.unknown(self.novelty, false_alarms)
+
     def _named(self, chosen: npt.NDArray[np.bool_]) -> list[list[tuple[str, float]]]:
         """Returns the chosen classes (N, K) of each image with their probabilities, most probable first."""
         order = np.argsort(-self.probabilities, axis=1, kind="stable")
@@ -122,8 +147,9 @@ class Predictions:
 class Predictor:
     """An exported file, loaded: `Predictor("model.onnx")(images)`. Safe to call from several threads at once.
 
-    `metadata` contains the recipe, metrics, parity and more. With `threads=0` ONNX Runtime chooses their number. With
-    `tta=True` the logits of shifted and mirrored views of each image are averaged (test-time augmentation).
+    `metadata` contains the recipe, metrics, parity and more. `threads`: of a prediction; 0: one for each available core, at
+    most OMP_NUM_THREADS. With `tta=True` the logits of shifted and mirrored views of each image are averaged (test-time
+    augmentation).
 
     Raises SettingsError for a file that is missing, damaged or not written by `sprintnet export`, and for `tta` with a file
     that lacks logits or was exported with TTA.
@@ -135,7 +161,7 @@ class Predictor:
         self.path = Path(path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = LOG_NOTHING
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or usable_threads()  # ONNX Runtime knows neither quotas nor OMP_NUM_THREADS
         try:
             content = self.path.read_bytes()  # from memory, so that the file cannot refer to other files
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -212,6 +238,10 @@ class Predictor:
     def require_sets(self, coverage: float, method: str = "threshold", by_class: bool = False) -> None:
         """Raises ArgumentError where `Predictions.sets` would."""
         self._none.sets(coverage, method, by_class)
+
+    def require_unknown(self, false_alarms: float) -> None:
+        """Raises ArgumentError where `Predictions.unknown` would."""
+        self._none.unknown(false_alarms)
 
     def read(self, image: Input) -> Pixels:
         """Returns the pixels of one image in the model's shape (H, W, C), resized by Pillow as in training."""

@@ -19,11 +19,10 @@ class RunPredictor(Predictor):
         self.preprocessing = trained.preprocessing.with_tta("all" if tta else None)
         self._trained = replace(trained, preprocessing=self.preprocessing)
         self.threshold = self.preprocessing.threshold
-        self.outputs = ("probabilities", "logits")
-        empty = np.empty((0, len(self.classes)), np.float32)
-        self._none = Predictions(self.preprocessing, empty, empty)
+        self.outputs = ("probabilities", "logits", "embeddings", "novelty")
+        self._none = self._predict([np.zeros(self.preprocessing.image_shape, np.uint8)])[:0]
 
     def _predict(self, images: list[Pixels], options: Any = None) -> Predictions:
-        logits = self._trained.predict_logits(np.stack(images))
-        probabilities = self.preprocessing.probabilities(logits).astype(np.float32)
-        return Predictions(self.preprocessing, probabilities, logits)
+        found = self._trained.predict_outputs(np.stack(images))
+        probabilities = self.preprocessing.probabilities(found.logits).astype(np.float32)
+        return Predictions(self.preprocessing, probabilities, found.logits, None, found.embeddings, found.novelty)

@@ -3,12 +3,12 @@
 A label is predicted where its probability is above 0.5, that is where its logit is positive, at any temperature.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from sprintnet.evaluation.metrics import Floats, Ints, accuracy_with_interval, score_table
+from sprintnet.evaluation.ranking import mean_score, ranking_scores
 
 
 def label_probabilities(logits: Floats) -> Floats:
@@ -34,25 +34,6 @@ def label_confidence(logits: Floats) -> Floats:
     return np.asarray(np.exp(-np.logaddexp(0, -np.abs(logits.astype(np.float64))).sum(axis=1)))
 
 
-def ranking_scores(logits: Floats, labels: Ints) -> tuple[float | None, float | None]:
-    """Returns (average precision, area under the ROC curve) of one label, from its logits and labels (N,).
-
-    Both are None where no image has the label, the area also where all have it. Average precision is not interpolated;
-    equal logits are one threshold.
-    """
-    order = np.argsort(-logits, kind="stable")
-    last = np.flatnonzero(np.append(np.diff(logits[order]) != 0, True))
-    hits = np.cumsum(labels[order], dtype=np.int64)[last]
-    false = last + 1 - hits
-    if not hits[-1]:
-        return None, None
-    precision = float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1])
-    if not false[-1]:
-        return precision, None
-    area = np.trapezoid(np.append(0, hits) / hits[-1], np.append(0, false) / false[-1])
-    return precision, float(area)
-
-
 def summarise_labels(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, Any]:
     """Returns the metrics of a split, as metrics.json has them; shares are 0..1, intervals 95%, undefined scores None.
 
@@ -69,9 +50,9 @@ def summarise_labels(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> 
     return {
         "images": len(labels),
         **accuracy_with_interval((predicted == labels).all(axis=1)),
-        "mean_average_precision": _mean(row["average_precision"] for row in table.values()),
+        "mean_average_precision": mean_score(row["average_precision"] for row in table.values()),
         "micro_f1": 2 * int(hits.sum()) / positives if positives else None,
-        "macro_f1": _mean(row["f1"] for row in table.values()),
+        "macro_f1": mean_score(row["f1"] for row in table.values()),
         "hamming_loss": float((predicted != labels).mean()),
         "cross_entropy": binary_cross_entropy(logits, labels),
         "classes": table,
@@ -87,8 +68,3 @@ def label_losses(logits: Floats, targets: Floats | Ints) -> Floats:
     """Returns the binary cross-entropy (N,) of each image, in nats, summed over labels."""
     exact = logits.astype(np.float64)
     return np.asarray((np.logaddexp(0, exact) - targets * exact).sum(axis=1))
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

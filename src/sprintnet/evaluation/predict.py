@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from sprintnet.data.loader import Batch
 from sprintnet.data.preprocessing import View
 from sprintnet.evaluation.metrics import Floats, Ints
+from sprintnet.models.base import Network
 from sprintnet.runtime import Runtime
 
 
@@ -20,6 +22,31 @@ def predict(model: nn.Module, batches: Iterable[Batch], runtime: Runtime) -> tup
         outputs = [(model(images).float(), labels) for images, labels in batches]
     logits, labels = zip(*outputs, strict=True)
     return torch.cat(logits).cpu().numpy(), torch.cat(labels).cpu().numpy()
+
+
+class Outputs(NamedTuple):
+    """What a network computes from N images."""
+
+    logits: Floats
+    """(N, K)"""
+    embeddings: Floats
+    """(N, C), of which the logits are a linear function."""
+    novelty: Floats
+    """(N,): how unlike the training images each is (`models.novelty`)."""
+
+
+@torch.inference_mode()
+def outputs(model: Network, batches: Iterable[Batch], runtime: Runtime) -> Outputs:
+    """Returns what a network computes from the images of batches, float32; the model's mode is restored."""
+    found = []
+    with _evaluating(model):
+        for images, _ in batches:
+            with runtime.autocast():
+                embeddings = model.embed(model.features(images))
+                logits = model.classify(embeddings)
+            exact = embeddings.float()
+            found.append((logits.float(), exact, model.novelty(exact)))
+    return Outputs(*(torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True)))
 
 
 @torch.inference_mode()

@@ -11,8 +11,9 @@ from torch import Tensor
 from sprintnet.data.dataset import LABEL_SEPARATOR, ImageDataset, label_text
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.evaluation import calibration, metrics, multilabel
+from sprintnet.evaluation.held_out import set_metrics, unknown_metrics
 from sprintnet.evaluation.metrics import Floats, Ints, Mask
-from sprintnet.evaluation.sets import set_metrics
+from sprintnet.evaluation.ranking import ranking
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,10 @@ class Evaluation:
         if preprocessing.temperature is not None:
             found["calibrated"] = task.calibration(calibrated, labels)
         probabilities = preprocessing.probabilities(logits)
+        found |= ranking(probabilities, task.membership(labels, len(preprocessing.classes)), preprocessing.classes)
         found |= set_metrics(preprocessing.held_out_scores, probabilities, labels, held_out=held_out)
+        if "novelty" in self.arrays:  # not in runs of before
+            found |= unknown_metrics(preprocessing, self.arrays["novelty"], labels, held_out=held_out)
         confidence = task.confidence(calibrated)
         return found | {"coverage": calibration.coverage_table(confidence, task.correct_mask(logits, labels))}
 

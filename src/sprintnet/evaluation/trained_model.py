@@ -4,35 +4,53 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from torch import nn
+import torch
 
 from sprintnet.config import Config, load_config
-from sprintnet.data.conformal import HeldOutScores
+from sprintnet.data.conformal import HeldOutScores, sorted_scores
 from sprintnet.data.dataset import ImageDataset, Images
 from sprintnet.data.loader import Loader
 from sprintnet.data.preprocessing import NO_TTA, Preprocessing
 from sprintnet.errors import SettingsError
+from sprintnet.evaluation.held_out import reserved
 from sprintnet.evaluation.metrics import Floats, Ints
-from sprintnet.evaluation.predict import predict, predict_tta
-from sprintnet.evaluation.sets import for_sets
+from sprintnet.evaluation.predict import Outputs, outputs, predict, predict_tta
 from sprintnet.evaluation.task import TASKS, Evaluation, Task, task_of
+from sprintnet.models.base import Network
 from sprintnet.models.factory import load_model, weights_file
 from sprintnet.progress import track
 from sprintnet.runs.folder import open_run
 from sprintnet.runtime import Runtime, select_runtime
 
 EVALUATION_BATCH = 500
+KNOWN_IMAGES = 5000
+"""Training images whose embeddings say what is known, at most."""
 TTA_CALIBRATION_IMAGES = 1000
 """Held-out images that temperatures of TTA are fitted on, at most: each is predicted eight times more."""
+
+
+class KnownImages(NamedTuple):
+    """Training images and their embeddings (N, C)."""
+
+    images: ImageDataset
+    embeddings: Floats
+
+    def nearest(self, embeddings: Floats) -> ImageDataset:
+        """Returns for each of these embeddings (M, C) the image whose embedding has the most similar direction."""
+        ours, theirs = (
+            values / np.linalg.norm(values, axis=1, keepdims=True).clip(1e-12) for values in (self.embeddings, embeddings)
+        )
+        return self.images.take((theirs @ ours.T).argmax(axis=1))
 
 
 @dataclass(frozen=True)
 class TrainedModel:
     """A trained network on its device, with its preprocessing."""
 
-    model: nn.Module
+    model: Network
     preprocessing: Preprocessing
     runtime: Runtime
 
@@ -62,33 +80,49 @@ class TrainedModel:
             theirs, ours = ("x".join(map(str, shape)) for shape in (dataset.image_shape, self.preprocessing.image_shape))
             raise SettingsError(f"the data has images {theirs}, the model takes {ours}; set data.size and data.channels")
 
-    def calibrated(self, val: ImageDataset, logits: Floats, label_smoothing: float) -> "TrainedModel":
-        """Returns the model with the temperatures that suit held-out images, of which `logits` (N, K) are given.
+    def calibrated(self, val: ImageDataset, found: Evaluation, label_smoothing: float) -> "TrainedModel":
+        """Returns the model with what suits held-out images: temperatures, and scores of the half that they are not fitted on.
 
         `label_smoothing` is that of the training, which is undone only where that lowers the cross-entropy of these images.
-        Of single-label images, half (`for_sets`) are left out of this: their scores give the sets of conformal prediction.
         """
         task, fits = self.task, []
-        whole, kept = val, for_sets(val.labels)
-        val, logits, set_logits = whole.take(np.flatnonzero(~kept)), logits[~kept], logits[kept]
+        whole, kept = val, reserved(val.labels)
+        logits, set_logits = found.arrays["logits"][~kept], found.arrays["logits"][kept]
+        val = whole.take(np.flatnonzero(~kept))
         for alpha in {label_smoothing if task is TASKS["single-label"] else 0.0, 0.0}:
             fit = replace(self.preprocessing, label_smoothing=alpha)
             fit = replace(fit, temperature=task.fit_temperature(fit.unsmoothed(logits), val.labels))
             fits.append((task.cross_entropy(fit.calibrated(logits), val.labels, 0.0), fit))
         best = min(fits, key=lambda pair: pair[0])[1]
         held_out = {}
-        if kept.any():
+        has_sets = kept.any() and not whole.multi_label
+        if has_sets:
             held_out[NO_TTA] = HeldOutScores.of(best.probabilities(set_logits), whole.labels[kept])
         some = whole.take(np.unique(np.linspace(0, len(whole) - 1, min(len(whole), TTA_CALIBRATION_IMAGES)).astype(np.int64)))
-        kept, of_tta = for_sets(some.labels), {}
+        kept, of_tta = reserved(some.labels), {}
         for tta in best.tta_choices:
             with_tta = replace(self, preprocessing=best.with_tta(tta))
-            found = with_tta.predict_logits(some.images, "calibrating")
-            of_tta[tta] = task.fit_temperature(best.unsmoothed(found[~kept]), some.labels[~kept])
-            if kept.any():
+            averaged = with_tta.predict_logits(some.images, "calibrating")
+            of_tta[tta] = task.fit_temperature(best.unsmoothed(averaged[~kept]), some.labels[~kept])
+            if has_sets and kept.any():
                 fitted = replace(best, tta_temperatures=of_tta).with_tta(tta)
-                held_out[tta] = HeldOutScores.of(fitted.probabilities(found[kept]), some.labels[kept])
-        return replace(self, preprocessing=replace(best, tta_temperatures=of_tta, held_out=held_out))
+                held_out[tta] = HeldOutScores.of(fitted.probabilities(averaged[kept]), some.labels[kept])
+        novelty = sorted_scores(found.arrays["novelty"][reserved(whole.labels)].tolist())
+        return replace(self, preprocessing=replace(best, tta_temperatures=of_tta, held_out=held_out, novelty_scores=novelty))
+
+    def embed_known(self, train: ImageDataset) -> "KnownImages":
+        """Returns training images with their embeddings, of which it sets the statistics of the network's novelty."""
+        some = train.take(np.unique(np.linspace(0, len(train) - 1, min(len(train), KNOWN_IMAGES)).astype(np.int64)))
+        embeddings = self.outputs(some, "embedding").embeddings
+        tensors = (torch.from_numpy(values) for values in (embeddings, self.task.membership(some.labels, len(self.classes))))
+        self.model.novelty.fit(*(values.to(self.runtime.device) for values in tensors))
+        return KnownImages(some, embeddings)
+
+    def outputs(self, dataset: ImageDataset, label: str) -> Outputs:
+        """Returns what the network computes from the images of a dataset, with a progress bar."""
+        loader = self._loader(dataset)
+        with self.runtime.activated():
+            return outputs(self.model, track(loader.sequential(), len(loader), label), self.runtime)
 
     def evaluate(self, dataset: ImageDataset, tta: float = 0.0) -> Evaluation:
         """Returns the logits of a dataset, from which its metrics follow.
@@ -96,19 +130,23 @@ class TrainedModel:
         Images with a confidence of `tta` or less, before the temperature, are predicted again with test-time augmentation.
         """
         self._require_same_kind(dataset)
-        loader = self._loader(dataset)
         started = time.monotonic()
-        logits, labels = self._predict(loader, "evaluating")
+        found = self.outputs(dataset, "evaluating")
+        logits = found.logits
+        arrays = {"logits": logits, "labels": dataset.labels, "novelty": found.novelty}
         if not tta:
-            return Evaluation({"logits": logits, "labels": labels})
+            return Evaluation(arrays)
         unsure = np.flatnonzero(self.task.confidence(logits) <= tta)
         tta_logits = logits.copy()
         tta_logits[unsure] = self._predict_tta(dataset.take(unsure), logits[unsure], "all")
-        arrays = {"logits": logits, "labels": labels, "tta_logits": tta_logits}
-        return Evaluation(arrays, time.monotonic() - started)
+        return Evaluation({**arrays, "tta_logits": tta_logits}, time.monotonic() - started)
 
     def predict_logits(self, images: Images, label: str = "predicting") -> Floats:
-        """Returns logits (N, K) of uint8 images (N, H, W, C) of the network's size, with the preprocessing's TTA.
+        """Returns logits (N, K) of images, as `predict_outputs`."""
+        return self.predict_outputs(images, label).logits
+
+    def predict_outputs(self, images: Images, label: str = "predicting") -> Outputs:
+        """Returns what the network computes from uint8 images (N, H, W, C) of its size; logits with the preprocessing's TTA.
 
         Raises SettingsError for other images.
         """
@@ -116,9 +154,10 @@ class TrainedModel:
             rule = f"the model takes uint8 (N, {', '.join(map(str, self.preprocessing.image_shape))}); resize or convert them"
             raise SettingsError(f"images: {images.dtype} of shape {images.shape}; {rule}")
         unlabelled = ImageDataset(images, np.zeros(len(images), np.int64), self.classes)
-        logits, _ = self._predict(self._loader(unlabelled), label)
-        tta = self.preprocessing.tta
-        return self._predict_tta(unlabelled, logits, tta) if tta else logits
+        found = self.outputs(unlabelled, label)
+        if not (tta := self.preprocessing.tta):
+            return found
+        return found._replace(logits=self._predict_tta(unlabelled, found.logits, tta))
 
     def _predict(self, loader: Loader, label: str) -> tuple[Floats, Ints]:
         with self.runtime.activated():

@@ -4,15 +4,21 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from sprintnet.models.novelty import Novelty
+
 HEAD = ("dropout", "linear")
 """The parts that are trained where the rest is frozen."""
 
 
 class Network(nn.Module, ABC):
-    """Images (B, channels, H, W) -> logits (B, classes): `classify` of `features`."""
+    """Images (B, channels, H, W) -> logits (B, classes): `features`, then `embed`, then `classify`.
+
+    `novelty` of the embeddings takes no part in training; its statistics are set afterwards.
+    """
 
     linear: nn.Linear
     dropout: nn.Dropout | None
+    novelty: Novelty
     is_frozen = False
 
     @property
@@ -28,9 +34,8 @@ class Network(nn.Module, ABC):
     def embed(self, maps: Tensor) -> Tensor:
         """Returns the embeddings (B, C) of the last feature map, which the last layer classifies."""
 
-    def classify(self, maps: Tensor) -> Tensor:
-        """Returns logits (B, classes) of the last feature map."""
-        embeddings = self.embed(maps)
+    def classify(self, embeddings: Tensor) -> Tensor:
+        """Returns logits (B, classes) of embeddings."""
         if self.dropout is not None:
             embeddings = self.dropout(embeddings)
         logits: Tensor = self.linear(embeddings)
@@ -38,7 +43,7 @@ class Network(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits (B, classes)."""
-        return self.classify(self.features(x))
+        return self.classify(self.embed(self.features(x)))
 
     def freeze(self) -> None:
         """Freezes everything but the head; batch norm keeps its statistics, in training too."""

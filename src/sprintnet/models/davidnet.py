@@ -11,6 +11,7 @@ from sprintnet.kernels.conv3x3 import Convolution3x3
 from sprintnet.kernels.max_pool import MaxPool2x2
 from sprintnet.kernels.tensors import from_hwnc
 from sprintnet.models.base import Network
+from sprintnet.models.novelty import Novelty
 
 
 class WyConv2d(nn.Module):
@@ -89,6 +90,7 @@ class DavidNet(Network):
         self.view = View()
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.linear = nn.Linear(8 * width, classes)
+        self.novelty = Novelty(classes, 8 * width)
 
     @property
     def logit_scale(self) -> float:

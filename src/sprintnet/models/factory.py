@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import SettingsError
@@ -65,7 +64,7 @@ def weights_file(path: Path) -> Path:
 class SavedModel:
     """What a weights file holds."""
 
-    network: nn.Module
+    network: Network
     settings: ModelSettings
     preprocessing: Preprocessing
 

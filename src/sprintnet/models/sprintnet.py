@@ -17,6 +17,7 @@ from sprintnet.kernels.gelu import gelu
 from sprintnet.kernels.max_pool import MaxPool2x2
 from sprintnet.kernels.tensors import from_hwnc
 from sprintnet.models.base import Network
+from sprintnet.models.novelty import Novelty
 
 
 class Convolution(Convolution3x3):
@@ -94,6 +95,7 @@ class SprintNet(Network):
         self.pool = GlobalMaxPool2d()
         self.dropout = nn.Dropout(dropout) if dropout else None
         self.linear = nn.Linear(wide, classes, bias=False)
+        self.novelty = Novelty(classes, wide)
         with torch.no_grad():
             self.linear.weight /= self.linear.weight.std()
 

@@ -11,6 +11,7 @@ from sprintnet.models.factory import SavedModel, load_model, weights_file
 from sprintnet.models.settings import ModelSettings
 
 MAX_LISTED_CLASSES = 10
+OF_CLASSES = ("linear.", "novelty.")  # parts of a network that are for its classes
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Pretrained:
             )
         keeps_head = tuple(classes) == preprocessing.classes
         state = self.saved.network.state_dict()
-        kept = {key: value for key, value in state.items() if keeps_head or not key.startswith("linear.")}
+        kept = {key: value for key, value in state.items() if keeps_head or not key.startswith(OF_CLASSES)}
         network.load_state_dict(kept, strict=keeps_head)
         new_head = f"a new head: {_listed(classes)} instead of {_listed(preprocessing.classes)}"
         return f"init_from: weights of {self.path}, {'head included' if keeps_head else new_head}"

@@ -25,6 +25,12 @@ def available_cores(root: Path = Path("/")) -> int:
     return min(limit.cores for limit in cpu_limits(root))
 
 
+def usable_threads() -> int:
+    """Returns how many threads this process may start: one for each available core, at most OMP_NUM_THREADS."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(available_cores(), int(asked)) if asked.isdecimal() and int(asked) else available_cores()
+
+
 def cpu_limits(root: Path = Path("/")) -> list[CpuLimit]:
     """Returns all limits on this process: its affinity mask, then the quotas of its control groups (cgroup v1 and v2)."""
     return [_affinity(root), *_quotas(root)]

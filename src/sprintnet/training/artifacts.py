@@ -15,7 +15,7 @@ from sprintnet.data.preprocessing import Normalisation
 from sprintnet.data.splits import Splits
 from sprintnet.evaluation.metrics import Floats
 from sprintnet.evaluation.task import Task
-from sprintnet.evaluation.trained_model import TrainedModel
+from sprintnet.evaluation.trained_model import KnownImages, TrainedModel
 from sprintnet.models.factory import build_model
 from sprintnet.models.summary import layer_table
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays
@@ -29,12 +29,13 @@ MAX_ERRORS = 1000
 SCHEDULE_POINTS = 200
 
 
-def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: TrainedModel) -> None:
+def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: TrainedModel, known: KnownImages) -> None:
     """Writes artifacts.npz and network.json of a run, from its data, its model and its predictions.npz.
 
     artifacts.npz: classes (K,); counts_SPLIT (K,); originals (B, H, W, C), original_labels (B,) and
     augmented (V, B, H, W, C), one image for each of the first classes;
-    error_index (n,), error_images (n, H, W, C) and error_labels of the evaluation split;
+    error_index (n,), error_images (n, H, W, C) and error_labels of the evaluation split; of each, nearest_images (n, H, W, C)
+    and nearest_labels, the training image with the most similar embedding;
     schedule_epoch, schedule_lr and schedule_momentum (M,).
     """
     split = evaluation_split(splits)
@@ -45,6 +46,8 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
     logits = trained.preprocessing.calibrated(read_arrays(run.predictions)[f"{split}_logits"])
     errors = _most_confident_errors(task, logits, evaluated.labels)
     schedule = Schedule(config.schedule, config.epochs)
+    wrong = evaluated.take(errors)
+    nearest = known.nearest(trained.outputs(wrong, "embedding").embeddings) if len(errors) else known.images.take(errors)
     positions = np.linspace(0, config.epochs, SCHEDULE_POINTS, endpoint=False)
     write_arrays(
         run.artifacts,
@@ -54,8 +57,10 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
         original_labels=np.flatnonzero(task.membership(train.labels, classes).any(axis=0))[:EXAMPLES],
         augmented=_variants(originals, config, trained.preprocessing.normalisation),
         error_index=errors,
-        error_images=evaluated.take(errors).images,
-        error_labels=evaluated.labels[errors],
+        error_images=wrong.images,
+        error_labels=wrong.labels,
+        nearest_images=nearest.images,
+        nearest_labels=nearest.labels,
         schedule_epoch=positions,
         schedule_lr=[config.peak_lr * schedule.lr_factor(position) for position in positions],
         schedule_momentum=np.full(len(positions), config.filter_momentum),

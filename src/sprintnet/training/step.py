@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sprintnet.evaluation.task import Task
+from sprintnet.models.base import Network
 from sprintnet.runtime import Runtime
 from sprintnet.training.checkpoint import random_state, set_random_state
 from sprintnet.training.graphs import CudaGraphs, StepFunction
@@ -35,7 +36,7 @@ class Step:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Network,
         optimizer: Optimizer,
         runtime: Runtime,
         label_smoothing: float,

@@ -185,9 +185,11 @@ def _train(
     preprocessing = Preprocessing(
         images.classes, images.image_shape, loader.normalisation, config.data.resize, step.task.name, flips
     )
-    trained, metrics = _evaluate(TrainedModel(step.model, preprocessing, runtime), splits, config, run)
+    trained = TrainedModel(step.model, preprocessing, runtime)
+    known = trained.embed_known(images)
+    trained, metrics = _evaluate(trained, splits, config, run)
     save_model(run.weights, SavedModel(step.model, config.model, trained.preprocessing), commit=commit)
-    write_artifacts(config, run, splits, trained)
+    write_artifacts(config, run, splits, trained, known)
     seconds = whitening_seconds + sum(row["train_seconds"] for row in rows)
     metrics |= {
         "temperature": trained.preprocessing.temperature,
@@ -245,13 +247,13 @@ def _record_environment(
 
 
 def _evaluate(trained: TrainedModel, splits: Splits, config: Config, run: RunFolder) -> tuple[TrainedModel, dict[str, Any]]:
-    """Returns the model with the temperature fitted on the held-out images, if any, and the metrics of each split.
+    """Returns the model, calibrated on the held-out images, if any, and the metrics of each split.
 
     Logits and labels are written to predictions.npz, a row for each image to predictions.csv.
     """
     evaluations = {name: trained.evaluate(part, config.tta) for name, part in splits.items() if name != "train"}
     if "val" in splits:
-        trained = trained.calibrated(splits["val"], evaluations["val"].arrays["logits"], config.label_smoothing)
+        trained = trained.calibrated(splits["val"], evaluations["val"], config.label_smoothing)
     metrics = {name: found.metrics(trained.preprocessing, held_out=name == "val") for name, found in evaluations.items()}
     if "test" in metrics:
         log_test_access(run, "train", metrics["test"])

@@ -63,7 +63,7 @@ def export(
     are missing or have changed.
     """
     if "probabilities" not in outputs or not set(outputs) <= set(OUTPUTS) or len(set(outputs)) < len(outputs):
-        rule = "must include probabilities, and may include logits and activation_maps, each once"
+        rule = f"must include probabilities, and may include {', '.join(OUTPUTS[1:])}, each once"
         raise ArgumentError("outputs", ",".join(outputs), rule)
     run = open_run(path)
     trained, config = load_run(path, ["device=cpu", "precision=fp32", "threads=0"])
@@ -131,7 +131,7 @@ def _write_models(
     """Writes the ONNX files and returns the parity of each; raises ParityError."""
     split = evaluation_split(splits)
     evaluated = splits[split]
-    logits = trained.predict_logits(evaluated.images, "PyTorch")
+    expected = trained.predict_outputs(evaluated.images, "PyTorch")
     exact = build_graph(trained, outputs)
     rows: dict[str, dict[str, Any]] = {}
     for precision in ("fp32", *quantize):
@@ -142,7 +142,7 @@ def _write_models(
         add_metadata(model, metadata)
         file.write_bytes(model.SerializeToString())
         predictions = predict_all(Predictor(file), evaluated.images, name)
-        row = parity(trained, predictions, logits, evaluated.labels)
+        row = parity(trained, predictions, expected, evaluated.labels)
         check_parity(name, row, is_exact=model is exact)
         metrics = {"split": SPLIT_TITLES[split], **file_metrics(trained, predictions, evaluated.labels, split)}
         add_metadata(model, {"parity": json.dumps(row), "metrics": json.dumps(metrics)})

@@ -25,9 +25,9 @@ IMAGE_ITSELF = View(0, False, 1.0)
 
 
 class InferenceModel(nn.Module):
-    """uint8 pixels (N, C, H, W) of the network's input size -> probabilities, logits and activation maps, or some of them.
+    """uint8 pixels (N, C, H, W) of the network's input size -> the outputs of `predictor.OUTPUTS`, or some of them.
 
-    With TTA in the preprocessing, logits are the weighted mean over views; activation maps are those of the image itself.
+    With TTA in the preprocessing, logits are the weighted mean over views; the rest is of the image itself.
     Activation maps (N, K, h, w) are Grad-CAM of the last feature layer in closed form: through max-pool and linear, the
     gradient of a class's logit averaged over the feature map is the class's weight divided by the map's area.
     """
@@ -50,16 +50,18 @@ class InferenceModel(nn.Module):
         """Returns the outputs in the order of `outputs`."""
         images = views_of(pixels.float() * self.get_buffer("scale") + self.get_buffer("offset"), self.views)
         # one view after the other: the exporter would fix the size of a joined batch
-        maps: list[Tensor] = [self.network.features(image) for image in images]  # type: ignore[operator]
-        of_views: list[Tensor] = [self.network.classify(found) for found in maps]  # type: ignore[operator]
+        maps = [self.network.features(image) for image in images]
+        embeddings = [self.network.embed(found) for found in maps]
+        of_views = [self.network.classify(found) for found in embeddings]
         features, logits = maps[0], of_views[0]
         if len(of_views) > 1:
             logits = torch.stack([view.weight * each for view, each in zip(self.views, of_views, strict=True)]).sum(0)
-        logit_scale: float = self.network.logit_scale  # type: ignore[assignment]
-        weights = self.network.get_parameter("linear.weight") * (logit_scale / features[0, 0].numel())
+        weights = self.network.linear.weight * (self.network.logit_scale / features[0, 0].numel())
         found = {
             "probabilities": self.activate(self.unsmoothed(logits) / self.temperature),
             "logits": logits,
+            "embeddings": embeddings[0],
+            "novelty": self.network.novelty(embeddings[0]),
             "activation_maps": F.relu(F.conv2d(features, weights[:, :, None, None])),
         }
         return tuple(found[name] for name in self.outputs)

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,13 @@ import numpy as np
 from sprintnet.data.dataset import Images, Labels
 from sprintnet.deploy.predictor import Predictions, Predictor
 from sprintnet.errors import ParityError
-from sprintnet.evaluation.metrics import Floats
-from sprintnet.evaluation.sets import set_metrics
+from sprintnet.evaluation.held_out import set_metrics, unknown_metrics
+from sprintnet.evaluation.predict import Outputs
 from sprintnet.evaluation.trained_model import TrainedModel
 from sprintnet.progress import track
 
 MIN_AGREEMENT = 0.9999  # share of images with equal predictions, for an fp32 file
-MAX_DIFFERENCE = 1e-3  # of any probability, for an fp32 file
+MAX_DIFFERENCE = 1e-3  # of any probability, and of novelty as a share of its mean, for an fp32 file
 MAX_ACCURACY_DROP = 0.002  # for a file of lower precision, or one image: 100 images have no finer steps
 ROUNDING = 1e-9
 TIMED_BATCHES = (1, 256)
@@ -26,9 +27,11 @@ ROUNDS = 5
 
 def predict_all(predictor: Predictor, images: Images, label: str) -> Predictions:
     """Returns the probabilities of a file for all images, with a progress bar."""
-    parts = predictor.stream(track(images, len(images), label))
-    probabilities = np.concatenate([part.probabilities for part in parts])  # not the activation maps, which are large
-    return Predictions(predictor.preprocessing, probabilities)
+    found = predictor.stream(track(images, len(images), label))
+    parts = [replace(part, logits=None, activation_maps=None, embeddings=None) for part in found]  # which are large
+    probabilities = np.concatenate([part.probabilities for part in parts])
+    novelty = [part.novelty for part in parts if part.novelty is not None]
+    return Predictions(predictor.preprocessing, probabilities, novelty=np.concatenate(novelty) if novelty else None)
 
 
 def file_metrics(trained: TrainedModel, predictions: Predictions, labels: Labels, split: str) -> dict[str, Any]:
@@ -38,24 +41,31 @@ def file_metrics(trained: TrainedModel, predictions: Predictions, labels: Labels
     scores = trained.task.summarise(logits, labels, trained.classes)
     short = {key: score for key, score in scores.items() if key == "accuracy_interval" or not isinstance(score, list | dict)}
     sets = set_metrics(trained.preprocessing.held_out_scores, probabilities, labels, held_out=split == "val")
+    if predictions.novelty is not None:
+        sets |= unknown_metrics(trained.preprocessing, predictions.novelty, labels, held_out=split == "val")
     return {**short, **sets, "ece": trained.task.calibration(logits, labels)["ece"]}
 
 
-def parity(trained: TrainedModel, predictions: Predictions, logits: Floats, labels: Labels) -> dict[str, float]:
-    """Compares a file's predictions with the trained model's logits (N, K) for the same images.
+def parity(trained: TrainedModel, predictions: Predictions, expected: Outputs, labels: Labels) -> dict[str, float]:
+    """Compares a file's predictions with what the trained model computes from the same images.
 
     Returns images; agreement, the share of images with equal predictions; largest_difference of any probability; accuracy of
-    the file; network_accuracy.
+    the file; network_accuracy; novelty_difference, the largest, as a share of the mean novelty, if the file has it.
     """
-    task = trained.task
-    expected = trained.preprocessing.probabilities(logits.astype(np.float64))
+    task, logits = trained.task, expected.logits
+    probabilities = trained.preprocessing.probabilities(logits.astype(np.float64))
+    novelty = {}
+    if predictions.novelty is not None:
+        differences = np.abs(predictions.novelty - expected.novelty)
+        novelty = {"novelty_difference": float(differences.max() / expected.novelty.mean())}
     by_model, truth = (task.membership(targets, len(trained.classes)) for targets in (task.predictions(logits), labels))
     return {
         "images": len(labels),
         "agreement": float((predictions.predicted_mask == by_model).all(axis=1).mean()),
-        "largest_difference": float(np.abs(predictions.probabilities - expected).max()),
+        "largest_difference": float(np.abs(predictions.probabilities - probabilities).max()),
         "accuracy": float((predictions.predicted_mask == truth).all(axis=1).mean()),
         "network_accuracy": task.accuracy(logits, labels),
+        **novelty,
     }
 
 
@@ -75,6 +85,8 @@ def broken_rules(row: Mapping[str, float], is_exact: bool) -> str:
         broken.append(f"equal predictions for {row['agreement']:.3%} of {row['images']:,} images, not {MIN_AGREEMENT:.2%}")
     if is_exact and not row["largest_difference"] <= MAX_DIFFERENCE:
         broken.append(f"a probability differs by {row['largest_difference']:.2g}, more than {MAX_DIFFERENCE:g}")
+    if is_exact and not row.get("novelty_difference", 0) <= MAX_DIFFERENCE:
+        broken.append(f"novelty differs by {row['novelty_difference']:.2g} of its mean, more than {MAX_DIFFERENCE:g}")
     if not is_exact and not drop <= allowed + ROUNDING:
         broken.append(f"accuracy drops by {drop:.2%} to {row['accuracy']:.2%}, more than {allowed:.1%}")
     return "; ".join(broken)

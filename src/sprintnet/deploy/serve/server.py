@@ -151,6 +151,8 @@ class _Endpoints:
                 raise Refused(422, "unusable_image", str(error)) from None
         rows = zip(uploads, map(entries, predictions.label_sets), _top(predictions, top, with_maps), strict=True)
         images: list[dict[str, Any]] = [{"name": upload.name, "labels": labels, "top": best} for upload, labels, best in rows]
+        if (typicality := predictions.typicality) is not None:
+            images = [{**image, "typicality": share} for image, share in zip(images, typicality.tolist(), strict=True)]
         if coverage:
             images = [{**image, "set": entries(found)} for image, found in zip(images, predictions.sets(coverage), strict=True)]
         return JSONResponse({"images": images, "milliseconds": round(1000 * (time.perf_counter() - started), 3)})

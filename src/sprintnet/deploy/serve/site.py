@@ -5,7 +5,7 @@ from typing import Any
 
 from sprintnet.data.conformal import images_needed
 from sprintnet.deploy.predictor import Predictor
-from sprintnet.evaluation.sets import COVERAGES
+from sprintnet.evaluation.held_out import COVERAGES, FALSE_ALARMS
 from sprintnet.runs.folder import RunFolder
 
 PAGE = Path(__file__).parent / "page"
@@ -18,12 +18,14 @@ PUBLIC_FIELDS = ("made_by", "preprocessing", "metrics", "commit", "data_sha256",
 def describe(predictor: Predictor) -> dict[str, Any]:
     """Returns the public description of a model: metadata, outputs, size, samples, report."""
     held_out = predictor.preprocessing.held_out_scores
+    novelty = len(predictor.preprocessing.novelty_scores) if "novelty" in predictor.outputs else 0
     return {
         "model": predictor.path.name,
         "bytes": predictor.path.stat().st_size,
         "outputs": list(predictor.outputs),
         "threshold": predictor.preprocessing.threshold,
         "coverages": [coverage for coverage in COVERAGES if held_out and images_needed(coverage) <= held_out.images],
+        "false_alarms": next((rate for rate in FALSE_ALARMS if novelty and images_needed(1 - rate) <= novelty), None),
         **{name: predictor.metadata[name] for name in PUBLIC_FIELDS if name in predictor.metadata},
         "samples": [f"samples/{file.name}" for file in find_samples(predictor.path)],
         "report": "report.html" if find_report(predictor.path) else None,

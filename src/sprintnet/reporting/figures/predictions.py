@@ -12,6 +12,8 @@ from sprintnet.reporting.figures.style import FULL_WIDTH, StyledFigure, styled
 from sprintnet.reporting.text.names import UNLABELLED, short
 from sprintnet.reporting.text.task_scores import CLASS_SCORES
 
+COLOURS = 7  # of the cycle
+MAX_NAMED_CURVES = 10  # curves of more classes have one colour and no names
 MAX_ANNOTATED_CLASSES = 20  # cells of a confusion matrix of more classes have no numbers
 
 
@@ -107,6 +109,31 @@ def reliability(calibrations: Mapping[str, Mapping[str, Any]]) -> StyledFigure:
         axes.plot([0, 1], [0, 1], color="#888888", linestyle="--", linewidth=1)
         axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", title=f"{label}: ECE {found['ece']:.2%}")
     panels[0].legend(loc="upper left")
+    return figure
+
+
+@styled
+def ranking_curves(curves: Mapping[str, Any]) -> StyledFigure:
+    """Returns the ROC and precision-recall curves of each class against the rest, and their mean (`ranking`)."""
+    figure = StyledFigure(figsize=(FULL_WIDTH[0], 3.8))
+    roc, precision_recall = figure.subplots(1, 2)
+    names = list(curves["classes"])
+    is_few = len(names) <= MAX_NAMED_CURVES
+    lines: dict[str, tuple[Any, dict[str, Any]]] = {}
+    for index, name in enumerate(names):
+        look = {"color": f"C{index}", "linestyle": "-" if index < COLOURS else "--"} if is_few else {"color": "#888888"}
+        lines[name] = (curves["classes"][name], {"linewidth": 1.0, **look})
+    lines["mean of all"] = (curves["macro"], {"linewidth": 2.0, "color": rcParams["text.color"]})
+    for name, (curve, look) in lines.items():
+        label = class_label(name, 16) if is_few or name == "mean of all" else None
+        roc.plot(curves["false_positive_rate"], curve["true_positive_rate"], label=label, **look)
+        precision_recall.plot(curves["recall"], curve["precision"], **look)
+    macro = curves["macro"]
+    roc.set(xlabel="false positive rate (1 - specificity)", ylabel="true positive rate (sensitivity)", ylim=(0, 1.02))
+    roc.set_title(f"ROC, mean area {macro['roc_auc']:.4f}")
+    precision_recall.set(xlabel="recall (sensitivity)", ylabel="precision", ylim=(0, 1.02))
+    precision_recall.set_title(f"Precision and recall, mean AP {macro['average_precision']:.4f}")
+    roc.legend(loc="lower right", fontsize=7)
     return figure
 
 

@@ -12,7 +12,14 @@ from sprintnet.errors import SettingsError
 from sprintnet.reporting.figures.curves import accuracy_over_time, lr_sweeps, schedule_curves, training_curves
 from sprintnet.reporting.figures.images import augmented, grad_cam, prediction_errors
 from sprintnet.reporting.figures.network import network_diagram
-from sprintnet.reporting.figures.predictions import class_counts, class_scores, confusion_matrix, coverage, reliability
+from sprintnet.reporting.figures.predictions import (
+    class_counts,
+    class_scores,
+    confusion_matrix,
+    coverage,
+    ranking_curves,
+    reliability,
+)
 from sprintnet.reporting.figures.style import StyledFigure, save
 from sprintnet.runs import folder
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read_json, read_rows
@@ -93,6 +100,8 @@ def _metric_figures(metrics: dict[str, Any]) -> Figures:
         matrix = partial(confusion_matrix, np.array(metrics["confusion"]), list(metrics["classes"]))
         found["confusion_matrix"] = partial(matrix, normalised=False)
         found["confusion_matrix_normalized"] = partial(matrix, normalised=True)
+    if "curves" in metrics:
+        found["roc_precision_recall"] = partial(ranking_curves, metrics["curves"])
     calibrations = {"As trained": "calibration", "Calibrated": "calibrated"}
     return found | {
         "class_scores": partial(class_scores, metrics["classes"]),

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sprintnet.data.dataset import LABEL_SEPARATOR
+from sprintnet.data.dataset import LABEL_SEPARATOR, label_text
 from sprintnet.reporting.figures.images import thumbnail
 from sprintnet.reporting.figures.run_figures import evaluation_predictions, save_figures, saved_figures
 from sprintnet.reporting.html.page import figure_uris, image_uri, render
 from sprintnet.reporting.text.evaluation import calibration_text
+from sprintnet.reporting.text.held_out import HEADS, set_rows, unknown_text
 from sprintnet.reporting.text.methods import method_lines
 from sprintnet.reporting.text.names import UNLABELLED
-from sprintnet.reporting.text.sets import HEADS, set_rows
-from sprintnet.reporting.text.task_scores import accuracy_name, class_columns, overall_scores
+from sprintnet.reporting.text.task_scores import accuracy_name, class_columns, overall_scores, ranking_columns, ranking_rows
 from sprintnet.reporting.text.training_table import HEADS as TRAINING_HEADS
 from sprintnet.reporting.text.training_table import table_cells
 from sprintnet.runs import folder
@@ -76,8 +76,11 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "calibration": calibration_text(metrics),
         "set_columns": HEADS,
         "set_rows": set_rows(metrics[split]["sets"]) if "sets" in metrics[split] else [],
+        "unknown": unknown_text(metrics[split]["unknown"]) if "unknown" in metrics[split] else "",
         "methods": list(method_lines(metrics, tomllib.loads(run.config.read_text("utf-8"))["tta"])),
         "class_columns": class_columns(metrics[split]),
+        "ranking_columns": ranking_columns(metrics[split]) if "curves" in metrics[split] else [],
+        "ranking_rows": ranking_rows(metrics[split]) if "curves" in metrics[split] else [],
         "classes": list(metrics[split]["classes"]),
         "training_columns": TRAINING_HEADS,
         "training_rows": [table_cells(row) for row in read_rows(run.results)],
@@ -97,7 +100,11 @@ def _errors(run: RunFolder, classes: list[str], budget: int) -> list[dict[str, A
     artifacts, predictions = read_arrays(run.artifacts), evaluation_predictions(run)
     rows = [predictions[index] for index in artifacts["error_index"].tolist()]
     rows = [{**row, "errors": ", ".join(_error_kinds(row, classes))} for row in rows]
-    return _gallery(artifacts["error_images"], rows, budget)
+    if "nearest_images" not in artifacts:  # a run of before
+        return _gallery(artifacts["error_images"], rows, budget)
+    names = label_text(artifacts["nearest_labels"], classes)
+    rows = [{**row, "nearest": name} for row, name in zip(rows, names, strict=True)]
+    return _gallery(artifacts["error_images"], rows, budget, artifacts["nearest_images"])
 
 
 def _error_kinds(row: Mapping[str, str], classes: list[str]) -> list[str]:
@@ -119,13 +126,18 @@ def _label_errors(run: RunFolder, budget: int) -> dict[str, Any]:
     return {**facts, "gallery": _gallery(found["images"], facts["rows"], budget)}
 
 
-def _gallery(images: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]], budget: int) -> list[dict[str, Any]]:
-    """Returns rows with the `source` of their image, as many as fit into the budget of bytes."""
+def _gallery(
+    images: NDArray[np.uint8], rows: Sequence[Mapping[str, Any]], budget: int, nearest: NDArray[np.uint8] | None = None
+) -> list[dict[str, Any]]:
+    """Returns rows with the `source` of their image, and the `nearest_source` of the one beside it, if any, as many as fit into
+    the budget of bytes."""
     gallery: list[dict[str, Any]] = []
-    for image, row in zip(images, rows, strict=True):
-        source = image_uri(thumbnail(image))
-        budget -= len(source) + CAPTION_BYTES
+    for index, row in enumerate(rows):
+        sources = {"source": image_uri(thumbnail(images[index]))}
+        if nearest is not None:
+            sources["nearest_source"] = image_uri(thumbnail(nearest[index]))
+        budget -= sum(map(len, sources.values())) + CAPTION_BYTES
         if budget < 0:
             break
-        gallery.append({**row, "source": source})
+        gallery.append({**row, **sources})
     return gallery

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sprintnet.reporting.text import task_scores as scores
+from sprintnet.reporting.text.held_out import HEADS, set_rows, set_text, unknown_text
 from sprintnet.reporting.text.names import UNLABELLED, plain
-from sprintnet.reporting.text.sets import HEADS, set_rows, set_text
 from sprintnet.reporting.text.table import table_lines
 from sprintnet.reporting.text.times import seconds_text
 from sprintnet.runs.folder import evaluation_split
@@ -88,6 +88,8 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     if sets := metrics.get("sets"):
         yield from table_lines(list(HEADS), set_rows(sets))
         yield f"{set_text(sets)}\n"
+    if unknown := metrics.get("unknown"):
+        yield f"{unknown_text(unknown)}\n"
     if most_confused := metrics.get("most_confused", [])[:MAX_CONFUSED_PAIRS]:
         pairs = [f"{plain(pair['true'])} -> {plain(pair['predicted'])} {pair['images']:,}" for pair in most_confused]
         yield f"most confused (true -> predicted): {', '.join(pairs)}\n"

@@ -19,6 +19,8 @@ def method_lines(metrics: Mapping[str, Any], tta: float) -> Iterator[str]:
         chosen = "all of them" if tta >= 1 else unsure
         yield f"TTA (test-time augmentation): the weighted mean of the logits of shifted and mirrored views, for {chosen}."
     yield "Precision, recall: 95% intervals by Wilson 1927; F1: that of the Jaccard index J, mapped by 2 J / (1 + J)."
+    if "curves" in evaluated:
+        yield "ROC and precision-recall curves: each class against the rest; AP is not interpolated; intervals: Wilson 1927."
     yield f"ECE: {bins} bins of equal width (Guo et al. 2017); adaptive ECE: of equal count (Nixon et al. 2019); {images}."
     if metrics["temperature"] is not None:
         undone = "label smoothing is undone, (p - alpha / K) / (1 - alpha), where that lowers the NLL of the held-out images"
@@ -28,6 +30,11 @@ def method_lines(metrics: Mapping[str, Any], tta: float) -> Iterator[str]:
             f"Sets of classes: split conformal prediction with scores of {sets['held_out']:,} held-out images, on which no "
             "temperature was fitted; threshold: Sadinle et al. 2019, adaptive: Romano et al. 2020 without randomisation, by "
             f"class: Vovk 2012; 95% intervals by Wilson 1927, on {sets['images']:,} other images."
+        )
+    if unknown := evaluated.get("unknown"):
+        yield (
+            "Unknown images: squared Mahalanobis distance of an embedding's direction from that of the nearest class (Lee et "
+            f"al. 2018; Mueller and Hein 2025); p-values from {unknown['held_out']:,} held-out images; intervals: Wilson 1927."
         )
     yield (
         "All numbers are of one run (n = 1). Other seeds give others: sprintnet study measures by how much. "

@@ -44,6 +44,22 @@ def class_score(row: Mapping[str, Any], score: str) -> str:
     return f"{row[score]:.1%}" + (f" ({100 * bounds[0]:.1f}-{100 * bounds[1]:.1f})" if bounds else "")
 
 
+def ranking_columns(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns the columns of `ranking_rows`."""
+    asked = dict.fromkeys(point["asked"] for point in metrics["operating_points"])
+    return ["class", "ROC AUC", "AP", *(f"at {percent(share, 0)} specificity (95% CI)" for share in asked)]
+
+
+def ranking_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """Returns a row for each class of a split: areas under its curves, sensitivity at the operating points."""
+    rows = []
+    for name, curve in metrics["curves"]["classes"].items():
+        points = [point for point in metrics["operating_points"] if point["class"] == name]
+        cells = [class_score(point, "sensitivity") for point in points]
+        rows.append([name, f"{curve['roc_auc']:.4f}", f"{curve['average_precision']:.4f}", *cells])
+    return rows
+
+
 def percent(share: float | None, digits: int = 2) -> str:
     """Returns a share, 0..1, in percent; `undefined` for None."""
     return "undefined" if share is None else f"{share:.{digits}%}"

@@ -31,16 +31,22 @@ export async function predict(file, model, coverage) {
   const isPredicted = (index) => (model.threshold ? probabilities[index] > model.threshold : index === ranked[0]);
   const labels = ranked.filter(isPredicted).map(entry);
   const top = ranked.slice(0, TOP).map((index) => ({ ...entry(index), activation_map: outputs.activation_maps && rows(outputs.activation_maps, index) }));
+  const scores = model.preprocessing.novelty_scores;
+  const typicality = outputs.novelty && scores.length ? share(outputs.novelty.data[0], scores) : undefined;
   const set = coverage ? ranked.filter((index, rank) => rank === 0 || fits(probabilities[index], model, coverage)).map(entry) : [];
   for (const tensor of [images, ...Object.values(outputs)]) tensor.dispose();
-  return { labels, set, top, milliseconds };
+  return { labels, set, top, typicality, milliseconds };
 }
 
 /** Returns whether a class of this probability is in the set: HeldOutScores.sets, by threshold. */
 function fits(probability, { preprocessing: { held_out, tta } }, coverage) {
   const scores = held_out[tta ?? "none"].scores.threshold.flat();
-  const larger = scores.filter((score) => score >= 1 - probability).length;
-  return (larger + 1) / (scores.length + 1) > Math.round((1 - coverage) * 1e12) / 1e12;
+  return share(1 - probability, scores) > Math.round((1 - coverage) * 1e12) / 1e12;
+}
+
+/** Returns the share of scores that are as large or larger, the score itself included: conformal.p_values. */
+function share(score, scores) {
+  return (scores.filter((other) => other >= score).length + 1) / (scores.length + 1);
 }
 
 /** Returns the activation map of a class as a list of rows. */

@@ -120,10 +120,15 @@ function show(card, found) {
     return [label.class, " ", share];
   });
   const none = [`No class above ${percent(model.threshold)}`];
-  heading.replaceChildren(...(named.length ? named.flatMap((parts, index) => (index ? [", ", ...parts] : parts)) : none));
+  const isUnknown = model.false_alarms !== null && found.typicality <= model.false_alarms;
+  root.classList.toggle("unknown", isUnknown);
+  const unusual = root.querySelector(".unusual");
+  unusual.hidden = !isUnknown;
+  unusual.textContent = `Unlike the training images: so are fewer than ${percent(model.false_alarms)} of images of its classes. If it is one of them:`;
+  heading.replaceChildren(...(isUnknown ? ["Probably none of these classes"] : named.length ? named.flatMap((parts, index) => (index ? [", ", ...parts] : parts)) : none));
   const names = (found.set ?? []).map((entry) => entry.class);
   const set = root.querySelector(".set");
-  set.hidden = !names.length;
+  set.hidden = !names.length || isUnknown;
   set.textContent = names.length > 1 ? `One of ${names.length}: ${names.join(", ")}` : "No other class comes into question";
   const buttons = found.top.map((entry) => {
     const button = byId("class").content.firstElementChild.cloneNode(true);

@@ -1,24 +1,24 @@
-"""How often sets of classes contain the true class, and how large they are, in NumPy."""
+"""What scores of held-out images promise, and how it fares on other images: sets of classes, unknown images. In NumPy."""
 
 from typing import Any
 
 import numpy as np
 
 from sprintnet.data.conformal import METHODS, HeldOutScores, images_needed
+from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.data.splits import stratified_sample
 from sprintnet.evaluation.metrics import Floats, Ints, Mask, wilson_interval
 
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
+FALSE_ALARMS = (0.01, 0.05)
 
 
-def for_sets(labels: Ints) -> Mask:
-    """Returns which held-out images (N,) are for sets of classes: half of each class; of multi-label images, none.
+def reserved(labels: Ints) -> Mask:
+    """Returns which held-out images (N,) give scores: half of each class.
 
     The temperature is fitted on the others, so that these are like new images to the model.
     """
-    if labels.ndim == 2:
-        return np.zeros(len(labels), bool)
-    return stratified_sample(labels.astype(np.int64), 0.5)
+    return stratified_sample(labels.astype(np.uint8) if labels.ndim == 2 else labels.astype(np.int64), 0.5)
 
 
 def set_metrics(scores: HeldOutScores | None, probabilities: Floats, labels: Ints, *, held_out: bool) -> dict[str, Any]:
@@ -28,8 +28,24 @@ def set_metrics(scores: HeldOutScores | None, probabilities: Floats, labels: Int
     """
     if scores is None:
         return {}
-    fresh = ~for_sets(labels) if held_out else np.ones(len(labels), bool)
+    fresh = ~reserved(labels) if held_out else np.ones(len(labels), bool)
     return {"sets": _table(probabilities[fresh], labels[fresh], scores)}
+
+
+def unknown_metrics(preprocessing: Preprocessing, novelty: Floats, labels: Ints, *, held_out: bool) -> dict[str, Any]:
+    """Returns how many images of known classes are taken for unknown, as `unknown`, from their novelty (N,); empty without
+    scores. images; held_out, the number of images of the scores; rows: by the false alarms asked for, the share found and its
+    95% interval. The argument `held_out` is that of `set_metrics`.
+    """
+    if not (reference := preprocessing.novelty_scores):
+        return {}
+    fresh = ~reserved(labels) if held_out else np.ones(len(labels), bool)
+    found: dict[str, Any] = {"images": int(fresh.sum()), "held_out": len(reference), "rows": []}
+    for rate in (rate for rate in FALSE_ALARMS if images_needed(1 - rate) <= len(reference)):
+        alarms = preprocessing.unknown(novelty[fresh], rate)
+        low, high = wilson_interval(np.asarray(alarms.sum()), np.asarray(len(alarms)))
+        found["rows"].append({"asked": rate, "found": float(alarms.mean()), "interval": [float(low), float(high)]})
+    return {"unknown": found}
 
 
 def _table(probabilities: Floats, labels: Ints, scores: HeldOutScores) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The table of sets of classes (conformal prediction) of a split in metrics.json."""
+"""What scores of held-out images promise, and how it fared, as text: sets of classes and unknown images in metrics.json."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +21,13 @@ def set_rows(sets: Mapping[str, Any]) -> list[list[str]]:
         ]
         for row in sets["rows"]
     ]
+
+
+def unknown_text(unknown: Mapping[str, Any]) -> str:
+    """Returns how many images of known classes are taken for unknown."""
+    rows = [f"{percent(row['found'])} ({interval(row['interval'])}) with --unknown {row['asked']:g}" for row in unknown["rows"]]
+    found = f"false alarms on {unknown['images']:,} other images: {', '.join(rows)}" if rows else "too few to tell"
+    return f"unknown images: from {unknown['held_out']:,} held-out images; {found}"
 
 
 def set_text(sets: Mapping[str, Any]) -> str:

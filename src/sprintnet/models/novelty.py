@@ -1,0 +1,44 @@
+"""Novelty: how unlike the training images an image is, by the direction of its embedding."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SHRINKAGE = 0.01
+"""Share of the mean variance that is added to each direction's: with few images, some directions have next to none."""
+
+SMALLEST = 1e-9  # variance of a direction: with one image a class there is none
+
+
+class Novelty(nn.Module):
+    """The squared Mahalanobis distance of an embedding's direction from that of the nearest class.
+
+    Lee et al. 2018 (arXiv:1807.03888) on embeddings of length 1 (Mueller and Hein 2025, arXiv:2505.18032): the length of an
+    embedding says more about contrast than about content. Class means and the covariance that all classes share are those of
+    training images; `fit` sets them.
+    """
+
+    def __init__(self, classes: int, features: int):
+        super().__init__()
+        self.register_buffer("means", torch.zeros(classes, features))
+        self.register_buffer("whitening", torch.zeros(features, features))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Returns the novelty (B,) of embeddings (B, C), 0 or more."""
+        means, whitening = self.get_buffer("means"), self.get_buffer("whitening")
+        whitened = F.normalize(embeddings) @ whitening
+        return ((whitened[:, None] - means) ** 2).sum(2).amin(1)
+
+    @torch.no_grad()
+    def fit(self, embeddings: Tensor, membership: Tensor) -> None:
+        """Sets the statistics from the embeddings (N, C) of training images and whether each has each class (N, K)."""
+        directions, has = F.normalize(embeddings.double()), membership.double()
+        means = (has.T @ directions) / has.sum(0).clamp(min=1)[:, None]
+        image, label = membership.nonzero(as_tuple=True)
+        rest = directions[image] - means[label]
+        covariance = rest.T @ rest / len(rest)
+        values, vectors = torch.linalg.eigh(covariance.cpu())  # mps has no eigh
+        scales = (values.clamp(min=0) + SHRINKAGE * values.mean()).clamp(min=SMALLEST)
+        whitening = (vectors / torch.sqrt(scales)).to(means.device)
+        self.get_buffer("means").copy_(means @ whitening)
+        self.get_buffer("whitening").copy_(whitening)
