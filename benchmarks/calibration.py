@@ -33,7 +33,7 @@ def measure(run: RunFolder) -> dict[str, dict[str, float]]:
     trained, config = load_run(run.path, ["device=cpu", "precision=fp32"])
     split = evaluation_split(read_json(run.metrics))
     arrays = {key.removeprefix(f"{split}_"): values for key, values in read_arrays(run.predictions).items() if split in key}
-    found = Evaluation(arrays).metrics(trained.preprocessing)
+    found = Evaluation(arrays, is_held_out=split == "val").metrics(trained.preprocessing)
     rows = {
         "as trained": {"accuracy": found["accuracy"], "ece": found["calibration"]["ece"]},
         "calibrated": {"accuracy": found["accuracy"], "ece": found["calibrated"]["ece"]},

@@ -113,8 +113,8 @@ def _metrics(run: RunFolder) -> Iterator[Check]:
     rows = read_rows(run.predictions_csv)
     for name in names:
         own = {key.removeprefix(f"{name}_"): values for key, values in arrays.items() if key.startswith(f"{name}_")}
-        found = Evaluation(own, kept[name].get("tta", {}).get("seconds"))
-        count += _compare(run.metrics, kept[name], found.metrics(preprocessing, held_out=name == "val"), name)
+        found = Evaluation(own, kept[name].get("tta", {}).get("seconds"), is_held_out=name == "val")
+        count += _compare(run.metrics, kept[name], found.metrics(preprocessing), name)
         written = [row for row in rows if row["split"] == name]
         expected = [{key: str(cell) for key, cell in row.items()} for row in found.rows(preprocessing)]
         kept_rows = [{key: row[key] for key in new} for row, new in zip(written, expected, strict=True)]

@@ -69,6 +69,15 @@ def test_scores_are_of_images_that_no_temperature_was_fitted_on(exported: dict[s
     np.testing.assert_array_equal(np.bincount(labels[kept]), np.round(np.bincount(labels) / 2))
 
 
+def test_the_model_card_has_the_files_own_figures(exported: dict[str, RunFolder]) -> None:
+    run = exported["davidnet"]
+    metrics = read_json(run.export / "parity.json")["files"]["model.onnx"]["metrics"]
+    card = (run.export / "README.md").read_text("utf-8")
+    row = next(row for row in metrics["sets"]["rows"] if row["coverage"] == 0.9 and row["method"] == "threshold")
+    assert f"of 90% asked, {row['covered']:.1%} with {row['mean_size']:.2f} classes on average" in card
+    assert f"of 5% false alarms asked, {metrics['unknown']['rows'][0]['found']:.1%} (" in card
+
+
 def test_metrics_count_the_sets_of_the_logits(exported: dict[str, RunFolder], test_set: ImageDataset) -> None:
     run = exported["sprintnet"]
     predictions = Predictor(run.export / "model.onnx")(test_set.images)

@@ -22,6 +22,7 @@ from sprintnet.data.load import load_splits
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import fit_temperature
+from sprintnet.evaluation.held_out import reserved
 from sprintnet.evaluation.trained_model import load_run
 from sprintnet.kernels import conv3x3, winograd, winograd_fp32, winograd_torch
 from sprintnet.runs.folder import RunFolder, read_rows
@@ -78,8 +79,10 @@ def test_the_temperature_is_fitted_on_held_out_images_alone(finished: RunFolder,
     metrics = json.loads(finished.metrics.read_text())
     arrays = np.load(finished.predictions)
     trained, _ = load_run(finished.path)
-    unsmoothed = trained.preprocessing.unsmoothed(arrays["val_logits"])
-    assert metrics["temperature"] == fit_temperature(unsmoothed, arrays["val_labels"])
+    fitted = ~reserved(arrays["val_labels"])
+    unsmoothed = trained.preprocessing.unsmoothed(arrays["val_logits"][fitted])
+    assert metrics["temperature"] == fit_temperature(unsmoothed, arrays["val_labels"][fitted])
+    assert 0 < fitted.sum() < len(fitted)
     assert trained.preprocessing.temperature == metrics["temperature"]
     before, after = (metrics["val"][key]["nll"] for key in ("calibration", "calibrated"))
     assert after < before == metrics["val"]["cross_entropy"]

@@ -37,7 +37,7 @@ def val(options: Namespace) -> None:
             require_same_splits(splits, run, f"--split {split}")
         dataset = splits[split]
     found = trained.evaluate(dataset, config.tta)
-    metrics = found.metrics(trained.preprocessing, held_out=split == "val" and not is_other)
+    metrics = found.metrics(trained.preprocessing)
     if split == "test" and not is_other:
         log_test_access(run, "val --split test", metrics)
     evaluated = [str(run.path), config.data.name] if is_other else [str(run.path)]

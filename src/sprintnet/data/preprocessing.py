@@ -70,6 +70,8 @@ class Preprocessing:
     """Scores of held-out images, for sets of classes: by the name of TTA_VIEWS, or `none`; empty without held-out images."""
     novelty_scores: tuple[float, ...] = ()
     """The sorted novelty of held-out images (`models.novelty`), for unknown images; empty without held-out images."""
+    held_out_sha256: str | None = None
+    """The digest of the held-out images."""
     tta: str | None = None
     """The name of TTA_VIEWS whose logits are averaged in every prediction; None: the image alone is predicted."""
 
@@ -178,6 +180,7 @@ class Preprocessing:
             of_tta,
             {str(tta): HeldOutScores.from_metadata(scores, len(classes)) for tta, scores in held_out.items()},
             sorted_scores(map(float, metadata.get("novelty_scores", ()))),
+            metadata.get("held_out_sha256"),
         )
         return replace(found, tta=metadata.get("tta")) if metadata.get("tta") in found.tta_choices else found
 

@@ -85,9 +85,11 @@ class Evaluation:
     arrays: dict[str, Any]
     tta_seconds: float | None = None
     """Time of the predictions with TTA, the first pass included, as published records count it."""
+    is_held_out: bool = False
+    """Whether these are the images that calibrated the model: those that gave it scores do not show how sets fare."""
 
-    def metrics(self, preprocessing: Preprocessing, *, held_out: bool = False) -> dict[str, Any]:
-        """Returns the metrics of a split, as metrics.json has them; `held_out`: of the images that calibrated the model."""
+    def metrics(self, preprocessing: Preprocessing) -> dict[str, Any]:
+        """Returns the metrics of a split, as metrics.json has them."""
         task, logits, labels = TASKS[preprocessing.task], self.arrays["logits"], self.arrays["labels"]
         found = task.summarise(logits, labels, preprocessing.classes)
         if (tta_logits := self.arrays.get("tta_logits")) is not None:
@@ -103,9 +105,9 @@ class Evaluation:
             found["calibrated"] = task.calibration(calibrated, labels)
         probabilities = preprocessing.probabilities(logits)
         found |= ranking(probabilities, task.membership(labels, len(preprocessing.classes)), preprocessing.classes)
-        found |= set_metrics(preprocessing.held_out_scores, probabilities, labels, held_out=held_out)
+        found |= set_metrics(preprocessing.held_out_scores, probabilities, labels, held_out=self.is_held_out)
         if "novelty" in self.arrays:  # not in runs of before
-            found |= unknown_metrics(preprocessing, self.arrays["novelty"], labels, held_out=held_out)
+            found |= unknown_metrics(preprocessing, self.arrays["novelty"], labels, held_out=self.is_held_out)
         confidence = task.confidence(calibrated)
         return found | {"coverage": calibration.coverage_table(confidence, task.correct_mask(logits, labels))}
 

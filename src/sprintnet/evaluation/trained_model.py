@@ -11,7 +11,7 @@ import torch
 
 from sprintnet.config import Config, load_config
 from sprintnet.data.conformal import HeldOutScores, sorted_scores
-from sprintnet.data.dataset import ImageDataset, Images
+from sprintnet.data.dataset import ImageDataset, Images, digest
 from sprintnet.data.loader import Loader
 from sprintnet.data.preprocessing import NO_TTA, Preprocessing
 from sprintnet.errors import SettingsError
@@ -108,7 +108,8 @@ class TrainedModel:
                 fitted = replace(best, tta_temperatures=of_tta).with_tta(tta)
                 held_out[tta] = HeldOutScores.of(fitted.probabilities(averaged[kept]), some.labels[kept])
         novelty = sorted_scores(found.arrays["novelty"][reserved(whole.labels)].tolist())
-        return replace(self, preprocessing=replace(best, tta_temperatures=of_tta, held_out=held_out, novelty_scores=novelty))
+        best = replace(best, tta_temperatures=of_tta, held_out=held_out, novelty_scores=novelty, held_out_sha256=digest(whole))
+        return replace(self, preprocessing=best)
 
     def embed_known(self, train: ImageDataset) -> "KnownImages":
         """Returns training images with their embeddings, of which it sets the statistics of the network's novelty."""
@@ -134,12 +135,14 @@ class TrainedModel:
         found = self.outputs(dataset, "evaluating")
         logits = found.logits
         arrays = {"logits": logits, "labels": dataset.labels, "novelty": found.novelty}
+        is_held_out = digest(dataset) == self.preprocessing.held_out_sha256
         if not tta:
-            return Evaluation(arrays)
+            return Evaluation(arrays, is_held_out=is_held_out)
         unsure = np.flatnonzero(self.task.confidence(logits) <= tta)
         tta_logits = logits.copy()
         tta_logits[unsure] = self._predict_tta(dataset.take(unsure), logits[unsure], "all")
-        return Evaluation({**arrays, "tta_logits": tta_logits}, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        return Evaluation({**arrays, "tta_logits": tta_logits}, seconds, is_held_out)
 
     def predict_logits(self, images: Images, label: str = "predicting") -> Floats:
         """Returns logits (N, K) of images, as `predict_outputs`."""

@@ -254,7 +254,8 @@ def _evaluate(trained: TrainedModel, splits: Splits, config: Config, run: RunFol
     evaluations = {name: trained.evaluate(part, config.tta) for name, part in splits.items() if name != "train"}
     if "val" in splits:
         trained = trained.calibrated(splits["val"], evaluations["val"], config.label_smoothing)
-    metrics = {name: found.metrics(trained.preprocessing, held_out=name == "val") for name, found in evaluations.items()}
+        evaluations["val"] = replace(evaluations["val"], is_held_out=True)
+    metrics = {name: found.metrics(trained.preprocessing) for name, found in evaluations.items()}
     if "test" in metrics:
         log_test_access(run, "train", metrics["test"])
     arrays = {f"{name}_{key}": values for name, found in evaluations.items() for key, values in found.arrays.items()}

@@ -32,6 +32,7 @@ def model_card(preprocessing: Preprocessing, metadata: Mapping[str, str], table:
     height, width, channels = preprocessing.image_shape
     rows = metrics.get("sets", {"rows": []})["rows"]
     return environment.get_template("card.md.jinja").render(
+        alarms=metrics.get("unknown", {"rows": []})["rows"],
         sets=[row for row in rows if row["method"] == "threshold" and not row["by_class"]],
         data=plain(metadata["data"]),
         metric=accuracy_name(metrics).capitalize(),
