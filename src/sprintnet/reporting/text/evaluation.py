@@ -51,7 +51,7 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
         why = "with data.val=0 no images are held out for it; leave it at auto"
         return f"probabilities are not calibrated ({split} ECE {trained}): {why}"
     calibrated = f"{metrics[split]['calibrated']['ece']:.2%}"
-    images, few = metrics["val"]["images"] - metrics[split].get("sets", {"held_out": 0})["held_out"], ""
+    images, few = metrics["val"]["images"] - metrics[split].get("unknown", {"held_out": 0})["held_out"], ""
     if split == "val":
         few = " (the same images: an optimistic estimate)"
     if images < FEW_IMAGES:
