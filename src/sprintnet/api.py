@@ -166,7 +166,7 @@ class Model:
 
         See `Predictions.sets` for `method` and `by_class`, and for what raises ArgumentError.
         """
-        from sprintnet.deploy.predictor import Predictions
+        from sprintnet.deploy.predictions import Predictions
 
         found = Predictions(self._trained.preprocessing, self.predict_proba(images))
         return [[label for label, _ in labels] for labels in found.sets(coverage, method, by_class)]

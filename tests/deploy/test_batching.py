@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from deploy.client import FILES, encoded
-from sprintnet.deploy.predictor import Predictions, Predictor
+from sprintnet.deploy.predictions import Predictions
+from sprintnet.deploy.predictor import Predictor
 from sprintnet.deploy.serve.batching import Batcher, Decoder, Upload
 from sprintnet.deploy.serve.limits import Limits, Refused
 from sprintnet.errors import DataError

@@ -23,7 +23,8 @@ from sprintnet.deploy.export.export import export
 from sprintnet.deploy.export.graph import build_graph, to_bytes
 from sprintnet.deploy.export.parity import check_parity
 from sprintnet.deploy.export.variants import _calibration_images, to_fp16, to_int8
-from sprintnet.deploy.predictor import OUTPUTS, Predictor
+from sprintnet.deploy.predictions import OUTPUTS
+from sprintnet.deploy.predictor import Predictor
 from sprintnet.deploy.run_predictor import RunPredictor
 from sprintnet.errors import ParityError, SettingsError
 from sprintnet.evaluation.gradcam import class_maps

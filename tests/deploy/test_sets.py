@@ -130,7 +130,7 @@ def test_the_server_answers_sets_where_they_are_asked_for(server: str, model: Pa
     expected = [{"class": label, "probability": probability} for label, probability in Predictor(model)([file]).sets(0.95)[0]]
     assert send(server, file.read_bytes(), "?coverage=0.95").json()["images"][0]["set"] == expected
     assert "set" not in send(server, file.read_bytes()).json()["images"][0]
-    for wrong in ("1", "-0.5", "nan", "much"):
+    for wrong in ("0", "1", "-0.5", "nan", "much"):
         status, code, message = error(send(server, file.read_bytes(), f"?coverage={wrong}"))
         assert (status, code) == (400, "bad_query")
         assert re.search(r"coverage.* such as 0\.9", message)

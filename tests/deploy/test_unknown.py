@@ -120,11 +120,12 @@ def test_the_page_shows_them(
 
 
 def test_embeddings_go_into_a_file(sprintnet: Command, model: Path, tmp_path: Path) -> None:
-    done = sprintnet("predict", str(model), *map(str, FILES), "--embeddings", "found.npz")
+    files = [*FILES, FILES[0]]
+    done = sprintnet("predict", str(model), *map(str, files), "--embeddings", "found.npz")
     assert done.returncode == 0, done.stderr
     found = np.load(tmp_path / "found.npz")
-    assert found["files"].tolist() == list(map(str, FILES))
-    np.testing.assert_allclose(found["embeddings"], Predictor(model)(FILES).embeddings, rtol=1e-5)
+    assert found["files"].tolist() == list(map(str, files))
+    np.testing.assert_allclose(found["embeddings"], Predictor(model)(files).embeddings, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,7 @@ def test_embeddings_go_into_a_file(sprintnet: Command, model: Path, tmp_path: Pa
             "--embeddings a.npz: the model has no output embeddings; export it again, with that output",
         ),
         (("--embeddings", "a.txt"), "--embeddings a.txt: must be a .npz file in a folder that exists"),
+        (("--embeddings", "a.npz", "--output", "b.csv", "--on", "ray", "--shards", "2"), "cannot be combined with --output"),
         (("--embeddings", "a.npz", "--output", "b.csv"), "--embeddings a.npz: cannot be combined with --output"),
     ],
 )

@@ -55,11 +55,11 @@ def predict(options: Namespace) -> None:
     part, parts = parse_shard(options.shard)
     if options.shards and not options.on:
         raise SettingsError(f"--shards {options.shards}: is for --on; here, predict one: --shard 1/{options.shards}")
+    if options.embeddings:
+        _check_embeddings(Path(options.embeddings), options.output)
     if options.on:
         _predict_on_cluster(options, output)
         return
-    if options.embeddings:
-        _check_embeddings(Path(options.embeddings), options.output)
     if options.output:
         require_format(output)
         if output.exists():
@@ -166,7 +166,7 @@ def _predict_to_terminal(predictor: "Predictor", options: Namespace, listing: "L
     if not files:
         raise SettingsError(NO_FILES)
     mistakes: list[str] = []
-    embeddings: dict[str, Any] = {}
+    embedded: list[tuple[str, Any]] = []
 
     def readable() -> Iterator[Row]:
         for row in track(predict_files(predictor, files, listing, options.batch), len(files), "predicting"):
@@ -174,7 +174,7 @@ def _predict_to_terminal(predictor: "Predictor", options: Namespace, listing: "L
                 mistakes.append(row["error"])
             else:
                 if listing.embeddings:
-                    embeddings[row["file"]] = row.pop("embedding")
+                    embedded.append((row["file"], row.pop("embedding")))
                 yield row
 
     rows = readable()
@@ -189,7 +189,8 @@ def _predict_to_terminal(predictor: "Predictor", options: Namespace, listing: "L
     if listing.embeddings:
         from sprintnet.runs.io import write_arrays
 
-        write_arrays(Path(options.embeddings), files=list(embeddings), embeddings=list(embeddings.values()))
+        names, embeddings = zip(*embedded, strict=True) if embedded else ((), ())
+        write_arrays(Path(options.embeddings), files=names, embeddings=embeddings)
     if mistakes:
         raise DataError(f"{len(mistakes)} of {len(files)} files could not be read:\n  " + "\n  ".join(mistakes))
 

@@ -5,7 +5,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sprintnet.data.conformal import METHODS, require_coverage
-from sprintnet.data.dataset import label_text
 from sprintnet.data.images import PIL_MODES, as_pixels, each_image
 from sprintnet.data.preprocessing import Preprocessing, View
+from sprintnet.deploy.predictions import OUTPUTS, Floats, Predictions
 from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.runs.cores import usable_threads
 
 BATCH = 64
 MAX_BATCH_PIXELS = 4_000_000  # a batch is complete when its images have so many pixels together
-OUTPUTS = ("probabilities", "logits", "activation_maps", "embeddings", "novelty")
-"""What a file can compute; the probabilities always."""
 JSON_METADATA = ("preprocessing", "metrics", "parity")
 DIGEST, NO_DIGEST = "sha256", "0" * 64  # of the file, in its metadata
 TRIAL_SECONDS = 20.0  # for the first two images
@@ -31,117 +28,9 @@ MAX_MODEL_SIDE = 4096  # of a model's images
 LOG_NOTHING = 4  # ONNX Runtime's log level without messages; errors are raised all the same
 REMEDY = "create one with `sprintnet export RUN`"
 
-Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 Input = str | os.PathLike[str] | Image.Image | npt.NDArray[Any]
 """One image: a file, a PIL image, or an array (H, W, C) or (H, W) of any size, uint8 or floats in 0..1."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Predictions for N images; indexing with a slice, a mask or indices selects images."""
-
-    preprocessing: Preprocessing
-    probabilities: Floats
-    """(N, K), calibrated if the run held images out to fit a temperature."""
-    logits: Floats | None = None
-    """(N, K), before calibration."""
-    activation_maps: Floats | None = None
-    """Class activation maps (N, K, h, w) by Grad-CAM, 0 or more."""
-    embeddings: Floats | None = None
-    """(N, C): what the last layer classifies; similar images have similar directions."""
-    novelty: Floats | None = None
-    """(N,): how unlike the training images each is; see `unknown`."""
-
-    def __len__(self) -> int:
-        return len(self.probabilities)
-
-    def __getitem__(self, images: slice | npt.NDArray[Any]) -> "Predictions":
-        outputs = {name: getattr(self, name) for name in OUTPUTS}
-        return replace(self, **{name: values[images] for name, values in outputs.items() if values is not None})
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names, in the order of the probabilities."""
-        return self.preprocessing.classes
-
-    @property
-    def threshold(self) -> float | None:
-        """Multi-label: a class is predicted above this probability. None: the most probable class is predicted."""
-        return self.preprocessing.threshold
-
-    @property
-    def predicted_mask(self) -> npt.NDArray[np.bool_]:
-        """Whether each class is predicted, (N, K)."""
-        if self.threshold is None:
-            return np.asarray(self.probabilities.argmax(axis=1)[:, None] == np.arange(len(self.classes)))
-        return self.probabilities > self.threshold
-
-    @property
-    def labels(self) -> list[str]:
-        """The predicted class of each image; multi-label: all predicted classes as a|b|c, in the order of `classes`."""
-        return label_text(self.predicted_mask, self.classes)
-
-    @property
-    def label_sets(self) -> list[list[tuple[str, float]]]:
-        """The predicted classes of each image with their probabilities, most probable first."""
-        return self._named(self.predicted_mask)
-
-    def sets(self, coverage: float, method: str = "threshold", by_class: bool = False) -> list[list[tuple[str, float]]]:
-        """Returns a set of classes for each image, most probable first, that contains the true class with a probability of at
-        least `coverage`, such as 0.9 (conformal prediction; `method`: threshold or adaptive, see `data.conformal`).
-
-        With `by_class`, that holds for the images of each class. Raises ArgumentError for a model of several labels, without
-        held-out images or with too few of them.
-        """
-        if self.threshold is not None:
-            raise ArgumentError("coverage", coverage, "sets are for models of one label an image; this one has several")
-        if method not in METHODS:
-            raise ArgumentError("method", method, f"must be {' or '.join(METHODS)}")
-        require_coverage(coverage)
-        if (scores := self.preprocessing.held_out_scores) is None:
-            remedy = "train with data.val (default: auto), and export again"
-            raise ArgumentError("coverage", coverage, f"the model has no scores of held-out images; {remedy}")
-        return self._named(scores.sets(self.probabilities, coverage, method, by_class))
-
-    @property
-    def confidences(self) -> Floats:
-        """(N,): the probability of the predicted class; multi-label: that all labels are right, if they are independent."""
-        if self.threshold is None:
-            return np.asarray(self.probabilities.max(axis=1))
-        return np.asarray(np.where(self.predicted_mask, self.probabilities, 1 - self.probabilities).prod(axis=1))
-
-    @property
-    def typicality(self) -> npt.NDArray[np.floating[Any]] | None:
-        """(N,): the share of held-out images that are as unlike the training images as this one, or more so; None without
-        scores of held-out images."""
-        if self.novelty is None or not self.preprocessing.novelty_scores:
-            return None
-        return self.preprocessing.typicality(self.novelty)
-
-    def unknown(self, false_alarms: float = 0.01) -> npt.NDArray[np.bool_]:
-        """Returns whether each image (N,) is unlike the training images, probably of none of the classes.
-
-        Of images like the held-out ones, the share `false_alarms` is taken for unknown. Raises ArgumentError for a model
-        without scores of held-out images or with too few of them, or whose file lacks the output novelty.
-        """
-        if self.novelty is None:
-            remedy = "export it again, with that output"
-            raise ArgumentError("unknown", false_alarms, f"the model has no output novelty; {remedy}")
-        return self.preprocessing.unknown(self.novelty, false_alarms)
-
-    def _named(self, chosen: npt.NDArray[np.bool_]) -> list[list[tuple[str, float]]]:
-        """Returns the chosen classes (N, K) of each image with their probabilities, most probable first."""
-        order = np.argsort(-self.probabilities, axis=1, kind="stable")
-        return [
-            [(self.classes[k], float(row[k])) for k in ranked if mask[k]]
-            for ranked, row, mask in zip(order, self.probabilities, chosen, strict=True)
-        ]
-
-    def top(self, count: int) -> list[list[tuple[str, float]]]:
-        """Returns the `count` most probable classes of each image with their probabilities; all K if `count` is larger."""
-        order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :count]
-        return [[(self.classes[k], float(row[k])) for k in best] for best, row in zip(order, self.probabilities, strict=True)]
 
 
 class Predictor:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sprintnet.deploy.predictor import Pixels, Predictions, Predictor
+from sprintnet.deploy.predictions import Predictions
+from sprintnet.deploy.predictor import Pixels, Predictor
 from sprintnet.evaluation.trained_model import load_run
 
 

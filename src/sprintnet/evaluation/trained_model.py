@@ -115,8 +115,8 @@ class TrainedModel:
         """Returns training images with their embeddings, of which it sets the statistics of the network's novelty."""
         some = train.take(np.unique(np.linspace(0, len(train) - 1, min(len(train), KNOWN_IMAGES)).astype(np.int64)))
         embeddings = self.outputs(some, "embedding").embeddings
-        tensors = (torch.from_numpy(values) for values in (embeddings, self.task.membership(some.labels, len(self.classes))))
-        self.model.novelty.fit(*(values.to(self.runtime.device) for values in tensors))
+        membership = self.task.membership(some.labels, len(self.classes))
+        self.model.novelty.fit(torch.from_numpy(embeddings), torch.from_numpy(membership))
         return KnownImages(some, embeddings)
 
     def outputs(self, dataset: ImageDataset, label: str) -> Outputs:

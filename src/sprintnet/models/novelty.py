@@ -27,18 +27,20 @@ class Novelty(nn.Module):
         """Returns the novelty (B,) of embeddings (B, C), 0 or more."""
         means, whitening = self.get_buffer("means"), self.get_buffer("whitening")
         whitened = F.normalize(embeddings) @ whitening
-        return ((whitened[:, None] - means) ** 2).sum(2).amin(1)
+        # not by differences, which take (B, K, C) values
+        squares = (whitened**2).sum(1, keepdim=True) - 2 * whitened @ means.T + (means**2).sum(1)
+        return squares.amin(1).clamp(min=0)
 
     @torch.no_grad()
     def fit(self, embeddings: Tensor, membership: Tensor) -> None:
-        """Sets the statistics from the embeddings (N, C) of training images and whether each has each class (N, K)."""
+        """Sets the statistics: from embeddings (N, C) of training images and whether each has each class (N, K), on the CPU."""
         directions, has = F.normalize(embeddings.double()), membership.double()
         means = (has.T @ directions) / has.sum(0).clamp(min=1)[:, None]
         image, label = membership.nonzero(as_tuple=True)
         rest = directions[image] - means[label]
         covariance = rest.T @ rest / len(rest)
-        values, vectors = torch.linalg.eigh(covariance.cpu())  # mps has no eigh
+        values, vectors = torch.linalg.eigh(covariance)
         scales = (values.clamp(min=0) + SHRINKAGE * values.mean()).clamp(min=SMALLEST)
-        whitening = (vectors / torch.sqrt(scales)).to(means.device)
+        whitening = vectors / torch.sqrt(scales)
         self.get_buffer("means").copy_(means @ whitening)
         self.get_buffer("whitening").copy_(whitening)

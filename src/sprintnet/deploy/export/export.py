@@ -25,7 +25,8 @@ from sprintnet.deploy.export.card import model_card
 from sprintnet.deploy.export.graph import InferenceModel, add_metadata, build_graph, to_bytes
 from sprintnet.deploy.export.parity import check_parity, file_metrics, parity, predict_all, throughput
 from sprintnet.deploy.export.variants import to_fp16, to_int8
-from sprintnet.deploy.predictor import OUTPUTS, Predictor
+from sprintnet.deploy.predictions import OUTPUTS
+from sprintnet.deploy.predictor import Predictor
 from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
 from sprintnet.runs.environment import cpu_name

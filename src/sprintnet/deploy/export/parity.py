@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from sprintnet.data.dataset import Images, Labels
-from sprintnet.deploy.predictor import Predictions, Predictor
+from sprintnet.deploy.predictions import Predictions
+from sprintnet.deploy.predictor import Predictor
 from sprintnet.errors import ParityError
 from sprintnet.evaluation.held_out import set_metrics, unknown_metrics
 from sprintnet.evaluation.predict import Outputs
@@ -19,7 +20,7 @@ from sprintnet.progress import track
 MIN_AGREEMENT = 0.9999  # share of images with equal predictions, for an fp32 file
 MAX_DIFFERENCE = 1e-3  # of any probability, and of novelty as a share of its mean, for an fp32 file
 MAX_ACCURACY_DROP = 0.002  # for a file of lower precision, or one image: 100 images have no finer steps
-ROUNDING = 1e-9
+ROUNDING = 1e-9  # of the difference of two shares
 TIMED_BATCHES = (1, 256)
 TIMED_SECONDS = 0.3
 ROUNDS = 5

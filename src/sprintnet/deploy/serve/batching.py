@@ -11,7 +11,8 @@ import numpy as np
 
 from sprintnet.data.image_files import open_image
 from sprintnet.data.images import read_image
-from sprintnet.deploy.predictor import BATCH, Pixels, Predictions, Predictor
+from sprintnet.deploy.predictions import Predictions
+from sprintnet.deploy.predictor import BATCH, Pixels, Predictor
 from sprintnet.deploy.serve.limits import BUSY, Limits, Refused
 from sprintnet.errors import DataError
 

@@ -25,7 +25,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sprintnet.deploy.predictor import Predictions, Predictor, entries
+from sprintnet.deploy.predictions import Predictions
+from sprintnet.deploy.predictor import Predictor, entries
 from sprintnet.deploy.serve.batching import STUCK, Batcher, Decoder, Upload
 from sprintnet.deploy.serve.limits import LOCAL_HOSTS, BodyReader, Limits, OriginGuard, Refused, limited_protocol
 from sprintnet.deploy.serve.site import BACKEND, PAGE, SHARED, describe, find_report, find_samples
@@ -167,15 +168,16 @@ class _Endpoints:
         if maps == "true" and "activation_maps" not in self.predictor.outputs:
             remedy = "export it with --outputs probabilities,logits,activation_maps"
             raise Refused(400, "no_activation_maps", f"activation_maps: this model has none; {remedy}")
-        coverage = request.query_params.get("coverage", "0")
+        asked = request.query_params.get("coverage")
         try:
-            if coverage != "0":
-                self.predictor.require_sets(float(coverage))
+            coverage = 0.0 if asked is None else float(asked)
+            if asked is not None:
+                self.predictor.require_sets(coverage)
         except ArgumentError as error:
             raise Refused(400, "bad_query", str(error)) from None
         except ValueError:
             raise Refused(400, "bad_query", "coverage: must be a number between 0 and 1, such as 0.9") from None
-        return int(count), maps == "true", float(coverage)
+        return int(count), maps == "true", coverage
 
     async def _uploads(self, request: Request, body: bytes) -> list[Upload]:
         """Returns the images of a request: the files of a form, or the one image that is the body."""

@@ -119,14 +119,13 @@ def ranking_curves(curves: Mapping[str, Any]) -> StyledFigure:
     roc, precision_recall = figure.subplots(1, 2)
     names = list(curves["classes"])
     is_few = len(names) <= MAX_NAMED_CURVES
-    lines: dict[str, tuple[Any, dict[str, Any]]] = {}
+    lines: list[tuple[Any, dict[str, Any]]] = []
     for index, name in enumerate(names):
-        look = {"color": f"C{index}", "linestyle": "-" if index < COLOURS else "--"} if is_few else {"color": "#888888"}
-        lines[name] = (curves["classes"][name], {"linewidth": 1.0, **look})
-    lines["mean of all"] = (curves["macro"], {"linewidth": 2.0, "color": rcParams["text.color"]})
-    for name, (curve, look) in lines.items():
-        label = class_label(name, 16) if is_few or name == "mean of all" else None
-        roc.plot(curves["false_positive_rate"], curve["true_positive_rate"], label=label, **look)
+        look = {"color": f"C{index}", "linestyle": "-" if index < COLOURS else "--", "label": class_label(name, 16)}
+        lines.append((curves["classes"][name], {"linewidth": 1.0, **(look if is_few else {"color": "#888888"})}))
+    lines.append((curves["macro"], {"linewidth": 2.0, "color": rcParams["text.color"], "label": "mean of all"}))
+    for curve, look in lines:
+        roc.plot(curves["false_positive_rate"], curve["true_positive_rate"], **look)
         precision_recall.plot(curves["recall"], curve["precision"], **look)
     macro = curves["macro"]
     roc.set(xlabel="false positive rate (1 - specificity)", ylabel="true positive rate (sensitivity)", ylim=(0, 1.02))

@@ -28,9 +28,10 @@ export async function predict(file, model, coverage) {
   const form = new FormData();
   form.append("image", file);
   const maps = model.outputs.includes("activation_maps");
+  const sets = coverage ? `&coverage=${coverage}` : "";
   for (let times = 1; ; times += 1) {
     try {
-      const { images, milliseconds } = await request(`predict?top=5&activation_maps=${maps}&coverage=${coverage}`, { method: "POST", body: form });
+      const { images, milliseconds } = await request(`predict?top=5&activation_maps=${maps}${sets}`, { method: "POST", body: form });
       return { ...images[0], milliseconds };
     } catch (error) {
       if (!error.retryAfter || times > RETRIES) throw error;
