@@ -34,7 +34,7 @@ def test_it_is_the_distance_of_the_nearest_class() -> None:
     means = np.stack([directions[labels.numpy() == label].mean(axis=0) for label in range(CLASSES)])
     covariance = EmpiricalCovariance(assume_centered=True).fit(directions - means[labels.numpy()]).covariance_
     inverse = np.linalg.inv(covariance + SHRINKAGE * np.trace(covariance) / FEATURES * np.eye(FEATURES))
-    expected = [min(mahalanobis(direction, mean, inverse) ** 2 for mean in means) for direction in directions]
+    expected = [min(mahalanobis(direction, mean, inverse) ** 2 for mean in means) / FEATURES for direction in directions]
     np.testing.assert_allclose(fitted(embeddings, one_hot(labels))(embeddings).numpy(), expected, rtol=1e-4)
 
 

@@ -7,11 +7,12 @@ from torch.nn import functional as F
 SHRINKAGE = 0.01
 """Share of the mean variance that is added to each direction's: with few images, some directions have next to none."""
 
-SMALLEST = 1e-9  # variance of a direction: with one image a class there is none
+SMALLEST = 1e-6
+"""Least variance of a direction: of images all but equal there is none, and single precision would be magnified."""
 
 
 class Novelty(nn.Module):
-    """The squared Mahalanobis distance of an embedding's direction from that of the nearest class.
+    """The squared Mahalanobis distance of an embedding's direction from that of the nearest class, divided by its dimensions.
 
     Lee et al. 2018 (arXiv:1807.03888) on embeddings of length 1 (Mueller and Hein 2025, arXiv:2505.18032): the length of an
     embedding says more about contrast than about content. Class means and the covariance that all classes share are those of
@@ -24,12 +25,13 @@ class Novelty(nn.Module):
         self.register_buffer("whitening", torch.zeros(features, features))
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Returns the novelty (B,) of embeddings (B, C), 0 or more."""
+        """Returns the novelty (B,) of embeddings (B, C): 0 or more, about 1 for training images."""
         means, whitening = self.get_buffer("means"), self.get_buffer("whitening")
         whitened = F.normalize(embeddings) @ whitening
-        # not by differences, which take (B, K, C) values
-        squares = (whitened**2).sum(1, keepdim=True) - 2 * whitened @ means.T + (means**2).sum(1)
-        return squares.amin(1).clamp(min=0)
+        # The nearest by a product, as differences from all take (B, K, C) values; its distance by differences, as the
+        # product's large terms cancel.
+        nearest = ((means**2).sum(1) - 2 * whitened @ means.T).argmin(1)
+        return ((whitened - means[nearest]) ** 2).mean(1)
 
     @torch.no_grad()
     def fit(self, embeddings: Tensor, membership: Tensor) -> None:
