@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     # isort: off
-    from sprintnet.api import Model as Model, load as load, train as train
+    from sprintnet.api import Model as Model, ensemble as ensemble, load as load, train as train
     from sprintnet.classifier import SprintNetClassifier as SprintNetClassifier
     from sprintnet.datasets import Dataset as Dataset, from_arrays as from_arrays, load_data as load_data
     from sprintnet.deploy.predictor import Predictor as Predictor
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "api": "Model load train",
+    "api": "Model ensemble load train",
     "classifier": "SprintNetClassifier",
     "datasets": "Dataset from_arrays load_data",
     "deploy.predictor": "Predictor",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sprintnet.deploy.predictor import Predictor
     from sprintnet.evaluation.trained_model import TrainedModel
+    from sprintnet.studies import Result
 
 PREDICTION_BATCH = 500
 
@@ -72,6 +73,27 @@ def train(
 
 
 @python_names()
+def ensemble(study: "Result | str | Path", data: Any = None, *, name: str = "") -> "Model":
+    """Returns one model of a study's runs, which answers with the mean of their probabilities, in runs/train/NAME.
+
+    `study` is a result of `study`, or its folder; `data` is what it was trained on, needed only where that is in memory. Raises
+    SettingsError for fewer than two runs, and for runs of other data, classes or networks.
+    """
+    from sprintnet.experiments.ensemble import ensemble as make
+    from sprintnet.reporting.text.evaluation import result_lines
+
+    path = folder.find_run(study if isinstance(study, str | Path) else str(study.path), folder.STUDY_FOLDER)
+    splits = configure("smoke", data, {})[1] if data is not None else None
+    if splits is None and any(load_config(file).data.name == IN_MEMORY for file in path.glob("*/config.toml")):
+        raise ArgumentError("data", data, "the runs' images were in memory; give them again: ensemble(study, data)")
+    run = folder.new_run(name or f"{path.name}-ensemble", exact=bool(name), resume=False)
+    result = make(path, run, splits)
+    for line in result_lines(result.metrics, str(run.path)):
+        run.log(line)
+    return Model(result.model, run, splits)
+
+
+@python_names()
 def load(path: str | Path) -> "Model | Predictor":
     """Returns the Model of a run (folder or name), a weights file or an export folder, or the Predictor of an .onnx file."""
     path = Path(path)
@@ -103,7 +125,8 @@ class Model:
             return f"Model({len(self.classes)} classes, without a run folder)"
         split = folder.evaluation_split(self.metrics)
         result = f"{split} {accuracy_name(self.metrics[split])} {accuracy_with_interval(self.metrics[split])}"
-        return f"Model({self.config.model.name}, epochs={self.config.epochs}: {result}; {self.run})"
+        members = f"ensemble of {len(self.metrics['ensemble']['members'])}, " if "ensemble" in self.metrics else ""
+        return f"Model({members}{self.config.model.name}, epochs={self.config.epochs}: {result}; {self.run})"
 
     @property
     def _run(self) -> folder.RunFolder:
@@ -123,8 +146,8 @@ class Model:
 
     @property
     def history(self) -> Any:
-        """A row for each epoch: a DataFrame if pandas is installed, else a list of dicts."""
-        text = folder.read_rows(self._run.results)
+        """A row for each epoch, none of an ensemble: a DataFrame if pandas is installed, else a list of dicts."""
+        text = folder.read_rows(self._run.results) if self._run.results.exists() else []
         rows = [{key: int(cell) if cell.isdigit() else float(cell) for key, cell in row.items()} for row in text]
         if find_spec("pandas"):
             import pandas

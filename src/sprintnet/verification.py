@@ -246,5 +246,9 @@ def _export(run: RunFolder, splits: Splits) -> Iterator[Check]:
 
 
 def _training(run: RunFolder, config: Config, splits: Splits) -> Iterator[Check]:
+    if run.members.exists():
+        names = ", ".join(one["run"] for one in read_json(run.members)["runs"])
+        yield Check("training", UNCHECKED, f"an ensemble is not trained; verify its runs: {names}")
+        return
     is_equal, detail = repeat(run, config, splits)
     yield Check("training", UNCHECKED if is_equal is None else SAME if is_equal else CLOSE, detail)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sprintnet.cli.args import load_recipe, recipe_of
 from sprintnet.errors import SettingsError, SprintNetError
-from sprintnet.runs.folder import STUDY_FOLDER, new_run, open_run, read_rows, run_name
+from sprintnet.runs.folder import STUDY_FOLDER, find_run, new_run, open_run, read_rows, run_name
 from sprintnet.runs.shards import parse_shard
 
 WEAK_ACCURACY = 0.9  # agreement with the labels below which many candidates of `label-errors` are errors of the networks
@@ -31,6 +31,18 @@ def study(options: Namespace) -> None:
         print(f"{where}; what each prints: {folder.path / '*' / 'log.txt'}", flush=True)
     print(f"\n{study_config(plan, folder)}")
     print(f"next: sprintnet compare {shlex.quote(str(folder.path))} STUDY   (a study with other settings)")
+
+
+def ensemble(options: Namespace) -> None:
+    """Makes one model of a study's runs, with the mean of their probabilities."""
+    study = find_run(options.names[0], STUDY_FOLDER)
+    print(f"starting: ensemble of {study}", flush=True)
+
+    from sprintnet.api import ensemble
+
+    model = ensemble(study, name=options.name)
+    print(f"report: {model.report()}")
+    print(f"next: sprintnet export {shlex.quote(str(model.run))}")
 
 
 def compare(options: Namespace) -> None:

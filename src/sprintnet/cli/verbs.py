@@ -36,7 +36,13 @@ def _option(name: str, help: str, default: Any = "", rule: Sequence[Any] = (), m
 
 
 # the words that a verb requires, and an example of them
-EXAMPLES = {"RUN": "sprint94", "MODEL": "sprint94", "MODEL IMAGE": "sprint94 cat.png", "list|fetch": "list"}
+EXAMPLES = {
+    "RUN": "sprint94",
+    "MODEL": "sprint94",
+    "MODEL IMAGE": "sprint94 cat.png",
+    "list|fetch": "list",
+    "STUDY": "sprint94",
+}
 EXAMPLES["STUDY STUDY"] = "sprint94 sprint95"
 OVERRIDES = "[KEY=VALUE]..."
 RECIPE = f"[RECIPE] {OVERRIDES}"
@@ -77,6 +83,8 @@ VERBS: dict[str, Verb] = {
         *PLACEMENT,
         _option("--name", "name of the folder in runs/tune (default: the recipe's)", metavar="NAME"),
         RESUME]),
+    "ensemble": (experiments.ensemble, "STUDY", [
+        _option("--name", "name of the run folder in runs/train (default: the study's, and -ensemble)", metavar="NAME")]),
     "compare": (experiments.compare, "STUDY STUDY", [
         _option("--split", "the split whose metrics are compared (default: the evaluation split)", None, ("test", "val"))]),
     "explain": (evaluate.explain, "RUN [IMAGE]...", [

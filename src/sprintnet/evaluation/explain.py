@@ -118,15 +118,16 @@ def explain(
 
 def _layers(trained: TrainedModel, layer: str, image: Tensor) -> dict[str, Sequence[str]]:
     """Returns, by name, the layers whose maps are averaged."""
-    known: Sequence[str] = trained.model.feature_layers  # type: ignore[assignment]
-    trained.model.eval()
+    model, known = trained.model.eval(), trained.model.feature_layers
     if not layer:
-        return {known[-1]: [known[-1]], f"mean of {len(known)} layers": known}
-    if layer in dict(trained.model.named_modules()):
-        with recorded(trained.model, [layer]) as outputs, torch.no_grad():
-            trained.model(image)
-        if layer in outputs and outputs[layer].ndim == 4:
-            return {layer: [layer]}
+        every = [name for each in known for name in model.layers_named(each)]
+        return {known[-1]: model.layers_named(known[-1]), f"mean of {len(known)} layers": every}
+    names = model.layers_named(layer)
+    if set(names) <= set(dict(model.named_modules())):
+        with recorded(model, names) as outputs, torch.no_grad():
+            model(image)
+        if set(names) == set(outputs) and all(output.ndim == 4 for output in outputs.values()):
+            return {layer: names}
     raise ArgumentError("layer", layer, f"has no feature maps; the feature layers are {', '.join(known)}")
 
 

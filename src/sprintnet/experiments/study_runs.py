@@ -59,6 +59,11 @@ def read_runs(path: str | Path) -> list[dict[str, Any]]:
     return runs
 
 
+def runs_of(path: str | Path) -> list[tuple[RunFolder, Config]]:
+    """Returns the finished runs in a study's folder, or in any folder of run folders, with their settings, by seed and fold."""
+    return _finished(find_run(path, STUDY_FOLDER))
+
+
 def pairs_by(path: str | Path) -> list[tuple[int, str]]:
     """Returns seed and fold of each finished run in a study's folder, in the order of `read_runs`."""
     return [(config.seed, config.data.fold) for _, config in _finished(find_run(path, STUDY_FOLDER))]

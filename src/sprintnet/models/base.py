@@ -1,8 +1,9 @@
-"""Network: the base class of both networks, features and a head that can be trained alone."""
+"""Network: what all networks have in common; LinearNetwork: one with a last layer, which can be trained alone."""
 
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sprintnet.models.novelty import Novelty
 
@@ -16,15 +17,9 @@ class Network(nn.Module, ABC):
     `novelty` of the embeddings takes no part in training; its statistics are set afterwards.
     """
 
-    linear: nn.Linear
-    dropout: nn.Dropout | None
     novelty: Novelty
-    is_frozen = False
-
-    @property
-    @abstractmethod
-    def logit_scale(self) -> float:
-        """The factor of the last layer's outputs."""
+    feature_layers: tuple[str, ...]
+    """The layers that Grad-CAM shows, from fine to coarse."""
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
@@ -32,7 +27,36 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, maps: Tensor) -> Tensor:
-        """Returns the embeddings (B, C) of the last feature map, which the last layer classifies."""
+        """Returns the embeddings (B, C) of the last feature map."""
+
+    @abstractmethod
+    def classify(self, embeddings: Tensor) -> Tensor:
+        """Returns logits (B, classes) of embeddings."""
+
+    @abstractmethod
+    def activation_maps(self, maps: Tensor) -> Tensor:
+        """Returns class activation maps (B, classes, h, w) of the last feature map: Grad-CAM in closed form."""
+
+    def layers_named(self, name: str) -> tuple[str, ...]:
+        """Returns the submodules that a layer's name stands for: itself; of an ensemble, that of each member."""
+        return (name,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns logits (B, classes)."""
+        return self.classify(self.embed(self.features(x)))
+
+
+class LinearNetwork(Network):
+    """A network whose last layer is linear; it can be trained alone."""
+
+    linear: nn.Linear
+    dropout: nn.Dropout | None
+    is_frozen = False
+
+    @property
+    @abstractmethod
+    def logit_scale(self) -> float:
+        """The factor of the last layer's outputs."""
 
     def classify(self, embeddings: Tensor) -> Tensor:
         """Returns logits (B, classes) of embeddings."""
@@ -41,9 +65,14 @@ class Network(nn.Module, ABC):
         logits: Tensor = self.linear(embeddings)
         return logits * self.logit_scale
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Returns logits (B, classes)."""
-        return self.classify(self.embed(self.features(x)))
+    def activation_maps(self, maps: Tensor) -> Tensor:
+        """Returns class activation maps (B, classes, h, w) of the last feature map (B, C, h, w).
+
+        Through max-pool and linear, the gradient of a class's logit averaged over the feature map is the class's weight divided
+        by the map's area.
+        """
+        weights = self.linear.weight * (self.logit_scale / maps[0, 0].numel())
+        return F.relu(F.conv2d(maps, weights[:, :, None, None]))
 
     def freeze(self) -> None:
         """Freezes everything but the head; batch norm keeps its statistics, in training too."""
@@ -52,7 +81,7 @@ class Network(nn.Module, ABC):
             part.requires_grad_(name in HEAD)
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> "Network":
+    def train(self, mode: bool = True) -> "LinearNetwork":
         """Sets training or evaluation mode; frozen parts stay in evaluation mode."""
         super().train(mode)
         if self.is_frozen:

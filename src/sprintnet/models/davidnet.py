@@ -10,7 +10,7 @@ from sprintnet.kernels.batchnorm import BatchNorm2d
 from sprintnet.kernels.conv3x3 import Convolution3x3
 from sprintnet.kernels.max_pool import MaxPool2x2
 from sprintnet.kernels.tensors import from_hwnc
-from sprintnet.models.base import Network
+from sprintnet.models.base import LinearNetwork
 from sprintnet.models.novelty import Novelty
 
 
@@ -75,7 +75,7 @@ class View(nn.Module):
         return torch.flatten(x, 1)
 
 
-class DavidNet(Network):
+class DavidNet(LinearNetwork):
     """Images (B, channels, H, W) -> logits (B, classes), scaled by 0.125."""
 
     feature_layers = ("block1", "transition", "block2")  # from fine to coarse; Grad-CAM shows the last

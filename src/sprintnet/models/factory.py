@@ -9,8 +9,9 @@ import torch
 
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import SettingsError
-from sprintnet.models.base import Network
+from sprintnet.models.base import LinearNetwork, Network
 from sprintnet.models.davidnet import DavidNet
+from sprintnet.models.ensemble import Ensemble
 from sprintnet.models.settings import ModelSettings
 from sprintnet.models.sprintnet import SprintNet
 from sprintnet.models.tensor_file import DamagedError, read_tensors, write_tensors
@@ -20,7 +21,7 @@ WEIGHT_FILES = ("weights.safetensors", "model.safetensors")
 FULL_SIZE = "use schedule.resolution=1 schedule.resolution_milestones=0"
 
 
-def build_model(settings: ModelSettings, classes: int, image_shape: tuple[int, int, int]) -> Network:
+def build_model(settings: ModelSettings, classes: int, image_shape: tuple[int, int, int]) -> LinearNetwork:
     """Returns the network with fresh weights for images of (height, width, channels), logits (B, classes).
 
     Raises SettingsError for images that are too small for it.
@@ -66,13 +67,19 @@ class SavedModel:
 
     network: Network
     settings: ModelSettings
+    """Of the network, or of each member of an ensemble."""
     preprocessing: Preprocessing
+
+    @property
+    def members(self) -> int:
+        """The number of members of an ensemble; 1: a network alone."""
+        return len(self.network.members) if isinstance(self.network, Ensemble) else 1
 
 
 def save_model(path: Path, saved: SavedModel, **metadata: Any) -> None:
     """Writes a safetensors file whose metadata holds settings, preprocessing and more as JSON."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in saved.network.state_dict().items()}
-    metadata |= {"model": asdict(saved.settings), **saved.preprocessing.to_metadata()}
+    metadata |= {"model": asdict(saved.settings), "members": saved.members, **saved.preprocessing.to_metadata()}
     write_tensors(path, tensors, {key: json.dumps(value) for key, value in metadata.items()})
 
 
@@ -86,12 +93,17 @@ def load_model(path: Path) -> SavedModel:
         metadata = {key: json.loads(value) for key, value in text.items()}
         settings, preprocessing = ModelSettings(**metadata["model"]), Preprocessing.from_metadata(metadata)
         with torch.device("meta"):  # draws no random numbers
-            network = build_model(settings, len(preprocessing.classes), preprocessing.image_shape)
+            network = _build(settings, preprocessing, int(metadata.get("members", 1)))
         network.load_state_dict(tensors, assign=True)
     except (OSError, DamagedError, RuntimeError, ValueError, KeyError, TypeError) as error:
         cause = str(error).splitlines()[0]
         raise SettingsError(f"{path}: not a weights file of SprintNet ({cause}); train again") from None
     return SavedModel(network, settings, preprocessing)
+
+
+def _build(settings: ModelSettings, preprocessing: Preprocessing, members: int) -> Network:
+    networks = [build_model(settings, len(preprocessing.classes), preprocessing.image_shape) for _ in range(members)]
+    return networks[0] if members == 1 else Ensemble(networks, is_multi_label=preprocessing.task == "multi-label")
 
 
 def _smallest_side(settings: ModelSettings) -> int:

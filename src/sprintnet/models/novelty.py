@@ -24,6 +24,12 @@ class Novelty(nn.Module):
         self.register_buffer("means", torch.zeros(classes, features))
         self.register_buffer("whitening", torch.zeros(features, features))
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The number of classes and of the features of an embedding."""
+        classes, features = self.get_buffer("means").shape
+        return classes, features
+
     def forward(self, embeddings: Tensor) -> Tensor:
         """Returns the novelty (B,) of embeddings (B, C): 0 or more, about 1 for training images."""
         means, whitening = self.get_buffer("means"), self.get_buffer("whitening")

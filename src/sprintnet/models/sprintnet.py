@@ -16,7 +16,7 @@ from sprintnet.kernels.conv3x3 import Convolution3x3
 from sprintnet.kernels.gelu import gelu
 from sprintnet.kernels.max_pool import MaxPool2x2
 from sprintnet.kernels.tensors import from_hwnc
-from sprintnet.models.base import Network
+from sprintnet.models.base import LinearNetwork
 from sprintnet.models.novelty import Novelty
 
 
@@ -71,7 +71,7 @@ class GlobalMaxPool2d(nn.Module):
         return F.max_pool2d(maps, maps.shape[2:])
 
 
-class SprintNet(Network):
+class SprintNet(LinearNetwork):
     """Images (B, channels, H, W) -> logits (B, classes); `whiten_from` must be called with training images before training.
 
     With a stride of 2, images of twice the side cost about the same.

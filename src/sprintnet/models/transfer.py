@@ -52,7 +52,10 @@ def load_pretrained(path: str) -> Pretrained | None:
     if not path:
         return None
     file = weights_file(Path(path).expanduser())
-    return Pretrained(path, load_model(file), hashlib.sha256(file.read_bytes()).hexdigest())
+    saved = load_model(file)
+    if saved.members > 1:
+        raise SettingsError(f"init_from={path}: is an ensemble of {saved.members} networks; name a run of its study")
+    return Pretrained(path, saved, hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 def _listed(classes: Sequence[str]) -> str:

@@ -70,6 +70,7 @@ class RunFolder:
     tensorboard = _File("tensorboard")  # the folder of TensorBoard's event files
     report = _File("report.html")
     export = _File("export")  # the folder of files to ship
+    members = _File("members.json")  # of an ensemble: the study, and its runs
     weights = _File("weights.safetensors")
     checkpoint = _File("checkpoint.safetensors")  # the complete state of an unfinished run
     log_text = _File("log.txt")  # what was printed
@@ -82,7 +83,7 @@ class RunFolder:
         """The files that training leaves behind beside metrics.json and no later command changes; some only on request."""
         settings = (self.config, self.resolved, self.environment, self.data, self.splits, self.lr_finder)
         results = (self.results, self.predictions, self.predictions_csv, self.artifacts, self.network)
-        return (*settings, *results, self.weights)
+        return (*settings, *results, self.members, self.weights)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "claim": None}  # a lock belongs to one process: models with their runs can be copied and pickled
@@ -252,7 +253,9 @@ def require_consistent(run: RunFolder) -> Iterator[None]:
 
 
 def rerun_command(run: RunFolder) -> str:
-    """Returns the command that repeats a run, quoted for a shell."""
+    """Returns the command that repeats a run, or makes an ensemble again, quoted for a shell."""
+    if run.members.exists():
+        return shlex.join(["sprintnet", "ensemble", json.loads(run.members.read_text("utf-8"))["study"]])
     return shlex.join(["sprintnet", "train", str(run.config)])
 
 

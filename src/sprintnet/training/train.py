@@ -18,17 +18,16 @@ from sprintnet.data.splits import Splits, write_splits
 from sprintnet.errors import SettingsError, SprintNetError, did_you_mean, is_out_of_memory
 from sprintnet.evaluation.trained_model import EVALUATION_BATCH, TrainedModel, load_run
 from sprintnet.kernels import build
-from sprintnet.models.factory import SavedModel, save_model
 from sprintnet.models.transfer import Pretrained, load_pretrained
 from sprintnet.progress import track
 from sprintnet.ranks import joined
 from sprintnet.reporting.text.training_table import RULE, table_row, training_header
 from sprintnet.runs import checksums
 from sprintnet.runs.environment import environment_record, own_rank
-from sprintnet.runs.folder import LEASE_SECONDS, RunFolder, log_test_access, read_json
-from sprintnet.runs.io import as_json, remove_temporary, write_arrays, write_atomic, write_json, write_rows
+from sprintnet.runs.folder import LEASE_SECONDS, RunFolder, read_json
+from sprintnet.runs.io import remove_temporary, write_atomic, write_json, write_rows
 from sprintnet.runtime import PeakMemory, Runtime, select_runtime
-from sprintnet.training.artifacts import write_artifacts
+from sprintnet.training.finish import close, evaluate_and_save
 from sprintnet.training.loop import Row, fit
 from sprintnet.training.lr_search import RECOMMENDED, find_peak_lr
 from sprintnet.training.setup import build_step, whiten
@@ -186,18 +185,12 @@ def _train(
         images.classes, images.image_shape, loader.normalisation, config.data.resize, step.task.name, flips
     )
     trained = TrainedModel(step.model, preprocessing, runtime)
-    known = trained.embed_known(images)
-    trained, metrics = _evaluate(trained, splits, config, run)
-    save_model(run.weights, SavedModel(step.model, config.model, trained.preprocessing), commit=commit)
-    write_artifacts(config, run, splits, trained, known)
+    trained, metrics = evaluate_and_save(trained, splits, config, run, commit)
     seconds = whitening_seconds + sum(row["train_seconds"] for row in rows)
     metrics |= {
-        "temperature": trained.preprocessing.temperature,
-        "undone_label_smoothing": trained.preprocessing.label_smoothing,
         "peak_lr": config.peak_lr,
         "lr_finder_seconds": finder_seconds,
         "epochs": len(rows),
-        "parameters": sum(parameter.numel() for parameter in step.model.parameters()),
         "skipped_steps": sum(row["skipped_steps"] for row in rows),
         "train_seconds": seconds,
         "warmup_seconds": warmup_seconds,
@@ -205,10 +198,7 @@ def _train(
         "command_seconds": None if is_resumed else time.monotonic() - started,
         "peak_gib": memory.gib(),
     }
-    kept = [file for file in run.final_files if file.exists()]
-    checksums.write_checksums(run.path, kept, {run.metrics.name: as_json(metrics)})
-    write_json(run.metrics, metrics)
-    run.checkpoint.unlink(missing_ok=True)
+    close(run, metrics)
     return TrainingResult(trained, metrics)
 
 
@@ -244,29 +234,6 @@ def _record_environment(
     write_json(run.environment, record)
     commit: str | None = record["commit"]
     return commit
-
-
-def _evaluate(trained: TrainedModel, splits: Splits, config: Config, run: RunFolder) -> tuple[TrainedModel, dict[str, Any]]:
-    """Returns the model, calibrated on the held-out images, if any, and the metrics of each split.
-
-    Logits and labels are written to predictions.npz, a row for each image to predictions.csv.
-    """
-    evaluations = {name: trained.evaluate(part, config.tta) for name, part in splits.items() if name != "train"}
-    if "val" in splits:
-        trained = trained.calibrated(splits["val"], evaluations["val"], config.label_smoothing)
-        evaluations["val"] = replace(evaluations["val"], is_held_out=True)
-    metrics = {name: found.metrics(trained.preprocessing) for name, found in evaluations.items()}
-    if "test" in metrics:
-        log_test_access(run, "train", metrics["test"])
-    arrays = {f"{name}_{key}": values for name, found in evaluations.items() for key, values in found.arrays.items()}
-    write_arrays(run.predictions, **arrays)
-    rows = [
-        {"split": name, **row}
-        for name, found in evaluations.items()
-        for row in found.rows(trained.preprocessing, splits[name].files)
-    ]
-    write_rows(run.predictions_csv, rows)
-    return trained, metrics
 
 
 def _require_resumable(old: Mapping[str, Any], new: Mapping[str, Any], run: RunFolder) -> None:

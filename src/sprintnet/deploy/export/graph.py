@@ -12,7 +12,6 @@ import onnx_ir as ir
 import torch
 from onnx import helper
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sprintnet.data.preprocessing import View, smoothing_bounds
 from sprintnet.deploy.export.resizing import resize_first
@@ -28,8 +27,7 @@ class InferenceModel(nn.Module):
     """uint8 pixels (N, C, H, W) of the network's input size -> the outputs of `predictor.OUTPUTS`, or some of them.
 
     With TTA in the preprocessing, logits are the weighted mean over views; the rest is of the image itself.
-    Activation maps (N, K, h, w) are Grad-CAM of the last feature layer in closed form: through max-pool and linear, the
-    gradient of a class's logit averaged over the feature map is the class's weight divided by the map's area.
+    Activation maps (N, K, h, w) are Grad-CAM of the last feature layer.
     """
 
     def __init__(self, trained: TrainedModel, outputs: Sequence[str]):
@@ -53,16 +51,15 @@ class InferenceModel(nn.Module):
         maps = [self.network.features(image) for image in images]
         embeddings = [self.network.embed(found) for found in maps]
         of_views = [self.network.classify(found) for found in embeddings]
-        features, logits = maps[0], of_views[0]
+        logits = of_views[0]
         if len(of_views) > 1:
             logits = torch.stack([view.weight * each for view, each in zip(self.views, of_views, strict=True)]).sum(0)
-        weights = self.network.linear.weight * (self.network.logit_scale / features[0, 0].numel())
         found = {
             "probabilities": self.activate(self.unsmoothed(logits) / self.temperature),
             "logits": logits,
             "embeddings": embeddings[0],
             "novelty": self.network.novelty(embeddings[0]),
-            "activation_maps": F.relu(F.conv2d(features, weights[:, :, None, None])),
+            "activation_maps": self.network.activation_maps(maps[0]),
         }
         return tuple(found[name] for name in self.outputs)
 

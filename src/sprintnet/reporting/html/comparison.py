@@ -29,14 +29,21 @@ def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:
         with require_consistent(run):
             metrics.append(_metrics(read_json(run.metrics)))
             settings.append(dotted(tomllib.loads(run.config.read_text("utf-8"))))
+            if not run.results.exists():  # an ensemble
+                continue
             rows = read_rows(run.results)
             curves[str(run.path)] = [{key: float(row[key]) for key in ("train_seconds", "val_accuracy")} for row in rows]
     different = {key: cells for key, cells in _by_row(settings).items() if len(set(cells)) > 1}
     tables = {"Metrics": _by_row(metrics), "Settings that differ": different}
+    figures = {}
     with TemporaryDirectory() as temporary:
-        file = save(partial(accuracy_over_time, curves, None), Path(temporary) / "accuracy_over_time")
-        figures = {file.stem: figure_uris(file)}
-    write_atomic(page, render("comparison.html.jinja", figures, name=f"{len(runs)} runs", runs=list(curves), tables=tables))
+        if curves:
+            file = save(partial(accuracy_over_time, curves, None), Path(temporary) / "accuracy_over_time")
+            figures[file.stem] = figure_uris(file)
+    write_atomic(
+        page,
+        render("comparison.html.jinja", figures, name=f"{len(runs)} runs", runs=[str(run.path) for run in runs], tables=tables),
+    )
 
 
 def _by_row(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from sprintnet.data.dataset import LABEL_SEPARATOR, label_text
 from sprintnet.reporting.figures.images import thumbnail
 from sprintnet.reporting.figures.run_figures import evaluation_predictions, save_figures, saved_figures
 from sprintnet.reporting.html.page import figure_uris, image_uri, render
-from sprintnet.reporting.text.evaluation import calibration_text
+from sprintnet.reporting.text.evaluation import calibration_text, gain_lines
 from sprintnet.reporting.text.held_out import HEADS, set_rows, unknown_text
 from sprintnet.reporting.text.methods import method_lines
 from sprintnet.reporting.text.names import UNLABELLED
@@ -28,7 +28,7 @@ from sprintnet.runs.io import write_atomic
 
 MAX_IMAGE_BYTES = 4_700_000  # of all images and figures; a page stays below 5 MB
 CAPTION_BYTES = 400
-OF_FOLDER = re.compile(r"<(title|h1)\b.*?</\1>|sprintnet train [^<]*(?=</code>)", re.DOTALL)
+OF_FOLDER = re.compile(r"<(title|h1)\b.*?</\1>|sprintnet (?:train|ensemble) [^<]*(?=</code>)", re.DOTALL)
 """What a page says of the folder that it was written in."""
 OMITTED_FIGURES = ("confusion_matrix", "errors", "grad_cam_files")
 """The page has its own table and gallery; image files that a user named are not part of the run."""
@@ -83,7 +83,8 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "ranking_rows": ranking_rows(metrics[split]) if "curves" in metrics[split] else [],
         "classes": list(metrics[split]["classes"]),
         "training_columns": TRAINING_HEADS,
-        "training_rows": [table_cells(row) for row in read_rows(run.results)],
+        "training_rows": [table_cells(row) for row in read_rows(run.results)] if run.results.exists() else [],
+        "gain": list(gain_lines(metrics["ensemble"])) if "ensemble" in metrics else [],
         "explained": json.loads(str(read_arrays(run.explanations)["facts"])) if run.explanations.is_file() else None,
         "data_notes": read_json(run.data)["notes"] if run.data.is_file() else [],
         "network": read_json(run.network),

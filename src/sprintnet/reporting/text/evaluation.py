@@ -29,8 +29,21 @@ def result_lines(metrics: Mapping[str, Any], run_folder: str) -> Iterator[str]:
             if "tta" in found:
                 yield f"{split} TTA accuracy {_tta(found['tta'])}"
     yield calibration_text(metrics)
+    if "ensemble" in metrics:
+        yield from gain_lines(metrics["ensemble"])
     seconds, speed = metrics["train_seconds"], metrics["images_per_second"]
     yield f"trained in {seconds_text(seconds)} ({speed:,.0f} images/s); run folder: {run_folder}"
+
+
+def gain_lines(ensemble: Mapping[str, Any]) -> Iterator[str]:
+    """Yields by how much an ensemble (`ensemble` of metrics.json) is more accurate than its members."""
+    for key, name in (("accuracy", "accuracy"), ("tta_accuracy", "TTA accuracy")):
+        if found := ensemble.get(key):
+            low, high = found["gain_interval"]
+            yield (
+                f"{name} of the {len(found['members'])} networks {found['mean']:.2%} (sd {100 * found['sd']:.2f}); "
+                f"of the ensemble {100 * found['gain']:+.2f} points (95% CI {100 * low:.2f} to {100 * high:.2f}, over images)"
+            )
 
 
 def chance_lines(metrics: Mapping[str, Any]) -> Iterator[str]:

@@ -36,6 +36,10 @@ def method_lines(metrics: Mapping[str, Any], tta: float) -> Iterator[str]:
             "Unknown images: squared Mahalanobis distance of an embedding's direction from that of the nearest class (Lee et "
             f"al. 2018; Mueller and Hein 2025); p-values from {unknown['held_out']:,} held-out images; intervals: Wilson 1927."
         )
+    if "ensemble" in metrics:
+        yield "Gain of the ensemble: its accuracy less the mean of the networks', 95% interval over images (Student 1908)."
+        yield "All numbers are of one ensemble (n = 1)."
+        return
     yield (
         "All numbers are of one run (n = 1). Other seeds give others: sprintnet study measures by how much. "
         "sprintnet verify repeats this run."
