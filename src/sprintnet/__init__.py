@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     # isort: off
-    from sprintnet.api import Model as Model, ensemble as ensemble, load as load, train as train
+    from sprintnet.api import Model as Model, load as load, train as train
     from sprintnet.classifier import SprintNetClassifier as SprintNetClassifier
     from sprintnet.datasets import Dataset as Dataset, from_arrays as from_arrays, load_data as load_data
     from sprintnet.deploy.predictor import Predictor as Predictor
     from sprintnet.errors import AccessError as AccessError, DataError as DataError, DivergedError as DivergedError
     from sprintnet.errors import Interrupted as Interrupted, ParityError as ParityError
     from sprintnet.errors import SettingsError as SettingsError, SprintNetError as SprintNetError
-    from sprintnet.studies import check as check, compare as compare, lr_find as lr_find, study as study
+    from sprintnet.studies import check as check, compare as compare, ensemble as ensemble, lr_find as lr_find, study as study
 
 __version__ = "0.1.0"
 
 _NAMES = {
-    "api": "Model ensemble load train",
+    "api": "Model load train",
     "classifier": "SprintNetClassifier",
     "datasets": "Dataset from_arrays load_data",
     "deploy.predictor": "Predictor",
     "errors": "AccessError DataError DivergedError Interrupted ParityError SettingsError SprintNetError",
-    "studies": "check compare lr_find study",
+    "studies": "check compare ensemble lr_find study",
 }
 _MODULE_OF = {name: f"sprintnet.{module}" for module, names in _NAMES.items() for name in names.split()}
 __all__ = list(_MODULE_OF)

@@ -17,7 +17,7 @@ from sprintnet.models.settings import ModelSettings
 from sprintnet.runs.folder import dotted
 from sprintnet.runs.shards import RULE, part_of
 from sprintnet.setting_values import convert, parse, shown
-from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
+from sprintnet.training.settings import DistillSettings, MuonSettings, OptimSettings, ScheduleSettings
 
 Adaptable = Literal[  # settings that may be `auto`
     "epochs",
@@ -80,6 +80,8 @@ class Config:
     classes differ; empty: new weights."""
     freeze_backbone: bool = False
     """Train only the head, on the features of the model that init_from names."""
+    ema: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    """Decay by step of the exponential moving average of the weights, which is kept instead of them, such as 0.99; 0: none."""
     auto: tuple[Adaptable, ...] = ()
     """Settings that are adapted to the dataset; their values here suit CIFAR-10. `model.width=auto` adds one, `model.width=96`
     removes it, `auto=` removes all. Training logs what it chose."""
@@ -92,6 +94,7 @@ class Config:
     optim: OptimSettings = field(default_factory=OptimSettings)
     muon: MuonSettings = field(default_factory=MuonSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    distill: DistillSettings = field(default_factory=DistillSettings)
 
     @property
     def peak_lr(self) -> float:

@@ -31,6 +31,7 @@ BITS = (
     "precision",
     "kernels",
     "init_sha256",
+    "teacher_sha256",
 )
 """What two trainings must have in common, besides settings and data, to give the same bits."""
 LEVEL, NORMAL_999 = 0.999, 3.290526731491926

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sprintnet.api import configure
-from sprintnet.config import Config
+from sprintnet.api import Model, configure
+from sprintnet.config import Config, load_config
 from sprintnet.data import validate
 from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import Splits
@@ -121,6 +121,27 @@ def study_config(plan: StudyPlan, run: folder.RunFolder, splits: Splits | None =
     if folder.evaluation_split(runs[0]) == "test":
         lines.append(TEST_CAUTION)
     return Result(tuple(lines), runs, run.path)
+
+
+@python_names()
+def ensemble(study: "Result | str | Path", data: Any = None, *, name: str = "") -> Model:
+    """Returns one model of a study's runs, which answers with the mean of their probabilities, in runs/train/NAME.
+
+    `study` is a result of `study`, or its folder; `data` is what it was trained on, needed only where that is in memory. Raises
+    SettingsError for fewer than two runs, and for runs of other data, classes or networks.
+    """
+    from sprintnet.experiments.ensemble import ensemble as make
+    from sprintnet.reporting.text.evaluation import result_lines
+
+    path = folder.find_run(study if isinstance(study, str | Path) else str(study.path), folder.STUDY_FOLDER)
+    splits = configure("smoke", data, {})[1] if data is not None else None
+    if splits is None and any(load_config(file).data.name == IN_MEMORY for file in path.glob("*/config.toml")):
+        raise ArgumentError("data", data, "the runs' images were in memory; give them again: ensemble(study, data)")
+    run = folder.new_run(name or f"{path.name}-ensemble", exact=bool(name), resume=False)
+    result = make(path, run, splits)
+    for line in result_lines(result.metrics, str(run.path)):
+        run.log(line)
+    return Model(result.model, run, splits)
 
 
 @python_names()

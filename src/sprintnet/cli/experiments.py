@@ -38,7 +38,7 @@ def ensemble(options: Namespace) -> None:
     study = find_run(options.names[0], STUDY_FOLDER)
     print(f"starting: ensemble of {study}", flush=True)
 
-    from sprintnet.api import ensemble
+    from sprintnet.studies import ensemble
 
     model = ensemble(study, name=options.name)
     print(f"report: {model.report()}")

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sprintnet.data.mixing import sample_mixes
 from sprintnet.data.settings import AugmentSettings
+from sprintnet.data.trivial_augment import affine_matrices, sample_changes
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,10 @@ class AugmentParams:
     """Map from output to input positions, both in -1..1 (N, 2, 3)."""
     cutout: Tensor | None
     """Centre of the erased square, in pixels (N, 2)."""
+    changes: Tensor | None = None
+    """See `trivial_augment.sample_changes`."""
+    mixes: Tensor | None = None
+    """See `mixing.sample_mixes`."""
 
     def __getitem__(self, part: Tensor) -> "AugmentParams":
         """Returns the parameters of the images at these indices."""
@@ -58,11 +64,17 @@ def sample_params(count: int, height: int, width: int, settings: AugmentSettings
         )
     if settings.cutout:
         cutout = torch.stack([torch.randint(side, (count,), generator=generator) for side in (height, width)], dim=1)
-    return AugmentParams(crop, flip, affine, cutout)
+    changes = sample_changes(count, generator) if settings.trivial else None
+    if changes is not None:
+        affine = affine_matrices(changes) if affine is None else _after(affine, affine_matrices(changes))
+    return AugmentParams(crop, flip, affine, cutout, changes, sample_mixes(count, height, width, settings, generator))
 
 
 def augment(images: Tensor, params: AugmentParams, settings: AugmentSettings) -> Tensor:
-    """Returns augmented images (B, C, H, W) of normalised ones; new pixels are 0, the mean colour."""
+    """Returns augmented images (B, C, H, W) of normalised ones; new pixels are 0, the mean colour.
+
+    Their colours are changed before (`trivial_augment.change_colours`), and they are mixed afterwards (`mixing.mix`).
+    """
     if params.crop is not None:
         mode = "reflect" if settings.padding == "reflect" else "constant"
         images = crop(images, params.crop, settings.crop_padding, mode, params.flip)
@@ -149,6 +161,11 @@ def cut_out(images: Tensor, centres: Tensor, side: int) -> Tensor:
     ]
     rows, columns = ((offset >= 0) & (offset < side) for offset in inside)
     return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
+
+
+def _after(second: Tensor, first: Tensor) -> Tensor:
+    """Returns the maps (N, 2, 3) that apply one and then another."""
+    return torch.cat([second[:, :, :2] @ first[:, :, :2], second[:, :, :2] @ first[:, :, 2:] + second[:, :, 2:]], 2)
 
 
 def _affine_matrices(angle: Tensor, scale: Tensor, shift: Tensor, chosen: Tensor) -> Tensor:

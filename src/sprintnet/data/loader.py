@@ -9,22 +9,26 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from sprintnet.data.augment import augment, sample_params
+from sprintnet.data.augment import AugmentParams, augment, sample_params
 from sprintnet.data.dataset import ImageDataset, advise
+from sprintnet.data.mixing import mix
 from sprintnet.data.preprocessing import Normalisation
 from sprintnet.data.settings import AugmentSettings
+from sprintnet.data.trivial_augment import change_colours
 from sprintnet.ranks import ALONE, Ranks
 
 AUGMENTED_BYTES = 2**27  # of fp32 pixels that a GPU augments at once: a few large operations instead of many small ones
-Batch = tuple[Tensor, Tensor]  # normalised images (B, C, H, W) in channels_last; labels (B,), or 0 and 1 (B, K)
+Batch = tuple[Tensor, Tensor]  # normalised images (B, C, H, W) in channels_last; labels (B,), or 0 to 1 (B, K)
 
 
 class Loader:
     """Yields a dataset as normalised batches on a device, as few and as evenly filled as possible.
 
     The uint8 images are kept on the device; images mapped from a file are read from it on a CPU. With `is_balanced`, an epoch
-    has as many images as the dataset, but each class equally often. Of several `ranks`, each gets its part of every batch of an
+    has as many images as the dataset, but each class equally often. Training is towards `soft_labels` (N, K) instead of the
+    labels, where they are given; with `mixes`, labels are mixed. Of several `ranks`, each gets its part of every batch of an
     epoch.
     """
 
@@ -36,6 +40,8 @@ class Loader:
         device: torch.device,
         *,
         is_balanced: bool = False,
+        soft_labels: Tensor | None = None,
+        mixes: bool = False,
         ranks: Ranks = ALONE,
     ):
         self.storage = dataset.storage if device.type == "cpu" else dataset.images
@@ -45,6 +51,7 @@ class Loader:
         self.labels = torch.from_numpy(dataset.labels).to(device)
         self.device = device
         self.normalisation = normalisation
+        self.soft_labels, self.mixes, self._classes = soft_labels, mixes, len(dataset.classes)
         self.batch_size = batch_size
         self.ranks = ranks
         batch_bytes = 4 * math.prod(dataset.image_shape) * batch_size
@@ -91,10 +98,26 @@ class Loader:
             parts = [self._part(batch) for batch in range(first, min(first + self.batches_at_once, len(self)))]
             own = [self.ranks.part(part) for part in parts]
             drawn = torch.cat([torch.arange(part.start, part.stop) for part in own]).to(self.device)
-            images = augment(self._read(order[drawn]), params[drawn], settings).contiguous(memory_format=torch.channels_last)
-            labels, sizes = self.labels[order[drawn]], [part.stop - part.start for part in own]
-            batches = zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True)
-            yield from itertools.islice(batches, max(first_batch - first, 0), None)
+            images, labels = self.augmented(order[drawn], params[drawn], settings), self.targets(order[drawn])
+            sizes = [part.stop - part.start for part in own]
+            mixes = [None] * len(own) if params.mixes is None else torch.split(params.mixes[drawn], sizes)
+            batches = zip(torch.split(images, sizes), torch.split(labels, sizes), mixes, strict=True)
+            for batch in itertools.islice(batches, max(first_batch - first, 0), None):
+                yield batch[:2] if batch[2] is None else mix(batch[0], batch[1], batch[2])
+
+    def augmented(self, indices: Tensor, params: AugmentParams, settings: AugmentSettings) -> Tensor:
+        """Returns the augmented images (B, C, H, W) at these indices, not mixed."""
+        images = augment(self._read(indices, params.changes), params, settings)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def targets(self, indices: Tensor) -> Tensor:
+        """Returns what images are trained towards: labels (B,) or (B, K), or where they are soft or mixed, fp32 (B, K)."""
+        if self.soft_labels is not None:
+            return self.soft_labels[indices]
+        labels = self.labels[indices]
+        if not self.mixes:
+            return labels
+        return labels.float() if labels.ndim == 2 else F.one_hot(labels, self._classes).float()
 
     def endless(self, seed: int, settings: AugmentSettings) -> Iterator[Batch]:
         """Yields the batches of one epoch after another."""
@@ -119,8 +142,10 @@ class Loader:
         is_flipped = torch.rand(len(self.labels), generator=generator) < probability
         return is_flipped ^ (epoch % 2 == 1)
 
-    def _read(self, part: slice | Tensor) -> Tensor:
+    def _read(self, part: slice | Tensor, changes: Tensor | None = None) -> Tensor:
         pixels = self.images[part if self.rows is None else self.rows[part]]
+        if changes is not None:
+            pixels = change_colours(pixels, changes)
         normalised = torch.addcmul(self._offset, pixels.float(), self._scale).permute(0, 3, 1, 2)
         advise(self.storage, "MADV_DONTNEED")
         return normalised

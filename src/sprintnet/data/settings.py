@@ -59,3 +59,14 @@ class AugmentSettings:
     """Maximum change of scale: 0.05 is 0.95 to 1.05."""
     cutout: Annotated[int, Ge(0)] = 8
     """Side of the erased square, in pixels."""
+    trivial: bool = False
+    """TrivialAugment: one of fourteen changes of shape and colour for each image, of random strength."""
+    mixup: Annotated[float, Interval(ge=0, le=100)] = 0.0
+    """Mixup: each image is mixed with another by a share of Beta(mixup, mixup), its label too."""
+    cutmix: Annotated[float, Interval(ge=0, le=100)] = 0.0
+    """CutMix: a box of each image shows another, its area a share of Beta(cutmix, cutmix). With mixup, each image takes one."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels are mixed."""
+        return bool(self.mixup or self.cutmix)

@@ -26,7 +26,9 @@ class Task:
 
     name: str
     activate: Callable[[Tensor], Tensor]
-    correct: Callable[[Tensor, Tensor], Tensor]  # (B,): whether the class, or every label, is predicted correctly
+    correct: Callable[
+        [Tensor, Tensor], Tensor
+    ]  # (B,): whether the class, or every label, is right; of soft labels the likeliest
     predictions: Callable[[Floats], Ints]
     confidence: Callable[[Floats], Floats]  # (N,): the probability of the predicted class or label set
     membership: Callable[[Ints, int], Mask]  # (N, K): which of K classes each image has, from its labels
@@ -50,7 +52,7 @@ class Task:
 SINGLE_LABEL = Task(
     name="single-label",
     activate=lambda logits: logits.softmax(1),
-    correct=lambda logits, labels: logits.argmax(1) == labels,
+    correct=lambda logits, labels: logits.argmax(1) == (labels if labels.ndim == 1 else labels.argmax(1)),
     predictions=metrics.predictions,
     confidence=metrics.confidence,
     membership=lambda labels, classes: labels[:, None] == np.arange(classes),
@@ -64,7 +66,7 @@ SINGLE_LABEL = Task(
 MULTI_LABEL = Task(
     name="multi-label",
     activate=torch.sigmoid,
-    correct=lambda logits, labels: ((logits > 0) == labels).all(1),
+    correct=lambda logits, labels: ((logits > 0) == (labels > 0.5)).all(1),
     predictions=multilabel.label_predictions,
     confidence=multilabel.label_confidence,
     membership=lambda labels, classes: labels == 1,

@@ -55,9 +55,7 @@ def ensemble(study: str | Path, run: RunFolder, splits: Splits | None = None) ->
         require_same_splits(splits, first, str(study))
         runtime = select_runtime(config.device, config.precision, config.threads, deterministic=config.deterministic)
         trained = _joined(saved, runtime)
-        record = environment_record(
-            **runtime.describe(), data_sha256=read_json(first.environment)["data_sha256"], init_sha256=None
-        )
+        record = environment_record(**runtime.describe(), data_sha256=read_json(first.environment)["data_sha256"])
         write_json(run.environment, record)
         run.log(f"{run.path}: ensemble of {len(members)} runs, {', '.join(one.path.name for one, _ in members)}")
         with runtime.activated(config.seed):

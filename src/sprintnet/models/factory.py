@@ -53,11 +53,16 @@ def check_resolution(settings: ModelSettings, image_shape: tuple[int, int, int],
         )
 
 
-def weights_file(path: Path) -> Path:
-    """Returns the weights of a run's folder or an export's, or the file itself; raises SettingsError where there are none."""
+def weights_file(path: Path, setting: str = "") -> Path:
+    """Returns the weights of a run's folder or an export's, or the file itself.
+
+    Raises SettingsError, which names the setting that the path is from, where there are none.
+    """
     found = [file for file in (path, *(path / name for name in WEIGHT_FILES)) if file.is_file()]
     if not found:
-        raise SettingsError(f"{path}: holds neither {' nor '.join(WEIGHT_FILES)}; name a run's folder or an export's")
+        raise SettingsError(
+            f"{setting and setting + '='}{path}: holds neither {' nor '.join(WEIGHT_FILES)}; name a run's folder or an export's"
+        )
     return found[0]
 
 

@@ -51,7 +51,7 @@ def load_pretrained(path: str) -> Pretrained | None:
     """
     if not path:
         return None
-    file = weights_file(Path(path).expanduser())
+    file = weights_file(Path(path).expanduser(), "init_from")
     saved = load_model(file)
     if saved.members > 1:
         raise SettingsError(f"init_from={path}: is an ensemble of {saved.members} networks; name a run of its study")

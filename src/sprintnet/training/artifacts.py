@@ -8,9 +8,10 @@ import torch
 from numpy.typing import NDArray
 
 from sprintnet.config import Config
-from sprintnet.data.augment import augment, sample_params
+from sprintnet.data.augment import sample_params
 from sprintnet.data.dataset import ImageDataset, first_of_each_class
 from sprintnet.data.loader import Loader
+from sprintnet.data.mixing import mix
 from sprintnet.data.preprocessing import Normalisation
 from sprintnet.data.splits import Splits
 from sprintnet.evaluation.metrics import Floats
@@ -73,13 +74,16 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
 
 def _variants(images: ImageDataset, config: Config, normalisation: Normalisation) -> NDArray[np.uint8]:
     """Returns uint8 variants (VARIANTS, B, H, W, C), augmented as in training; padding has the mean colour."""
-    normalised = Loader(images, normalisation, len(images), torch.device("cpu")).first(len(images))
+    loader = Loader(images, normalisation, len(images), torch.device("cpu"))
     mean, std = (torch.tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std))
     height, width = images.image_shape[:2]
     variants = []
     for number in range(VARIANTS):
         params = sample_params(len(images), height, width, config.augment, torch.Generator().manual_seed(number))
-        variant = augment(normalised, params, config.augment) * std + mean
+        variant = loader.augmented(torch.arange(len(images)), params, config.augment)
+        if params.mixes is not None:
+            variant, _ = mix(variant, loader.labels.float().reshape(len(images), -1), params.mixes)
+        variant = variant * std + mean
         variants.append((255 * variant.clamp(0, 1)).round().byte().permute(0, 2, 3, 1).numpy())
     return np.stack(variants)
 

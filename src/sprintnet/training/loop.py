@@ -88,7 +88,8 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
             trained = time.monotonic()
             progress.seconds = trained - started
             val_batches = signals.guard(track(val.sequential(), len(val), f"{label}, evaluating", 0), save)
-            logits, truths = predict(step.model, val_batches, step.runtime)
+            with step.evaluated():
+                logits, truths = predict(step.model, val_batches, step.runtime)
             if not np.isfinite(logits).all():
                 raise _diverged(progress, "predictions are no longer finite")
             row = {

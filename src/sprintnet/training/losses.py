@@ -7,19 +7,20 @@ from torch.nn import functional as F
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float, class_weights: Tensor | None) -> Tensor:
-    """Returns the mean loss over images with targets (1 - alpha) * one_hot + alpha / K (Szegedy et al. 2015, arXiv:1512.00567).
+    """Returns the mean loss over images with targets (1 - alpha) * label + alpha / K (Szegedy et al. 2015, arXiv:1512.00567).
 
-    With `class_weights` (K,), the loss of an image counts by the weight of its class.
+    Labels are classes (B,), or probabilities (B, K). With `class_weights` (K,), the loss of an image counts by the weight of
+    its class, of probabilities by the mean weight.
     """
     if class_weights is None:
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     # cross_entropy's own weights would also weight the smoothed part of the targets, towards rare classes
     losses = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
-    return (losses * class_weights[labels]).mean()
+    return (losses * (class_weights[labels] if labels.ndim == 1 else labels @ class_weights)).mean()
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float, class_weights: Tensor | None) -> Tensor:
-    """Returns the loss of labels (B, K) of 0 and 1, summed over labels and averaged over images; without class weights.
+    """Returns the loss of labels (B, K), 0 to 1, summed over labels and averaged over images; without class weights.
 
     Each label is smoothed as two classes are. The sum keeps the scale of the cross-entropy, to which the recipes' learning
     rates are tuned.

@@ -73,3 +73,15 @@ class ScheduleSettings:
             yield "resolution", f"must have one number for each of the {len(starts)} in schedule.resolution_milestones"
         if any(not 0 < share <= 1 for share in self.resolution):
             yield "resolution", "must be above 0 and at most 1, the images' own side"
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """Training towards the probabilities of a trained model, the teacher."""
+
+    teacher: str = ""
+    """Run folder, export folder or weights file of the teacher, such as an ensemble, of the same data; empty: none."""
+    weight: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    """Share of the teacher's probabilities in what is trained towards; the rest is the label."""
+    temperature: Annotated[float, Interval(gt=0, le=100)] = 1.0
+    """What the teacher's logits are divided by: above 1, its probabilities are less certain."""

@@ -20,6 +20,8 @@ from sprintnet.models.factory import build_model, check_resolution
 from sprintnet.models.sprintnet import SprintNet
 from sprintnet.models.transfer import Pretrained
 from sprintnet.runtime import Runtime
+from sprintnet.training.average import Average
+from sprintnet.training.distill import soft_labels
 from sprintnet.training.optim import build_optimizer
 from sprintnet.training.step import Step
 
@@ -62,14 +64,18 @@ def build_step(
     model = runtime.place(network)
     optimizer = build_optimizer(model, config.optim.scaled_to(config.batch_size), config.muon)
     is_balanced = config.sampling == "balanced"
-    loader = Loader(images, normalisation, config.batch_size, runtime.device, is_balanced=is_balanced, ranks=runtime.ranks)
+    loader = Loader(
+        images, normalisation, config.batch_size, runtime.device, is_balanced=is_balanced,
+        soft_labels=soft_labels(config.distill, images, runtime), mixes=config.augment.mixes, ranks=runtime.ranks,
+    )  # fmt: skip
     if min(loader.batch_sizes) < runtime.ranks.world:
         rule = f"fewer images in a batch than the {runtime.ranks.world} processes; use a larger batch, or fewer processes"
         raise SettingsError(f"batch_size={config.batch_size}: {rule}")
     weights = None
     if config.class_weights == "balanced":
         weights = torch.from_numpy(class_weights(images.labels, len(images.classes))).to(runtime.device)
-    return Step(model, optimizer, runtime, config.label_smoothing, config.l1, task_of(images), weights), loader
+    average = Average(model, config.ema) if config.ema else None
+    return Step(model, optimizer, runtime, config.label_smoothing, config.l1, task_of(images), weights, average), loader
 
 
 def whiten(model: nn.Module, loader: Loader, config: Config) -> float:
@@ -97,7 +103,12 @@ def _check(config: Config, images: ImageDataset, runtime: Runtime) -> None:
             f"class_weights={config.class_weights}, sampling={config.sampling}: not defined for images with several labels; "
             "use none and all"
         )
-    settings_of_one = {"compile=true": config.compile, f"model.dropout={config.model.dropout:g}": config.model.dropout > 0}
+    settings_of_one = {
+        "compile=true": config.compile,
+        f"model.dropout={config.model.dropout:g}": config.model.dropout > 0,
+        f"augment.mixup={config.augment.mixup:g} augment.cutmix={config.augment.cutmix:g}": config.augment.mixes,
+        f"distill.teacher={config.distill.teacher}": config.distill.teacher,
+    }
     if runtime.ranks.world > 1 and any(settings_of_one.values()):
         setting = next(text for text, is_set in settings_of_one.items() if is_set)
         raise SettingsError(f"{setting}: is for a single process; leave it out, or start one process")

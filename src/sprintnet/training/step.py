@@ -1,5 +1,6 @@
 """One step: forward, loss, scaled backward, update; its totals stay on the device."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from sprintnet.evaluation.task import Task
 from sprintnet.models.base import Network
 from sprintnet.runtime import Runtime
+from sprintnet.training.average import Average
 from sprintnet.training.checkpoint import random_state, set_random_state
 from sprintnet.training.graphs import CudaGraphs, StepFunction
 from sprintnet.training.losses import LOSSES
@@ -43,9 +45,11 @@ class Step:
         l1: float,
         task: Task,
         class_weights: Tensor | None = None,
+        average: Average | None = None,
     ):
         self.model, self.optimizer, self.runtime, self.task = model, optimizer, runtime, task
         self.label_smoothing, self.l1, self.class_weights = label_smoothing, l1, class_weights
+        self.average = average
         self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
         buffers = list(model.buffers())
         self._statistics = [[one for one in buffers if one.is_floating_point() == kind] for kind in (True, False)]
@@ -130,6 +134,8 @@ class Step:
             values = torch.split(torch.where(skipped, before, _joined(buffers)), sizes)
             torch._foreach_copy_(buffers, [value.view_as(buffer) for value, buffer in zip(values, buffers, strict=True)])
         kept = ~skipped
+        if self.average:
+            self.average.update(kept)
         self.totals += torch.stack([torch.where(kept, loss * images, 0), kept * correct, kept * images, skipped])
 
     def read(self) -> Totals:
@@ -139,6 +145,10 @@ class Step:
         state = torch.stack([largest.isfinite().all(), self.scaler.scale(self._one)])
         loss, correct, images, skipped, is_finite, scale = torch.cat([self.totals, state.to(self.totals.dtype)]).tolist()
         return Totals(loss, int(correct), int(images), int(skipped), bool(is_finite) and scale >= 1)
+
+    def evaluated(self) -> AbstractContextManager[None]:
+        """Gives the network the weights that are evaluated while the context is open: their average, if there is one."""
+        return self.average.in_place() if self.average else nullcontext()
 
     def reset(self) -> None:
         """Sets the totals to zero."""
@@ -151,6 +161,7 @@ class Step:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "totals": self.totals,
+            "average": self.average and self.average.state_dict(),
             "random": random_state(self.runtime.device),
         }
 
@@ -160,6 +171,8 @@ class Step:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.totals.copy_(state["totals"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         set_random_state(state["random"], self.runtime.device)
 
     def _l1_norm(self) -> Tensor:

@@ -27,6 +27,7 @@ from sprintnet.runs.environment import environment_record, own_rank
 from sprintnet.runs.folder import LEASE_SECONDS, RunFolder, read_json
 from sprintnet.runs.io import remove_temporary, write_atomic, write_json, write_rows
 from sprintnet.runtime import PeakMemory, Runtime, select_runtime
+from sprintnet.training.distill import teacher_sha256
 from sprintnet.training.finish import close, evaluate_and_save
 from sprintnet.training.loop import Row, fit
 from sprintnet.training.lr_search import RECOMMENDED, find_peak_lr
@@ -159,7 +160,7 @@ def _train(
     data_sha256 = digest(*splits.values())
     runtime.ranks.share((config.to_toml(), (requested.to_toml(), runtime.precision, data_sha256)))
     step, loader = build_step(config, images, runtime, pretrained, run.log)
-    commit = _record_environment(run, runtime, data_sha256, pretrained, is_resumed)
+    commit = _record_environment(run, runtime, data_sha256, pretrained, teacher_sha256(config.distill), is_resumed)
     write_atomic(run.config, requested.to_toml())
     write_atomic(run.resolved, "".join(f"# {reason}\n" for reason in reasons) + config.to_toml())
 
@@ -178,6 +179,8 @@ def _train(
         on_epoch(row)
     run.log(RULE)
     step.launch_plainly()  # the memory of its graphs is free for the evaluation
+    if step.average:
+        step.average.exchange()
 
     # the last epoch's weights are the result: nothing is chosen on test data
     flips = config.augment.flip > 0
@@ -219,11 +222,14 @@ def _resolve(
 
 
 def _record_environment(
-    run: RunFolder, runtime: Runtime, data_sha256: str, pretrained: Pretrained | None, is_resumed: bool
+    run: RunFolder, runtime: Runtime, data_sha256: str, pretrained: Pretrained | None, teacher: str | None, is_resumed: bool
 ) -> str | None:
     """Writes environment.json and returns the commit, or the commits, of the run."""
     record = environment_record(
-        **runtime.describe(), data_sha256=data_sha256, init_sha256=pretrained.sha256 if pretrained else None
+        **runtime.describe(),
+        data_sha256=data_sha256,
+        init_sha256=pretrained.sha256 if pretrained else None,
+        teacher_sha256=teacher,
     )
     if is_resumed:
         before = read_json(run.environment)
@@ -241,6 +247,7 @@ def _require_resumable(old: Mapping[str, Any], new: Mapping[str, Any], run: RunF
     for key, remedy in (
         ("data_sha256", "restore the data"),
         ("init_sha256", "restore the weights that init_from names"),
+        ("teacher_sha256", "restore the weights that distill.teacher names"),
         ("precision", f"add precision={old['precision']}"),
     ):
         if old.get(key) != new[key]:

@@ -82,7 +82,7 @@ def _warm_up(step: Step, config: Config, loader: Loader, kinds: list[StepKind], 
         set_learning_rates(step.optimizer, 1e-6, float(kind.trains_whitening))
         part = ranks.part(slice(0, kind.images))
         count = part.stop - part.start
-        batch, labels = resize(images[:count], kind.resolution), loader.labels[:count]
+        batch, labels = resize(images[:count], kind.resolution), loader.targets(torch.arange(count, device=loader.device))
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # as PyTorch's documentation advises
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
