@@ -223,18 +223,25 @@ class Model:
         quantize: str | None = None,
         license: str = "unknown",
         tta: str | None = None,
+        *,
+        precision: float | None = None,
+        cost: float | Mapping[str, float] | None = None,
     ) -> Path:
         """Writes the run's export folder; returns its ONNX file (with `quantize` that of fp16 or int8), or a copy at `path`.
 
-        With `tta`, flip or all, the file averages the mirrored image, or all views, too (test-time augmentation).
-        Raises ParityError if its predictions differ from the model's.
+        With `tta`, flip or all, the file averages the mirrored image, or all views, too (test-time augmentation). With
+        `precision`, or the `cost` of a wrong prediction (of all classes, or by class) where one that is not made costs 1, the
+        file has a threshold for each class. Raises ParityError if its predictions differ from the model's.
         """
         from sprintnet.deploy.export.export import FP32_FILE, export
+        from sprintnet.evaluation.thresholds import ThresholdRule
 
+        costs = {} if cost is None else cost if isinstance(cost, Mapping) else {"": cost}
+        rule = ThresholdRule(precision, costs)
         if quantize not in (None, "fp16", "int8"):
             raise ArgumentError("quantize", quantize, "must be fp16 or int8, or None")
         if path and not Path(path).parent.is_dir():
             raise ArgumentError("path", str(path), "is in no folder that exists; create it first")
-        export(self._run.path, [quantize] if quantize else [], license=license, tta=tta, splits=self._splits)
+        export(self._run.path, [quantize] if quantize else [], license=license, tta=tta, splits=self._splits, rule=rule)
         file = self._run.export / (f"model-{quantize}.onnx" if quantize else FP32_FILE)
         return file if path is None else Path(shutil.copy(file, path))

@@ -33,15 +33,26 @@ def export(options: Namespace) -> None:
         runtime = fetch_runtime()
     print(f"starting: export of {run.path}", flush=True)
     from sprintnet.deploy.export.export import export
+    from sprintnet.evaluation.thresholds import ThresholdRule
 
-    table = export(run.path, options.quantize, tuple(options.outputs.split(",")), options.license, options.tta)
+    rule = ThresholdRule(options.precision or None, dict(map(_read_cost, options.cost)))
+    table = export(run.path, options.quantize, tuple(options.outputs.split(",")), options.license, options.tta, rule=rule)
 
-    from sprintnet.reporting.text.export import parity_lines
+    from sprintnet.reporting.text.export import parity_lines, threshold_lines
 
-    print(*parity_lines(table), f"files in {run.export}", sep="\n")
+    print(*parity_lines(table), *threshold_lines(table["files"][MODEL]["metrics"]), f"files in {run.export}", sep="\n")
     if options.web:
         write_web(run.export / MODEL, Path(options.web), runtime)
         print(f"static web page: {options.web}; to try it: python3 -m http.server --directory {options.web}")
+
+
+def _read_cost(word: str) -> tuple[str, float]:
+    """Returns class and cost of a word COST or CLASS=COST; of all classes, an empty text."""
+    name, _, cost = word.rpartition("=")
+    try:
+        return name, float(cost)
+    except ValueError:
+        raise SettingsError(f"--cost {word}: must be a number, such as 5, or CLASS=NUMBER, such as cat=5") from None
 
 
 def predict(options: Namespace) -> None:

@@ -72,6 +72,8 @@ class Preprocessing:
     """The sorted novelty of held-out images (`models.novelty`), for unknown images; empty without held-out images."""
     held_out_sha256: str | None = None
     """The digest of the held-out images."""
+    thresholds: tuple[float, ...] = ()
+    """For each class, the probability above which it is predicted; empty: see `threshold`."""
     tta: str | None = None
     """The name of TTA_VIEWS whose logits are averaged in every prediction; None: the image alone is predicted."""
 
@@ -181,7 +183,10 @@ class Preprocessing:
             {str(tta): HeldOutScores.from_metadata(scores, len(classes)) for tta, scores in held_out.items()},
             sorted_scores(map(float, metadata.get("novelty_scores", ()))),
             metadata.get("held_out_sha256"),
+            tuple(map(float, metadata.get("thresholds", ()))),
         )
+        if found.thresholds and (len(found.thresholds) != len(classes) or not all(0 <= each <= 1 for each in found.thresholds)):
+            raise ValueError(f"{found.thresholds} are no thresholds of {len(classes)} classes")
         return replace(found, tta=metadata.get("tta")) if metadata.get("tta") in found.tta_choices else found
 
 

@@ -18,9 +18,9 @@ from sprintnet.reporting.text.names import UNLABELLED, plain
 STDIN = "-"
 UNKNOWN = "unknown"  # shown for an image of probably none of the classes
 Row = dict[str, Any]
-"""file; predicted, the label as text (None below the minimum confidence); confidence; labels, the predicted classes, and top,
-the most probable ones, as lists of (class, probability); where asked for, set, in the same way, unknown and embedding. Or file
-and error."""
+"""file; predicted, the label as text (None below the minimum confidence or the class's threshold); confidence; labels, the
+predicted classes, and top, the most probable ones, as lists of (class, probability); where asked for, set, in the same way,
+unknown and embedding. Or file and error."""
 
 
 class Listing(NamedTuple):
@@ -84,17 +84,17 @@ def predict_files(predictor: Predictor, files: Iterable[Path], listing: Listing,
             columns["unknown"] = found.unknown(listing.false_alarms).tolist()
         if listing.embeddings:
             columns["embedding"] = found.embeddings if found.embeddings is not None else ()
-        for cells in zip(*columns.values(), strict=True):
+        for unsure, *cells in zip(found.unsure, *columns.values(), strict=True):
             yield from unreadable()
             row = {**waiting.popleft(), **dict(zip(columns, cells, strict=True))}
-            is_sure = row["confidence"] >= listing.min_confidence and not row.get("unknown")
+            is_sure = row["confidence"] >= listing.min_confidence and not unsure and not row.get("unknown")
             yield row if is_sure else {**row, "predicted": None}
     yield from unreadable()
 
 
 def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
-    """Writes aligned lines: prediction (with a ? below the minimum confidence), confidence, set, further classes, file.
-    Multi-label: each predicted label has its probability; the most probable classes follow, predicted or not."""
+    """Writes aligned lines: prediction (with a ? below the minimum confidence or its threshold), confidence, set, further
+    classes, file. Multi-label: each predicted label has its probability; the most probable classes follow, predicted or not."""
     multi_label = predictor.threshold is not None
     longest = max(len(plain(name)) for name in predictor.classes)
     width = max(len("predicted"), longest + 2)
@@ -126,9 +126,9 @@ def csv_columns(listing: Listing, *, with_errors: bool = False) -> list[str]:
 def write_csv(rows: Iterable[Row], listing: Listing, out: TextIO, *, with_errors: bool = False) -> None:
     """Writes a header, then a line per file.
 
-    `predicted` and `confidence` are the prediction, empty below the minimum confidence and a|b|c for several labels; unknown
-    (true or false) and set (a|b|c), where asked for; class_1, probability_1, ... are the most probable classes, predicted or
-    not; `with_errors`: error, the message about a file that cannot be read.
+    `predicted` and `confidence` are the prediction, empty below the minimum confidence or its threshold, and a|b|c for several
+    labels; unknown (true or false) and set (a|b|c), where asked for; class_1, probability_1, ... are the most probable classes,
+    predicted or not; `with_errors`: error, the message about a file that cannot be read.
     """
     writer = csv.DictWriter(out, csv_columns(listing, with_errors=with_errors), restval="", lineterminator="\n")
     writer.writeheader()

@@ -54,7 +54,20 @@ class Predictions:
         """Whether each class is predicted, (N, K)."""
         if self.threshold is None:
             return np.asarray(self.probabilities.argmax(axis=1)[:, None] == np.arange(len(self.classes)))
-        return self.probabilities > self.threshold
+        return self.probabilities > (
+            np.asarray(self.preprocessing.thresholds) if self.preprocessing.thresholds else self.threshold
+        )
+
+    @property
+    def unsure(self) -> npt.NDArray[np.bool_]:
+        """Whether no class of each image (N,) is above its threshold: of a file with thresholds, and one label an image.
+
+        `labels` names the most probable class all the same.
+        """
+        if self.threshold is not None or not self.preprocessing.thresholds:
+            return np.zeros(len(self), bool)
+        best = self.probabilities.argmax(axis=1)
+        return np.asarray(self.probabilities.max(axis=1) <= np.asarray(self.preprocessing.thresholds)[best])
 
     @property
     def labels(self) -> list[str]:

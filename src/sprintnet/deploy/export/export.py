@@ -28,6 +28,7 @@ from sprintnet.deploy.export.variants import to_fp16, to_int8
 from sprintnet.deploy.predictions import OUTPUTS
 from sprintnet.deploy.predictor import Predictor
 from sprintnet.errors import ArgumentError, SettingsError
+from sprintnet.evaluation.thresholds import ThresholdRule
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
 from sprintnet.runs.environment import cpu_name
 from sprintnet.runs.folder import (
@@ -44,6 +45,7 @@ from sprintnet.runtime import has_fast_bf16
 
 FP32_FILE = "model.onnx"
 MAX_SAMPLES = 8
+NO_RULE = ThresholdRule()
 WORK = ".export-"  # with what the names of unfinished exports begin
 
 
@@ -54,24 +56,28 @@ def export(
     license: str = "unknown",
     tta: str | None = None,
     splits: Splits | None = None,
+    rule: ThresholdRule = NO_RULE,
 ) -> dict[str, Any]:
     """Exports a run into its folder `export` and returns the table of the files (parity.json).
 
     Writes model.onnx (fp32), model-fp16.onnx or model-int8.onnx as `quantize` says, model.safetensors, README.md (the model
     card), parity.json and a few sample images. With `tta`, flip or all, the graph averages the mirrored image, or all
-    augmented images, too (test-time augmentation). `splits` replace the data that the run's settings name. Raises ParityError
-    if a file does not match the trained model: an earlier export stays as it was. Raises SettingsError if the run or its data
-    are missing or have changed.
+    augmented images, too (test-time augmentation). With a `rule`, the files have a threshold for each class, from the images
+    that the run held out. `splits` replace the data that the run's settings name. Raises ParityError if a file does not match
+    the trained model: an earlier export stays as it was. Raises SettingsError if the run or its data are missing or have
+    changed.
     """
     if "probabilities" not in outputs or not set(outputs) <= set(OUTPUTS) or len(set(outputs)) < len(outputs):
-        rule = f"must include probabilities, and may include {', '.join(OUTPUTS[1:])}, each once"
-        raise ArgumentError("outputs", ",".join(outputs), rule)
+        allowed = f"must include probabilities, and may include {', '.join(OUTPUTS[1:])}, each once"
+        raise ArgumentError("outputs", ",".join(outputs), allowed)
     run = open_run(path)
     trained, config = load_run(path, ["device=cpu", "precision=fp32", "threads=0"])
     trained = replace(trained, preprocessing=trained.preprocessing.with_tta(tta))
     splits = splits or load_splits(config.data, run=run if run.splits.exists() else None)
     with require_consistent(run):
         require_same_splits(splits, run, str(path))
+        if rule:
+            trained = _with_thresholds(trained, splits, rule)
         metadata = _metadata(trained, run, license)
     evaluated = splits[evaluation_split(splits)]
     with _replace_when_complete(run) as folder:
@@ -84,6 +90,20 @@ def export(
     if evaluation_split(splits) == "test":
         log_test_access(run, "export", {"images": len(evaluated), "accuracy": table["files"]["model.onnx"]["accuracy"]})
     return table
+
+
+def _with_thresholds(trained: TrainedModel, splits: Splits, rule: ThresholdRule) -> TrainedModel:
+    """Returns the model with thresholds of its classes; raises ArgumentError for a rule that does not suit it."""
+    preprocessing, is_multi_label = trained.preprocessing, trained.preprocessing.threshold is not None
+    rule.check(trained.classes, is_multi_label=is_multi_label)
+    if "val" not in splits or preprocessing.temperature is None:
+        given = ("cost", next(iter(rule.costs.values()))) if rule.costs else ("precision", rule.precision)
+        raise ArgumentError(*given, "needs held-out images, on which probabilities are calibrated; train with data.val")
+    held_out = splits["val"]
+    probabilities = preprocessing.probabilities(trained.predict_logits(held_out.images, "thresholds"))
+    membership = trained.task.membership(held_out.labels, len(trained.classes))
+    found = rule.thresholds(probabilities, membership, trained.classes, is_multi_label=is_multi_label)
+    return replace(trained, preprocessing=replace(preprocessing, thresholds=tuple(found)))
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from sprintnet.deploy.predictor import Predictor
 from sprintnet.errors import ParityError
 from sprintnet.evaluation.held_out import set_metrics, unknown_metrics
 from sprintnet.evaluation.predict import Outputs
+from sprintnet.evaluation.thresholds import threshold_metrics
 from sprintnet.evaluation.trained_model import TrainedModel
 from sprintnet.progress import track
 
@@ -45,6 +46,10 @@ def file_metrics(trained: TrainedModel, predictions: Predictions, labels: Labels
     sets = set_metrics(trained.preprocessing.held_out_scores, probabilities, labels, held_out=split == "val")
     if predictions.novelty is not None:
         sets |= unknown_metrics(trained.preprocessing, predictions.novelty, labels, held_out=split == "val")
+    if predictions.preprocessing.thresholds:
+        membership = trained.task.membership(labels, len(trained.classes))
+        thresholds = dict(zip(trained.classes, predictions.preprocessing.thresholds, strict=True))
+        sets["thresholds"] = threshold_metrics(predictions.predicted_mask, predictions.unsure, membership, thresholds)
     return {**short, **sets, "ece": trained.task.calibration(logits, labels)["ece"]}
 
 
@@ -61,13 +66,14 @@ def parity(trained: TrainedModel, predictions: Predictions, expected: Outputs, l
     if predictions.novelty is not None:
         differences = np.abs(predictions.novelty - expected.novelty)
         novelty = {"novelty_difference": float(differences.max() / max(1, expected.novelty.mean()))}
-    by_model, truth = (task.membership(targets, len(trained.classes)) for targets in (task.predictions(logits), labels))
+    by_model = replace(predictions, probabilities=probabilities).predicted_mask
+    truth = task.membership(labels, len(trained.classes))
     return {
         "images": len(labels),
         "agreement": float((predictions.predicted_mask == by_model).all(axis=1).mean()),
         "largest_difference": float(np.abs(predictions.probabilities - probabilities).max()),
         "accuracy": float((predictions.predicted_mask == truth).all(axis=1).mean()),
-        "network_accuracy": task.accuracy(logits, labels),
+        "network_accuracy": float((by_model == truth).all(axis=1).mean()),
         **novelty,
     }
 

@@ -154,6 +154,8 @@ class _Endpoints:
         images: list[dict[str, Any]] = [{"name": upload.name, "labels": labels, "top": best} for upload, labels, best in rows]
         if (typicality := predictions.typicality) is not None:
             images = [{**image, "typicality": share} for image, share in zip(images, typicality.tolist(), strict=True)]
+        if predictions.preprocessing.thresholds:
+            images = [{**image, "unsure": unsure} for image, unsure in zip(images, predictions.unsure.tolist(), strict=True)]
         if coverage:
             images = [{**image, "set": entries(found)} for image, found in zip(images, predictions.sets(coverage), strict=True)]
         return JSONResponse({"images": images, "milliseconds": round(1000 * (time.perf_counter() - started), 3)})

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sprintnet.reporting.text.names import plain
 from sprintnet.reporting.text.table import table_lines
 
 
@@ -19,3 +20,32 @@ def parity_lines(table: Mapping[str, Any]) -> Iterator[str]:
     yield from table_lines(["file", "MB", "accuracy", "ECE", "agreement", "max. diff.", "ms/image", "p99", "images/s"], rows)
     yield "accuracy and ECE: of the file, in fp32 unless its name says otherwise; the run's are in that of its training"
     yield "agreement and max. diff. (of a probability): against PyTorch; ms/image: batch size 1; images/s: batch size 256"
+
+
+def threshold_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Yields how a file with thresholds (`metrics` of parity.json) predicts; nothing for another."""
+    if "thresholds" not in metrics:
+        return
+    found = metrics["thresholds"]
+    cells = [
+        [
+            row["class"],
+            f"{row['threshold']:.3f}",
+            f"{row['predictions']:,}",
+            *(_share(row, score) for score in ("precision", "recall")),
+        ]
+        for row in found["rows"]
+    ]
+    yield ""
+    yield from table_lines(["class", "threshold", "predictions", "precision", "recall"], cells)
+    same = " (they also chose the thresholds: an optimistic estimate)" if metrics["split"] == "validation" else ""
+    yield f"thresholds: on {found['images']:,} {metrics['split']} images{same}, {found['unsure']:.2%} of them unsure"
+    if never := [row["class"] for row in found["rows"] if row["threshold"] >= 1]:
+        yield f"never predicted, as no threshold has that precision on held-out images: {', '.join(map(plain, never))}"
+
+
+def _share(row: Mapping[str, Any], score: str) -> str:
+    if row[score] is None:
+        return "-"
+    low, high = row[f"{score}_interval"]
+    return f"{row[score]:.2%} ({100 * low:.1f} to {100 * high:.1f})"

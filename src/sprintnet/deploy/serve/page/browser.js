@@ -28,14 +28,17 @@ export async function predict(file, model, coverage) {
   const probabilities = outputs.probabilities.data;
   const ranked = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]);
   const entry = (index) => ({ class: model.preprocessing.classes[index], probability: probabilities[index] });
-  const isPredicted = (index) => (model.threshold ? probabilities[index] > model.threshold : index === ranked[0]);
+  const { thresholds = [] } = model.preprocessing;
+  const isAbove = (index) => probabilities[index] > (thresholds[index] ?? model.threshold);
+  const isPredicted = (index) => (model.threshold ? isAbove(index) : index === ranked[0]);
   const labels = ranked.filter(isPredicted).map(entry);
   const top = ranked.slice(0, TOP).map((index) => ({ ...entry(index), activation_map: outputs.activation_maps && rows(outputs.activation_maps, index) }));
   const scores = model.preprocessing.novelty_scores;
   const typicality = outputs.novelty && scores.length ? share(outputs.novelty.data[0], scores) : undefined;
   const set = coverage ? ranked.filter((index, rank) => rank === 0 || fits(probabilities[index], model, coverage)).map(entry) : [];
   for (const tensor of [images, ...Object.values(outputs)]) tensor.dispose();
-  return { labels, set, top, typicality, milliseconds };
+  const unsure = !model.threshold && thresholds.length > 0 && !isAbove(ranked[0]);
+  return { labels, set, top, typicality, unsure, milliseconds };
 }
 
 /** Returns whether a class of this probability is in the set: HeldOutScores.sets, by threshold. */

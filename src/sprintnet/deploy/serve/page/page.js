@@ -119,13 +119,15 @@ function show(card, found) {
     share.textContent = percent(label.probability);
     return [label.class, " ", share];
   });
-  const none = [`No class above ${percent(model.threshold)}`];
+  const none = [model.preprocessing.thresholds?.length ? "No class above its threshold" : `No class above ${percent(model.threshold)}`];
   const isUnknown = model.false_alarms !== null && found.typicality <= model.false_alarms;
   root.classList.toggle("unknown", isUnknown);
   const unusual = root.querySelector(".unusual");
   unusual.hidden = !isUnknown;
   unusual.textContent = `Unlike the training images: so are fewer than ${percent(model.false_alarms)} of images of its classes. If it is one of them:`;
-  heading.replaceChildren(...(isUnknown ? ["Probably none of these classes"] : named.length ? named.flatMap((parts, index) => (index ? [", ", ...parts] : parts)) : none));
+  const labels = named.flatMap((parts, index) => (index ? [", ", ...parts] : parts));
+  if (found.unsure) labels.unshift("Not sure enough: perhaps ");
+  heading.replaceChildren(...(isUnknown ? ["Probably none of these classes"] : named.length ? labels : none));
   const names = (found.set ?? []).map((entry) => entry.class);
   const set = root.querySelector(".set");
   set.hidden = !names.length || isUnknown;
