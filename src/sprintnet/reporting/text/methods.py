@@ -33,8 +33,9 @@ def method_lines(metrics: Mapping[str, Any], tta: float) -> Iterator[str]:
         )
     if unknown := evaluated.get("unknown"):
         yield (
-            "Unknown images: squared Mahalanobis distance of an embedding's direction from that of the nearest class (Lee et "
-            f"al. 2018; Mueller and Hein 2025); p-values from {unknown['held_out']:,} held-out images; intervals: Wilson 1927."
+            "Unknown images: how much less an embedding points towards its nearest class (Techapanurak et al. 2019), and how "
+            f"much shorter it is (Park et al. 2023), than training images; p-values from {unknown['held_out']:,} held-out "
+            "images; intervals: Wilson 1927."
         )
     if "ensemble" in metrics:
         yield "Gain of the ensemble: its accuracy less the mean of the networks', 95% interval over images (Student 1908)."
