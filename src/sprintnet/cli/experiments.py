@@ -34,7 +34,7 @@ def study(options: Namespace) -> None:
 
 
 def ensemble(options: Namespace) -> None:
-    """Makes one model of a study's runs, with the mean of their probabilities."""
+    """Makes one model of a study's runs."""
     study = find_run(options.names[0], STUDY_FOLDER)
     print(f"starting: ensemble of {study}", flush=True)
 

@@ -29,7 +29,7 @@ def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:
         with require_consistent(run):
             metrics.append(_metrics(read_json(run.metrics)))
             settings.append(dotted(tomllib.loads(run.config.read_text("utf-8"))))
-            if not run.results.exists():  # an ensemble
+            if run.members.exists():  # an ensemble, which has no epochs
                 continue
             rows = read_rows(run.results)
             curves[str(run.path)] = [{key: float(row[key]) for key in ("train_seconds", "val_accuracy")} for row in rows]

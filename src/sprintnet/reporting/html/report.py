@@ -83,7 +83,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "ranking_rows": ranking_rows(metrics[split]) if "curves" in metrics[split] else [],
         "classes": list(metrics[split]["classes"]),
         "training_columns": TRAINING_HEADS,
-        "training_rows": [table_cells(row) for row in read_rows(run.results)] if run.results.exists() else [],
+        "training_rows": [] if run.members.exists() else [table_cells(row) for row in read_rows(run.results)],
         "gain": list(gain_lines(metrics["ensemble"])) if "ensemble" in metrics else [],
         "explained": json.loads(str(read_arrays(run.explanations)["facts"])) if run.explanations.is_file() else None,
         "data_notes": read_json(run.data)["notes"] if run.data.is_file() else [],
