@@ -14,7 +14,7 @@ from sprintnet.data.preprocessing import TTA_VIEWS
 from sprintnet.evaluation.metrics import confidence as confidences
 from sprintnet.evaluation.predict import predict, predict_tta
 from sprintnet.evaluation.trained_model import TrainedModel
-from sprintnet.models.base import Network
+from sprintnet.models.base import LinearNetwork
 from sprintnet.models.novelty import Novelty
 from sprintnet.runtime import Runtime
 
@@ -56,7 +56,7 @@ def test_tta_is_the_mean_over_the_views_with_the_published_weights() -> None:
     np.testing.assert_allclose(again, tta_mean(model, images).numpy(), rtol=1e-4, atol=1e-5)
 
 
-class Linear(Network):
+class Linear(LinearNetwork):
     """Four classes by a linear function of the pixels."""
 
     logit_scale = 1.0
