@@ -84,4 +84,4 @@ class DistillSettings:
     weight: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Share of the teacher's probabilities in what is trained towards; the rest is the label."""
     temperature: Annotated[float, Interval(gt=0, le=100)] = 1.0
-    """What the teacher's logits are divided by: above 1, its probabilities are less certain."""
+    """What the logits of the teacher's calibrated probabilities are divided by: above 1, they are less certain."""
