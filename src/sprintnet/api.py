@@ -224,20 +224,20 @@ class Model:
         license: str = "unknown",
         tta: str | None = None,
         *,
-        precision: float | None = None,
+        min_precision: float | None = None,
         cost: float | Mapping[str, float] | None = None,
     ) -> Path:
         """Writes the run's export folder; returns its ONNX file (with `quantize` that of fp16 or int8), or a copy at `path`.
 
         With `tta`, flip or all, the file averages the mirrored image, or all views, too (test-time augmentation). With
-        `precision`, or the `cost` of a wrong prediction (of all classes, or by class) where one that is not made costs 1, the
-        file has a threshold for each class. Raises ParityError if its predictions differ from the model's.
+        `min_precision`, or the `cost` of a wrong prediction (of all classes, or by class) where one that is not made costs 1,
+        the file has a threshold for each class. Raises ParityError if its predictions differ from the model's.
         """
         from sprintnet.deploy.export.export import FP32_FILE, export
         from sprintnet.evaluation.thresholds import ThresholdRule
 
         costs = {} if cost is None else cost if isinstance(cost, Mapping) else {"": cost}
-        rule = ThresholdRule(precision, costs)
+        rule = ThresholdRule(min_precision, costs)
         if quantize not in (None, "fp16", "int8"):
             raise ArgumentError("quantize", quantize, "must be fp16 or int8, or None")
         if path and not Path(path).parent.is_dir():

@@ -247,7 +247,7 @@ def test_the_same_data_is_known_in_any_spelling(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_damaged_run_says_what_is_missing(sprintnet: Command, run: RunFolder) -> None:
-    assert "not a weights file of SprintNet" in sprintnet("val", "smoke").stderr
+    assert "not a weights file of this version of SprintNet" in sprintnet("val", "smoke").stderr
     run.weights.unlink()
     assert "weights.safetensors missing" in sprintnet("val", "smoke").stderr
     run.weights.touch()

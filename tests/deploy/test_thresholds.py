@@ -16,6 +16,8 @@ from deploy.client import send
 from deploy.conftest import Start
 from deploy.visit import plain_server, visit
 from sprintnet import load
+from sprintnet.config import load_config
+from sprintnet.data.load import load_splits
 from sprintnet.deploy.predictor import Predictor
 from sprintnet.deploy.serve.web import write_web
 from sprintnet.errors import ArgumentError
@@ -30,7 +32,7 @@ def run(exported: dict[str, RunFolder], tmp_path_factory: pytest.TempPathFactory
     """A run exported with thresholds."""
     copy = RunFolder(tmp_path_factory.mktemp("thresholds") / "run")
     shutil.copytree(exported["davidnet"].path, copy.path)
-    load(copy.path).export(precision=PRECISION, quantize="int8")  # type: ignore[union-attr]
+    load(copy.path).export(min_precision=PRECISION, quantize="int8")  # type: ignore[union-attr]
     return copy
 
 
@@ -121,8 +123,11 @@ def test_by_cost_a_class_has_its_own(sprintnet: Command, exported: dict[str, Run
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--precision", "0.9", "--cost", "3"), "--precision 0.9: cannot be combined with costs; leave one of them out"),
-        (("--precision", "2"), "--precision 2: must be a number from 0.01 to 1"),
+        (
+            ("--min-precision", "0.9", "--cost", "3"),
+            "--min-precision 0.9: cannot be combined with costs; leave one of them out",
+        ),
+        (("--min-precision", "2"), "--min-precision 2: must be a number from 0.01 to 1"),
         (("--cost", "much"), "--cost much: must be a number, such as 5, or CLASS=NUMBER, such as cat=5"),
         (("--cost", "cow=3"), "--cost cow: is no class of the model"),
         (("--cost", "0.5"), "--cost 0.5: must be 1, the cost of no prediction, or more, such as 5"),
@@ -143,6 +148,27 @@ def test_they_need_held_out_images(sprintnet: Command, exported: dict[str, RunFo
         "train", "davidnet", "--data", "digits", "data.val=0", "epochs=1", *digits, "--no-report", "--name", "none"
     )
     assert done.returncode == 0, done.stderr
-    done = sprintnet("export", "none", "--precision", "0.9")
+    done = sprintnet("export", "none", "--min-precision", "0.9")
     assert done.returncode == 2
-    assert "--precision 0.9: needs held-out images, on which probabilities are calibrated; train with data.val" in done.stderr
+    assert (
+        "--min-precision 0.9: needs held-out images, on which probabilities are calibrated; train with data.val" in done.stderr
+    )
+
+
+def test_several_labels_are_predicted_above_theirs(labelled: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(labelled.path, tmp_path / "run")
+    file = load(tmp_path / "run").export(cost=4.0)  # type: ignore[union-attr]
+    predictor, row = Predictor(file), read_json(file.parent / "parity.json")["files"]["model.onnx"]
+    images = load_splits(load_config(labelled.config).data, run=labelled)["val"]
+    found = predictor(images.images)
+    assert predictor.preprocessing.thresholds == pytest.approx([0.8] * 4)
+    np.testing.assert_array_equal(found.predicted_mask, found.probabilities > 0.8)
+    assert not found.unsure.any()
+    right = float((found.predicted_mask == images.labels).all(axis=1).mean())
+    assert row["accuracy"] == row["metrics"]["accuracy"] == right
+    assert right != read_json(labelled.metrics)["val"]["accuracy"]
+
+
+def test_views_are_averaged_only_where_the_thresholds_were_chosen_so(file: Path) -> None:
+    with pytest.raises(ArgumentError, match="has thresholds of predictions without it; export it again with tta"):
+        Predictor(file, tta=True)

@@ -14,6 +14,7 @@ from conftest import SAMPLE, TINY, Command, call
 from shapes import splits, write_table
 from sprintnet.config import load_config
 from sprintnet.data.load import load_splits
+from sprintnet.experiments import ensemble as experiment
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json
 
 SEEDS = 3
@@ -159,3 +160,50 @@ def test_training_does_not_start_from_an_ensemble(place: Path) -> None:
     done = call(place, "train", "davidnet", "init_from=runs/train/some-ensemble", "--name", "again", *TINY)
     assert done.returncode == 2
     assert "is an ensemble of 3 networks; name a run of its study" in done.stderr
+
+
+def test_a_damaged_list_of_members_is_one_message(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "runs" / "train" / "some-ensemble", tmp_path / "copy")
+    (tmp_path / "copy" / "members.json").write_text("{")
+    done = call(tmp_path, "val", "copy")
+    assert done.returncode == 2
+    assert "members.json: damaged" in done.stderr and "sprintnet ensemble STUDY" in done.stderr
+
+
+def test_an_unfinished_ensemble_is_made_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(experiment, "close", killed)
+        patch.setattr(experiment, "write_atomic", killed)  # config.toml comes last
+        sn.ensemble("some", name="killed")
+    done = call(place, "val", "killed")
+    assert done.returncode == 2
+    assert "the ensemble is unfinished; make it again: sprintnet ensemble runs/study/some" in done.stderr
+    assert sn.ensemble("some", name="killed").metrics["ensemble"]["accuracy"]["mean"] > 0
+
+
+def test_an_ensemble_is_no_run_of_a_study(place: Path, tmp_path: Path) -> None:
+    for name in ("study/some/seed-1", "study/some/seed-2", "train/some-ensemble"):
+        shutil.copytree(place / "runs" / name, tmp_path / "runs" / "study" / "mixed" / Path(name).name)
+    done = call(tmp_path, "compare", "mixed", "mixed")
+    assert done.returncode == 2
+    assert "some-ensemble: is an ensemble, not a run of one network; move it away" in done.stderr
+    done = call(tmp_path, "ensemble", "mixed")
+    assert "is an ensemble itself; move it away" in done.stderr
+
+
+def test_runs_with_other_settings_of_prediction_are_refused(place: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        shutil.copytree(
+            place / "runs" / "study" / "some" / f"seed-{seed}", tmp_path / "runs" / "study" / "two" / f"seed-{seed}"
+        )
+    run = RunFolder(tmp_path / "runs" / "study" / "two" / "seed-1")
+    (run.path / "checksums.txt").unlink()
+    run.config.write_text(run.config.read_text().replace("tta = 0.9", "tta = 0.0"))
+    done = call(tmp_path, "ensemble", "two")
+    assert done.returncode == 2
+    assert "differs from" in done.stderr and " in tta; they cannot be one model" in done.stderr

@@ -144,7 +144,7 @@ def test_damaged_or_foreign_weights_are_named(tmp_path: Path, saved: SavedModel)
     }
     for name, content in damaged.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(SettingsError, match="not a weights file of SprintNet"):
+        with pytest.raises(SettingsError, match="not a weights file of this version of SprintNet"):
             load_model(tmp_path / name)
-    with pytest.raises(SettingsError, match="not a weights file of SprintNet"):
+    with pytest.raises(SettingsError, match="not a weights file of this version of SprintNet"):
         load_model(tmp_path / "none")

@@ -176,7 +176,7 @@ def test_images_may_have_another_size(origin: tuple[str, RunFolder]) -> None:
             r"nowhere: holds neither weights.safetensors nor model.safetensors",
         ),
         ("davidnet", ["init_from=."], r"\.: holds neither weights.safetensors nor model.safetensors"),
-        ("davidnet", ["init_from=x"], r"x: not a weights file of SprintNet"),
+        ("davidnet", ["init_from=x"], r"x: not a weights file of this version of SprintNet"),
     ],
 )
 def test_what_cannot_be_started_from_is_refused_and_leaves_no_run(

@@ -1,5 +1,6 @@
 """The moving average of weights: against PyTorch's, in a training that is killed and resumed, and where steps are skipped."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sprintnet.config import load_config
+from sprintnet.errors import Interrupted, SettingsError
 from sprintnet.evaluation.trained_model import load
 from sprintnet.runs.folder import RunFolder, read_rows
-from sprintnet.training import checkpoint
+from sprintnet.training import checkpoint, loop
 from sprintnet.training.average import WARM_UP, Average
 from sprintnet.training.train import train
 
@@ -85,3 +87,41 @@ def test_a_resumed_training_ends_in_the_same_average(tmp_path: Path, tiny: list[
     train(config, part, resume=True)
     whole, resumed = (load(tmp_path / name, "cpu", "fp32").model.state_dict() for name in ("whole", "part"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_signal_while_the_average_is_evaluated_saves_what_is_trained(
+    tmp_path: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config("davidnet", ["precision=fp32", *tiny, "ema=0.8"])
+    train(config, RunFolder(tmp_path / "whole"))
+    part, real = RunFolder(tmp_path / "part"), loop.predict
+
+    def interrupted(model: nn.Module, batches: object, runtime: object) -> object:
+        monkeypatch.setattr(loop, "predict", real)
+        signal.raise_signal(signal.SIGTERM)
+        return real(model, batches, runtime)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "predict", interrupted)
+    with pytest.raises(Interrupted):
+        train(config, part)
+    train(config, part, resume=True)
+    whole, resumed = (load(tmp_path / name, "cpu", "fp32").model.state_dict() for name in ("whole", "part"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, tiny: list[str]) -> None:
+    config, run = load_config("davidnet", ["precision=fp32", *tiny]), RunFolder(tmp_path / "run")
+
+    class Stop(Exception):
+        pass
+
+    def stop(row: object) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(config, run, on_epoch=stop)
+    state = checkpoint.load_checkpoint(run.checkpoint, torch.device("cpu"))
+    del state["model"]["novelty.means"]
+    checkpoint.save_checkpoint(run.checkpoint, state)
+    with pytest.raises(SettingsError, match="was saved by another version"):
+        train(config, run, resume=True)

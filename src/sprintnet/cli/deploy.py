@@ -35,7 +35,7 @@ def export(options: Namespace) -> None:
     from sprintnet.deploy.export.export import export
     from sprintnet.evaluation.thresholds import ThresholdRule
 
-    rule = ThresholdRule(options.precision or None, dict(map(_read_cost, options.cost)))
+    rule = ThresholdRule(options.min_precision or None, dict(map(_read_cost, options.cost)))
     table = export(run.path, options.quantize, tuple(options.outputs.split(",")), options.license, options.tta, rule=rule)
 
     from sprintnet.reporting.text.export import parity_lines, threshold_lines

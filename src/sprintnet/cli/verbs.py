@@ -101,7 +101,7 @@ VERBS: dict[str, Verb] = {
         _option("--quantize", "also write a smaller file", [], ("int8", "fp16")),
         _option("--tta", "test-time augmentation in the file: mirrored, or all views of an image", None, ("flip", "all")),
         _option("--outputs", "outputs of the model", deploy.OUTPUTS, metavar="NAMES"),
-        _option("--precision", "a threshold a class, above which this share of predictions is right", 0.0, (0.01, 1)),
+        _option("--min-precision", "a threshold a class, above which this share of predictions is right", 0.0, (0.01, 1)),
         _option("--cost", "a threshold a class, by the cost of a wrong prediction (of none: 1)", [], metavar="[CLASS=]COST"),
         _option("--license", "licence of the weights, as the Hugging Face hub spells it", "unknown", metavar="NAME"),
         _option("--web", "also create a folder with a page that classifies in the browser", metavar="DIR")]),

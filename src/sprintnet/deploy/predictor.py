@@ -77,6 +77,8 @@ class Predictor:
         self.threshold = self.preprocessing.threshold
         if tta and self.preprocessing.tta:
             raise ArgumentError("tta", tta, f"{self.path} averages views already, as it was exported; leave it out")
+        if tta and self.preprocessing.thresholds:
+            raise ArgumentError("tta", tta, f"{self.path} has thresholds of predictions without it; export it again with tta")
         if tta and "logits" not in self.outputs:
             rule = f"{self.path} has no output logits, which are averaged; export it with all outputs, or with tta"
             raise ArgumentError("tta", tta, rule)

@@ -30,7 +30,7 @@ class Outputs(NamedTuple):
     logits: Floats
     """(N, K)"""
     embeddings: Floats
-    """(N, C), of which the logits are a linear function."""
+    """(N, C), which the last layer classifies."""
     novelty: Floats
     """(N,): how unlike the training images each is (`models.novelty`)."""
 

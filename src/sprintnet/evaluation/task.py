@@ -26,9 +26,7 @@ class Task:
 
     name: str
     activate: Callable[[Tensor], Tensor]
-    correct: Callable[
-        [Tensor, Tensor], Tensor
-    ]  # (B,): whether the class, or every label, is right; of soft labels the likeliest
+    correct: Callable[[Tensor, Tensor], Tensor]  # (B,): whether the class, or every label, is right
     predictions: Callable[[Floats], Ints]
     confidence: Callable[[Floats], Floats]  # (N,): the probability of the predicted class or label set
     membership: Callable[[Ints, int], Mask]  # (N, K): which of K classes each image has, from its labels

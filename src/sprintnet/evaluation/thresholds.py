@@ -17,20 +17,20 @@ NEVER = 1.0
 class ThresholdRule:
     """How thresholds are chosen: by a precision, or by the costs of errors."""
 
-    precision: float | None = None
+    min_precision: float | None = None
     """Share of the predictions of a class that are right."""
     costs: Mapping[str, float] = field(default_factory=dict)
     """By class: the cost of a wrong prediction of it, where one that is not made costs 1; the key "" is for all others."""
 
     def __bool__(self) -> bool:
-        return self.precision is not None or bool(self.costs)
+        return self.min_precision is not None or bool(self.costs)
 
     def check(self, classes: Sequence[str], *, is_multi_label: bool) -> None:
         """Raises ArgumentError for a precision or a cost that cannot be."""
-        if self.precision is not None and self.costs:
-            raise ArgumentError("precision", self.precision, "cannot be combined with costs; leave one of them out")
-        if self.precision is not None and not 0 < self.precision <= 1:
-            raise ArgumentError("precision", self.precision, "must be more than 0 and at most 1, such as 0.95")
+        if self.min_precision is not None and self.costs:
+            raise ArgumentError("min_precision", self.min_precision, "cannot be combined with costs; leave one of them out")
+        if self.min_precision is not None and not 0 < self.min_precision <= 1:
+            raise ArgumentError("min_precision", self.min_precision, "must be more than 0 and at most 1, such as 0.95")
         least = 0 if is_multi_label else 1
         for name, cost in self.costs.items():
             if name and name not in classes:
@@ -52,12 +52,12 @@ class ThresholdRule:
         if self.costs:
             costs = [self.costs.get(name, self.costs.get("", 1.0)) for name in classes]
             return [cost / (cost + 1) if is_multi_label else 1 - 1 / cost for cost in costs]
-        assert self.precision is not None
+        assert self.min_precision is not None
         largest = probabilities.argmax(axis=1)
         found = []
         for label in range(len(classes)):
             chosen = slice(None) if is_multi_label else largest == label
-            found.append(_lowest(probabilities[chosen, label], membership[chosen, label], self.precision))
+            found.append(_lowest(probabilities[chosen, label], membership[chosen, label], self.min_precision))
         return found
 
 

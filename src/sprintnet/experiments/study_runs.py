@@ -96,6 +96,8 @@ def finished_runs(folder: Path) -> list[dict[str, Any]]:
     """Returns the metrics of a folder's finished runs, by seed and fold; raises SettingsError where they cannot be averaged."""
     runs = [(run, _facts(run, config), _shared(config)) for run, config in _finished(folder)]
     for run, environment, config in runs:
+        if run.members.exists():
+            raise SettingsError(f"{run.path}: is an ensemble, not a run of one network; move it away")
         first, facts, shared = runs[0]
         changed = [key for key in SHARED_BY_ALL_RUNS if environment.get(key) != facts.get(key)]
         if what := ", ".join([*changed, *differences(shared, config)]):

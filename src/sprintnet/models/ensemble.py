@@ -15,7 +15,8 @@ from sprintnet.models.novelty import Novelty
 class Ensemble(Network):
     """Images (B, channels, H, W) -> logits (B, classes) of the mean of the members' probabilities; it is not trained.
 
-    Feature maps and embeddings are those of all members, one after the other. Lakshminarayanan et al. 2017, arXiv:1612.01474.
+    Feature maps and embeddings are those of all members, one after the other, which must have the same layers and classes.
+    Lakshminarayanan et al. 2017, arXiv:1612.01474.
     """
 
     def __init__(self, members: Sequence[Network], *, is_multi_label: bool):

@@ -18,6 +18,7 @@ from sprintnet.models.tensor_file import DamagedError, read_tensors, write_tenso
 
 WEIGHT_FILES = ("weights.safetensors", "model.safetensors")
 """Of a run folder and of an export folder."""
+MAX_CAUSE = 200  # characters
 FULL_SIZE = "use schedule.resolution=1 schedule.resolution_milestones=0"
 
 
@@ -101,8 +102,8 @@ def load_model(path: Path) -> SavedModel:
             network = _build(settings, preprocessing, int(metadata.get("members", 1)))
         network.load_state_dict(tensors, assign=True)
     except (OSError, DamagedError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        cause = str(error).splitlines()[0]
-        raise SettingsError(f"{path}: not a weights file of SprintNet ({cause}); train again") from None
+        cause = " ".join(str(error).split())[:MAX_CAUSE]
+        raise SettingsError(f"{path}: not a weights file of this version of SprintNet ({cause}); train again") from None
     return SavedModel(network, settings, preprocessing)
 
 

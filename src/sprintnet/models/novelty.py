@@ -20,7 +20,7 @@ class Novelty(nn.Module):
     def __init__(self, classes: int, features: int):
         super().__init__()
         self.register_buffer("directions", torch.zeros(classes, features))
-        self.register_buffer("means", torch.zeros(2))
+        self.register_buffer("means", torch.zeros(2))  # of cosine and log length
         self.register_buffer("deviations", torch.ones(2))
 
     @property

@@ -9,7 +9,7 @@ import shlex
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from pathlib import Path
@@ -189,6 +189,8 @@ def open_run(word: str | Path) -> RunFolder:
         state = "the run is unfinished: continue it with its command and --resume"
         if run.metrics.is_file():
             state = "the run is damaged: restore it from a copy, or train again under another --name"
+        elif run.members.is_file():
+            state = f"the ensemble is unfinished; make it again: {rerun_command(run)}"
         elif len(missing) == 3:
             state = "it is not a run folder"
         raise SettingsError(f"{run.path}: {', '.join(missing)} missing; {state}")
@@ -255,7 +257,10 @@ def require_consistent(run: RunFolder) -> Iterator[None]:
 def rerun_command(run: RunFolder) -> str:
     """Returns the command that repeats a run, or makes an ensemble again, quoted for a shell."""
     if run.members.exists():
-        return shlex.join(["sprintnet", "ensemble", json.loads(run.members.read_text("utf-8"))["study"]])
+        study = "STUDY"
+        with suppress(OSError, ValueError, KeyError, TypeError):  # it may be what is damaged
+            study = json.loads(run.members.read_text("utf-8"))["study"]
+        return shlex.join(["sprintnet", "ensemble", study])
     return shlex.join(["sprintnet", "train", str(run.config)])
 
 

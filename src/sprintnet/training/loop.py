@@ -12,7 +12,7 @@ import torch
 from sprintnet.config import Config
 from sprintnet.data.augment import resize
 from sprintnet.data.loader import Batch, Loader
-from sprintnet.errors import DivergedError
+from sprintnet.errors import DivergedError, SettingsError
 from sprintnet.evaluation.predict import predict
 from sprintnet.runs.folder import RunFolder
 from sprintnet.training.adaptive_threads import AdaptiveThreads
@@ -58,6 +58,10 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
         _read_sound(step, progress)
         save_checkpoint(run.checkpoint, _state(step, progress))
 
+    def save_while_evaluating() -> None:
+        with step.evaluated():  # exchanged again: the weights that are trained
+            save()
+
     was_crowded = False
     step.model.train()
     with Signals(run.path) as signals, AdaptiveThreads(step.runtime) as threads:
@@ -87,7 +91,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
                 continue
             trained = time.monotonic()
             progress.seconds = trained - started
-            val_batches = signals.guard(track(val.sequential(), len(val), f"{label}, evaluating", 0), save)
+            val_batches = signals.guard(track(val.sequential(), len(val), f"{label}, evaluating", 0), save_while_evaluating)
             with step.evaluated():
                 logits, truths = predict(step.model, val_batches, step.runtime)
             if not np.isfinite(logits).all():
@@ -136,5 +140,9 @@ def _restore(step: Step, run: RunFolder) -> Progress:
     ranks = step.runtime.ranks
     device = step.runtime.device if ranks.world == 1 else torch.device("cpu")  # from where each rank copies it
     state = ranks.share(load_checkpoint(run.checkpoint, device) if ranks.is_first else None)
-    step.load_state_dict(state)
+    try:
+        step.load_state_dict(state)
+    except (RuntimeError, KeyError, ValueError):
+        rule = "was saved by another version; go on with that one, or start again under another --name"
+        raise SettingsError(f"{run.checkpoint}: {rule}") from None
     return Progress(**state["progress"])

@@ -106,7 +106,8 @@ def _check(config: Config, images: ImageDataset, runtime: Runtime) -> None:
     settings_of_one = {
         "compile=true": config.compile,
         f"model.dropout={config.model.dropout:g}": config.model.dropout > 0,
-        f"augment.mixup={config.augment.mixup:g} augment.cutmix={config.augment.cutmix:g}": config.augment.mixes,
+        f"augment.mixup={config.augment.mixup:g}": config.augment.mixup > 0,
+        f"augment.cutmix={config.augment.cutmix:g}": config.augment.cutmix > 0,
         f"distill.teacher={config.distill.teacher}": config.distill.teacher,
     }
     if runtime.ranks.world > 1 and any(settings_of_one.values()):

@@ -68,7 +68,7 @@ def train(
         with run.claim:
             remove_temporary(run.path)
             if not run.config.exists():
-                for left in (run.splits, run.lr_finder):  # by a start that failed, perhaps with other settings
+                for left in (run.splits, run.lr_finder, run.members):  # by a start that failed, perhaps with other settings
                     left.unlink(missing_ok=True)
                 if resume:
                     others = [file.parent.name for file in run.path.parent.glob("*/config.toml")]

@@ -97,7 +97,7 @@ def _with_thresholds(trained: TrainedModel, splits: Splits, rule: ThresholdRule)
     preprocessing, is_multi_label = trained.preprocessing, trained.preprocessing.threshold is not None
     rule.check(trained.classes, is_multi_label=is_multi_label)
     if "val" not in splits or preprocessing.temperature is None:
-        given = ("cost", next(iter(rule.costs.values()))) if rule.costs else ("precision", rule.precision)
+        given = ("cost", next(iter(rule.costs.values()))) if rule.costs else ("min_precision", rule.min_precision)
         raise ArgumentError(*given, "needs held-out images, on which probabilities are calibrated; train with data.val")
     held_out = splits["val"]
     probabilities = preprocessing.probabilities(trained.predict_logits(held_out.images, "thresholds"))

@@ -13,6 +13,7 @@ from sprintnet.deploy.predictions import Predictions
 from sprintnet.deploy.predictor import Predictor
 from sprintnet.errors import ParityError
 from sprintnet.evaluation.held_out import set_metrics, unknown_metrics
+from sprintnet.evaluation.metrics import Floats
 from sprintnet.evaluation.predict import Outputs
 from sprintnet.evaluation.thresholds import threshold_metrics
 from sprintnet.evaluation.trained_model import TrainedModel
@@ -41,7 +42,8 @@ def file_metrics(trained: TrainedModel, predictions: Predictions, labels: Labels
     """Returns a file's own scores on a split, as metrics.json has them, and `ece`, its expected calibration error."""
     probabilities = np.clip(predictions.probabilities.astype(np.float64), 1e-12, 1 - 1e-12)
     logits = np.log(probabilities) - (0 if predictions.threshold is None else np.log1p(-probabilities))
-    scores = trained.task.summarise(logits, labels, trained.classes)
+    scores = trained.task.summarise(_above_thresholds(predictions, logits), labels, trained.classes)
+    scores["cross_entropy"] = trained.task.cross_entropy(logits, labels, 0.0)
     short = {key: score for key, score in scores.items() if key == "accuracy_interval" or not isinstance(score, list | dict)}
     sets = set_metrics(trained.preprocessing.held_out_scores, probabilities, labels, held_out=split == "val")
     if predictions.novelty is not None:
@@ -51,6 +53,14 @@ def file_metrics(trained: TrainedModel, predictions: Predictions, labels: Labels
         thresholds = dict(zip(trained.classes, predictions.preprocessing.thresholds, strict=True))
         sets["thresholds"] = threshold_metrics(predictions.predicted_mask, predictions.unsure, membership, thresholds)
     return {**short, **sets, "ece": trained.task.calibration(logits, labels)["ece"]}
+
+
+def _above_thresholds(predictions: Predictions, logits: Floats) -> Floats:
+    """Returns the logits (N, K), of several labels an image less those of their thresholds: positive where one is predicted."""
+    if predictions.threshold is None or not (thresholds := predictions.preprocessing.thresholds):
+        return logits
+    bounded = np.clip(thresholds, 1e-12, 1 - 1e-12)
+    return np.asarray(logits - (np.log(bounded) - np.log1p(-bounded)))
 
 
 def parity(trained: TrainedModel, predictions: Predictions, expected: Outputs, labels: Labels) -> dict[str, float]:

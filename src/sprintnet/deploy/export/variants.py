@@ -18,7 +18,7 @@ from sprintnet.data.dataset import ImageDataset, Images
 CALIBRATION_IMAGES = 500
 CALIBRATION_BATCH = 100
 QUANTIZED_OPERATORS = ["Conv", "MaxPool", "Sigmoid", "Mul", "Add", "Relu"]
-POOLS = ("MaxPool", "ReduceMax")
+POOL = "MaxPool"
 FP32_OPERATORS = ["Resize", "Cast"]
 
 
@@ -75,7 +75,7 @@ def _before_pools(graph: onnx.GraphProto) -> set[str]:
     wanted: set[str] = set()  # tensors
     names = set()
     for node in reversed(graph.node):
-        if node.op_type in POOLS or wanted & set(node.output):
+        if node.op_type == POOL or wanted & set(node.output):
             wanted |= set(node.input)
             names.add(node.name)
     return names

@@ -41,7 +41,7 @@ def threshold_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     same = " (they also chose the thresholds: an optimistic estimate)" if metrics["split"] == "validation" else ""
     yield f"thresholds: on {found['images']:,} {metrics['split']} images{same}, {found['unsure']:.2%} of them unsure"
     if never := [row["class"] for row in found["rows"] if row["threshold"] >= 1]:
-        yield f"never predicted, as no threshold has that precision on held-out images: {', '.join(map(plain, never))}"
+        yield f"never predicted, as no threshold is high enough: {', '.join(map(plain, never))}"
 
 
 def _share(row: Mapping[str, Any], score: str) -> str:
