@@ -118,8 +118,8 @@ def test_the_page_shows_them(request: pytest.FixtureRequest, browser: Browser, b
     for coverage in ("0.9", "0.8"):
         page.locator("#coverage").select_option(coverage)
         expected = names(Predictor(model)(FILES).sets(float(coverage)))
-        alone = "No other class comes into question"
-        texts = [f"One of {len(found)}: {', '.join(found)}" if len(found) > 1 else alone for found in expected]
+        others = [f"one of {len(found)}: {', '.join(found)}" if len(found) > 1 else "no other class" for found in expected]
+        texts = [f"At {100 * float(coverage):.0f} %, {each}" for each in others]
         expect(page.locator("article .set")).to_have_text(texts)
         assert len(set(texts)) > 1
     page.close()

@@ -4,6 +4,7 @@ import { describe, parallel, predict, privacy } from "./backend.js";
 const SMALL = 96; // pixels of a side: images up to this size are shown with visible pixels
 const MAX_HEIGHT = 22; // rem, of a shown image
 const USUAL = 0.9; // coverage of sets
+const UNUSUAL = 0.05; // typicality, from which a card says so
 const HEAT = 64; // pixels of a side of a coloured activation map
 const COLOURS = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // inferno
 
@@ -85,7 +86,8 @@ async function work() {
     if (!cards.has(card)) continue; // cleared in the meantime
     try {
       if (!card.shape) await preview(card);
-      show(card, await predict(card.file, model, Number(byId("coverage").value)));
+      const coverage = Number(byId("coverage").value);
+      show(card, await predict(card.file, model, coverage), coverage);
     } catch (error) {
       fail(card, error.message);
     }
@@ -110,7 +112,7 @@ async function preview(card) {
   card.root.querySelector("figure").hidden = false;
 }
 
-function show(card, found) {
+function show(card, found, coverage) {
   const { root, file } = card;
   root.classList.remove("waiting");
   const heading = root.querySelector("h2");
@@ -123,15 +125,17 @@ function show(card, found) {
   const isUnknown = model.false_alarms !== null && found.typicality <= model.false_alarms;
   root.classList.toggle("unknown", isUnknown);
   const unusual = root.querySelector(".unusual");
-  unusual.hidden = !isUnknown;
-  unusual.textContent = `Unlike the training images: so are fewer than ${percent(model.false_alarms)} of images of its classes. If it is one of them:`;
+  unusual.hidden = !isUnknown && !(found.typicality <= UNUSUAL);
+  const asUnusual = `Unlike the training images: so ${isUnknown ? "are fewer than" : "are only"} ${percent(isUnknown ? model.false_alarms : found.typicality)} of images of these classes.`;
+  unusual.textContent = isUnknown ? `${asUnusual} If it is one of them:` : asUnusual;
   const labels = named.flatMap((parts, index) => (index ? [", ", ...parts] : parts));
   if (found.unsure) labels.unshift("Not sure enough: perhaps ");
   heading.replaceChildren(...(isUnknown ? ["Probably none of these classes"] : named.length ? labels : none));
   const names = (found.set ?? []).map((entry) => entry.class);
   const set = root.querySelector(".set");
-  set.hidden = !names.length || isUnknown;
-  set.textContent = names.length > 1 ? `One of ${names.length}: ${names.join(", ")}` : "No other class comes into question";
+  set.hidden = !names.length || isUnknown || (found.unsure && names.length === 1);
+  const others = names.length > 1 ? `one of ${names.length}: ${names.join(", ")}` : "no other class";
+  set.textContent = `At ${Math.round(100 * coverage)} %, ${others}`;
   const buttons = found.top.map((entry) => {
     const button = byId("class").content.firstElementChild.cloneNode(true);
     button.querySelector(".name").textContent = button.title = entry.class;
