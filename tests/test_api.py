@@ -91,7 +91,8 @@ def test_training_leaves_a_run_like_that_of_the_command(model: sn.Model, folder:
     assert repr(model).endswith("; runs/train/tiny)")
 
 
-def test_a_run_is_named_after_its_recipe_and_counted(data: sn.Dataset) -> None:
+def test_a_run_is_named_after_its_recipe_and_counted(data: sn.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where no other test has trained
     settings = {**TINY, "epochs": 1}
     assert [sn.train("davidnet", data, **settings).run.name for _ in range(2)] == ["davidnet", "davidnet-2"]
 
