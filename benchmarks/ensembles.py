@@ -33,7 +33,6 @@ def main() -> None:
         "ece_calibrated": evaluated["calibrated"]["ece"],
         "gain": {key: found[key] for key in ("accuracy", "tta_accuracy") if key in found},
         "parameters": metrics["parameters"],
-        "train_seconds": metrics["train_seconds"],
     }
     append_row(RESULTS, row)
     print(row)

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_sample_images
 
+from sprintnet.config import load_config
 from sprintnet.data.builtin import cache
 from sprintnet.data.dataset import ImageDataset, Images
 from sprintnet.data.images import as_pixels
 from sprintnet.evaluation.metrics import Floats, log_probabilities
 from sprintnet.evaluation.ranking import ranking_scores
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
+from sprintnet.runs.folder import read_json
 from sprintnet.runs.io import append_row
 
 RESULTS = Path(__file__).parent / "results" / "unknown.jsonl"
@@ -106,7 +108,11 @@ def main() -> None:
     }
     for kind, scores in summary.items():
         print(f"{kind:15}", "  ".join(f"{name} {score['mean']:.3f}" for name, score in scores.items()))
-    append_row(options.output, {"recipe": load_run(options.runs[0])[1].model.name, "runs": len(measured), "kinds": summary})
+    images = {"cifar10": len(known), **{kind: len(each) for kind, each in kinds.items()}}
+    commits = sorted({str(read_json(run / "environment.json")["commit"]) for run in options.runs})  # of the trainings
+    recipe = load_config(options.runs[0] / "resolved.toml").to_toml()
+    row = {"recipe": recipe, "trained_at": commits, "runs": len(measured), "images": images, "kinds": summary}
+    append_row(options.output, row)
 
 
 if __name__ == "__main__":
