@@ -1,13 +1,15 @@
 """TrivialAugment: each change against Pillow's, what it keeps, and how often each occurs."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
-from sprintnet.data.augment import warp
+from sprintnet.data.augment import sample_params, warp
+from sprintnet.data.settings import AugmentSettings
 from sprintnet.data.trivial_augment import CHANGES, COLOUR_CHANGES, affine_matrices, change_colours, sample_changes
 
 SIDE = 24
@@ -79,6 +81,16 @@ def test_strengths_are_those_of_the_paper(name: str, strength: float, point: tup
     torch.testing.assert_close(
         matrix @ torch.tensor([*start, 1.0]), torch.tensor(point, dtype=torch.float32), atol=1e-5, rtol=0
     )
+
+
+def test_with_affine_maps_of_the_settings_positions_pass_through_both() -> None:
+    settings = AugmentSettings(crop_padding=0, flip=0, cutout=0, affine=1, trivial=True)
+    both = sample_params(200, SIDE, SIDE, settings, torch.Generator().manual_seed(0))
+    plain = sample_params(200, SIDE, SIDE, replace(settings, trivial=False), torch.Generator().manual_seed(0))
+    assert both.affine is not None and plain.affine is not None and both.changes is not None
+    point = torch.tensor([0.3, -0.4, 1.0])
+    through = torch.cat([affine_matrices(both.changes) @ point, torch.ones(200, 1)], 1)
+    torch.testing.assert_close(both.affine @ point, torch.einsum("nij,nj->ni", plain.affine, through))
 
 
 def test_transparency_is_kept() -> None:

@@ -45,8 +45,12 @@ def test_it_follows_faster_at_first() -> None:
     model.weight.data.fill_(1)
     average.update(KEPT)
     with average.in_place():
-        assert model.weight.item() == pytest.approx((WARM_UP - 1) / (WARM_UP + 1))
-    assert model.weight.item() == 1
+        assert model.weight.item() == 1  # nothing is left of the initial weights
+    model.weight.data.zero_()
+    average.update(KEPT)
+    with average.in_place():
+        assert model.weight.item() == pytest.approx(1 - WARM_UP / (WARM_UP + 1))
+    assert model.weight.item() == 0
 
 
 def test_a_skipped_step_changes_nothing() -> None:

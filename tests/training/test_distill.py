@@ -56,6 +56,12 @@ def test_soft_labels_that_are_hard_give_the_loss_of_labels() -> None:
         torch.testing.assert_close(soft, cross_entropy(logits, labels, 0.2, class_weights))
 
 
+def test_class_weights_of_soft_labels_are_their_mean() -> None:
+    logits, labels, weights = torch.randn(6, 3), torch.rand(6, 3).softmax(1), torch.tensor([0.5, 1.0, 1.5])
+    losses = -(labels * logits.log_softmax(1)).sum(1)
+    torch.testing.assert_close(cross_entropy(logits, labels, 0.0, weights), (losses * (labels * weights).sum(1)).mean())
+
+
 def test_a_study_of_students_is_trained_towards_the_ensemble(place: Path) -> None:
     settings = ["precision=fp32", *TINY, "distill.teacher=runs/train/some-ensemble"]
     done = call(place, "study", "davidnet", "--seeds", "2", "--name", "students", *settings)

@@ -22,8 +22,8 @@ class Ensemble(Network):
     def __init__(self, members: Sequence[Network], *, is_multi_label: bool):
         super().__init__()
         self.members = nn.ModuleList(members)
-        classes, features = (sum(sizes) for sizes in zip(*(each.novelty.shape for each in members), strict=True))
-        self.novelty = Novelty(classes // len(members), features)
+        classes, features = members[0].novelty.shape
+        self.novelty = Novelty(classes, len(members) * features)
         self.is_multi_label = is_multi_label
         self.feature_layers = members[0].feature_layers
 

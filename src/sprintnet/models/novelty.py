@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SMALLEST = 1e-3
+SMALLEST = 0.01
 """Least standard deviation of the two measures: of images all but equal there is none, and rounding would be magnified."""
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-WARM_UP = 10
-"""The average follows faster at first: after t steps its decay is at most (1 + t) / (WARM_UP + t)."""
+WARM_UP = 9
+"""The average follows faster at first: in step t, its decay is at most (t - 1) / (t - 1 + WARM_UP): the first gives the weights
+themselves."""
 
 
 class Average:
@@ -24,7 +25,7 @@ class Average:
     def update(self, kept: Tensor) -> None:
         """Moves the average towards the weights, where the step was `kept` and not skipped."""
         self._steps += kept
-        weight = ((WARM_UP - 1) / (WARM_UP + self._steps)).clamp(min=1 - self.decay) * kept
+        weight = (WARM_UP / (WARM_UP + self._steps - 1)).clamp(min=1 - self.decay) * kept
         torch._foreach_lerp_(self._values, self._live, [weight] * len(self._live))
 
     @contextmanager

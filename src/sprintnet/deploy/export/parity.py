@@ -20,8 +20,7 @@ from sprintnet.evaluation.trained_model import TrainedModel
 from sprintnet.progress import track
 
 MIN_AGREEMENT = 0.9999  # share of images with equal predictions, for an fp32 file
-MAX_DIFFERENCE = 1e-3  # of any probability, for an fp32 file
-MAX_NOVELTY_DIFFERENCE = 0.01  # as a share of its mean, or of 1 if that is less, for an fp32 file; rounding is magnified
+MAX_DIFFERENCE = 1e-3  # of any probability, and of novelty as a share of its mean, for an fp32 file
 MAX_ACCURACY_DROP = 0.002  # for a file of lower precision, or one image: 100 images have no finer steps
 ROUNDING = 1e-9  # of the difference of two shares
 TIMED_BATCHES = (1, 256)
@@ -67,15 +66,14 @@ def parity(trained: TrainedModel, predictions: Predictions, expected: Outputs, l
     """Compares a file's predictions with what the trained model computes from the same images.
 
     Returns images; agreement, the share of images with equal predictions; largest_difference of any probability; accuracy of
-    the file; network_accuracy; novelty_difference, the largest, as a share of the mean novelty (of 1, the novelty of training
-    images, if that is less), if the file has it.
+    the file; network_accuracy; novelty_difference, the largest, as a share of the mean novelty, if the file has it.
     """
     task, logits = trained.task, expected.logits
     probabilities = trained.preprocessing.probabilities(logits.astype(np.float64))
     novelty = {}
     if predictions.novelty is not None:
         differences = np.abs(predictions.novelty - expected.novelty)
-        novelty = {"novelty_difference": float(differences.max() / max(1, expected.novelty.mean()))}
+        novelty = {"novelty_difference": float(differences.max() / expected.novelty.mean())}
     by_model = replace(predictions, probabilities=probabilities).predicted_mask
     truth = task.membership(labels, len(trained.classes))
     return {
@@ -104,8 +102,8 @@ def broken_rules(row: Mapping[str, float], is_exact: bool) -> str:
         broken.append(f"equal predictions for {row['agreement']:.3%} of {row['images']:,} images, not {MIN_AGREEMENT:.2%}")
     if is_exact and not row["largest_difference"] <= MAX_DIFFERENCE:
         broken.append(f"a probability differs by {row['largest_difference']:.2g}, more than {MAX_DIFFERENCE:g}")
-    if is_exact and not row.get("novelty_difference", 0) <= MAX_NOVELTY_DIFFERENCE:
-        broken.append(f"novelty differs by {row['novelty_difference']:.2g}, more than {MAX_NOVELTY_DIFFERENCE:g}")
+    if is_exact and not row.get("novelty_difference", 0) <= MAX_DIFFERENCE:
+        broken.append(f"novelty differs by {row['novelty_difference']:.2g} of its mean, more than {MAX_DIFFERENCE:g}")
     if not is_exact and not drop <= allowed + ROUNDING:
         broken.append(f"accuracy drops by {drop:.2%} to {row['accuracy']:.2%}, more than {allowed:.1%}")
     return "; ".join(broken)
