@@ -125,7 +125,7 @@ class Model:
     @property
     def history(self) -> Any:
         """A row for each epoch, none of an ensemble: a DataFrame if pandas is installed, else a list of dicts."""
-        text = [] if self._run.members.exists() else folder.read_rows(self._run.results)
+        text = folder.read_epochs(self._run)
         rows = [{key: int(cell) if cell.isdigit() else float(cell) for key, cell in row.items()} for row in text]
         if find_spec("pandas"):
             import pandas

@@ -17,13 +17,14 @@ from sprintnet.models.settings import ModelSettings
 from sprintnet.runs.folder import dotted
 from sprintnet.runs.shards import RULE, part_of
 from sprintnet.setting_values import convert, parse, shown
-from sprintnet.training.settings import DistillSettings, MuonSettings, OptimSettings, ScheduleSettings
+from sprintnet.training.settings import DistillSettings, HeadSettings, MuonSettings, OptimSettings, ScheduleSettings
 
 Adaptable = Literal[  # settings that may be `auto`
     "epochs",
     "batch_size",
     "model.width",
     "model.stride",
+    "head.views",
     "optim.head_lr",
     "augment.crop_padding",
     "augment.cutout",
@@ -39,8 +40,8 @@ LEARNING_RATES = ("optim.max_lr", "optim.head_lr", "muon.max_lr")
 class Config:
     """All settings of a run: the recipe's values, changed by overrides."""
 
-    epochs: Annotated[int, Interval(ge=1, le=1_000_000)] = 24
-    """Passes over the training images."""
+    epochs: Annotated[int, Interval(ge=0, le=1_000_000)] = 24
+    """Passes over the training images; 0, with head.fit: only the last layer is fitted."""
     batch_size: Annotated[int, Interval(ge=2, le=1_000_000)] = 512
     """Images per step."""
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.2
@@ -77,7 +78,7 @@ class Config:
     """Images of an epoch; all: each once; balanced: as many in total, each class equally often."""
     init_from: str = ""
     """Run folder, export folder or weights file to start from: its weights and normalisation, with a new head where the
-    classes differ; empty: new weights."""
+    classes differ; `imagenet`: weights pretrained on ImageNet (of efficientnet_lite0); empty: new weights."""
     freeze_backbone: bool = False
     """Train only the head, on the features of the model that init_from names."""
     ema: Annotated[float, Interval(ge=0, lt=1)] = 0.0
@@ -91,6 +92,7 @@ class Config:
     data: DataSettings = field(default_factory=DataSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
+    head: HeadSettings = field(default_factory=HeadSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
     muon: MuonSettings = field(default_factory=MuonSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
@@ -127,6 +129,10 @@ class Config:
                 found.append(f"{section.name}.{name}={shown}: {rule}")
         if self.data.fold and not part_of(self.data.fold):
             found.append(f"data.fold={self.data.fold}: {RULE}, such as 1/5")
+        if not self.epochs and not self.head.fit:
+            found.append("epochs=0: trains nothing; use 1 or more, or head.fit=true")
+        if self.head.fit and not self.init_from:
+            found.append("head.fit=true: fits the head of a trained network only; name one: init_from=imagenet, or a run")
         if self.freeze_backbone and not self.init_from:
             found.append("freeze_backbone=true: trains the head of a trained network only; name one: init_from=runs/train/NAME")
         if self.class_weights == "balanced" and self.sampling == "balanced":

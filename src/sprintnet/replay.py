@@ -15,7 +15,7 @@ from sprintnet.errors import DivergedError, Interrupted, SettingsError, Verifica
 from sprintnet.evaluation.task import TASKS
 from sprintnet.models.factory import load_model
 from sprintnet.models.tensor_file import read_tensors
-from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read_epochs, read_json
 from sprintnet.training.loop import CROWDED
 from sprintnet.training.train import RESUMED_ELSEWHERE, train
 
@@ -73,7 +73,7 @@ def other_conditions(run: RunFolder, now: Mapping[str, Any]) -> str:
 
 
 def _epochs(run: RunFolder) -> list[tuple[str, ...]]:
-    return [tuple(row[key] for key in COLUMNS) for row in read_rows(run.results)]
+    return [tuple(row[key] for key in COLUMNS) for row in read_epochs(run)]
 
 
 def _facts(run: RunFolder) -> list[Any]:

@@ -60,7 +60,7 @@ def summary(options: Namespace) -> None:
     from sprintnet.training.schedule import Schedule
     from sprintnet.training.setup import dataset_facts
 
-    facts = dataset_facts(config, load_pretrained(config.init_from))
+    facts = dataset_facts(config, load_pretrained(config.init_from, config.model))
     config, reasons = resolve(config, facts)
     print(*(f"auto: {reason}" for reason in reasons), sep="\n", end="\n" if reasons else "")
     print(layer_table(build_model(config.model, facts.classes, facts.image_shape), facts.image_shape))

@@ -78,7 +78,7 @@ class Loader:
         advise(self.storage, "MADV_NORMAL")
         for batch in range(len(self)):
             part = self._part(batch)
-            yield self._read(part), self.labels[part]
+            yield self.read(part), self.labels[part]
 
     def epoch(self, seed: int, epoch: int, settings: AugmentSettings, first_batch: int = 0) -> Iterator[Batch]:
         """Yields the augmented batches of an epoch from `first_batch` on, a function of (seed, epoch)."""
@@ -107,7 +107,7 @@ class Loader:
 
     def augmented(self, indices: Tensor, params: AugmentParams, settings: AugmentSettings) -> Tensor:
         """Returns the augmented images (B, C, H, W) at these indices, not mixed."""
-        images = augment(self._read(indices, params.changes), params, settings)
+        images = augment(self.read(indices, params.changes), params, settings)
         return images.contiguous(memory_format=torch.channels_last)
 
     def targets(self, indices: Tensor) -> Tensor:
@@ -128,8 +128,8 @@ class Loader:
         """Returns `count` images, normalised (N, C, H, W): the first, or of sorted classes evenly spaced ones."""
         total = len(self.labels)
         if count >= total or self.labels.ndim > 1 or bool((self.labels.diff() < 0).any()):
-            return self._read(slice(count))
-        return self._read(torch.arange(count, device=self.images.device) * total // count)
+            return self.read(slice(count))
+        return self.read(torch.arange(count, device=self.images.device) * total // count)
 
     def _part(self, batch: int) -> slice:
         # evenly: a last batch of a few images would spoil the running statistics of batch norm
@@ -142,7 +142,8 @@ class Loader:
         is_flipped = torch.rand(len(self.labels), generator=generator) < probability
         return is_flipped ^ (epoch % 2 == 1)
 
-    def _read(self, part: slice | Tensor, changes: Tensor | None = None) -> Tensor:
+    def read(self, part: slice | Tensor, changes: Tensor | None = None) -> Tensor:
+        """Returns the normalised images (B, C, H, W) of these rows, with TrivialAugment's changes of their colours."""
         pixels = self.images[part if self.rows is None else self.rows[part]]
         if changes is not None:
             pixels = change_colours(pixels, changes)

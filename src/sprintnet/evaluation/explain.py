@@ -17,13 +17,15 @@ from sprintnet.data.dataset import ImageDataset, Images, Labels, label_text
 from sprintnet.data.images import read_image
 from sprintnet.data.loader import Loader
 from sprintnet.errors import ArgumentError
-from sprintnet.evaluation.gradcam import class_maps, faithfulness, recorded
+from sprintnet.evaluation.gradcam import FORWARD_PASSES, class_maps, faithfulness, recorded
 from sprintnet.evaluation.metrics import Ints
 from sprintnet.evaluation.trained_model import TrainedModel
 from sprintnet.runs.folder import RunFolder, read_arrays
 from sprintnet.runs.io import write_arrays
 
-RANDOM_MAPS = 8
+RANDOM_MAPS, MIN_RANDOM_MAPS = 8, 2
+SCORED_PIXELS = 2**24
+"""Pixels that the scores of faithfulness may cost: of large images, few have them."""
 PREDICTED, TRUE = "predicted", "true"
 
 
@@ -99,9 +101,11 @@ def explain(
             logits = trained.model(pixels).float()
         targets = _targets(trained, logits, labels, target_class)
         maps = {name: class_maps(trained.model, pixels, targets, members) for name, members in layers.items()}
-        score = partial(faithfulness, trained.model, trained.task.activate, pixels, targets)
-        scores = {name: score(values) for name, values in maps.items()}
-        random = [score(noise) for noise in _random_maps(trained.model, pixels, next(iter(layers.values()))[0])]
+        scored, random_maps = _scored(trained.model.working_shape(trained.preprocessing.image_shape), len(maps))
+        score = partial(faithfulness, trained.model, trained.task.activate, pixels[:scored], targets[:scored])
+        scores = {name: score(values[:scored]) for name, values in maps.items()}
+        layer = next(iter(layers.values()))[0]
+        random = [score(noise) for noise in _random_maps(trained.model, pixels[:scored], layer, random_maps)]
     scores["random"] = {name: sum(each[name] for each in random) / len(random) for name in random[0]}
     unknown: list[str | None] = [None] * len(images)
     columns = {
@@ -154,11 +158,18 @@ def _most_probable(logits: Tensor, among: Tensor) -> Tensor:
     return torch.where(among | ~among.any(1, keepdim=True), logits, -torch.inf).argmax(1)
 
 
-def _random_maps(model: nn.Module, pixels: Tensor, layer: str) -> Iterator[Tensor]:
+def _scored(shape: tuple[int, int, int], maps: int) -> tuple[int, int]:
+    """Returns how many images of a shape (H, W, C) have scores of faithfulness, and how many random maps they have."""
+    area = shape[0] * shape[1]
+    random_maps = max(MIN_RANDOM_MAPS, min(RANDOM_MAPS, RANDOM_MAPS * 64 * 64 // area))
+    return max(1, SCORED_PIXELS // (area * FORWARD_PASSES * (maps + random_maps))), random_maps
+
+
+def _random_maps(model: nn.Module, pixels: Tensor, layer: str, count: int) -> Iterator[Tensor]:
     """Yields random maps (N, H, W) as coarse as those of the layer; noise by pixel would hide every object at once."""
     with recorded(model, [layer]) as outputs, torch.no_grad():
         model(pixels[:1])
     generator = torch.Generator().manual_seed(0)
-    for _ in range(RANDOM_MAPS):
+    for _ in range(count):
         coarse = torch.rand(len(pixels), 1, *outputs[layer].shape[2:], generator=generator).to(pixels.device)
         yield F.interpolate(coarse, size=pixels.shape[2:], mode="bilinear", align_corners=False)[:, 0]

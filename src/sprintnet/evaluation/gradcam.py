@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 FAITHFULNESS_STEPS = 16
+FORWARD_PASSES = 2 * (FAITHFULNESS_STEPS + 1)  # of an image, for the faithfulness of a map
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from sprintnet.runtime import Runtime
 @torch.inference_mode()
 def predict(model: nn.Module, batches: Iterable[Batch], runtime: Runtime) -> tuple[Floats, Ints]:
     """Returns logits float32 (N, K) and labels (N,), or (N, K) of a multi-label dataset; the model's mode is restored."""
-    with _evaluating(model), runtime.autocast():
+    with evaluating(model), runtime.autocast():
         outputs = [(model(images).float(), labels) for images, labels in batches]
     logits, labels = zip(*outputs, strict=True)
     return torch.cat(logits).cpu().numpy(), torch.cat(labels).cpu().numpy()
@@ -39,7 +39,7 @@ class Outputs(NamedTuple):
 def outputs(model: Network, batches: Iterable[Batch], runtime: Runtime) -> Outputs:
     """Returns what a network computes from the images of batches, float32; the model's mode is restored."""
     found = []
-    with _evaluating(model):
+    with evaluating(model):
         for images, _ in batches:
             with runtime.autocast():
                 embeddings = model.embed(model.features(images))
@@ -64,7 +64,7 @@ def predict_tta(
     first = torch.from_numpy(logits).to(runtime.device)
     weights = torch.tensor([view.weight for view in views], device=runtime.device)
     outputs, start = [], 0
-    with _evaluating(model):
+    with evaluating(model):
         for images, _ in batches:
             part = slice(start, start := start + len(images))
             viewed = torch.cat(views_of(images, views[1:])).contiguous(memory_format=torch.channels_last)
@@ -90,7 +90,8 @@ def views_of(images: Tensor, views: Sequence[View]) -> list[Tensor]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Sets a network to evaluation mode while the context is open."""
     was_training = model.training
     model.eval()
     try:

@@ -25,7 +25,8 @@ from sprintnet.progress import track
 from sprintnet.runs.folder import open_run
 from sprintnet.runtime import Runtime, select_runtime
 
-EVALUATION_BATCH = 500
+EVALUATION_BATCH, EVALUATION_PIXELS = 500, 500 * 64 * 64
+"""Images that are evaluated at a time, at most, and their pixels."""
 KNOWN_IMAGES = 5000
 """Training images whose embeddings say what is known, at most."""
 TTA_CALIBRATION_IMAGES = 1000
@@ -175,7 +176,13 @@ class TrainedModel:
             return predict_tta(self.model, batches, self.runtime, logits, views)
 
     def _loader(self, dataset: ImageDataset) -> Loader:
-        return Loader(dataset, self.preprocessing.normalisation, EVALUATION_BATCH, self.runtime.device)
+        batch = evaluation_batch(self.model.working_shape(dataset.image_shape))
+        return Loader(dataset, self.preprocessing.normalisation, batch, self.runtime.device)
+
+
+def evaluation_batch(shape: tuple[int, int, int]) -> int:
+    """Returns the number of images of a shape (H, W, C) that are evaluated at a time."""
+    return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (shape[0] * shape[1])))
 
 
 def load(path: str | Path, device: str = "auto", precision: str = "auto") -> TrainedModel:

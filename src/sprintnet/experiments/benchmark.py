@@ -40,7 +40,7 @@ def measure_phases(config: Config, images: ImageDataset) -> dict[str, Any]:
     `gflop_per_image` and `gflops` (forward and backward as computed: Winograd convolutions do fewer multiplications; each
     multiplication and addition counts), `ceiling_gflops` of matrix products.
     """
-    pretrained = load_pretrained(config.init_from)
+    pretrained = load_pretrained(config.init_from, config.model, images.image_shape[2])
     config, _ = resolve(config, DatasetFacts.of(images, pretrained.saved.settings if pretrained else None))
     runtime = select_runtime(config.device, config.precision, config.threads, deterministic=config.deterministic)
     with runtime.activated(config.seed):

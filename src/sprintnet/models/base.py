@@ -37,6 +37,10 @@ class Network(nn.Module, ABC):
     def activation_maps(self, maps: Tensor) -> Tensor:
         """Returns class activation maps (B, classes, h, w) of the last feature map: Grad-CAM in closed form."""
 
+    def working_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Returns the shape (H, W, C) of the images that the first layer is given."""
+        return image_shape
+
     def layers_named(self, name: str) -> tuple[str, ...]:
         """Returns the submodules that a layer's name stands for: itself; of an ensemble, that of each member."""
         return (name,)

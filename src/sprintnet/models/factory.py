@@ -11,6 +11,7 @@ from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import SettingsError
 from sprintnet.models.base import LinearNetwork, Network
 from sprintnet.models.davidnet import DavidNet
+from sprintnet.models.efficientnet_lite import EfficientNetLite0
 from sprintnet.models.ensemble import Ensemble
 from sprintnet.models.settings import ModelSettings
 from sprintnet.models.sprintnet import SprintNet
@@ -35,10 +36,14 @@ def build_model(settings: ModelSettings, classes: int, image_shape: tuple[int, i
             f"model.name={settings.name}{strided}: needs images of {side}x{side} pixels or more, not {width}x{height}; "
             "set data.size (custom data), or another model.name"
         )
+    if settings.enlarge_to and settings.name != "efficientnet_lite0":
+        raise SettingsError(f"model.enlarge_to={settings.enlarge_to}: is efficientnet_lite0's; use 0, or that network")
     if settings.name == "sprintnet":
         return SprintNet(classes, channels, (height, width), settings.width, settings.dropout, settings.stride)
     if settings.stride > 1:
-        raise SettingsError(f"model.stride={settings.stride}: davidnet looks at every pixel; use 1, or model.name=sprintnet")
+        raise SettingsError(f"model.stride={settings.stride}: is sprintnet's; use 1, or model.name=sprintnet")
+    if settings.name == "efficientnet_lite0":
+        return EfficientNetLite0(classes, channels, settings.dropout, settings.enlarge_to)
     return DavidNet(classes, channels, (height, width), settings.width, settings.dropout)
 
 
@@ -114,4 +119,4 @@ def _build(settings: ModelSettings, preprocessing: Preprocessing, members: int) 
 
 def _smallest_side(settings: ModelSettings) -> int:
     """Returns the side of images of which three poolings leave a pixel; sprintnet's first layer has no padding."""
-    return 8 if settings.name == "davidnet" else 8 * settings.stride + 1
+    return 8 * settings.stride + 1 if settings.name == "sprintnet" else 8

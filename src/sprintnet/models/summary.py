@@ -91,7 +91,7 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> LayerTab
         skips=tuple(
             tuple(f"{name}.{child}" for child in layer.skipped_by)
             for name, layer in shown.items()
-            if hasattr(layer, "skipped_by")
+            if getattr(layer, "skipped_by", ())
         ),
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from sprintnet.errors import SettingsError
 from sprintnet.models.base import Network
 from sprintnet.models.factory import SavedModel, load_model, weights_file
+from sprintnet.models.imagenet import IMAGENET, WEIGHTS, load_imagenet
 from sprintnet.models.settings import ModelSettings
 
 MAX_LISTED_CLASSES = 10
@@ -44,13 +45,16 @@ class Pretrained:
         return f"init_from: weights of {self.path}, {'head included' if keeps_head else new_head}"
 
 
-def load_pretrained(path: str) -> Pretrained | None:
-    """Returns the model of a run folder, an export folder or a weights file; None for an empty path.
+def load_pretrained(path: str, settings: ModelSettings, channels: int = 3) -> Pretrained | None:
+    """Returns the model of a run folder, an export folder or a weights file, or the network of these settings with weights
+    pretrained on ImageNet; None for an empty path.
 
-    Raises SettingsError where there is none.
+    Raises SettingsError where there is none, DataError where pretrained weights cannot be obtained.
     """
     if not path:
         return None
+    if path == IMAGENET:
+        return Pretrained(path, load_imagenet(settings, channels), WEIGHTS.sha256)
     file = weights_file(Path(path).expanduser(), "init_from")
     saved = load_model(file)
     if saved.members > 1:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
 
-from sprintnet.runs.folder import RunFolder, read_rows
+from sprintnet.runs.folder import RunFolder, read_epochs
 
 
 class Events(AbstractContextManager["Events"]):
@@ -39,7 +39,7 @@ class Events(AbstractContextManager["Events"]):
     def figures(self) -> None:
         """Adds the figures of the plots folder, and the rows of a run that had finished before."""
         if not self.writer:
-            for row in read_rows(self.run.results):
+            for row in read_epochs(self.run):
                 self.row(row)
         assert self.writer
         for path in sorted(self.run.plots.glob("*.png")):

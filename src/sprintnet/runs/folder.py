@@ -53,7 +53,8 @@ class RunFolder:
     config = _File("config.toml")  # the settings as requested; training them again repeats the run
     resolved = _File("resolved.toml")  # the same with `auto` and `lr_find` resolved; its comments give the reasons
     environment = _File("environment.json")  # commit, versions, hardware, threads, precision, digest of the data
-    results = _File("results.csv")  # a row an epoch
+    results = _File("results.csv")  # a row an epoch; an ensemble, or a run of no epochs, has none
+    head_fit = _File("head_fit.json")  # how the last layer of a pretrained network was fitted
     metrics = _File("metrics.json")  # the final metrics; the run is finished once it is there
     predictions = _File("predictions.npz")  # logits and labels of the evaluated images
     predictions_csv = _File("predictions.csv")  # a row for each of them
@@ -82,7 +83,7 @@ class RunFolder:
     def final_files(self) -> tuple[Path, ...]:
         """The files that training leaves behind beside metrics.json and no later command changes; some only on request."""
         settings = (self.config, self.resolved, self.environment, self.data, self.splits, self.lr_finder)
-        results = (self.results, self.predictions, self.predictions_csv, self.artifacts, self.network)
+        results = (self.results, self.head_fit, self.predictions, self.predictions_csv, self.artifacts, self.network)
         return (*settings, *results, self.members, self.weights)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -221,6 +222,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         if not rows or any(None in row or None in row.values() for row in rows):
             raise ValueError("incomplete rows")
         return rows
+
+
+def read_epochs(run: RunFolder) -> list[dict[str, str]]:
+    """Returns the rows of results.csv, as text: one an epoch, none of an ensemble or of a run of no epochs."""
+    has_none = not run.results.exists() and (run.members.exists() or run.head_fit.exists())
+    return [] if has_none else read_rows(run.results)
 
 
 def log_test_access(run: RunFolder, command: str, metrics: Mapping[str, Any]) -> None:

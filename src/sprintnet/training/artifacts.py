@@ -1,5 +1,6 @@
 """Report artifacts: what figures need and no other file of a run holds, so that drawing needs no torch."""
 
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -25,8 +26,8 @@ from sprintnet.training.schedule import Schedule
 
 EXAMPLES, VARIANTS = 10, 3
 """Images shown beside their augmented variants, and the number of variants."""
-MAX_ERRORS = 1000
-"""Prediction errors whose images are kept, most confident first."""
+MAX_ERRORS, MAX_ERROR_BYTES = 1000, 2**26
+"""Prediction errors whose images are kept, most confident first, and their bytes."""
 SCHEDULE_POINTS = 200
 
 
@@ -37,7 +38,7 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
     augmented (V, B, H, W, C), one image for each of the first classes;
     error_index (n,), error_images (n, H, W, C) and error_labels of the evaluation split; of each, nearest_images (n, H, W, C)
     and nearest_labels, the training image with the most similar embedding;
-    schedule_epoch, schedule_lr and schedule_momentum (M,).
+    schedule_epoch, schedule_lr and schedule_momentum (M,), empty without epochs.
     """
     split = evaluation_split(splits)
     train, evaluated = splits["train"], splits[split]
@@ -45,11 +46,12 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
     examples = first_of_each_class(train.labels)[:EXAMPLES]
     originals = train.take(examples)
     logits = trained.preprocessing.calibrated(read_arrays(run.predictions)[f"{split}_logits"])
-    errors = _most_confident_errors(task, logits, evaluated.labels)
+    kept = min(MAX_ERRORS, MAX_ERROR_BYTES // math.prod(evaluated.image_shape))
+    errors = _most_confident_errors(task, logits, evaluated.labels)[:kept]
     schedule = Schedule(config.schedule, config.epochs)
     wrong = evaluated.take(errors)
     nearest = known.nearest(trained.outputs(wrong, "embedding").embeddings) if len(errors) else known.images.take(errors)
-    positions = np.linspace(0, config.epochs, SCHEDULE_POINTS, endpoint=False)
+    positions = np.linspace(0, config.epochs, SCHEDULE_POINTS * bool(config.epochs), endpoint=False)
     write_arrays(
         run.artifacts,
         classes=np.array(train.classes),
@@ -90,4 +92,4 @@ def _variants(images: ImageDataset, config: Config, normalisation: Normalisation
 
 def _most_confident_errors(task: Task, logits: Floats, labels: NDArray[Any]) -> NDArray[Any]:
     errors = np.flatnonzero(~task.correct_mask(logits, labels))
-    return errors[np.argsort(-task.confidence(logits)[errors], kind="stable")][:MAX_ERRORS]
+    return errors[np.argsort(-task.confidence(logits)[errors], kind="stable")]

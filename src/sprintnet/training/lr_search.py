@@ -45,7 +45,7 @@ def lr_find(
     if not folder.config.exists():
         folder.splits.unlink(missing_ok=True)  # left by a sweep that failed, perhaps with other settings
     images = (splits or load_splits(config.data, run=folder))["train"]
-    pretrained = load_pretrained(config.init_from)
+    pretrained = load_pretrained(config.init_from, config.model, images.image_shape[2])
     resolved, _ = resolve(config, DatasetFacts.of(images, pretrained.saved.settings if pretrained else None))
     found = _sweep_seeds(resolved, images, pretrained, folder, seeds, (lowest, highest, rates))
     write_atomic(folder.config, config.to_toml())

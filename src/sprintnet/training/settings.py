@@ -32,6 +32,17 @@ class OptimSettings:
 
 
 @dataclass(frozen=True)
+class HeadSettings:
+    """The last layer of a pretrained network, fitted before the epochs, in which the whole network is trained."""
+
+    fit: bool = False
+    """Fit the last layer to embeddings of the training images: logistic regression, its penalty chosen by cross-validation.
+    With epochs=0 nothing else is trained."""
+    views: Annotated[int, Interval(ge=0, le=100)] = 4
+    """Augmented views of each training image that it is fitted to, besides the image as it is."""
+
+
+@dataclass(frozen=True)
 class MuonSettings:
     """Muon, for convolution filters; SGD trains the rest."""
 

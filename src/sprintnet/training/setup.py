@@ -109,6 +109,7 @@ def _check(config: Config, images: ImageDataset, runtime: Runtime) -> None:
         f"augment.mixup={config.augment.mixup:g}": config.augment.mixup > 0,
         f"augment.cutmix={config.augment.cutmix:g}": config.augment.cutmix > 0,
         f"distill.teacher={config.distill.teacher}": config.distill.teacher,
+        "head.fit=true": config.head.fit,
     }
     if runtime.ranks.world > 1 and any(settings_of_one.values()):
         setting = next(text for text, is_set in settings_of_one.items() if is_set)

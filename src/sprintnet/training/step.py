@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sprintnet.evaluation.task import Task
-from sprintnet.models.base import Network
+from sprintnet.models.base import LinearNetwork
 from sprintnet.runtime import Runtime
 from sprintnet.training.average import Average
 from sprintnet.training.checkpoint import random_state, set_random_state
@@ -38,7 +38,7 @@ class Step:
 
     def __init__(
         self,
-        model: Network,
+        model: LinearNetwork,
         optimizer: Optimizer,
         runtime: Runtime,
         label_smoothing: float,

@@ -16,7 +16,7 @@ from sprintnet.data.loader import Loader
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.data.splits import Splits, write_splits
 from sprintnet.errors import SettingsError, SprintNetError, did_you_mean, is_out_of_memory
-from sprintnet.evaluation.trained_model import EVALUATION_BATCH, TrainedModel, load_run
+from sprintnet.evaluation.trained_model import TrainedModel, evaluation_batch, load_run
 from sprintnet.kernels import build
 from sprintnet.models.transfer import Pretrained, load_pretrained
 from sprintnet.progress import track
@@ -29,6 +29,7 @@ from sprintnet.runs.io import remove_temporary, write_atomic, write_json, write_
 from sprintnet.runtime import PeakMemory, Runtime, select_runtime
 from sprintnet.training.distill import teacher_sha256
 from sprintnet.training.finish import close, evaluate_and_save
+from sprintnet.training.head_fit import fit_head
 from sprintnet.training.loop import Row, fit
 from sprintnet.training.lr_search import RECOMMENDED, find_peak_lr
 from sprintnet.training.setup import build_step, whiten
@@ -68,7 +69,12 @@ def train(
         with run.claim:
             remove_temporary(run.path)
             if not run.config.exists():
-                for left in (run.splits, run.lr_finder, run.members):  # by a start that failed, perhaps with other settings
+                for left in (
+                    run.splits,
+                    run.lr_finder,
+                    run.head_fit,
+                    run.members,
+                ):  # by a start that failed, perhaps with other settings
                     left.unlink(missing_ok=True)
                 if resume:
                     others = [file.parent.name for file in run.path.parent.glob("*/config.toml")]
@@ -113,7 +119,9 @@ def follow(config: Config) -> None:
         if first != (config.to_toml(), runtime.precision, digest(*splits.values())):
             raise SettingsError(f"rank {ranks.rank}: has other settings, precision or data than the first; give all the same")
         config = parse_config(resolved)
-        step, loader = build_step(config, splits["train"], runtime, load_pretrained(config.init_from))
+        images = splits["train"]
+        pretrained = load_pretrained(config.init_from, config.model, images.image_shape[2])
+        step, loader = build_step(config, images, runtime, pretrained)
         warm_up(step, config, loader)
         whiten(step.model, loader, config)
         for _ in fit(config, step, loader, None, run, lambda batches, *_: batches):
@@ -154,7 +162,8 @@ def _train(
         write_splits(run.splits, splits)
     else:
         splits = load_splits(requested.data, run.log, run)
-    images, pretrained = splits["train"], load_pretrained(requested.init_from)
+    images = splits["train"]
+    pretrained = load_pretrained(requested.init_from, requested.model, images.image_shape[2])
     runtime.ranks.share(str(run.path.absolute()))  # for `follow`
     config, reasons, finder_seconds = _resolve(requested, run, images, pretrained)
     data_sha256 = digest(*splits.values())
@@ -165,19 +174,24 @@ def _train(
     write_atomic(run.resolved, "".join(f"# {reason}\n" for reason in reasons) + config.to_toml())
 
     warmup_seconds = warm_up(step, config, loader)
-    whitening_seconds = whiten(step.model, loader, config)
-    val_loader = Loader(splits["val" if "val" in splits else "test"], loader.normalisation, EVALUATION_BATCH, runtime.device)
+    setup_seconds = whiten(step.model, loader, config)
+    shape = step.model.working_shape(images.image_shape)
+    val_images = splits["val" if "val" in splits else "test"]
+    val_loader = Loader(val_images, loader.normalisation, evaluation_batch(shape), runtime.device)
     sizes = {name: len(part) for name, part in splits.items()}
     run.log(training_header(str(run.path), config, runtime.describe(), sizes, multi_label=images.multi_label))
     if runtime.device.type == "cpu" and (reason := build.unavailable_reason(runtime.precision)):
         run.log(f"not all compiled kernels are available: {reason}")
+    if config.head.fit and not is_resumed:
+        setup_seconds += fit_head(step.model, loader, images, config, runtime, run, track)
     rows = []
     for row in fit(config, step, loader, val_loader, run, track):
         rows.append(row)
         write_rows(run.results, rows)
         run.log(table_row(row))
         on_epoch(row)
-    run.log(RULE)
+    if rows:
+        run.log(RULE)
     step.launch_plainly()  # the memory of its graphs is free for the evaluation
     if step.average:
         step.average.exchange()
@@ -189,7 +203,8 @@ def _train(
     )
     trained = TrainedModel(step.model, preprocessing, runtime)
     trained, metrics = evaluate_and_save(trained, splits, config, run, commit)
-    seconds = whitening_seconds + sum(row["train_seconds"] for row in rows)
+    seconds = setup_seconds + sum(row["train_seconds"] for row in rows)
+    passes = len(rows) + (config.head.views + 1) * config.head.fit
     metrics |= {
         "peak_lr": config.peak_lr,
         "lr_finder_seconds": finder_seconds,
@@ -197,7 +212,7 @@ def _train(
         "skipped_steps": sum(row["skipped_steps"] for row in rows),
         "train_seconds": seconds,
         "warmup_seconds": warmup_seconds,
-        "images_per_second": len(rows) * len(images) / seconds,
+        "images_per_second": passes * len(images) / seconds,
         "command_seconds": None if is_resumed else time.monotonic() - started,
         "peak_gib": memory.gib(),
     }

@@ -152,7 +152,7 @@ def _what(run: Run) -> str:
 
 def _resolved(config: Config) -> Config:
     """Returns the settings with all that a recipe leaves to the dataset, so that trials differ in the space alone."""
-    resolved, _ = resolve(config, dataset_facts(config, load_pretrained(config.init_from)))
+    resolved, _ = resolve(config, dataset_facts(config, load_pretrained(config.init_from, config.model)))
     return resolved
 
 

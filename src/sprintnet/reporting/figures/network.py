@@ -13,8 +13,9 @@ LAYER_NAMES = {  # layers that have a box; norms and activations, which follow a
     "GlobalMaxPool2d": "max pool",
     "AdaptiveAvgPool2d": "mean pool",
     "Linear": "linear",
+    "InvertedResidual": "block",  # whose own layers have none
 }
-COLOURS = {"image": "C6", "conv": "C0", "linear": "C1"}
+COLOURS = {"image": "C6", "conv": "C0", "linear": "C1", "block": "C0"}
 SHAPE_Y, NAME_Y, PARAMETERS_Y, BLOCK_Y = 0.74, -0.6, -0.7, -0.86
 """Heights of the lines of text; boxes are within 0.5 of zero, skips between them and the shapes."""
 
@@ -27,7 +28,7 @@ def network_diagram(network: Mapping[str, Any]) -> StyledFigure:
     layer names; skips, for each sum the prefixes of the layers that one term skips.
     """
     image = {"name": "", "type": "image", "shape": network["input_shape"], "parameters": 0}
-    boxes = [image, *(row for row in network["layers"] if row["type"] in LAYER_NAMES)]
+    boxes = [image, *_boxes(network["layers"])]
     max_side = max(row["shape"][1] for row in boxes if len(row["shape"]) == 3)
     figure = StyledFigure(figsize=(max(7.2, 0.78 * len(boxes)), 3.1))
     axes = figure.subplots()
@@ -62,6 +63,20 @@ def network_diagram(network: Mapping[str, Any]) -> StyledFigure:
     return figure
 
 
+def _boxes(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns the rows that have a box; a block has the parameters of its layers, which have none."""
+    blocks = [row["name"] for row in layers if LAYER_NAMES.get(row["type"]) == "block"]
+    inner = {name: [row for row in layers if row["name"].startswith(f"{name}.")] for name in blocks}
+    in_block = {row["name"] for rows in inner.values() for row in rows}
+    return [
+        {**row, "parameters": row["parameters"] + sum(part["parameters"] for part in inner.get(row["name"], ()))}
+        for row in layers
+        if row["type"] in LAYER_NAMES and row["name"] not in in_block
+    ]
+
+
 def _members(boxes: Sequence[Mapping[str, Any]], prefixes: Sequence[str]) -> list[int]:
     """Returns the numbers of the boxes whose layer is in one of these parts of the network."""
-    return [number for number, row in enumerate(boxes) if any(f"{row['name']}.".startswith(f"{part}.") for part in prefixes)]
+    dotted = [(number, f"{row['name']}.") for number, row in enumerate(boxes) if row["name"]]
+    parts = [f"{part}." for part in prefixes]
+    return [number for number, name in dotted if any(name.startswith(part) or part.startswith(name) for part in parts)]

@@ -68,7 +68,8 @@ def figures(run: RunFolder) -> Figures:
         curves = {"learning rate": artifacts["schedule_lr"].tolist(), "momentum": artifacts["schedule_momentum"].tolist()}
         counts = {key.removeprefix("counts_"): values for key, values in artifacts.items() if key.startswith("counts_")}
         names = [classes[label] for label in artifacts["original_labels"]]
-        found["schedule"] = partial(schedule_curves, artifacts["schedule_epoch"].tolist(), curves)
+        if len(artifacts["schedule_epoch"]):
+            found["schedule"] = partial(schedule_curves, artifacts["schedule_epoch"].tolist(), curves)
         found["labels"] = partial(class_counts, counts, classes)
         found["train_batch0"] = partial(augmented, artifacts["originals"], list(artifacts["augmented"]), names)
     if metrics:

@@ -57,5 +57,6 @@ def save(draw: Callable[..., StyledFigure], path: Path) -> Path:
         figure = draw(theme=theme)
         with style.context(THEMES[theme]):
             figure.savefig(place.with_suffix(".png"))
+            figure.set_layout_engine("none")  # it is laid out now: again for the SVG would take as long as drawing
             figure.savefig(place.with_suffix(".svg"), metadata={"Date": None})  # reproducible bytes
     return path.with_suffix(".png")

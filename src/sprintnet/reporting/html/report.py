@@ -23,7 +23,7 @@ from sprintnet.reporting.text.task_scores import accuracy_name, class_columns, o
 from sprintnet.reporting.text.training_table import HEADS as TRAINING_HEADS
 from sprintnet.reporting.text.training_table import table_cells
 from sprintnet.runs import folder
-from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read_epochs, read_json
 from sprintnet.runs.io import write_atomic
 
 MAX_IMAGE_BYTES = 4_700_000  # of all images and figures; a page stays below 5 MB
@@ -83,7 +83,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "ranking_rows": ranking_rows(metrics[split]) if "curves" in metrics[split] else [],
         "classes": list(metrics[split]["classes"]),
         "training_columns": TRAINING_HEADS,
-        "training_rows": [] if run.members.exists() else [table_cells(row) for row in read_rows(run.results)],
+        "training_rows": [table_cells(row) for row in read_epochs(run)],
         "gain": list(gain_lines(metrics["ensemble"])) if "ensemble" in metrics else [],
         "explained": json.loads(str(read_arrays(run.explanations)["facts"])) if run.explanations.is_file() else None,
         "data_notes": read_json(run.data)["notes"] if run.data.is_file() else [],

@@ -28,11 +28,11 @@ def training_header(
     facts = {
         "Run Folder": run_folder,
         "Using Device": f"{machine['gpu'] or machine['device']}, {machine['precision']}, {threads}",
-        "Network": f"{model.name}, width {model.width}",
+        "Network": model.name if model.name == "efficientnet_lite0" else f"{model.name}, width {model.width}",
         "Data": f"{settings.data.name}: " + ", ".join(f"{count:,} {split}" for split, count in images.items()),
         "Seed": settings.seed,
         "Optimizer": "Muon for the filters, SGD for the rest" if settings.muon.max_lr else "SGD",
-        "Epochs": settings.epochs,
+        "Epochs": settings.epochs or "0, only the last layer is fitted",
         "Lr": f"{settings.peak_lr * schedule.factors[0]:g}",
         "Max Lr": f"{max_lr}, moving every {schedule.interval}",
         "Batch Size": settings.batch_size,
@@ -45,7 +45,8 @@ def training_header(
     }
     if multi_label:
         facts["Accuracy Columns"] = "exact match: share of images with every label right"
-    return "\n".join([*(f"{name}: {value}" for name, value in facts.items()), RULE, COLUMNS, RULE])
+    table = [RULE, COLUMNS, RULE] if settings.epochs else []
+    return "\n".join([*(f"{name}: {value}" for name, value in facts.items()), *table])
 
 
 def table_cells(row: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,259 @@
+"""The last layer of a pretrained network, fitted to embeddings: logistic regression, its penalty chosen by cross-validation."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sprintnet.config import Config
+from sprintnet.data.augment import AugmentParams, sample_params
+from sprintnet.data.dataset import ImageDataset, class_weights, digest
+from sprintnet.data.loader import Loader
+from sprintnet.data.settings import AugmentSettings
+from sprintnet.data.splits import stratified_k_fold
+from sprintnet.evaluation.predict import evaluating
+from sprintnet.evaluation.task import Task, task_of
+from sprintnet.models.base import LinearNetwork
+from sprintnet.reporting.text.times import seconds_text
+from sprintnet.runs.folder import RunFolder
+from sprintnet.runs.io import cache_folder, write_arrays, write_json
+from sprintnet.runtime import Runtime
+from sprintnet.training.losses import LOSSES
+
+STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(0, -13, -1))
+"""Strengths of the penalty, from strong to weak, for embeddings with a mean variance of 1."""
+FOLDS = 5
+FEW_IMAGES = 2000
+"""Training images up to which all folds are validated in turn; with more, one of them."""
+PATIENCE = 2
+"""Weaker penalties that are tried after the loss of validation has begun to rise."""
+ITERATIONS, TOLERANCE = 200, 1e-3  # the latter of the largest component of the gradient
+FEW_VALUES = 2**22
+"""Embeddings, in numbers, below which one thread is faster: SciPy's threads and PyTorch's wait for each other's cores."""
+Track = Callable[[Iterable[Any], int, str, int], Iterable[Any]]
+
+
+class Embeddings(NamedTuple):
+    """Embeddings of images as they are and of augmented views (V + 1, N, C), scaled to a mean variance of 1, and targets."""
+
+    values: Tensor
+    targets: Tensor
+    scale: float
+    """What the network's embeddings were divided by."""
+    centre: Tensor
+    """What was subtracted before (C,)."""
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """How the last layer was fitted; `losses` and `accuracies` are those of cross-validation, for each of `strengths`."""
+
+    strength: float
+    strengths: tuple[float, ...]
+    losses: tuple[float, ...]
+    accuracies: tuple[float, ...]
+    views: int
+    embedding_seconds: float
+    fit_seconds: float
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a linear layer on embeddings, with a penalty on its weights (not its biases)."""
+
+    task: Task
+    label_smoothing: float
+    class_weights: Tensor | None
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Returns the mean loss over images."""
+        return LOSSES[self.task.name](logits, targets, self.label_smoothing, self.class_weights)
+
+    def minimised(self, inputs: Tensor, targets: Tensor, strength: float, start: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns the weights and biases (K, C + 1) that minimise loss + strength / 2 * |weights|^2, by L-BFGS from `start`."""
+        from scipy.optimize import minimize  # not above: an extra, and slow to load
+
+        def value(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            layer = torch.from_numpy(flat.reshape(start.shape)).float()
+            weight, bias = layer[:, :-1], layer[:, -1]
+            logits = (inputs @ weight.T + bias).requires_grad_()
+            loss = self.loss(logits, targets)
+            (slope,) = torch.autograd.grad(loss, logits)  # the rest by hand: autograd's transposed product is ten times as slow
+            gradient = torch.cat([slope.T @ inputs + strength * weight, slope.sum(0)[:, None]], 1)
+            penalised = loss.item() + strength / 2 * float(weight.square().sum())
+            return penalised, gradient.double().numpy().ravel()
+
+        options = {"maxiter": ITERATIONS, "gtol": TOLERANCE}
+        with _single_thread(inputs.numel() < FEW_VALUES):
+            found = minimize(value, start.ravel(), jac=True, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
+        layer: NDArray[np.float64] = found.x.reshape(start.shape)
+        return layer
+
+
+@contextmanager
+def _single_thread(is_single: bool) -> Iterator[None]:
+    """Limits PyTorch to one thread while the context is open, if asked."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if is_single else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def fit_head(
+    network: LinearNetwork, loader: Loader, images: ImageDataset, config: Config, runtime: Runtime, run: RunFolder, track: Track
+) -> float:
+    """Sets the last layer of a network to logistic regression on embeddings of training images; returns the seconds it took.
+
+    The strength of the penalty is the one with the least loss in cross-validation over the training images: the held-out ones
+    stay unseen for calibration. Writes head_fit.json.
+    """
+    started = time.monotonic()
+    embeddings = embed(network, loader, images, config, runtime, run.log, track)
+    embedded = time.monotonic()
+    balanced = "balanced" in (config.class_weights, config.sampling)
+    weights = torch.from_numpy(class_weights(images.labels, len(images.classes))) if balanced else None
+    objective = Objective(task_of(images), config.label_smoothing, weights)
+    losses, accuracies = cross_validate(objective, embeddings, images.labels, len(images.classes))
+    chosen = int(np.argmin(losses))
+    layer = _path(objective, embeddings, slice(None), len(images.classes), STRENGTHS[: chosen + 1])[-1]
+    weight = torch.from_numpy(layer[:, :-1]).float() / (embeddings.scale * network.logit_scale)
+    bias = torch.from_numpy(layer[:, -1]).float() / network.logit_scale
+    with torch.no_grad():
+        network.linear.weight.copy_(weight)
+        network.linear.bias.copy_(bias - weight @ embeddings.centre)
+    fit = HeadFit(
+        STRENGTHS[chosen], STRENGTHS[: len(losses)], losses, accuracies, config.head.views,
+        embedded - started, time.monotonic() - embedded,
+    )  # fmt: skip
+    write_json(run.head_fit, asdict(fit))
+    run.log(
+        f"head: fitted to embeddings of {len(images):,} images and {config.head.views} augmented views of each, "
+        f"penalty {fit.strength:.2g}: {accuracies[chosen]:.2%} in cross-validation ({seconds_text(time.monotonic() - started)})"
+    )
+    return time.monotonic() - started
+
+
+def embed(
+    network: LinearNetwork,
+    loader: Loader,
+    images: ImageDataset,
+    config: Config,
+    runtime: Runtime,
+    log: Callable[[str], None],
+    track: Track,
+) -> Embeddings:
+    """Returns the embeddings of training images and of augmented views of each, by the network in evaluation mode.
+
+    Each pass over the images is cached by what it depends on, so that a run that was interrupted, or another on the same
+    images, does not repeat it.
+    """
+    height, width, _ = images.image_shape
+    state = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        if not name.startswith(("linear.", "novelty.")):
+            state.update(tensor.cpu().contiguous().numpy().data)
+    shared = [digest(images), state.hexdigest(), runtime.precision, network.working_shape(images.image_shape)]
+    passes = []
+    for view in range(config.head.views + 1):
+        what = [*shared, view and asdict(config.augment), view and config.seed, view]
+        file = cache_folder() / "embeddings" / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()}.npz"
+        if not file.exists():
+            params = None
+            if view:
+                generator = torch.Generator().manual_seed(config.seed * (config.head.views + 1) + view)
+                params = sample_params(len(images), height, width, config.augment, generator)
+            label = f"embedding, view {view} of {config.head.views}" if view else "embedding"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_arrays(file, embeddings=_one_pass(network, loader, params, config.augment, runtime, label, track))
+        with np.load(file) as saved:
+            passes.append(torch.from_numpy(saved["embeddings"]))
+    values = torch.stack(passes)
+    centre = values.mean((0, 1))
+    values -= centre
+    scale = float(values.square().mean().sqrt().clamp(min=1e-6))
+    return Embeddings(values / scale, loader.targets(torch.arange(len(images))).cpu(), scale, centre)
+
+
+@torch.inference_mode()
+def _one_pass(
+    network: LinearNetwork,
+    loader: Loader,
+    params: AugmentParams | None,
+    settings: AugmentSettings,
+    runtime: Runtime,
+    label: str,
+    track: Track,
+) -> NDArray[np.float32]:
+    count = len(loader.labels)
+    parts = [torch.arange(first, min(first + loader.batch_size, count)) for first in range(0, count, loader.batch_size)]
+    found = []
+    with evaluating(network):
+        for part in track(parts, len(parts), label, 0):
+            rows = part.to(runtime.device)
+            batch = loader.read(rows) if params is None else loader.augmented(rows, params[rows], settings)
+            with runtime.autocast():
+                found.append(network.embed(network.features(batch)).float())
+    embeddings: NDArray[np.float32] = torch.cat(found).cpu().numpy()
+    return embeddings
+
+
+def cross_validate(
+    objective: Objective, embeddings: Embeddings, labels: NDArray[Any], classes: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns loss and accuracy on held-out folds of the training images, for STRENGTHS from the strongest to the best and
+    PATIENCE weaker ones. Views of an image are in one fold."""
+    count = len(labels)
+    fold_of = torch.from_numpy(stratified_k_fold(labels, FOLDS))
+    folds = range(FOLDS if count <= FEW_IMAGES else 1)
+    starts: list[NDArray[np.float64] | None] = [None] * FOLDS
+    losses: list[float] = []
+    accuracies: list[float] = []
+    for strength in STRENGTHS:
+        loss, correct, validated = 0.0, 0, 0
+        for fold in folds:
+            kept, held_out = torch.nonzero(fold_of != fold)[:, 0], torch.nonzero(fold_of == fold)[:, 0]
+            if not len(held_out) or not len(kept):
+                continue
+            layer = _fitted(objective, embeddings, kept, classes, strength, starts[fold])
+            starts[fold] = layer
+            weights = torch.from_numpy(layer).float()
+            logits = embeddings.values[0, held_out] @ weights[:, :-1].T + weights[:, -1]
+            targets = embeddings.targets[held_out]
+            loss += objective.loss(logits, targets).item() * len(held_out)
+            correct += int(objective.task.correct(logits, targets).sum())
+            validated += len(held_out)
+        losses.append(loss / validated)
+        accuracies.append(correct / validated)
+        if len(losses) - 1 - int(np.argmin(losses)) >= PATIENCE:
+            break
+    return tuple(losses), tuple(accuracies)
+
+
+def _path(
+    objective: Objective, embeddings: Embeddings, rows: Any, classes: int, strengths: tuple[float, ...]
+) -> list[NDArray[np.float64]]:
+    """Returns the layer of each strength, each fit beginning at the one before."""
+    found: list[NDArray[np.float64]] = []
+    for strength in strengths:
+        found.append(_fitted(objective, embeddings, rows, classes, strength, found[-1] if found else None))
+    return found
+
+
+def _fitted(
+    objective: Objective, embeddings: Embeddings, rows: Any, classes: int, strength: float, start: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    inputs, targets = embeddings.values[:, rows], embeddings.targets[rows]
+    views = len(inputs)
+    if start is None:
+        start = np.zeros((classes, inputs.shape[2] + 1))
+    return objective.minimised(inputs.flatten(0, 1), targets.repeat(views, *[1] * (targets.ndim - 1)), strength, start)
