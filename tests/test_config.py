@@ -79,7 +79,8 @@ def test_every_mistake_is_in_one_message() -> None:
 @pytest.mark.parametrize(
     ("override", "rule"),
     [
-        ("epochs=0", "at least 1"),
+        ("epochs=0", "use 1 or more"),
+        ("epochs=-1", "at least 0"),
         ("epochs=", "whole number"),
         ("epochs=true", "whole number"),
         ("optim.max_lr=nan", "must be a finite number"),

@@ -19,8 +19,6 @@ MANY_CLASSES = 20
 """Classes above which the network is wider."""
 WIDTH_FACTOR = 1.5
 MAX_CROP_PADDING = 32
-EMBEDDED_IMAGES = 1000
-"""Images that the last layer is fitted to, augmented views included, as long as there is one view of each."""
 FINE_TUNED_IMAGES = 1000
 """Training images from which all layers are trained after the last one is fitted."""
 
@@ -67,8 +65,6 @@ def _proposals(config: Config, facts: DatasetFacts) -> Iterator[tuple[str, Any, 
     """Yields (setting, value, reason) for each setting that may be `auto`."""
     side = min(facts.image_shape[:2])
     if config.head.fit:
-        views = min(config.head.views, max(1, EMBEDDED_IMAGES // facts.images - 1))
-        yield "head.views", views, f"{(views + 1) * facts.images:,} images are embedded"
         if facts.images < FINE_TUNED_IMAGES:
             few = f"fewer than {FINE_TUNED_IMAGES:,} training images: the last layer alone is trained"
             yield "epochs", 0, few

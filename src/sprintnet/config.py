@@ -24,7 +24,6 @@ Adaptable = Literal[  # settings that may be `auto`
     "batch_size",
     "model.width",
     "model.stride",
-    "head.views",
     "optim.head_lr",
     "augment.crop_padding",
     "augment.cutout",

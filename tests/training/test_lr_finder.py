@@ -159,7 +159,7 @@ def test_a_curve_of_a_few_rates_suggests_nothing() -> None:
 SMALL = [f"data.name={SAMPLE}", "model.width=8", "batch_size=40", "threads=1", "precision=fp32"]
 
 
-@pytest.mark.parametrize("recipe", recipes())
+@pytest.mark.parametrize("recipe", [name for name in recipes() if not load_config(name).init_from])
 def test_every_recipe_has_a_curve_that_falls_and_suggestions_on_it(tmp_path: Path, recipe: str) -> None:
     config = load_config(recipe, [*SMALL, "augment.cutout=0"])
     (found,) = lr_find(config, RunFolder(tmp_path / "lr"), 1, 1e-4, 10, 100)
@@ -168,6 +168,11 @@ def test_every_recipe_has_a_curve_that_falls_and_suggestions_on_it(tmp_path: Pat
     assert all(found["rates"][10] <= found["suggestions"][name] <= lowest_loss for name in ("steepest", "valley"))
     assert found["rates"][0] <= found["suggestions"]["slide"] <= found["rates"][-1]
     assert found["suggestions"]["minimum"] == pytest.approx(lowest_loss / 10)
+
+
+def test_a_training_of_no_epochs_has_no_curve(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="epochs=0: only the last layer is fitted, at no learning rate"):
+        lr_find(load_config("photos", [f"data.name={SAMPLE}"]), RunFolder(tmp_path / "lr"))
 
 
 def test_the_sweep_sees_images_of_the_size_that_training_begins_with(tmp_path: Path) -> None:

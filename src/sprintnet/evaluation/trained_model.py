@@ -29,8 +29,9 @@ EVALUATION_BATCH, EVALUATION_PIXELS = 500, 500 * 64 * 64
 """Images that are evaluated at a time, at most, and their pixels."""
 KNOWN_IMAGES = 5000
 """Training images whose embeddings say what is known, at most."""
-TTA_CALIBRATION_IMAGES = 1000
-"""Held-out images that temperatures of TTA are fitted on, at most: each is predicted eight times more."""
+TTA_CALIBRATION_IMAGES, FEWEST_OF_LARGE = 1000, 100
+"""Held-out images that temperatures of TTA are fitted on, at most, and of large images at least: each is predicted eight times
+more."""
 
 
 class KnownImages(NamedTuple):
@@ -99,7 +100,7 @@ class TrainedModel:
         has_sets = kept.any() and not whole.multi_label
         if has_sets:
             held_out[NO_TTA] = HeldOutScores.of(best.probabilities(set_logits), whole.labels[kept])
-        some = whole.take(np.unique(np.linspace(0, len(whole) - 1, min(len(whole), TTA_CALIBRATION_IMAGES)).astype(np.int64)))
+        some = _spread(whole, max(FEWEST_OF_LARGE, TTA_CALIBRATION_IMAGES * self._evaluation_batch // EVALUATION_BATCH))
         kept, of_tta = reserved(some.labels), {}
         for tta in best.tta_choices:
             with_tta = replace(self, preprocessing=best.with_tta(tta))
@@ -114,7 +115,7 @@ class TrainedModel:
 
     def embed_known(self, train: ImageDataset) -> "KnownImages":
         """Returns training images with their embeddings, of which it sets the statistics of the network's novelty."""
-        some = train.take(np.unique(np.linspace(0, len(train) - 1, min(len(train), KNOWN_IMAGES)).astype(np.int64)))
+        some = _spread(train, KNOWN_IMAGES)
         embeddings = self.outputs(some, "embedding").embeddings
         membership = self.task.membership(some.labels, len(self.classes))
         self.model.novelty.fit(torch.from_numpy(embeddings), torch.from_numpy(membership))
@@ -176,13 +177,21 @@ class TrainedModel:
             return predict_tta(self.model, batches, self.runtime, logits, views)
 
     def _loader(self, dataset: ImageDataset) -> Loader:
-        batch = evaluation_batch(self.model.working_shape(dataset.image_shape))
-        return Loader(dataset, self.preprocessing.normalisation, batch, self.runtime.device)
+        return Loader(dataset, self.preprocessing.normalisation, self._evaluation_batch, self.runtime.device)
+
+    @property
+    def _evaluation_batch(self) -> int:
+        return evaluation_batch(self.model.working_shape(self.preprocessing.image_shape))
 
 
 def evaluation_batch(shape: tuple[int, int, int]) -> int:
     """Returns the number of images of a shape (H, W, C) that are evaluated at a time."""
     return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (shape[0] * shape[1])))
+
+
+def _spread(images: ImageDataset, most: int) -> ImageDataset:
+    """Returns images, at most so many, evenly spaced."""
+    return images.take(np.unique(np.linspace(0, len(images) - 1, min(len(images), most)).astype(np.int64)))
 
 
 def load(path: str | Path, device: str = "auto", precision: str = "auto") -> TrainedModel:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sprintnet.kernels.batchnorm import BatchNorm2d
 from sprintnet.models.novelty import Novelty
 
 HEAD = ("dropout", "linear")
@@ -53,9 +54,13 @@ class Network(nn.Module, ABC):
 class LinearNetwork(Network):
     """A network whose last layer is linear; it can be trained alone."""
 
+    parts: tuple[str, ...]
+    """The parts that have parameters, from the image to the logits."""
     linear: nn.Linear
     dropout: nn.Dropout | None
     is_frozen = False
+    keeps_statistics = False
+    """Whether batch norm keeps its statistics in training: those of pretraining, where batches are few and small."""
 
     @property
     @abstractmethod
@@ -78,6 +83,10 @@ class LinearNetwork(Network):
         weights = self.linear.weight * (self.logit_scale / maps[0, 0].numel())
         return F.relu(F.conv2d(maps, weights[:, :, None, None]))
 
+    def part_of(self, parameter: str) -> int:
+        """Returns the number, from 0, of the part that has a parameter of this name."""
+        return next(number for number, part in enumerate(self.parts) if parameter.startswith(f"{part}."))
+
     def freeze(self) -> None:
         """Freezes everything but the head; batch norm keeps its statistics, in training too."""
         self.is_frozen = True
@@ -86,9 +95,13 @@ class LinearNetwork(Network):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "LinearNetwork":
-        """Sets training or evaluation mode; frozen parts stay in evaluation mode."""
+        """Sets training or evaluation mode; frozen parts, and statistics that are kept, stay in evaluation mode."""
         super().train(mode)
         if self.is_frozen:
             for name, part in self.named_children():
                 part.train(mode and name in HEAD)
+        if self.keeps_statistics:
+            for layer in self.modules():
+                if isinstance(layer, BatchNorm2d):
+                    layer.eval()
         return self

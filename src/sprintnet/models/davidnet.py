@@ -79,6 +79,7 @@ class DavidNet(LinearNetwork):
     """Images (B, channels, H, W) -> logits (B, classes), scaled by 0.125."""
 
     feature_layers = ("block1", "transition", "block2")  # from fine to coarse; Grad-CAM shows the last
+    parts = ("prepare", *feature_layers, "linear")
 
     def __init__(self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0):
         super().__init__()

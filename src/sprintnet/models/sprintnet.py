@@ -78,6 +78,7 @@ class SprintNet(LinearNetwork):
     """
 
     feature_layers = ("blocks.0", "blocks.1", "blocks.2")  # from fine to coarse
+    parts = ("whiten", *feature_layers, "linear")
 
     def __init__(
         self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0, stride: int = 1

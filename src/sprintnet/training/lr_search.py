@@ -10,11 +10,13 @@ from sprintnet.data.augment import resize
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.load import load_splits
 from sprintnet.data.splits import Splits
+from sprintnet.errors import SettingsError
 from sprintnet.models.transfer import Pretrained, load_pretrained
 from sprintnet.progress import track
 from sprintnet.runs.folder import RunFolder, read_json, require_consistent
 from sprintnet.runs.io import write_atomic, write_json
 from sprintnet.runtime import select_runtime
+from sprintnet.training.head_fit import fit_head
 from sprintnet.training.lr_finder import MAX_EXTENSION, sweep
 from sprintnet.training.schedule import Schedule
 from sprintnet.training.setup import build_step, whiten
@@ -72,6 +74,8 @@ def _sweep_seeds(
     seeds: int = 1,
     limits: tuple[float, float, int] = (1e-7, 10.0, 100),
 ) -> list[Found]:
+    if not config.epochs:
+        raise SettingsError("epochs=0: only the last layer is fitted, at no learning rate; use epochs=3, or lr_find=false")
     lowest, highest, rates = limits
     resolution = Schedule(config.schedule, config.epochs).resolution(0)
     runtime, found = select_runtime(config.device, config.precision, config.threads, deterministic=config.deterministic), []
@@ -79,6 +83,8 @@ def _sweep_seeds(
         with runtime.activated(seed):
             step, loader = build_step(config, images, runtime, pretrained)
             whiten(step.model, loader, config)
+            if config.head.fit:
+                fit_head(step.model, loader, images, config, runtime, folder, track)
             steps = MAX_EXTENSION * rates
             batches = track(itertools.islice(loader.endless(seed, config.augment), steps), steps, f"seed {seed}, at most")
             as_trained = ((resize(images, resolution), labels) for images, labels in batches)  # as training begins

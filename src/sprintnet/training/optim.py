@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sprintnet.models.base import LinearNetwork
 from sprintnet.training.muon import muon_update, muon_update_in_one_batch
 from sprintnet.training.settings import MuonSettings, OptimSettings
+
+ROLES = ("filters", "head", "whitening", "rest")
 
 
 class Optimizer:
@@ -69,27 +72,31 @@ class Optimizer:
             buffer.copy_(saved)
 
 
-def build_optimizer(model: nn.Module, settings: OptimSettings, muon: MuonSettings) -> Optimizer:
-    """Returns SGD over all trained parameters, or, if Muon has a learning rate, Muon for the filters and SGD for the rest."""
-    by_role: dict[str, list[nn.Parameter]] = {"filters": [], "head": [], "whitening": [], "rest": []}
+def build_optimizer(model: LinearNetwork, settings: OptimSettings, muon: MuonSettings) -> Optimizer:
+    """Returns SGD over all trained parameters, or, if Muon has a learning rate, Muon for the filters and SGD for the rest.
+
+    With `layer_decay`, each part of the network has groups of its own (discriminative learning rates: Howard and Ruder 2018,
+    arXiv:1801.06146).
+    """
+    members: dict[tuple[str, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            by_role[_role(name, parameter, muon)].append(parameter)
+            decay = 1.0 if settings.layer_decay == 1 else settings.layer_decay ** (len(model.parts) - 1 - model.part_of(name))
+            members.setdefault((_role(name, parameter, muon), decay), []).append(parameter)
     groups = []
-    for role, parameters in by_role.items():
+    for (role, decay), parameters in sorted(members.items(), key=lambda item: (ROLES.index(item[0][0]), item[0][1])):
         lr = settings.head_lr or settings.max_lr if role == "head" else settings.max_lr
-        group = {"params": parameters, "peak_lr": lr, "is_whitening": role == "whitening", "update": sgd_update}
+        group = {"params": parameters, "peak_lr": decay * lr, "is_whitening": role == "whitening", "update": sgd_update}
         group["settings"] = {
             "momentum": settings.momentum,
             "nesterov": settings.nesterov and settings.momentum > 0,
             "weight_decay": settings.weight_decay * settings.max_lr / lr,
         }
         if role == "filters":
-            update = muon_update_in_one_batch if parameters and parameters[0].device.type == "cuda" else muon_update
-            group |= {"peak_lr": muon.max_lr, "update": update, "settings": {"momentum": muon.momentum}}
-        if parameters:
-            is_cuda, peak = parameters[0].device.type == "cuda", group["peak_lr"]
-            groups.append({**group, "lr": torch.tensor(peak, device=parameters[0].device) if is_cuda else peak})
+            update = muon_update_in_one_batch if parameters[0].device.type == "cuda" else muon_update
+            group |= {"peak_lr": decay * muon.max_lr, "update": update, "settings": {"momentum": muon.momentum}}
+        is_cuda, peak = parameters[0].device.type == "cuda", group["peak_lr"]
+        groups.append({**group, "lr": torch.tensor(peak, device=parameters[0].device) if is_cuda else peak})
     return Optimizer(groups)
 
 

@@ -16,6 +16,9 @@ class OptimSettings:
     head_lr: Annotated[float, Interval(ge=0, le=10_000)] = 0.0
     """Peak learning rate of the last layer; 0: max_lr. `sprintnet` divides its logits by the number of features, so twice the
     width needs twice the learning rate."""
+    layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    """Factor of the learning rate from each block of layers to the one before it: below 1, a pretrained network changes less
+    towards its first layers."""
     batch_size: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
     """Batch size that max_lr and head_lr are made for; they scale in proportion to another. 0: no scaling."""
     momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
@@ -38,8 +41,6 @@ class HeadSettings:
     fit: bool = False
     """Fit the last layer to embeddings of the training images: logistic regression, its penalty chosen by cross-validation.
     With epochs=0 nothing else is trained."""
-    views: Annotated[int, Interval(ge=0, le=100)] = 4
-    """Augmented views of each training image that it is fitted to, besides the image as it is."""
 
 
 @dataclass(frozen=True)

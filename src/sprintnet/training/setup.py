@@ -56,6 +56,7 @@ def build_step(
         normalisation = pretrained.saved.preprocessing.normalisation
     else:
         normalisation = Normalisation(*channel_statistics(images))
+    network.keeps_statistics = config.head.fit
     if config.freeze_backbone:
         network.freeze()
     for layer in network.modules():

@@ -204,7 +204,7 @@ def _train(
     trained = TrainedModel(step.model, preprocessing, runtime)
     trained, metrics = evaluate_and_save(trained, splits, config, run, commit)
     seconds = setup_seconds + sum(row["train_seconds"] for row in rows)
-    passes = len(rows) + (config.head.views + 1) * config.head.fit
+    passes = len(rows) + (1 + (config.augment.flip > 0)) * config.head.fit
     metrics |= {
         "peak_lr": config.peak_lr,
         "lr_finder_seconds": finder_seconds,

@@ -42,6 +42,22 @@ def schedule_curves(epochs: Sequence[float], curves: Mapping[str, Sequence[float
 
 
 @styled
+def penalty_curves(fit: Mapping[str, Any]) -> StyledFigure:
+    """Returns loss and accuracy in cross-validation by the penalty of the last layer (head_fit.json), the chosen one marked."""
+    figure = StyledFigure(figsize=FULL_WIDTH)
+    for axes, (values, title) in zip(
+        figure.subplots(1, 2),
+        ((fit["losses"], "Loss"), ([100 * each for each in fit["accuracies"]], "Accuracy (%)")),
+        strict=True,
+    ):
+        axes.plot(fit["strengths"], values, marker="o", markersize=3)
+        axes.axvline(fit["strength"], linestyle="--", linewidth=1, color="C6", label=f"chosen: {fit['strength']:.2g}")
+        axes.set(xscale="log", xlabel="penalty", title=title)
+    figure.axes[0].legend()
+    return figure
+
+
+@styled
 def accuracy_over_time(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
     target: float | None,

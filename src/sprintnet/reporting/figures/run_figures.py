@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sprintnet.errors import SettingsError
-from sprintnet.reporting.figures.curves import accuracy_over_time, lr_sweeps, schedule_curves, training_curves
+from sprintnet.reporting.figures.curves import accuracy_over_time, lr_sweeps, penalty_curves, schedule_curves, training_curves
 from sprintnet.reporting.figures.images import augmented, grad_cam, prediction_errors
 from sprintnet.reporting.figures.network import network_diagram
 from sprintnet.reporting.figures.predictions import (
@@ -59,6 +59,8 @@ def figures(run: RunFolder) -> Figures:
         tta = {label: metrics[split]["tta"]} if "tta" in metrics.get(split, {}) else {}
         found["results"] = partial(training_curves, rows, folder.SPLIT_TITLES[split])
         found["accuracy_over_time"] = partial(accuracy_over_time, {label: rows}, None, tta)
+    if run.head_fit.is_file():
+        found["head_fit"] = partial(penalty_curves, read_json(run.head_fit))
     if run.lr_finder.is_file():
         found["lr_finder"] = partial(lr_sweeps, read_json(run.lr_finder)["sweeps"])
     if run.network.is_file():

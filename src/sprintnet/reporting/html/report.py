@@ -15,7 +15,7 @@ from sprintnet.data.dataset import LABEL_SEPARATOR, label_text
 from sprintnet.reporting.figures.images import thumbnail
 from sprintnet.reporting.figures.run_figures import evaluation_predictions, save_figures, saved_figures
 from sprintnet.reporting.html.page import figure_uris, image_uri, render
-from sprintnet.reporting.text.evaluation import calibration_text, gain_lines
+from sprintnet.reporting.text.evaluation import calibration_text, gain_lines, head_fit_text
 from sprintnet.reporting.text.held_out import HEADS, set_rows, unknown_text
 from sprintnet.reporting.text.methods import method_lines
 from sprintnet.reporting.text.names import UNLABELLED
@@ -85,6 +85,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "training_columns": TRAINING_HEADS,
         "training_rows": [table_cells(row) for row in read_epochs(run)],
         "gain": list(gain_lines(metrics["ensemble"])) if "ensemble" in metrics else [],
+        "head_fit": head_fit_text(read_json(run.head_fit)) if run.head_fit.is_file() else "",
         "explained": json.loads(str(read_arrays(run.explanations)["facts"])) if run.explanations.is_file() else None,
         "data_notes": read_json(run.data)["notes"] if run.data.is_file() else [],
         "network": read_json(run.network),

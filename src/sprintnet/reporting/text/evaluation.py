@@ -35,6 +35,16 @@ def result_lines(metrics: Mapping[str, Any], run_folder: str) -> Iterator[str]:
     yield f"trained in {seconds_text(seconds)} ({speed:,.0f} images/s); run folder: {run_folder}"
 
 
+def head_fit_text(fit: Mapping[str, Any]) -> str:
+    """Returns how the last layer of a pretrained network was fitted (head_fit.json)."""
+    accuracy = fit["accuracies"][fit["strengths"].index(fit["strength"])]
+    views = "images and their mirror images" if fit["mirrored"] else "images"
+    return (
+        f"The last layer was fitted to the pretrained network's embeddings of the training {views}: logistic regression, "
+        f"with a penalty of {fit['strength']:.2g} ({accuracy:.2%} in cross-validation)."
+    )
+
+
 def gain_lines(ensemble: Mapping[str, Any]) -> Iterator[str]:
     """Yields by how much an ensemble (`ensemble` of metrics.json) is more accurate than its members."""
     for key, name in (("accuracy", "accuracy"), ("tta_accuracy", "TTA accuracy")):

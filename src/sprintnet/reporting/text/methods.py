@@ -41,6 +41,9 @@ def method_lines(metrics: Mapping[str, Any], tta: float) -> Iterator[str]:
         yield "Gain of the ensemble: its accuracy less the mean of the networks', 95% interval over images (Student 1908)."
         yield "All numbers are of one ensemble (n = 1)."
         return
+    if not metrics["epochs"]:
+        yield "All numbers are of one run (n = 1). Without epochs, the seed changes nothing; other splits give other numbers."
+        return
     yield (
         "All numbers are of one run (n = 1). Other seeds give others: sprintnet study measures by how much. "
         "sprintnet verify repeats this run."
