@@ -124,12 +124,10 @@ def fit_head(
     objective = Objective(task_of(images), config.label_smoothing, weights)
     losses, accuracies = cross_validate(objective, embeddings, images.labels, len(images.classes))
     chosen = int(np.argmin(losses))
-    layer = _path(objective, embeddings, slice(None), len(images.classes), STRENGTHS[: chosen + 1])[-1]
-    weight = torch.from_numpy(layer[:, :-1]).float() / (embeddings.scale * network.logit_scale)
-    bias = torch.from_numpy(layer[:, -1]).float() / network.logit_scale
+    weight, bias = fitted_layer(objective, embeddings, len(images.classes), chosen)
     with torch.no_grad():
-        network.linear.weight.copy_(weight)
-        network.linear.bias.copy_(bias - weight @ embeddings.centre)
+        network.linear.weight.copy_(weight / network.logit_scale)
+        network.linear.bias.copy_(bias / network.logit_scale)
     is_mirrored = len(embeddings.values) > 1
     fit = HeadFit(
         STRENGTHS[chosen], STRENGTHS[: len(losses)], losses, accuracies, is_mirrored,
@@ -165,11 +163,15 @@ def embed(
             write_arrays(file, embeddings=_one_pass(network, loader, runtime, track, is_mirrored=is_mirrored))
         with np.load(file) as saved:
             passes.append(torch.from_numpy(saved["embeddings"]))
-    values = torch.stack(passes)
+    return as_embeddings(torch.stack(passes), loader.targets(torch.arange(len(images))).cpu())
+
+
+def as_embeddings(values: Tensor, targets: Tensor) -> Embeddings:
+    """Returns a network's embeddings (V, N, C) of images, scaled for the fit."""
     centre = values.mean((0, 1))
-    values -= centre
-    scale = float(values.square().mean().sqrt().clamp(min=1e-6))
-    return Embeddings(values / scale, loader.targets(torch.arange(len(images))).cpu(), scale, centre)
+    centred = values - centre
+    scale = float(centred.square().mean().sqrt().clamp(min=1e-6))
+    return Embeddings(centred / scale, targets, scale, centre)
 
 
 @torch.inference_mode()
@@ -218,14 +220,14 @@ def cross_validate(
     return tuple(losses), tuple(accuracies)
 
 
-def _path(
-    objective: Objective, embeddings: Embeddings, rows: Any, classes: int, strengths: tuple[float, ...]
-) -> list[NDArray[np.float64]]:
-    """Returns the layer of each strength, each fit beginning at the one before."""
-    found: list[NDArray[np.float64]] = []
-    for strength in strengths:
-        found.append(_fitted(objective, embeddings, rows, classes, strength, found[-1] if found else None))
-    return found
+def fitted_layer(objective: Objective, embeddings: Embeddings, classes: int, chosen: int) -> tuple[Tensor, Tensor]:
+    """Returns weights (K, C) and biases (K,), for the network's own embeddings, of the penalty STRENGTHS[chosen]."""
+    layer = None
+    for strength in STRENGTHS[: chosen + 1]:  # each fit begins at the one before
+        layer = _fitted(objective, embeddings, slice(None), classes, strength, layer)
+    assert layer is not None
+    weight = torch.from_numpy(layer[:, :-1]).float() / embeddings.scale
+    return weight, torch.from_numpy(layer[:, -1]).float() - weight @ embeddings.centre
 
 
 def _fitted(

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.deploy.export.resizing import RESIZE_DESCRIPTIONS
+from sprintnet.reporting.text.export import largest_batch
 from sprintnet.reporting.text.names import plain
 from sprintnet.reporting.text.task_scores import accuracy_name, accuracy_with_interval, overall_scores, percent
 
@@ -33,6 +34,7 @@ def model_card(preprocessing: Preprocessing, metadata: Mapping[str, str], table:
     rows = metrics.get("sets", {"rows": []})["rows"]
     return environment.get_template("card.md.jinja").render(
         alarms=metrics.get("unknown", {"rows": []})["rows"],
+        batch=largest_batch(table),
         sets=[row for row in rows if row["method"] == "threshold" and not row["by_class"]],
         data=plain(metadata["data"]),
         metric=accuracy_name(metrics).capitalize(),

@@ -16,9 +16,9 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from sprintnet.data.dataset import ImageDataset, Images
 
 CALIBRATION_IMAGES = 500
-CALIBRATION_BATCH = 100
-QUANTIZED_OPERATORS = ["Conv", "MaxPool", "Sigmoid", "Mul", "Add", "Relu"]
-POOL = "MaxPool"
+CALIBRATION_BATCH, CALIBRATION_PIXELS = 100, 100 * 64 * 64  # images at a time, and their pixels, at most
+QUANTIZED_OPERATORS = ["Conv", "MaxPool", "Sigmoid", "Mul", "Add", "Relu", "Clip"]
+POOLS = ("MaxPool", "ReduceMean")
 FP32_OPERATORS = ["Resize", "Cast"]
 
 
@@ -75,7 +75,7 @@ def _before_pools(graph: onnx.GraphProto) -> set[str]:
     wanted: set[str] = set()  # tensors
     names = set()
     for node in reversed(graph.node):
-        if node.op_type == POOL or wanted & set(node.output):
+        if node.op_type in POOLS or wanted & set(node.output):
             wanted |= set(node.input)
             names.add(node.name)
     return names
@@ -83,8 +83,8 @@ def _before_pools(graph: onnx.GraphProto) -> set[str]:
 
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, images: Images):
-        starts = range(0, len(images), CALIBRATION_BATCH)
-        self._batches = ({"images": images[start : start + CALIBRATION_BATCH]} for start in starts)
+        size = max(1, min(CALIBRATION_BATCH, CALIBRATION_PIXELS // (images.shape[1] * images.shape[2])))
+        self._batches = ({"images": images[start : start + size]} for start in range(0, len(images), size))
 
     def get_next(self) -> dict[str, Images] | None:
         return next(self._batches, None)

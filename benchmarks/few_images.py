@@ -1,0 +1,127 @@
+"""Accuracy by the number of training images: a pretrained network's last layer beside networks from scratch, on CIFAR-10.
+
+    python benchmarks/few_images.py photos              # embeds up to 1,000 training images a class, and the test set
+    python benchmarks/few_images.py sprint94 --most 100 # trains from scratch on the same subsets
+
+Each subset of N images a class is drawn with a seed; both see the same. Rows: results/few_images.jsonl. `photos` fits the
+last layer as `sprintnet train photos epochs=0` does, of images that the network enlarges to 160x160 pixels; a row has also
+scikit-learn's logistic regression as it comes (C=1, embeddings as they are, no mirror images). Nothing was chosen on the test
+set.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sprintnet.config import Config, load_config
+from sprintnet.data.builtin import cache
+from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.loader import Loader
+from sprintnet.evaluation.predict import outputs
+from sprintnet.evaluation.task import TASKS
+from sprintnet.evaluation.trained_model import evaluation_batch
+from sprintnet.models.transfer import load_pretrained
+from sprintnet.progress import track
+from sprintnet.runs.folder import RunFolder, read_json
+from sprintnet.runs.io import append_row
+from sprintnet.runtime import select_runtime
+from sprintnet.training.head_fit import Objective, as_embeddings, cross_validate, fitted_layer
+from sprintnet.training.train import train
+
+COUNTS = (5, 10, 20, 50, 100, 200, 500, 1000)
+SUBSETS = 5
+ROWS = Path(__file__).parent / "results" / "few_images.jsonl"
+
+
+def subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Returns the rows of `count` images of each class."""
+    generator = np.random.default_rng(seed)
+    return np.concatenate([generator.permutation(np.flatnonzero(labels == label))[:count] for label in np.unique(labels)])
+
+
+def embeddings_of(config: Config, images: ImageDataset, *, mirrored: bool) -> np.ndarray:
+    """Returns the pretrained network's embeddings (N, C) of images, or of their mirror images."""
+    pretrained = load_pretrained(config.init_from, config.model)
+    runtime = select_runtime("cpu", "auto", 0)
+    network = runtime.place(pretrained.saved.network)
+    pixels = images.images[:, :, ::-1].copy() if mirrored else images.images
+    batch = evaluation_batch(network.working_shape(images.image_shape))
+    loader = Loader(
+        replace(images, storage=pixels, rows=None), pretrained.saved.preprocessing.normalisation, batch, runtime.device
+    )
+    with runtime.activated():
+        return outputs(network, track(loader.sequential(), len(loader), "embedding"), runtime).embeddings
+
+
+def photos(most: int) -> None:
+    """Writes a row for each number of images, of the pretrained network."""
+    from sklearn.linear_model import LogisticRegression
+
+    config = load_config("photos", ["data=cifar10"])
+    train_set, test_set = cache.load("cifar10")
+    pool = subset(train_set.labels, most, 0)
+    started = time.monotonic()
+    both = np.stack([embeddings_of(config, train_set.take(pool), mirrored=mirrored) for mirrored in (False, True)])
+    test = embeddings_of(config, test_set, mirrored=False)
+    print(f"{2 * len(pool) + len(test_set):,} images embedded in {time.monotonic() - started:.0f} s", flush=True)
+    labels, objective = train_set.labels[pool], Objective(TASKS["single-label"], 0.0, None)
+    for count in (each for each in COUNTS if each <= most):
+        found: dict[str, list[float]] = {"accuracies": [], "scikit_learn": [], "seconds": []}
+        for seed in range(SUBSETS):
+            rows = subset(labels, count, seed)
+            started = time.monotonic()
+            embeddings = as_embeddings(torch.from_numpy(both[:, rows]), torch.from_numpy(labels[rows]))
+            losses, _ = cross_validate(objective, embeddings, labels[rows], 10)
+            weight, bias = fitted_layer(objective, embeddings, 10, int(np.argmin(losses)))
+            found["seconds"].append(time.monotonic() - started)
+            predicted = (test @ weight.numpy().T + bias.numpy()).argmax(1)
+            found["accuracies"].append(float((predicted == test_set.labels).mean()))
+            plain = LogisticRegression(max_iter=1000).fit(both[0, rows], labels[rows])
+            found["scikit_learn"].append(float((plain.predict(test) == test_set.labels).mean()))
+        write(count, "photos epochs=0 data=cifar10", found)
+
+
+def scratch(recipe: str, most: int, subsets: int) -> None:
+    """Writes a row for each number of images, of a recipe trained from scratch."""
+    train_set, test_set = cache.load("cifar10")
+    pool = subset(train_set.labels, max(COUNTS), 0)
+    for count in (each for each in COUNTS if each <= most):
+        found: dict[str, list[float]] = {"accuracies": [], "seconds": []}
+        for seed in range(subsets):
+            rows = pool[subset(train_set.labels[pool], count, seed)]
+            with tempfile.TemporaryDirectory() as folder:
+                run = RunFolder(Path(folder) / "run", is_quiet=True)
+                splits = {"train": train_set.take(rows), "test": test_set}
+                train(load_config(recipe, [f"seed={seed}", "data.val=0"]), run, splits=splits)
+                metrics = read_json(run.metrics)
+            found["accuracies"].append(metrics["test"]["accuracy"])
+            found["seconds"].append(metrics["train_seconds"])
+            print(count, seed, found["accuracies"][-1], flush=True)
+        write(count, recipe, found)
+
+
+def write(count: int, command: str, found: dict[str, list[float]]) -> None:
+    """Writes and prints a row."""
+    row: dict[str, Any] = {"images_per_class": count, "command": command, **found}
+    append_row(ROWS, row)
+    shown = ", ".join(f"{name} {statistics.fmean(values):.4f}" for name, values in found.items())
+    print(f"{count} a class: {shown} (n = {len(found['accuracies'])})", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", help="photos, or a recipe that is trained from scratch")
+    parser.add_argument("--most", type=int, default=max(COUNTS), help="training images of a class, at most")
+    parser.add_argument("--subsets", type=int, default=SUBSETS, help="subsets that are trained from scratch on")
+    arguments = parser.parse_args()
+    if arguments.recipe == "photos":
+        photos(arguments.most)
+    else:
+        scratch(arguments.recipe, arguments.most, arguments.subsets)
