@@ -129,7 +129,8 @@ def test_equal_seeds_are_equal_models(X: np.ndarray, y: np.ndarray) -> None:
             "data__dedupe: not for arrays, which take data__val; ",
         ),
         ({"settings": {"data__size": 8}}, "data__size: not for arrays, which take data__val; resize or convert the images"),
-        ({"epochs": 0}, "epochs=0: must be at least 1"),
+        ({"epochs": 0}, "epochs=0: trains nothing; use 1 or more, or head__fit=True"),
+        ({"epochs": -1}, "epochs=-1: must be at least 0"),
     ],
 )
 def test_mistakes_are_value_errors(X: np.ndarray, y: np.ndarray, change: dict[str, Any], message: str) -> None:

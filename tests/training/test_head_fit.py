@@ -1,6 +1,7 @@
 """The last layer fitted to embeddings: scikit-learn's logistic regression, its penalty by cross-validation; whole runs."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from sprintnet.training import head_fit
 from sprintnet.training import train as pipeline
 from sprintnet.training.head_fit import FOLDS, PATIENCE, STRENGTHS, Embeddings, Objective, cross_validate, embed
 from sprintnet.training.setup import build_step
+from sprintnet.training.warm_up import step_seconds
 
 WORDS = ["data.size=0", "model.enlarge_to=64", "threads=1", "precision=fp32", "device=cpu"]
 SINGLE = Objective(TASKS["single-label"], 0.0, None)
@@ -68,7 +70,7 @@ def test_the_layer_of_several_labels_is_that_of_scikit_learn_for_each(monkeypatc
 
 def test_cross_validation_is_what_its_folds_say() -> None:
     embeddings, labels = blobs(60, views=2)
-    losses, accuracies = cross_validate(SINGLE, embeddings, labels, 3)
+    losses, accuracies, chosen, predictions = cross_validate(SINGLE, embeddings, labels, 3)
     from sprintnet.data.splits import stratified_k_fold
 
     fold_of = stratified_k_fold(labels, FOLDS)
@@ -80,13 +82,15 @@ def test_cross_validation_is_what_its_folds_say() -> None:
         probabilities = theirs.predict_proba(embeddings.values[0, rest].numpy())
         expected += [-np.log(probabilities[np.arange(len(rest)), labels[rest]])]
     assert losses[0] == pytest.approx(np.concatenate(expected).mean(), abs=2e-3)
+    assert (predictions.logits.argmax(1) == predictions.labels).mean() == pytest.approx(accuracies[chosen])
+    assert chosen == int(np.argmin(losses))
+    assert sorted(predictions.labels) == sorted(labels)
     assert len(losses) == len(accuracies) == len(STRENGTHS) or len(losses) - 1 - int(np.argmin(losses)) == PATIENCE
 
 
 def test_few_images_of_a_class_are_no_error() -> None:
     embeddings, _ = blobs(4, classes=4)
-    losses, _ = cross_validate(SINGLE, embeddings, np.arange(4), 4)
-    assert np.isfinite(losses).all()
+    assert np.isfinite(cross_validate(SINGLE, embeddings, np.arange(4), 4).losses).all()
 
 
 def config(*words: str) -> Config:
@@ -113,6 +117,7 @@ def test_a_few_images_suffice(run: RunFolder) -> None:
     assert fit["strength"] == fit["strengths"][int(np.argmin(fit["losses"]))]
     assert metrics["val"]["accuracy"] == pytest.approx(max(fit["accuracies"]), abs=0.15)
     assert not run.results.exists()
+    assert metrics["cross_validated"] == 180  # the temperature is that of all training images, each held out in turn
 
 
 def test_embeddings_are_those_of_the_network_and_its_mirror_images(run: RunFolder) -> None:
@@ -161,6 +166,10 @@ def test_all_layers_are_trained_after_the_last(run: RunFolder, tmp_path: Path) -
     pipeline.train(config("auto=", "epochs=2", "batch_size=50"), folder)
     rows = read_rows(folder.results)
     assert len(rows) == 2
+    said = re.search(r"next, all layers: 2 epochs, about ([\d.]+) s", folder.log_text.read_text())
+    assert said
+    taken = sum(float(row["train_seconds"]) for row in rows)
+    assert taken / 4 < float(said[1]) < 4 * taken
     assert float(rows[-1]["train_accuracy"]) > read_json(run.metrics)["val"]["accuracy"]
     before, after = (load_run(each.path)[0].model.state_dict() for each in (run, folder))
     changes = {name: float((after[name] - before[name]).norm() / before[name].norm()) for name in after if "conv" in name}
@@ -168,10 +177,33 @@ def test_all_layers_are_trained_after_the_last(run: RunFolder, tmp_path: Path) -
     assert torch.equal(after["stem.norm.running_mean"], before["stem.norm.running_mean"])
 
 
+def test_expecting_how_long_it_takes_changes_nothing() -> None:
+    settings = config("auto=", "model.dropout=0.5", "batch_size=20")
+    images = load_splits(settings.data, lambda line: None)["train"]
+    with CPU.activated(0):
+        step, loader = build_step(settings, images, CPU, load_pretrained(settings.init_from, settings.model))
+        before = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
+        generator = torch.get_rng_state()
+        assert step_seconds(step, loader) > 0
+        assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in step.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in step.model.parameters())
+
+
 def test_fits_the_head_of_an_earlier_run(run: RunFolder, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "other")
     pipeline.train(config(f"init_from={run.path}"), folder)
     assert read_json(folder.metrics)["val"]["accuracy"] == read_json(run.metrics)["val"]["accuracy"]
+
+
+def test_a_last_layer_without_bias_is_refused(tmp_path: Path) -> None:
+    words = [f"data={SAMPLE}", "epochs=1", "model.width=8", "threads=1", "precision=fp32"]
+    origin = RunFolder(tmp_path / "origin")
+    pipeline.train(load_config("sprint94", words), origin)
+    with pytest.raises(SettingsError, match="the last layer of sprintnet has no bias; use freeze_backbone=true"):
+        pipeline.train(
+            load_config("sprint94", [*words, f"init_from={origin.path}", "head.fit=true"]), RunFolder(tmp_path / "run")
+        )
 
 
 @pytest.mark.parametrize(

@@ -82,19 +82,28 @@ class TrainedModel:
             theirs, ours = ("x".join(map(str, shape)) for shape in (dataset.image_shape, self.preprocessing.image_shape))
             raise SettingsError(f"the data has images {theirs}, the model takes {ours}; set data.size and data.channels")
 
-    def calibrated(self, val: ImageDataset, found: Evaluation, label_smoothing: float) -> "TrainedModel":
+    def calibrated(
+        self,
+        val: ImageDataset,
+        found: Evaluation,
+        label_smoothing: float,
+        more: tuple[Floats, Ints] | None = None,
+    ) -> "TrainedModel":
         """Returns the model with what suits held-out images: temperatures, and scores of the half that they are not fitted on.
 
         `label_smoothing` is that of the training, which is undone only where that lowers the cross-entropy of these images.
+        The temperature is fitted on `more` logits and labels too, of images that the network was not trained on.
         """
         task, fits = self.task, []
         whole, kept = val, reserved(val.labels)
         logits, set_logits = found.arrays["logits"][~kept], found.arrays["logits"][kept]
-        val = whole.take(np.flatnonzero(~kept))
+        labels = whole.labels[~kept]
+        if more:
+            logits, labels = np.concatenate([logits, more[0]]), np.concatenate([labels, more[1]])
         for alpha in {label_smoothing if task is TASKS["single-label"] else 0.0, 0.0}:
             fit = replace(self.preprocessing, label_smoothing=alpha)
-            fit = replace(fit, temperature=task.fit_temperature(fit.unsmoothed(logits), val.labels))
-            fits.append((task.cross_entropy(fit.calibrated(logits), val.labels, 0.0), fit))
+            fit = replace(fit, temperature=task.fit_temperature(fit.unsmoothed(logits), labels))
+            fits.append((task.cross_entropy(fit.calibrated(logits), labels, 0.0), fit))
         best = min(fits, key=lambda pair: pair[0])[1]
         held_out = {}
         has_sets = kept.any() and not whole.multi_label

@@ -12,19 +12,27 @@ from sprintnet.runs import checksums
 from sprintnet.runs.folder import RunFolder, log_test_access
 from sprintnet.runs.io import as_json, write_arrays, write_json, write_rows
 from sprintnet.training.artifacts import write_artifacts
+from sprintnet.training.head_fit import CrossValidated
 
 
 def evaluate_and_save(
-    trained: TrainedModel, splits: Splits, config: Config, run: RunFolder, commit: str | None, command: str = "train"
+    trained: TrainedModel,
+    splits: Splits,
+    config: Config,
+    run: RunFolder,
+    commit: str | None,
+    command: str = "train",
+    cross_validated: CrossValidated | None = None,
 ) -> tuple[TrainedModel, dict[str, Any]]:
     """Returns the model, calibrated on the held-out images, if any, and its metrics; writes all that follows from it.
 
-    Logits and labels are written to predictions.npz, a row for each image to predictions.csv.
+    The temperature is fitted on the `cross_validated` predictions of training images too. Logits and labels are written to
+    predictions.npz, a row for each image to predictions.csv.
     """
     known = trained.embed_known(splits["train"])
     evaluations = {name: trained.evaluate(part, config.tta) for name, part in splits.items() if name != "train"}
     if "val" in splits:
-        trained = trained.calibrated(splits["val"], evaluations["val"], config.label_smoothing)
+        trained = trained.calibrated(splits["val"], evaluations["val"], config.label_smoothing, cross_validated)
         evaluations["val"] = replace(evaluations["val"], is_held_out=True)
     metrics: dict[str, Any] = {name: found.metrics(trained.preprocessing) for name, found in evaluations.items()}
     if "test" in metrics:
@@ -39,11 +47,13 @@ def evaluate_and_save(
     write_rows(run.predictions_csv, rows)
     save_model(run.weights, SavedModel(trained.model, config.model, trained.preprocessing), commit=commit)
     write_artifacts(config, run, splits, trained, known)
-    facts = {
+    facts: dict[str, Any] = {
         "temperature": trained.preprocessing.temperature,
         "undone_label_smoothing": trained.preprocessing.label_smoothing,
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
     }
+    if cross_validated and "val" in splits:
+        facts["cross_validated"] = len(cross_validated.labels)
     return trained, metrics | facts
 
 

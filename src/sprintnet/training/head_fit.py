@@ -17,10 +17,12 @@ from sprintnet.config import Config
 from sprintnet.data.dataset import ImageDataset, class_weights, digest
 from sprintnet.data.loader import Loader
 from sprintnet.data.splits import stratified_k_fold
+from sprintnet.errors import SettingsError
 from sprintnet.evaluation.predict import evaluating
 from sprintnet.evaluation.task import Task, task_of
 from sprintnet.models.base import LinearNetwork
 from sprintnet.reporting.text.times import seconds_text
+from sprintnet.runs.environment import cpu_name
 from sprintnet.runs.folder import RunFolder
 from sprintnet.runs.io import cache_folder, write_arrays, write_json
 from sprintnet.runtime import Runtime
@@ -37,6 +39,26 @@ ITERATIONS, TOLERANCE = 200, 1e-3  # the latter of the largest component of the 
 FEW_VALUES = 2**22
 """Embeddings, in numbers, below which one thread is faster: SciPy's threads and PyTorch's wait for each other's cores."""
 Track = Callable[[Iterable[Any], int, str, int], Iterable[Any]]
+
+
+class CrossValidated(NamedTuple):
+    """Predictions of training images by last layers that were fitted without them."""
+
+    logits: NDArray[np.float32]
+    """(M, K)"""
+    labels: NDArray[Any]
+    """(M,), or (M, K)"""
+
+
+class Validation(NamedTuple):
+    """Cross-validation of STRENGTHS, from the strongest on."""
+
+    losses: tuple[float, ...]
+    accuracies: tuple[float, ...]
+    chosen: int
+    """The number of the penalty with the least loss."""
+    predictions: CrossValidated
+    """By the layers of that penalty."""
 
 
 class Embeddings(NamedTuple):
@@ -110,35 +132,41 @@ def _single_thread(is_single: bool) -> Iterator[None]:
 
 def fit_head(
     network: LinearNetwork, loader: Loader, images: ImageDataset, config: Config, runtime: Runtime, run: RunFolder, track: Track
-) -> float:
-    """Sets the last layer of a network to logistic regression on embeddings of training images; returns the seconds it took.
+) -> tuple[CrossValidated, float]:
+    """Sets the last layer of a network to logistic regression on embeddings of training images.
 
-    The strength of the penalty is the one with the least loss in cross-validation over the training images: the held-out ones
-    stay unseen for calibration. Writes head_fit.json.
+    Returns predictions of training images in cross-validation, and the seconds that all took. The strength of the penalty is
+    the one with the least loss there: the held-out images stay unseen. Writes head_fit.json. Raises SettingsError for a network
+    whose last layer has no bias.
     """
+    if network.linear.bias is None:
+        raise SettingsError(
+            "head.fit=true: the last layer of sprintnet has no bias; use freeze_backbone=true, or another network"
+        )
     started = time.monotonic()
     embeddings = embed(network, loader, images, config, runtime, track)
     embedded = time.monotonic()
     balanced = "balanced" in (config.class_weights, config.sampling)
     weights = torch.from_numpy(class_weights(images.labels, len(images.classes))) if balanced else None
     objective = Objective(task_of(images), config.label_smoothing, weights)
-    losses, accuracies = cross_validate(objective, embeddings, images.labels, len(images.classes))
-    chosen = int(np.argmin(losses))
+    found = cross_validate(objective, embeddings, images.labels, len(images.classes))
+    chosen = found.chosen
     weight, bias = fitted_layer(objective, embeddings, len(images.classes), chosen)
     with torch.no_grad():
         network.linear.weight.copy_(weight / network.logit_scale)
         network.linear.bias.copy_(bias / network.logit_scale)
     is_mirrored = len(embeddings.values) > 1
     fit = HeadFit(
-        STRENGTHS[chosen], STRENGTHS[: len(losses)], losses, accuracies, is_mirrored,
+        STRENGTHS[chosen], STRENGTHS[: len(found.losses)], found.losses, found.accuracies, is_mirrored,
         embedded - started, time.monotonic() - embedded,
     )  # fmt: skip
     write_json(run.head_fit, asdict(fit))
     run.log(
         f"head: fitted to embeddings of {len(images):,} images{' and their mirror images' * is_mirrored}, "
-        f"penalty {fit.strength:.2g}: {accuracies[chosen]:.2%} in cross-validation ({seconds_text(time.monotonic() - started)})"
+        f"penalty {fit.strength:.2g}: {found.accuracies[chosen]:.2%} in cross-validation "
+        f"({seconds_text(time.monotonic() - started)})"
     )
-    return time.monotonic() - started
+    return found.predictions, time.monotonic() - started
 
 
 def embed(
@@ -153,7 +181,8 @@ def embed(
     for name, tensor in network.state_dict().items():
         if not name.startswith(("linear.", "novelty.")):
             state.update(tensor.cpu().contiguous().numpy().data)
-    shared = [digest(images), state.hexdigest(), runtime.precision, network.working_shape(images.image_shape)]
+    conditions = [runtime.describe(), torch.__version__, cpu_name()]  # of which the last bits depend
+    shared = [digest(images), state.hexdigest(), network.working_shape(images.image_shape), conditions]
     passes = []
     for is_mirrored in (False, True)[: 2 if config.augment.flip else 1]:
         key = hashlib.sha256(json.dumps([*shared, is_mirrored]).encode()).hexdigest()
@@ -188,36 +217,35 @@ def _one_pass(
     return embeddings
 
 
-def cross_validate(
-    objective: Objective, embeddings: Embeddings, labels: NDArray[Any], classes: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns loss and accuracy on held-out folds of the training images, for STRENGTHS from the strongest to the best and
-    PATIENCE weaker ones. Views of an image are in one fold."""
+def cross_validate(objective: Objective, embeddings: Embeddings, labels: NDArray[Any], classes: int) -> Validation:
+    """Returns how penalties fare on held-out folds of the training images, up to PATIENCE weaker ones than the best. Views of
+    an image are in one fold."""
     count = len(labels)
     stratified = stratified_k_fold(labels, FOLDS)
     in_turn = np.arange(count) % FOLDS  # where classes have an image or two, which all come into one fold
     fold_of = torch.from_numpy(stratified if len(np.unique(stratified)) == FOLDS else in_turn)
     folds = range(min(FOLDS, count) if count <= FEW_IMAGES else 1)
-    starts: list[NDArray[np.float64] | None] = [None] * FOLDS
+    validated = torch.cat([torch.nonzero(fold_of == fold)[:, 0] for fold in folds])
+    targets = embeddings.targets[validated]
+    layers: list[NDArray[np.float64] | None] = [None] * FOLDS
     losses: list[float] = []
     accuracies: list[float] = []
+    best = torch.zeros(0)
     for strength in STRENGTHS:
-        loss, correct, validated = 0.0, 0, 0
+        parts = []
         for fold in folds:
-            kept, held_out = torch.nonzero(fold_of != fold)[:, 0], torch.nonzero(fold_of == fold)[:, 0]
-            layer = _fitted(objective, embeddings, kept, classes, strength, starts[fold])
-            starts[fold] = layer
-            weights = torch.from_numpy(layer).float()
-            logits = embeddings.values[0, held_out] @ weights[:, :-1].T + weights[:, -1]
-            targets = embeddings.targets[held_out]
-            loss += objective.loss(logits, targets).item() * len(held_out)
-            correct += int(objective.task.correct(logits, targets).sum())
-            validated += len(held_out)
-        losses.append(loss / validated)
-        accuracies.append(correct / validated)
-        if len(losses) - 1 - int(np.argmin(losses)) >= PATIENCE:
+            layer = _fitted(objective, embeddings, torch.nonzero(fold_of != fold)[:, 0], classes, strength, layers[fold])
+            layers[fold], weights = layer, torch.from_numpy(layer).float()
+            parts.append(embeddings.values[0, fold_of == fold] @ weights[:, :-1].T + weights[:, -1])
+        logits = torch.cat(parts)
+        losses.append(objective.loss(logits, targets).item())
+        accuracies.append(float(objective.task.correct(logits, targets).float().mean()))
+        chosen = int(np.argmin(losses))
+        if chosen == len(losses) - 1:
+            best = logits
+        elif len(losses) - 1 - chosen >= PATIENCE:
             break
-    return tuple(losses), tuple(accuracies)
+    return Validation(tuple(losses), tuple(accuracies), chosen, CrossValidated(best.numpy(), labels[validated.numpy()]))
 
 
 def fitted_layer(objective: Objective, embeddings: Embeddings, classes: int, chosen: int) -> tuple[Tensor, Tensor]:

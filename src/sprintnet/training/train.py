@@ -21,6 +21,7 @@ from sprintnet.kernels import build
 from sprintnet.models.transfer import Pretrained, load_pretrained
 from sprintnet.progress import track
 from sprintnet.ranks import joined
+from sprintnet.reporting.text.times import seconds_text
 from sprintnet.reporting.text.training_table import RULE, table_row, training_header
 from sprintnet.runs import checksums
 from sprintnet.runs.environment import environment_record, own_rank
@@ -33,7 +34,7 @@ from sprintnet.training.head_fit import fit_head
 from sprintnet.training.loop import Row, fit
 from sprintnet.training.lr_search import RECOMMENDED, find_peak_lr
 from sprintnet.training.setup import build_step, whiten
-from sprintnet.training.warm_up import warm_up
+from sprintnet.training.warm_up import step_seconds, warm_up
 
 RESUMED_ELSEWHERE = "resuming with different"  # in log.txt, of a run whose parts may differ in their last bits
 
@@ -182,8 +183,13 @@ def _train(
     run.log(training_header(str(run.path), config, runtime.describe(), sizes, multi_label=images.multi_label))
     if runtime.device.type == "cpu" and (reason := build.unavailable_reason(runtime.precision)):
         run.log(f"not all compiled kernels are available: {reason}")
+    cross_validated = None
     if config.head.fit and not is_resumed:
-        setup_seconds += fit_head(step.model, loader, images, config, runtime, run, track)
+        cross_validated, seconds = fit_head(step.model, loader, images, config, runtime, run, track)
+        setup_seconds += seconds
+        if config.epochs:
+            expected = config.epochs * len(loader) * step_seconds(step, loader)
+            run.log(f"next, all layers: {config.epochs} epochs, about {seconds_text(expected)} (epochs=0: not)")
     rows = []
     for row in fit(config, step, loader, val_loader, run, track):
         rows.append(row)
@@ -202,7 +208,10 @@ def _train(
         images.classes, images.image_shape, loader.normalisation, config.data.resize, step.task.name, flips
     )
     trained = TrainedModel(step.model, preprocessing, runtime)
-    trained, metrics = evaluate_and_save(trained, splits, config, run, commit)
+    # what the last layer alone predicts says nothing of a network that was trained after it
+    trained, metrics = evaluate_and_save(
+        trained, splits, config, run, commit, cross_validated=None if config.epochs else cross_validated
+    )
     seconds = setup_seconds + sum(row["train_seconds"] for row in rows)
     passes = len(rows) + (1 + (config.augment.flip > 0)) * config.head.fit
     metrics |= {

@@ -13,6 +13,7 @@ from sprintnet.data.loader import Loader
 from sprintnet.errors import SprintNetError, is_out_of_memory
 from sprintnet.evaluation.predict import predict
 from sprintnet.models.sprintnet import SprintNet
+from sprintnet.training.checkpoint import random_state, set_random_state
 from sprintnet.training.graphs import CudaGraphs
 from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.schedule import Schedule
@@ -91,6 +92,26 @@ def _warm_up(step: Step, config: Config, loader: Loader, kinds: list[StepKind], 
         torch.cuda.current_stream().wait_stream(stream)
         if graphs:
             step.record(batch, labels, graphs)
+
+
+def step_seconds(step: Step, loader: Loader) -> float:
+    """Returns the seconds of a forward and a backward pass of a batch, after one that is not measured.
+
+    Neither weights nor random generators change; the network must keep the statistics of batch norm.
+    """
+    images = random_images(loader, max(loader.batch_sizes))
+    labels = loader.targets(torch.arange(len(images), device=loader.device))
+    generators, seconds = random_state(loader.device), 0.0
+    step.model.train()
+    for _ in range(2):
+        started = time.monotonic()
+        loss, _ = step.forward(images, labels)
+        step.backward(loss)
+        float(loss.detach())  # waits for the device
+        seconds = time.monotonic() - started
+    step.optimizer.zero_grad()
+    set_random_state(generators, loader.device)
+    return seconds
 
 
 def random_images(loader: Loader, count: int) -> Tensor:

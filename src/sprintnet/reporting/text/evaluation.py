@@ -77,7 +77,9 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
     images, few = metrics["val"]["images"] - metrics[split].get("unknown", {"held_out": 0})["held_out"], ""
     if split == "val":
         few = " (the same images: an optimistic estimate)"
-    if images < FEW_IMAGES:
+    if metrics.get("cross_validated"):
+        few = f" and, in cross-validation, on {metrics['cross_validated']:,} training images"
+    elif images < FEW_IMAGES:
         few += "; these are few: more validation images give a better temperature"
     undone = metrics["undone_label_smoothing"]
     first = f"label smoothing of {undone:g} is undone, and " if undone else ""
