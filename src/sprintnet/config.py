@@ -40,7 +40,9 @@ class Config:
     """All settings of a run: the recipe's values, changed by overrides."""
 
     epochs: Annotated[int, Interval(ge=0, le=1_000_000)] = 24
-    """Passes over the training images; 0, with head.fit: only the last layer is fitted."""
+    """Passes over the training images.
+
+    0, with head.fit: only the last layer is fitted."""
     batch_size: Annotated[int, Interval(ge=2, le=1_000_000)] = 512
     """Images per step."""
     label_smoothing: Annotated[float, Interval(ge=0, lt=1)] = 0.2

@@ -67,7 +67,7 @@ def test_a_stride_asks_for_larger_images(stride: int, smallest: int) -> None:
 
 
 def test_davidnet_takes_no_stride() -> None:
-    with pytest.raises(SettingsError, match=r"model.stride=2: davidnet looks at every pixel; use 1, or model.name=sprintnet"):
+    with pytest.raises(SettingsError, match=r"model.stride=2: davidnet has none; use 1, or model.name=sprintnet"):
         build_model(ModelSettings("davidnet", 4, stride=2), 5, (32, 32, 3))
 
 

@@ -94,7 +94,7 @@ def test_the_same_classes_keep_their_head(origin: tuple[str, RunFolder], place: 
         config,
         load_splits(config.data)["train"],
         CPU,
-        load_pretrained(config.init_from),
+        load_pretrained(config.init_from, config.model),
         said.append,
     )
     whiten(step.model, loader, config)
@@ -159,7 +159,7 @@ def test_images_may_have_another_size(origin: tuple[str, RunFolder]) -> None:
     generator = np.random.default_rng(0)
     images = ImageDataset(generator.integers(0, 256, (30, 48, 40, 3), np.uint8), np.arange(30) % 3, ("a", "b", "c"))
     config = load_config(recipe, [*WORDS[recipe], f"init_from={run.path}"])
-    step, loader = build_step(config, images, CPU, load_pretrained(config.init_from))
+    step, loader = build_step(config, images, CPU, load_pretrained(config.init_from, config.model))
     for batch in loader.epoch(0, 0, config.augment):
         step(*batch)
     assert step.read().is_sound
@@ -196,4 +196,4 @@ def test_images_of_other_channels_are_refused(place: Path) -> None:
     grey = ImageDataset(np.zeros((30, 32, 32, 1), np.uint8), np.arange(30) % 3, ("a", "b", "c"))
     config = load_config("davidnet", [*WORDS["davidnet"], f"init_from={run.path}"])
     with pytest.raises(SettingsError, match=r"takes images of 3 channels, the data has 1; set data.channels"):
-        build_step(config, grey, CPU, load_pretrained(config.init_from))
+        build_step(config, grey, CPU, load_pretrained(config.init_from, config.model))

@@ -100,7 +100,7 @@ def recipes(options: Namespace) -> None:
     print(header)
     for line, facts in zip(lines, found.values(), strict=True):
         print(line, f"  {facts['network']}: {facts['use']}", sep="\n")
-    hardware = "; ".join(dict.fromkeys(facts["hardware"] for facts in found.values()))
+    hardware = "; ".join(dict.fromkeys(facts["hardware"] for facts in found.values() if facts["training"] != "-"))
     print("\nAccuracy: CIFAR-10, test set, mean of n runs, trained with data.val=0.")
     print(f"Training: {hardware}, at that commit.")
     print('Other processors differ: README.md, "Speed by processor".')

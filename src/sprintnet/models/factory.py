@@ -37,11 +37,12 @@ def build_model(settings: ModelSettings, classes: int, image_shape: tuple[int, i
             "set data.size (custom data), or another model.name"
         )
     if settings.enlarge_to and settings.name != "efficientnet_lite0":
-        raise SettingsError(f"model.enlarge_to={settings.enlarge_to}: is efficientnet_lite0's; use 0, or that network")
+        rule = f"{settings.name} does not enlarge images; use 0, or model.name=efficientnet_lite0"
+        raise SettingsError(f"model.enlarge_to={settings.enlarge_to}: {rule}")
     if settings.name == "sprintnet":
         return SprintNet(classes, channels, (height, width), settings.width, settings.dropout, settings.stride)
     if settings.stride > 1:
-        raise SettingsError(f"model.stride={settings.stride}: is sprintnet's; use 1, or model.name=sprintnet")
+        raise SettingsError(f"model.stride={settings.stride}: {settings.name} has none; use 1, or model.name=sprintnet")
     if settings.name == "efficientnet_lite0":
         return EfficientNetLite0(classes, channels, settings.dropout, settings.enlarge_to)
     return DavidNet(classes, channels, (height, width), settings.width, settings.dropout)
