@@ -36,7 +36,7 @@ from sprintnet.training.head_fit import Objective, as_embeddings, cross_validate
 from sprintnet.training.train import train
 
 COUNTS = (5, 10, 20, 50, 100, 200, 500, 1000)
-SUBSETS = 5
+SUBSETS, OF_SCRATCH = 10, 5
 ROWS = Path(__file__).parent / "results" / "few_images.jsonl"
 
 
@@ -119,7 +119,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="photos, or a recipe that is trained from scratch")
     parser.add_argument("--most", type=int, default=max(COUNTS), help="training images of a class, at most")
-    parser.add_argument("--subsets", type=int, default=SUBSETS, help="subsets that are trained from scratch on")
+    parser.add_argument("--subsets", type=int, default=OF_SCRATCH, help="subsets that are trained from scratch on")
     arguments = parser.parse_args()
     if arguments.recipe == "photos":
         photos(arguments.most)
