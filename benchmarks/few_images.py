@@ -2,6 +2,7 @@
 
     python benchmarks/few_images.py photos              # embeds up to 1,000 training images a class, and the test set
     python benchmarks/few_images.py sprint94 --most 100 # trains from scratch on the same subsets
+    python benchmarks/few_images.py document            # writes table and figure of docs/photos.md
 
 Each subset of N images a class is drawn with a seed; both see the same. Rows: results/few_images.jsonl. `photos` fits the
 last layer as `sprintnet train photos epochs=0` does, of images that the network enlarges to 160x160 pixels; a row has also
@@ -13,13 +14,17 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import ttest_1samp
 
+from document import write_between
+from rows import ROOT, hardware, measured, newest
 from sprintnet.config import Config, load_config
 from sprintnet.data.builtin import cache
 from sprintnet.data.dataset import ImageDataset
@@ -29,15 +34,17 @@ from sprintnet.evaluation.task import TASKS
 from sprintnet.evaluation.trained_model import evaluation_batch
 from sprintnet.models.transfer import load_pretrained
 from sprintnet.progress import track
+from sprintnet.reporting.figures.style import StyledFigure, save, styled
 from sprintnet.runs.folder import RunFolder, read_json
 from sprintnet.runs.io import append_row
 from sprintnet.runtime import select_runtime
 from sprintnet.training.head_fit import Objective, as_embeddings, cross_validate, fitted_layer
 from sprintnet.training.train import train
 
+PHOTOS = "photos epochs=0 data=cifar10"
 COUNTS = (5, 10, 20, 50, 100, 200, 500, 1000)
 SUBSETS, OF_SCRATCH = 10, 5
-ROWS = Path(__file__).parent / "results" / "few_images.jsonl"
+ROWS = ROOT / "benchmarks" / "results" / "few_images.jsonl"
 
 
 def subset(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -85,7 +92,7 @@ def photos(most: int) -> None:
             found["accuracies"].append(float((predicted == test_set.labels).mean()))
             plain = LogisticRegression(max_iter=1000).fit(both[0, rows], labels[rows])
             found["scikit_learn"].append(float((plain.predict(test) == test_set.labels).mean()))
-        write(count, "photos epochs=0 data=cifar10", found)
+        write(count, PHOTOS, found)
 
 
 def scratch(recipe: str, most: int, subsets: int) -> None:
@@ -115,13 +122,66 @@ def write(count: int, command: str, found: dict[str, list[float]]) -> None:
     print(f"{count} a class: {shown} (n = {len(found['accuracies'])})", flush=True)
 
 
+def interval(values: list[float]) -> str:
+    """Returns the mean in percent, with its 95 % interval (Student 1908)."""
+    mean, low, high = statistics.fmean(values), *ttest_1samp(values, 0).confidence_interval()
+    return f"{mean:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def table() -> Iterator[str]:
+    """Yields the table by number of images, the newest row of each."""
+    rows = {(row["command"], row["images_per_class"]): row for row in newest("few_images", "command", "images_per_class")}
+    yield "| images of each class | `photos epochs=0` | scikit-learn | ours less scikit-learn's | `sprint94` from scratch | n |"
+    yield "|" + "---|" * 6
+    for count in sorted({count for _, count in rows}):
+        ours, scratch = rows[PHOTOS, count], rows.get(("sprint94", count))
+        gains = [one - other for one, other in zip(ours["accuracies"], ours["scikit_learn"], strict=True)]
+        low, high = ttest_1samp(gains, 0).confidence_interval()
+        gain = f"{100 * statistics.fmean(gains):+.2f} points ({100 * low:.2f} to {100 * high:.2f})"
+        beside = interval(scratch["accuracies"]) if scratch else "not measured"
+        n = f"{len(gains)}, {len(scratch['accuracies'])}" if scratch else str(len(gains))
+        yield f"| {count} | {interval(ours['accuracies'])} | {interval(ours['scikit_learn'])} | {gain} | {beside} | {n} |"
+    *_, last = rows.values()
+    yield f"\nTest accuracy on CIFAR-10, ten classes, with 95 % intervals over subsets; {hardware(last)}, {measured(last)}."
+
+
+@styled
+def accuracy_by_images() -> StyledFigure:
+    """Returns test accuracy by the number of training images of each class."""
+    figure = StyledFigure(figsize=(6.4, 3.6))
+    axes = figure.subplots()
+    for command, label in ((PHOTOS, "photos, the last layer alone"), ("sprint94", "sprint94 from scratch")):
+        every = newest("few_images", "command", "images_per_class")
+        rows = sorted(((row["images_per_class"], row) for row in every if row["command"] == command), key=lambda pair: pair[0])
+        if not rows:
+            continue
+        means = [100 * statistics.fmean(row["accuracies"]) for _, row in rows]
+        axes.plot([count for count, _ in rows], means, marker="o", markersize=3, label=label)
+    axes.set(xscale="log", xlabel="training images of each class", ylabel="test accuracy (%)", ylim=(0, 100))
+    axes.set_title("CIFAR-10 by number of training images")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend()
+    return figure
+
+
+def document() -> None:
+    """Writes the table and the figure of docs/photos.md."""
+    write_between(ROOT / "docs" / "photos.md", "few", "\n".join(table()))
+    place = ROOT / "docs" / "accuracy_by_images"
+    save(accuracy_by_images, place)
+    for image in place.parent.glob(f"{place.name}*.png"):  # the page shows the SVGs
+        image.unlink()
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", help="photos, or a recipe that is trained from scratch")
+    parser.add_argument("recipe", help="photos, a recipe that is trained from scratch, or document")
     parser.add_argument("--most", type=int, default=max(COUNTS), help="training images of a class, at most")
     parser.add_argument("--subsets", type=int, default=OF_SCRATCH, help="subsets that are trained from scratch on")
     arguments = parser.parse_args()
-    if arguments.recipe == "photos":
+    if arguments.recipe == "document":
+        document()
+    elif arguments.recipe == "photos":
         photos(arguments.most)
     else:
         scratch(arguments.recipe, arguments.most, arguments.subsets)
