@@ -108,7 +108,7 @@ def report(recipe: str, precision: str, data: str, plant: str) -> dict[str, Any]
         plant_fault(torch, plant, Step)
         if isinstance(model, SprintNet):
             with watched(torch, parts, "whitening"):
-                model.whiten_from(loader._read(slice(500)))
+                model.whiten_from(loader.read(slice(500)))
         batches = loader.epoch(0, 0, config.augment)
         for name in ("first batch", "batch"):
             with watched(torch, parts, name):
