@@ -20,7 +20,8 @@ MANY_CLASSES = 20
 WIDTH_FACTOR = 1.5
 MAX_CROP_PADDING = 32
 FINE_TUNED_IMAGES = 1000
-"""Training images from which all layers are trained after the last one is fitted."""
+"""Training images from which all layers are trained after the last one is fitted: a choice of time, not of accuracy. Three
+epochs of 1,000 images enlarged to 160x160 take two minutes on two AVX2 cores."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def repeat(run: RunFolder, config: Config, splits: Splits) -> tuple[bool | None,
     with TemporaryDirectory(prefix="sprintnet-verify-") as folder:
         again = RunFolder(Path(folder) / run.path.resolve().name, is_quiet=True)
         try:
-            train(replace(config, **like_run), again, splits=splits)
+            train(replace(config, **like_run), again, splits=splits, is_replay=True)
         except Interrupted as error:
             raise Interrupted("verification was interrupted; the run is as it was", error.exit_code - 128) from None
         except DivergedError as error:

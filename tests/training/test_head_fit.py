@@ -15,11 +15,16 @@ from conftest import SAMPLE
 from sprintnet.config import Config, load_config
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.load import load_splits
-from sprintnet.errors import SettingsError
+from sprintnet.errors import ArgumentError, SettingsError
+from sprintnet.evaluation.explain import explain
 from sprintnet.evaluation.task import TASKS
 from sprintnet.evaluation.trained_model import load_run
+from sprintnet.experiments.placement import Placement
+from sprintnet.experiments.tuning.tune import Tuning, tune
+from sprintnet.models.ensemble import Ensemble
 from sprintnet.models.transfer import load_pretrained
 from sprintnet.replay import repeat
+from sprintnet.reporting.html.comparison import write_comparison
 from sprintnet.runs.folder import RunFolder, read_json, read_rows
 from sprintnet.runs.io import cache_folder
 from sprintnet.runtime import select_runtime
@@ -88,6 +93,18 @@ def test_cross_validation_is_what_its_folds_say() -> None:
     assert len(losses) == len(accuracies) == len(STRENGTHS) or len(losses) - 1 - int(np.argmin(losses)) == PATIENCE
 
 
+def test_images_of_a_group_are_in_one_fold() -> None:
+    embeddings, labels = blobs(60)
+    twins = embeddings._replace(values=embeddings.values.repeat(1, 2, 1), targets=embeddings.targets.repeat(2))
+    groups = [str(index % 60) for index in range(120)]  # of each image a copy
+    apart = cross_validate(SINGLE, twins, np.tile(labels, 2), 3, groups)
+    mixed = cross_validate(SINGLE, twins, np.tile(labels, 2), 3)
+    assert min(apart.losses) > min(mixed.losses)  # copies on both sides flatter
+    assert apart.accuracies[apart.chosen] == pytest.approx(
+        cross_validate(SINGLE, embeddings, labels, 3).accuracies[apart.chosen], abs=0.1
+    )
+
+
 def test_few_images_of_a_class_are_no_error() -> None:
     embeddings, _ = blobs(4, classes=4)
     assert np.isfinite(cross_validate(SINGLE, embeddings, np.arange(4), 4).losses).all()
@@ -111,6 +128,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def test_a_few_images_suffice(run: RunFolder) -> None:
     metrics = read_json(run.metrics)
     assert metrics["epochs"] == 0
+    assert metrics["images_per_second"] is None
     assert metrics["val"]["accuracy"] > 0.5  # ten classes; from scratch a third
     fit = read_json(run.head_fit)
     assert fit["mirrored"]
@@ -188,6 +206,38 @@ def test_expecting_how_long_it_takes_changes_nothing() -> None:
         assert torch.equal(torch.get_rng_state(), generator)
     assert all(torch.equal(tensor, before[name]) for name, tensor in step.model.state_dict().items())
     assert all(parameter.grad is None for parameter in step.model.parameters())
+
+
+def test_the_average_of_the_weights_begins_with_the_fitted_head(run: RunFolder, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "averaged")
+    pipeline.train(config("ema=0.9"), folder)
+    assert read_json(folder.metrics)["val"]["accuracy"] == read_json(run.metrics)["val"]["accuracy"]
+
+
+def test_an_ensemble_works_on_images_of_its_members_size(run: RunFolder) -> None:
+    member = load_run(run.path)[0].model
+    ensemble = Ensemble([member, member], is_multi_label=False)
+    assert ensemble.working_shape((32, 32, 3)) == member.working_shape((32, 32, 3)) == (64, 64, 3)
+
+
+def test_runs_without_epochs_are_compared(run: RunFolder, tmp_path: Path) -> None:
+    other = RunFolder(tmp_path / "other")
+    pipeline.train(config("augment.flip=0", "auto=", "epochs=0"), other)
+    write_comparison([run, other], tmp_path / "page.html")
+    assert "accuracy" in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_a_search_over_no_epochs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="epochs=0: only the last layer is fitted"):
+        tune(Tuning(config("data.val=0.2"), (), 1, 1, 0, Placement()), RunFolder(tmp_path / "search"), print)
+
+
+def test_maps_of_a_layer_inside_are_shown_or_refused(run: RunFolder) -> None:
+    trained = load_run(run.path)[0]
+    images = load_splits(config().data, lambda line: None)["train"].images[:2]
+    assert explain(trained, images, layer="stages.3").scored == 2
+    with pytest.raises(ArgumentError, match="has no feature maps"):
+        explain(trained, images, layer="head.conv")  # folded with its norm
 
 
 def test_fits_the_head_of_an_earlier_run(run: RunFolder, tmp_path: Path) -> None:

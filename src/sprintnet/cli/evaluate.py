@@ -71,7 +71,7 @@ def explain(options: Namespace) -> None:
         explanation = found
     else:
         raise SettingsError(f"{run.path}: there are no wrong predictions to explain; name image files")
-    print(*faithfulness_lines(explanation.faithfulness), sep="\n")
+    print(*faithfulness_lines(explanation.faithfulness, explanation.scored), sep="\n")
     print(f"figure: {save_figure(run, 'grad_cam_files' if files else 'grad_cam')}")
 
 

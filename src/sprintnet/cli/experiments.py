@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sprintnet.cli.args import load_recipe, recipe_of
 from sprintnet.errors import SettingsError, SprintNetError
-from sprintnet.runs.folder import STUDY_FOLDER, find_run, new_run, open_run, read_rows, run_name
+from sprintnet.runs.folder import STUDY_FOLDER, find_run, new_run, open_run, read_epochs, run_name
 from sprintnet.runs.shards import parse_shard
 
 WEAK_ACCURACY = 0.9  # agreement with the labels below which many candidates of `label-errors` are errors of the networks
@@ -77,7 +77,8 @@ def benchmark(options: Namespace) -> None:
         training = measure_training([recipe, *options.overrides], run, options.target)
         append_row(Path(options.output), {**row, "training": training})
         print(*training_lines(training), sep="\n")
-        save(partial(accuracy_over_time, {recipe: read_rows(run.results)}, options.target), run.plots / "accuracy_over_time")
+        if rows := read_epochs(run):
+            save(partial(accuracy_over_time, {recipe: rows}, options.target), run.plots / "accuracy_over_time")
     print(f"measurements appended to {options.output}")
 
 

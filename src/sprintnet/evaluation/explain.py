@@ -39,11 +39,13 @@ class Explanation:
     """For each image: predicted, confidence, true (None where unknown), target (the class of its maps), file or None."""
     faithfulness: dict[str, dict[str, float]]
     """`deletion` and `insertion` by the name of the layer, and of random maps; see `gradcam.faithfulness`."""
+    scored: int
+    """The number of images, the first, that have these scores: of large images, they take long."""
     target_class: str
 
     def save(self, path: Path) -> None:
         """Writes the archive of the figure `grad_cam`: images, facts (JSON), `map NAME`."""
-        facts = {key: getattr(self, key) for key in ("target_class", "predictions", "faithfulness")}
+        facts = {key: getattr(self, key) for key in ("target_class", "predictions", "faithfulness", "scored")}
         arrays: dict[str, Any] = {f"map {name}": values for name, values in self.maps.items()}
         write_arrays(path, images=self.images, facts=np.array(json.dumps(facts)), **arrays)
 
@@ -117,7 +119,7 @@ def explain(
     }
     predictions = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     arrays = {name: values.half().cpu().numpy() for name, values in maps.items()}
-    return Explanation(images, arrays, predictions, scores, target_class)
+    return Explanation(images, arrays, predictions, scores, min(scored, len(images)), target_class)
 
 
 def _layers(trained: TrainedModel, layer: str, image: Tensor) -> dict[str, Sequence[str]]:
@@ -128,7 +130,7 @@ def _layers(trained: TrainedModel, layer: str, image: Tensor) -> dict[str, Seque
         return {known[-1]: model.layers_named(known[-1]), f"mean of {len(known)} layers": every}
     names = model.layers_named(layer)
     if set(names) <= set(dict(model.named_modules())):
-        with recorded(model, names) as outputs, torch.no_grad():
+        with recorded(model, names) as outputs, torch.enable_grad():  # as for the maps
             model(image)
         if set(names) == set(outputs) and all(output.ndim == 4 for output in outputs.values()):
             return {layer: names}

@@ -29,7 +29,7 @@ EVALUATION_BATCH, EVALUATION_PIXELS = 500, 500 * 64 * 64
 """Images that are evaluated at a time, at most, and their pixels."""
 KNOWN_IMAGES = 5000
 """Training images whose embeddings say what is known, at most."""
-TTA_CALIBRATION_IMAGES, FEWEST_OF_LARGE = 1000, 100
+TTA_CALIBRATION_IMAGES, MIN_TTA_CALIBRATION_IMAGES = 1000, 100
 """Held-out images that temperatures of TTA are fitted on, at most, and of large images at least: each is predicted eight times
 more."""
 
@@ -87,19 +87,19 @@ class TrainedModel:
         val: ImageDataset,
         found: Evaluation,
         label_smoothing: float,
-        more: tuple[Floats, Ints] | None = None,
+        cross_validated: tuple[Floats, Ints] | None = None,
     ) -> "TrainedModel":
         """Returns the model with what suits held-out images: temperatures, and scores of the half that they are not fitted on.
 
         `label_smoothing` is that of the training, which is undone only where that lowers the cross-entropy of these images.
-        The temperature is fitted on `more` logits and labels too, of images that the network was not trained on.
+        The temperature is fitted on `cross_validated` logits and labels too, of images held out from similar networks.
         """
         task, fits = self.task, []
         whole, kept = val, reserved(val.labels)
         logits, set_logits = found.arrays["logits"][~kept], found.arrays["logits"][kept]
         labels = whole.labels[~kept]
-        if more:
-            logits, labels = np.concatenate([logits, more[0]]), np.concatenate([labels, more[1]])
+        if cross_validated:
+            logits, labels = (np.concatenate(pair) for pair in zip((logits, labels), cross_validated, strict=True))
         for alpha in {label_smoothing if task is TASKS["single-label"] else 0.0, 0.0}:
             fit = replace(self.preprocessing, label_smoothing=alpha)
             fit = replace(fit, temperature=task.fit_temperature(fit.unsmoothed(logits), labels))
@@ -109,7 +109,9 @@ class TrainedModel:
         has_sets = kept.any() and not whole.multi_label
         if has_sets:
             held_out[NO_TTA] = HeldOutScores.of(best.probabilities(set_logits), whole.labels[kept])
-        some = _spread(whole, max(FEWEST_OF_LARGE, TTA_CALIBRATION_IMAGES * self._evaluation_batch // EVALUATION_BATCH))
+        some = _spread(
+            whole, max(MIN_TTA_CALIBRATION_IMAGES, TTA_CALIBRATION_IMAGES * self._evaluation_batch // EVALUATION_BATCH)
+        )
         kept, of_tta = reserved(some.labels), {}
         for tta in best.tta_choices:
             with_tta = replace(self, preprocessing=best.with_tta(tta))

@@ -78,7 +78,7 @@ def _ensemble(study: str | Path, members: Members, run: RunFolder, splits: Split
         "lr_finder_seconds": each[0]["lr_finder_seconds"],
         "epochs": each[0]["epochs"],
         "train_seconds": seconds,
-        "images_per_second": sum(found["epochs"] for found in each) * len(splits["train"]) / seconds,
+        "images_per_second": sum(found["epochs"] for found in each) * len(splits["train"]) / seconds or None,
         "command_seconds": time.monotonic() - started,
     }
     write_atomic(run.resolved, config.to_toml())

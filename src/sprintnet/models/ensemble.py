@@ -27,6 +27,10 @@ class Ensemble(Network):
         self.is_multi_label = is_multi_label
         self.feature_layers = members[0].feature_layers
 
+    def working_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Returns the shape (H, W, C) of the images that each member's first layer is given."""
+        return self._members[0].working_shape(image_shape)
+
     def layers_named(self, name: str) -> tuple[str, ...]:
         """Returns the layer of each member."""
         return tuple(f"members.{number}.{name}" for number in range(len(self.members)))
@@ -48,7 +52,8 @@ class Ensemble(Network):
 
     def activation_maps(self, maps: Tensor) -> Tensor:
         """Returns the mean of the members' class activation maps (B, classes, h, w)."""
-        return torch.stack([member.activation_maps(own) for member, own in self._shares(maps)]).mean(0)
+        # not `mean`, which export takes for the last pooling
+        return torch.stack([member.activation_maps(own) for member, own in self._shares(maps)]).sum(0) / len(self.members)
 
     @property
     def _members(self) -> list[Network]:

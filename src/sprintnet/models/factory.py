@@ -119,5 +119,6 @@ def _build(settings: ModelSettings, preprocessing: Preprocessing, members: int) 
 
 
 def _smallest_side(settings: ModelSettings) -> int:
-    """Returns the side of images of which three poolings leave a pixel; sprintnet's first layer has no padding."""
+    """Returns the side of images of which three poolings leave a pixel (sprintnet's first layer has no padding);
+    efficientnet_lite0 pads all its steps."""
     return 8 * settings.stride + 1 if settings.name == "sprintnet" else 8

@@ -55,7 +55,7 @@ def load_imagenet(settings: ModelSettings, channels: int = 3) -> SavedModel:
     network = EfficientNetLite0(CLASSES, channels, settings.dropout, settings.enlarge_to)
     network.load_state_dict({**network.novelty.state_dict(prefix="novelty."), **tensors})
     normalisation = Normalisation(*(values[:channels] for values in NORMALISATION))
-    classes = tuple(map(str, range(CLASSES)))
+    classes = tuple(f"ImageNet's class {number}" for number in range(CLASSES))
     preprocessing = Preprocessing(classes, (SIDE, SIDE, channels), normalisation, "crop", "single-label", flip_tta=True)
     return SavedModel(network, settings, preprocessing)
 

@@ -28,6 +28,11 @@ class Average:
         weight = (WARM_UP / (WARM_UP + self._steps - 1)).clamp(min=1 - self.decay) * kept
         torch._foreach_lerp_(self._values, self._live, [weight] * len(self._live))
 
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Sets the average to the weights, which were set by other means than a step."""
+        torch._foreach_copy_(self._values, self._live)
+
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Gives the network the average while the context is open."""

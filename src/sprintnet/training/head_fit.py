@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -17,12 +17,11 @@ from sprintnet.config import Config
 from sprintnet.data.dataset import ImageDataset, class_weights, digest
 from sprintnet.data.loader import Loader
 from sprintnet.data.splits import stratified_k_fold
-from sprintnet.errors import SettingsError
 from sprintnet.evaluation.predict import evaluating
 from sprintnet.evaluation.task import Task, task_of
 from sprintnet.models.base import LinearNetwork
 from sprintnet.reporting.text.times import seconds_text
-from sprintnet.runs.environment import cpu_name
+from sprintnet.runs.environment import cpu_name, environment_record
 from sprintnet.runs.folder import RunFolder
 from sprintnet.runs.io import cache_folder, write_arrays, write_json
 from sprintnet.runtime import Runtime
@@ -131,25 +130,28 @@ def _single_thread(is_single: bool) -> Iterator[None]:
 
 
 def fit_head(
-    network: LinearNetwork, loader: Loader, images: ImageDataset, config: Config, runtime: Runtime, run: RunFolder, track: Track
+    network: LinearNetwork,
+    loader: Loader,
+    images: ImageDataset,
+    config: Config,
+    runtime: Runtime,
+    run: RunFolder,
+    track: Track,
+    *,
+    is_replay: bool = False,
 ) -> tuple[CrossValidated, float]:
     """Sets the last layer of a network to logistic regression on embeddings of training images.
 
     Returns predictions of training images in cross-validation, and the seconds that all took. The strength of the penalty is
-    the one with the least loss there: the held-out images stay unseen. Writes head_fit.json. Raises SettingsError for a network
-    whose last layer has no bias.
+    the one with the least loss there: the held-out images stay unseen. Writes head_fit.json.
     """
-    if network.linear.bias is None:
-        raise SettingsError(
-            "head.fit=true: the last layer of sprintnet has no bias; use freeze_backbone=true, or another network"
-        )
     started = time.monotonic()
-    embeddings = embed(network, loader, images, config, runtime, track)
+    embeddings = embed(network, loader, images, config, runtime, track, is_replay=is_replay)
     embedded = time.monotonic()
     balanced = "balanced" in (config.class_weights, config.sampling)
     weights = torch.from_numpy(class_weights(images.labels, len(images.classes))) if balanced else None
     objective = Objective(task_of(images), config.label_smoothing, weights)
-    found = cross_validate(objective, embeddings, images.labels, len(images.classes))
+    found = cross_validate(objective, embeddings, images.labels, len(images.classes), images.groups)
     chosen = found.chosen
     weight, bias = fitted_layer(objective, embeddings, len(images.classes), chosen)
     with torch.no_grad():
@@ -170,24 +172,32 @@ def fit_head(
 
 
 def embed(
-    network: LinearNetwork, loader: Loader, images: ImageDataset, config: Config, runtime: Runtime, track: Track
+    network: LinearNetwork,
+    loader: Loader,
+    images: ImageDataset,
+    config: Config,
+    runtime: Runtime,
+    track: Track,
+    *,
+    is_replay: bool = False,
 ) -> Embeddings:
     """Returns the embeddings of training images, and where training mirrors images, of their mirror images.
 
     Each pass over the images is cached by what it depends on, so that a run that was interrupted, or another on the same
-    images, does not repeat it. Of the augmentations that were tried on 50 to 600 images, mirror images alone helped.
+    images, does not repeat it; a replay does. Of the augmentations that were tried on 50 to 600 images, mirror images alone
+    helped.
     """
     state = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         if not name.startswith(("linear.", "novelty.")):
             state.update(tensor.cpu().contiguous().numpy().data)
-    conditions = [runtime.describe(), torch.__version__, cpu_name()]  # of which the last bits depend
-    shared = [digest(images), state.hexdigest(), network.working_shape(images.image_shape), conditions]
+    conditions = [runtime.describe(), environment_record()["code_sha256"], torch.__version__, cpu_name()]
+    shared = [digest(images), loader.normalisation, state.hexdigest(), network.working_shape(images.image_shape), conditions]
     passes = []
     for is_mirrored in (False, True)[: 2 if config.augment.flip else 1]:
         key = hashlib.sha256(json.dumps([*shared, is_mirrored]).encode()).hexdigest()
         file = cache_folder() / "embeddings" / f"{key}.npz"
-        if not file.exists():
+        if is_replay or not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             write_arrays(file, embeddings=_one_pass(network, loader, runtime, track, is_mirrored=is_mirrored))
         with np.load(file) as saved:
@@ -217,14 +227,18 @@ def _one_pass(
     return embeddings
 
 
-def cross_validate(objective: Objective, embeddings: Embeddings, labels: NDArray[Any], classes: int) -> Validation:
+def cross_validate(
+    objective: Objective, embeddings: Embeddings, labels: NDArray[Any], classes: int, groups: Sequence[str] | None = None
+) -> Validation:
     """Returns how penalties fare on held-out folds of the training images, up to PATIENCE weaker ones than the best. Views of
-    an image are in one fold."""
+    an image, and images of a group, are in one fold."""
     count = len(labels)
-    stratified = stratified_k_fold(labels, FOLDS)
-    in_turn = np.arange(count) % FOLDS  # where classes have an image or two, which all come into one fold
-    fold_of = torch.from_numpy(stratified if len(np.unique(stratified)) == FOLDS else in_turn)
-    folds = range(min(FOLDS, count) if count <= FEW_IMAGES else 1)
+    stratified = stratified_k_fold(labels, FOLDS, groups)
+    if len(np.unique(stratified)) == 1:  # classes of an image or two, which all come into one fold
+        stratified = np.unique(np.arange(count) if groups is None else np.array(groups), return_inverse=True)[1] % FOLDS
+    fold_of, folds = torch.from_numpy(stratified), np.unique(stratified).tolist()
+    if count > FEW_IMAGES:
+        folds = folds[:1]
     validated = torch.cat([torch.nonzero(fold_of == fold)[:, 0] for fold in folds])
     targets = embeddings.targets[validated]
     layers: list[NDArray[np.float64] | None] = [None] * FOLDS

@@ -17,8 +17,8 @@ class OptimSettings:
     """Peak learning rate of the last layer; 0: max_lr. `sprintnet` divides its logits by the number of features, so twice the
     width needs twice the learning rate."""
     layer_decay: Annotated[float, Interval(gt=0, le=1)] = 1.0
-    """Factor of the learning rate from each block of layers to the one before it: below 1, a pretrained network changes less
-    towards its first layers."""
+    """Factor of the learning rate from each part of the network to the one before it: below 1, a pretrained network changes
+    less towards its first layers."""
     batch_size: Annotated[int, Interval(ge=0, le=1_000_000)] = 0
     """Batch size that max_lr and head_lr are made for; they scale in proportion to another. 0: no scaling."""
     momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
@@ -40,7 +40,7 @@ class HeadSettings:
 
     fit: bool = False
     """Fit the last layer to embeddings of the training images: logistic regression, its penalty chosen by cross-validation.
-    With epochs=0 nothing else is trained."""
+    With epochs=0 nothing else is trained; with more, batch norm keeps the statistics that it has."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 from torch import nn
@@ -56,6 +57,8 @@ def build_step(
         normalisation = pretrained.saved.preprocessing.normalisation
     else:
         normalisation = Normalisation(*channel_statistics(images))
+    if config.head.fit and network.linear.bias is None:
+        raise SettingsError(f"head.fit=true: the last layer of {config.model.name} has no bias; use freeze_backbone=true")
     network.keeps_statistics = config.head.fit
     if config.freeze_backbone:
         network.freeze()
@@ -90,6 +93,8 @@ def whiten(model: nn.Module, loader: Loader, config: Config) -> float:
 
 def _check(config: Config, images: ImageDataset, runtime: Runtime) -> None:
     """Raises SettingsError for settings that do not fit the images or the device."""
+    if config.head.fit and find_spec("scipy") is None:
+        raise SettingsError('head.fit=true: needs SciPy: pip install "sprintnet[pretrained]"')
     if config.compile and runtime.device.type != "cuda":
         raise SettingsError(f"compile=true: works on cuda alone, and the device is {runtime.device.type}; leave it out")
     if len(images) // -(-len(images) // config.batch_size) < 2:

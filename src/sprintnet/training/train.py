@@ -54,11 +54,13 @@ def train(
     resume: bool = False,
     on_epoch: Callable[[Row], object] = lambda row: None,
     splits: Splits | None = None,
+    is_replay: bool = False,
 ) -> TrainingResult:
     """Trains and evaluates; returns the model and its metrics. Each row of results.csv is passed to `on_epoch`.
 
-    `splits` replace the data that the settings name. With `resume` an interrupted run of the same settings and data continues
-    from its last checkpoint; a finished one is returned. Raises SettingsError, DataError, DivergedError or Interrupted.
+    A replay computes what other runs have left in the cache. `splits` replace the data that the settings name. With `resume`
+    an interrupted run of the same settings and data continues from its last checkpoint; a finished one is returned. Raises
+    SettingsError, DataError, DivergedError or Interrupted.
     """
     if own_rank():
         raise SettingsError("several processes train by the command only: torchrun --nproc-per-node N -m sprintnet train ...")
@@ -90,7 +92,7 @@ def train(
                     runtime.ranks.share(None)  # nothing is left to train
                 return TrainingResult(load_run(run.path)[0], read_json(run.metrics))
             with _activated(config) as runtime:
-                return _train(config, run, runtime, on_epoch, splits)
+                return _train(config, run, runtime, on_epoch, splits, is_replay=is_replay)
     except Timeout:
         raise SettingsError(f"{run.path}: another process is training here; wait for it, or choose another name") from None
     except (MemoryError, RuntimeError) as error:
@@ -154,7 +156,13 @@ def _acquire(run: RunFolder) -> None:
 
 
 def _train(
-    requested: Config, run: RunFolder, runtime: Runtime, on_epoch: Callable[[Row], object], splits: Splits | None
+    requested: Config,
+    run: RunFolder,
+    runtime: Runtime,
+    on_epoch: Callable[[Row], object],
+    splits: Splits | None,
+    *,
+    is_replay: bool,
 ) -> TrainingResult:
     started, memory = time.monotonic(), PeakMemory(runtime.device)
     is_resumed = run.checkpoint.exists()
@@ -185,11 +193,14 @@ def _train(
         run.log(f"not all compiled kernels are available: {reason}")
     cross_validated = None
     if config.head.fit and not is_resumed:
-        cross_validated, seconds = fit_head(step.model, loader, images, config, runtime, run, track)
+        cross_validated, seconds = fit_head(step.model, loader, images, config, runtime, run, track, is_replay=is_replay)
         setup_seconds += seconds
+        if step.average:
+            step.average.restart()
         if config.epochs:
             expected = config.epochs * len(loader) * step_seconds(step, loader)
-            run.log(f"next, all layers: {config.epochs} epochs, about {seconds_text(expected)} (epochs=0: not)")
+            layers = "the last layer" if config.freeze_backbone else "all layers"
+            run.log(f"next, {layers}: {config.epochs} epochs, about {seconds_text(expected)} (epochs=0: not)")
     rows = []
     for row in fit(config, step, loader, val_loader, run, track):
         rows.append(row)
@@ -212,8 +223,10 @@ def _train(
     trained, metrics = evaluate_and_save(
         trained, splits, config, run, commit, cross_validated=None if config.epochs else cross_validated
     )
+    if config.head.fit and is_resumed:
+        fit_of_before = read_json(run.head_fit)
+        setup_seconds += fit_of_before["embedding_seconds"] + fit_of_before["fit_seconds"]
     seconds = setup_seconds + sum(row["train_seconds"] for row in rows)
-    passes = len(rows) + (1 + (config.augment.flip > 0)) * config.head.fit
     metrics |= {
         "peak_lr": config.peak_lr,
         "lr_finder_seconds": finder_seconds,
@@ -221,7 +234,7 @@ def _train(
         "skipped_steps": sum(row["skipped_steps"] for row in rows),
         "train_seconds": seconds,
         "warmup_seconds": warmup_seconds,
-        "images_per_second": passes * len(images) / seconds,
+        "images_per_second": len(rows) * len(images) / seconds if rows else None,
         "command_seconds": None if is_resumed else time.monotonic() - started,
         "peak_gib": memory.gib(),
     }

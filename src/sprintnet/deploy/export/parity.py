@@ -111,7 +111,7 @@ def broken_rules(row: Mapping[str, float], is_exact: bool) -> str:
 
 
 def throughput(functions: Mapping[str, Callable[[Images], object]], images: Images) -> dict[str, dict[str, float]]:
-    """Returns images/s and the median and 99th percentile of milliseconds, by name and batch size: 1 and `largest_batch`. The
+    """Returns images/s and the median and 99th percentile of milliseconds, by name and batch size, 1 and the largest. The
     functions take turns in several rounds, so that other load on the machine affects all alike."""
     largest = max(1, min(TIMED_BATCH, TIMED_PIXELS // (images.shape[1] * images.shape[2])))
     found: dict[str, dict[str, float]] = {name: {"largest_batch": largest} for name in functions}

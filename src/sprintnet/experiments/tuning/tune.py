@@ -53,10 +53,13 @@ def tune(tuning: Tuning, folder: RunFolder, log: Callable[[str], None]) -> Searc
     """Searches in a folder, or goes on there, and returns what was found.
 
     Each run is a run folder, `trial-0-epochs-3-seed-0-fold-1`; journal.json has the settings of the trials. Writes trials.csv
-    (a row a run), tune.json (the result) and best.toml: the winner's settings, or the recipe's where nothing beats it.
+    (a row a run), tune.json (the result) and best.toml: the winner's settings, or the recipe's where nothing beats it. Raises
+    SettingsError for a training of no epochs.
     """
     started = time.monotonic()
     requested = _resolved(tuning.config)
+    if not requested.epochs:
+        raise SettingsError("epochs=0: only the last layer is fitted, which chooses its penalty itself; use epochs=3, or more")
     config = tuning.placement.fix_runtime(resumed(folder.config, requested))
     journal = Journal.open(folder, [str(dimension) for dimension in tuning.space])
     folds = round(1 / float(tuning.config.data.val))

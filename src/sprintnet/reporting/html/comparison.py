@@ -13,7 +13,7 @@ from sprintnet.reporting.figures.style import save
 from sprintnet.reporting.html.page import figure_uris, render
 from sprintnet.reporting.text.task_scores import accuracy_with_interval, overall_scores
 from sprintnet.reporting.text.times import seconds_text
-from sprintnet.runs.folder import RunFolder, dotted, evaluation_split, read_json, read_rows, require_consistent
+from sprintnet.runs.folder import RunFolder, dotted, evaluation_split, read_epochs, read_json, require_consistent
 from sprintnet.runs.io import write_atomic
 
 
@@ -29,9 +29,8 @@ def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:
         with require_consistent(run):
             metrics.append(_metrics(read_json(run.metrics)))
             settings.append(dotted(tomllib.loads(run.config.read_text("utf-8"))))
-            if run.members.exists():  # an ensemble, which has no epochs
+            if not (rows := read_epochs(run)):
                 continue
-            rows = read_rows(run.results)
             curves[str(run.path)] = [{key: float(row[key]) for key in ("train_seconds", "val_accuracy")} for row in rows]
     different = {key: cells for key, cells in _by_row(settings).items() if len(set(cells)) > 1}
     tables = {"Metrics": _by_row(metrics), "Settings that differ": different}
@@ -60,6 +59,6 @@ def _metrics(metrics: Mapping[str, Any]) -> dict[str, str]:
         "cross-entropy": f"{evaluated['cross_entropy']:.4f}",
         "calibration error (ECE)": f"{evaluated.get('calibrated', evaluated['calibration'])['ece']:.2%}",
         "training time": seconds_text(metrics["train_seconds"]),
-        "images/s": f"{metrics['images_per_second']:,.0f}",
+        "images/s": f"{metrics['images_per_second']:,.0f}" if metrics["images_per_second"] else "-",
         "parameters": f"{metrics['parameters']:,}",
     }

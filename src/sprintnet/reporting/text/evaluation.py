@@ -32,7 +32,8 @@ def result_lines(metrics: Mapping[str, Any], run_folder: str) -> Iterator[str]:
     if "ensemble" in metrics:
         yield from gain_lines(metrics["ensemble"])
     seconds, speed = metrics["train_seconds"], metrics["images_per_second"]
-    yield f"trained in {seconds_text(seconds)} ({speed:,.0f} images/s); run folder: {run_folder}"
+    at = f" ({speed:,.0f} images/s)" if speed else ""
+    yield f"trained in {seconds_text(seconds)}{at}; run folder: {run_folder}"
 
 
 def head_fit_text(fit: Mapping[str, Any]) -> str:
@@ -78,7 +79,7 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
     if split == "val":
         few = " (the same images: an optimistic estimate)"
     if metrics.get("cross_validated"):
-        few = f" and, in cross-validation, on {metrics['cross_validated']:,} training images"
+        few += f" and, in cross-validation, on {metrics['cross_validated']:,} training images"
     elif images < FEW_IMAGES:
         few += "; these are few: more validation images give a better temperature"
     undone = metrics["undone_label_smoothing"]
@@ -136,12 +137,13 @@ def explained_lines(predictions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     )
 
 
-def faithfulness_lines(faithfulness: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """Yields the deletion and insertion scores of class activation maps, by the name of the maps."""
+def faithfulness_lines(faithfulness: Mapping[str, Mapping[str, float]], images: int) -> Iterator[str]:
+    """Yields the deletion and insertion scores of class activation maps of some images, by the name of the maps."""
     yield from table_lines(
         ["class activation map", "deletion (lower is better)", "insertion (higher is better)"],
         [[name, f"{score['deletion']:.1%}", f"{score['insertion']:.1%}"] for name, score in faithfulness.items()],
     )
+    yield f"means over the first {images:,} images" if images > 1 else "of the first image"
 
 
 def _tta(tta: Mapping[str, Any]) -> str:

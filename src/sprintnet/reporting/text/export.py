@@ -24,7 +24,7 @@ def parity_lines(table: Mapping[str, Any]) -> Iterator[str]:
 
 def largest_batch(table: Mapping[str, Any]) -> int:
     """Returns the number of images of the larger batch that parity.json has the speed of."""
-    return int(next(iter(table["files"].values())).get("largest_batch", 256))  # of files of before
+    return int(next(iter(table["files"].values())).get("largest_batch", 256))  # of files of earlier versions
 
 
 def threshold_lines(metrics: Mapping[str, Any]) -> Iterator[str]:

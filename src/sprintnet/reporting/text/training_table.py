@@ -8,6 +8,8 @@ from sprintnet.reporting.text.times import seconds_text
 HEADS = ("Epoch", "LR", "Time", "TrainLoss", "TrainAcc", "ValLoss", "ValAcc")
 WIDTHS = (5, 8, 7, 9, 8, 8, 6)
 COLUMNS = f"| {' | '.join(head.ljust(width) for head, width in zip(HEADS, WIDTHS, strict=True))} |"
+OF_EPOCHS = ("Optimizer", "Lr", "Max Lr", "Batch Size", "Momentum", "Weight Decay", "L1", "Val Columns")
+"""Facts that a run of no epochs does not have."""
 RULE = "-" * len(COLUMNS)
 
 
@@ -43,6 +45,8 @@ def training_header(
         "L1": f"{settings.l1:g}" if settings.l1 else False,
         "Val Columns": "held-out part of the training set" if "val" in images else "test set",
     }
+    if not settings.epochs:
+        facts = {name: value for name, value in facts.items() if name not in OF_EPOCHS}
     if multi_label:
         facts["Accuracy Columns"] = "exact match: share of images with every label right"
     table = [RULE, COLUMNS, RULE] if settings.epochs else []
