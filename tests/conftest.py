@@ -128,7 +128,7 @@ def kernels() -> None:
 
 
 def pytest_configure() -> None:
-    """Gives decoded images of tests a cache of their own, with the cached built-in data sets in it; hypothesis no deadline."""
+    """Gives decoded images and embeddings of tests a cache of their own, with built-in data in it; hypothesis no deadline."""
     from hypothesis import settings
 
     from sprintnet.runs.io import cache_folder
@@ -140,7 +140,7 @@ def pytest_configure() -> None:
     cache = Path(tempfile.mkdtemp(prefix="sprintnet-tests-"))
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
     for entry in cache_folder().iterdir() if cache_folder().is_dir() else ():
-        if entry.name != "decoded":
+        if entry.name not in ("decoded", "embeddings"):
             (cache / entry.name).symlink_to(entry.absolute())
     os.environ["SPRINTNET_CACHE"] = str(cache)
 
