@@ -106,7 +106,8 @@ def test_suggestions_name_their_setting_and_the_recommended_one(recipe: str, set
 
 
 def test_deletion_and_insertion_say_which_direction_is_good() -> None:
-    header, row = faithfulness_lines({"block2": {"deletion": 0.25, "insertion": 0.5}})
+    header, row, images = faithfulness_lines({"block2": {"deletion": 0.25, "insertion": 0.5}}, 3)
+    assert images == "means over the first 3 images"
     assert header.split("  ")[1:] == ["deletion (lower is better)", "insertion (higher is better)"]
     assert row.split() == ["block2", "25.0%", "50.0%"]
 
