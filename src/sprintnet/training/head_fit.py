@@ -30,13 +30,13 @@ from sprintnet.training.losses import LOSSES
 STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(0, -13, -1))
 """Strengths of the penalty, from strong to weak, for embeddings with a mean variance of 1."""
 FOLDS = 5
-FEW_IMAGES = 2000
+MAX_FOR_ALL_FOLDS = 2000
 """Training images up to which all folds are validated in turn; with more, one of them."""
 PATIENCE = 2
 """Weaker penalties that are tried after the loss of validation has begun to rise."""
 ITERATIONS, TOLERANCE = 200, 1e-3  # the latter of the largest component of the gradient
-FEW_VALUES = 2**22
-"""Embeddings, in numbers, below which one thread is faster: SciPy's threads and PyTorch's wait for each other's cores."""
+MAX_FOR_ONE_THREAD = 2**22
+"""Embeddings, in numbers, up to which one thread is faster: SciPy's threads and PyTorch's wait for each other's cores."""
 Track = Callable[[Iterable[Any], int, str, int], Iterable[Any]]
 
 
@@ -112,7 +112,7 @@ class Objective:
             return penalised, gradient.double().numpy().ravel()
 
         options = {"maxiter": ITERATIONS, "gtol": TOLERANCE}
-        with _single_thread(inputs.numel() < FEW_VALUES):
+        with _single_thread(inputs.numel() <= MAX_FOR_ONE_THREAD):
             found = minimize(value, start.ravel(), jac=True, method="L-BFGS-B", options=options)  # type: ignore[call-overload]
         layer: NDArray[np.float64] = found.x.reshape(start.shape)
         return layer
@@ -237,7 +237,7 @@ def cross_validate(
     if len(np.unique(stratified)) == 1:  # classes of an image or two, which all come into one fold
         stratified = np.unique(np.arange(count) if groups is None else np.array(groups), return_inverse=True)[1] % FOLDS
     fold_of, folds = torch.from_numpy(stratified), np.unique(stratified).tolist()
-    if count > FEW_IMAGES:
+    if count > MAX_FOR_ALL_FOLDS:
         folds = folds[:1]
     validated = torch.cat([torch.nonzero(fold_of == fold)[:, 0] for fold in folds])
     targets = embeddings.targets[validated]
