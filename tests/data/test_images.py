@@ -13,6 +13,7 @@ from PIL import Image
 
 from images import claiming
 from sprintnet.data.custom.load import load_custom
+from sprintnet.data.image_files import IMAGE_FORMATS
 from sprintnet.data.images import read_image
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import DataError
@@ -74,15 +75,16 @@ def test_cmyk_and_the_first_frame_of_an_animation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\0", "cannot be read as an image (PNG, JPEG, WEBP, BMP)"),
+        (b"\0", "cannot be read as an image (PNG, JPEG, WEBP, BMP, GIF, TIFF"),
         (b"hello", "cannot be read as an image"),
         (claiming(8, 6), "cannot be read as an image"),
         (claiming(8200, 8200), "8200x8200, more than 64 million pixels or a side of 30,000; make it smaller"),
         (claiming(1, 40_000), "1x40000, more than 64 million pixels or a side of 30,000; make it smaller"),
         (claiming(60000, 60000), "more than 64 million pixels; make it smaller"),
-        (b"GIF89a" + bytes(20), "it is a GIF; convert it"),
-        (b"II*\0" + bytes(20), "it is a TIFF; convert it"),
-        (b"\0\0\0\x20ftypavif" + bytes(20), "it is an AVIF; convert it"),
+        (b"GIF89a" + bytes(20), "cannot be read as an image"),
+        (b"II*\0" + bytes(20), "cannot be read as an image"),
+        (b"8BPS" + bytes(20), "it is a PSD; convert it"),
+        (b"\0\0\0\x20ftypheic" + bytes(20), "it is a HEIC; convert it"),
     ],
 )
 def test_a_file_that_is_no_image_gives_one_message(tmp_path: Path, content: bytes, message: str) -> None:
@@ -96,7 +98,48 @@ def test_a_file_that_is_no_image_gives_one_message(tmp_path: Path, content: byte
         read_image(io.BytesIO(content), "upload 1")
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
+def test_a_gif_and_a_tiff_give_their_first_image(tmp_path: Path) -> None:
+    second = Image.new("RGB", IMAGE.size, "red")
+    palette = IMAGE.quantize(64)
+    moving = saved(tmp_path / "a.gif", palette, save_all=True, append_images=[second])
+    np.testing.assert_array_equal(read_image(moving), np.asarray(palette.convert("RGB")))
+    for compression in ("raw", "tiff_lzw", "tiff_deflate"):
+        pages = saved(tmp_path / "a.tif", IMAGE, save_all=True, append_images=[second], compression=compression)
+        np.testing.assert_array_equal(read_image(pages), COLOURS)
+
+
+@pytest.mark.skipif("AVIF" not in IMAGE_FORMATS, reason="this Pillow reads no AVIF")
+def test_an_avif_is_read_as_closely_as_it_was_saved(tmp_path: Path) -> None:
+    written = saved(tmp_path / "a.avif", IMAGE, quality=100, subsampling="4:4:4")
+    assert np.abs(read_image(written).astype(int) - COLOURS).max() <= 4  # its colours are rounded to YUV
+
+
+@pytest.mark.parametrize("suffix", ["TIFF", *(["AVIF"] if "AVIF" in IMAGE_FORMATS else [])])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_other_formats_are_turned_as_a_png_of_this_orientation(tmp_path: Path, suffix: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    as_png = read_image(saved(tmp_path / "a.png", IMAGE, exif=exif.tobytes()))
+    options = {"quality": 100, "subsampling": "4:4:4"} if suffix == "AVIF" else {}
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+    other = saved(tmp_path / "images" / "cat" / f"a.{suffix.lower()}", IMAGE, exif=exif.tobytes(), **options)
+    assert np.abs(read_image(other).astype(int) - as_png).max() <= 4
+    for number in range(3):  # headers know the turned shape
+        saved(tmp_path / "images" / "dog" / f"{number}.png", Image.fromarray(as_png ^ np.uint8(number + 1)))
+    assert load_custom(DataSettings(str(tmp_path / "images"))).images.image_shape == as_png.shape
+
+
+def test_32_bits_of_a_tiff_are_read_as_16_or_refused(tmp_path: Path) -> None:
+    values = np.arange(0, 65536, 1366, np.int32).reshape(6, 8)
+    read = read_image(saved(tmp_path / "a.tif", Image.fromarray(values)), channels=1)
+    np.testing.assert_array_equal(read[..., 0], values >> 8)
+    for scale, limits in ((100, "from 0 to 6420200"), (-1, "from -64202 to 0")):
+        with pytest.raises(DataError, match=f"has values {limits}; convert it to 8 bits"):
+            read_image(saved(tmp_path / "b.tif", Image.fromarray(values * np.int32(scale))))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "gif", "tif", *(["avif"] if "AVIF" in IMAGE_FORMATS else [])])
 def test_damaged_files_raise_nothing_else(tmp_path: Path, suffix: str) -> None:
     whole = saved(tmp_path / f"whole.{suffix}", IMAGE).read_bytes()
     file = tmp_path / f"a.{suffix}"

@@ -7,14 +7,19 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image
+from PIL import Image, features
 
 from sprintnet.errors import DataError
 
 MAX_FILE_BYTES = 1 << 29
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp")
-IMAGE_SUFFIXES = {".png": "PNG", **dict.fromkeys(JPEG_SUFFIXES, "JPEG"), ".webp": "WEBP", ".bmp": "BMP", ".dib": "BMP"}
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+AVIF_SUFFIXES = {".avif": "AVIF"} if features.check("avif") else {}  # Pillow has it from 11.3 on, where it was built with it
+IMAGE_SUFFIXES = {
+    **{".png": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".dib": "BMP", ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF"},
+    **dict.fromkeys(JPEG_SUFFIXES, "JPEG"),
+    **AVIF_SUFFIXES,
+}
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", *AVIF_SUFFIXES.values())
 
 OTHER_SIGNATURES = {b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%PDF": "PDF", b"\0\0\1\0": "ICO", b"8BPS": "PSD"}
 OTHER_BRANDS = {
@@ -24,7 +29,7 @@ OTHER_BRANDS = {
     b"ftypmif1": "HEIF",
     b"jP  \r\n\x87\n": "JPEG 2000",
 }
-"""How files of formats that are not read begin, and how they go on after four bytes."""
+"""How files of formats that are not read everywhere begin, and how they go on after four bytes."""
 PNG_SIGNATURE, JPEG_SIGNATURE, START_OF_SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xda"
 PNG_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
 """The chunks that change a pixel. Of text, only what may hold the orientation is kept, below MAX_TEXT_BYTES."""
@@ -116,8 +121,8 @@ def _check_jpeg(content: bytes) -> None:
     raise DataError("has thousands of empty segments; save it again")
 
 
-def other_format(source: Any) -> str:
-    """Returns the name of a file's format where it is a known one that is not read."""
+def other_format(source: Any, formats: tuple[str, ...]) -> str:
+    """Returns the name of a file's format where it is a known one and none of those that are read."""
     try:
         if isinstance(source, Path):
             with source.open("rb") as file:
@@ -128,4 +133,5 @@ def other_format(source: Any) -> str:
     except OSError:
         return ""
     beginnings = [(head, OTHER_SIGNATURES), (head[4:], OTHER_BRANDS)]
-    return next((name for bytes_, known in beginnings for sign, name in known.items() if bytes_.startswith(sign)), "")
+    found = next((name for bytes_, known in beginnings for sign, name in known.items() if bytes_.startswith(sign)), "")
+    return "" if found in formats else found

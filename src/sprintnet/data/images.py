@@ -67,7 +67,7 @@ def read_image(
         raise DataError(f"{name}: is a folder; name the files in it") from None
     except Exception as error:  # a damaged file can raise anything
         if isinstance(error, UnidentifiedImageError):
-            other = other_format(source)
+            other = other_format(source, formats)
             article = "an" if other[:1] in ("A", "I") else "a"
             cause = f"it is {article} {other}; convert it" if other else "unknown format"
         else:
@@ -191,6 +191,8 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     """Returns the image with 8 bits per channel; raises DataError where next to nothing would be left of 16 bits."""
     if image.mode == "F":
         raise DataError("has values of floating point; convert it to 8 bits (mode L)")
+    if image.mode == "I" and (extrema := image.getextrema()) and not 0 <= extrema[0] <= extrema[1] <= 65535:  # of a TIFF
+        raise DataError(f"has values from {extrema[0]} to {extrema[1]}; convert it to 8 bits (mode L)")
     if not image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
         return image
     values, colour = np.asarray(image), image.info.get("transparency")
