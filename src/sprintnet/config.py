@@ -79,7 +79,7 @@ class Config:
     """Images of an epoch; all: each once; balanced: as many in total, each class equally often."""
     init_from: str = ""
     """Run folder, export folder or weights file to start from: its weights and normalisation, with a new head where the
-    classes differ; `imagenet`: weights pretrained on ImageNet (of efficientnet_lite0); empty: new weights."""
+    classes differ; `imagenet`: weights pretrained on ImageNet (not of davidnet and sprintnet); empty: new weights."""
     freeze_backbone: bool = False
     """Train only the head, on the features of the model that init_from names."""
     ema: Annotated[float, Interval(ge=0, lt=1)] = 0.0

@@ -1,10 +1,11 @@
 """The value of a setting: read from text, converted to its type, checked against its bounds, shown in messages."""
 
 import operator
+import re
 import sys
 import tomllib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 # the bounds of annotated_types: what must hold, and its words
 BOUNDS = {
@@ -14,6 +15,13 @@ BOUNDS = {
     "lt": (operator.lt, "below"),
 }
 MAX_SHOWN = 200  # characters of a value in a message
+
+
+class Pattern(NamedTuple):
+    """The regular expression that a text must match as a whole, and the rule in words."""
+
+    expression: str
+    rule: str
 
 
 def parse(hint: Any, text: str) -> Any:
@@ -76,7 +84,10 @@ def convert(hint: Any, value: Any) -> Any:
     return hint(value)
 
 
-def _check(value: float, constraints: Sequence[Any]) -> None:
+def _check(value: Any, constraints: Sequence[Any]) -> None:
+    for pattern in (item for item in constraints if isinstance(item, Pattern)):
+        if not re.fullmatch(pattern.expression, value):
+            raise ValueError(pattern.rule)
     limits = [(name, getattr(item, name, None)) for item in constraints for name in BOUNDS]
     checked = [(*BOUNDS[name], limit) for name, limit in limits if limit is not None]
     if not all(holds(value, limit) for holds, _, limit in checked):

@@ -24,7 +24,7 @@ DAISY, MONASTERY = 985, 663  # of ImageNet's classes
 
 @pytest.fixture(scope="module")
 def pretrained() -> SavedModel:
-    saved = load_imagenet(SETTINGS)
+    saved, _ = load_imagenet(SETTINGS)
     saved.network.eval()
     return saved
 
@@ -79,7 +79,7 @@ def test_photographs_have_the_classes_that_imagenet_gives_them(pretrained: Saved
 
 
 def test_grey_images_give_what_they_give_as_rgb(pretrained: SavedModel) -> None:
-    grey = load_imagenet(SETTINGS, channels=1)
+    grey, _ = load_imagenet(SETTINGS, channels=1)
     grey.network.eval()
     x = images(2, 1, 96, 96)
     with torch.no_grad():
@@ -125,7 +125,7 @@ def test_kept_statistics_do_not_change_in_training() -> None:
 
 
 def test_small_images_are_enlarged_in_the_network(pretrained: SavedModel) -> None:
-    enlarging = load_imagenet(replace(SETTINGS, enlarge_to=64)).network.eval()
+    enlarging = load_imagenet(replace(SETTINGS, enlarge_to=64))[0].network.eval()
     small, large = images(2, 3, 32, 48), images(2, 3, 64, 96)
     with torch.no_grad():
         enlarged = F.interpolate(small, (64, 96), mode="bilinear", align_corners=False)

@@ -191,11 +191,11 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     """Returns the image with 8 bits per channel; raises DataError where next to nothing would be left of 16 bits."""
     if image.mode == "F":
         raise DataError("has values of floating point; convert it to 8 bits (mode L)")
-    if image.mode == "I" and (extrema := image.getextrema()) and not 0 <= extrema[0] <= extrema[1] <= 65535:  # of a TIFF
-        raise DataError(f"has values from {extrema[0]} to {extrema[1]}; convert it to 8 bits (mode L)")
     if not image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip to 255
         return image
     values, colour = np.asarray(image), image.info.get("transparency")
+    if values.min() < 0 or values.max() > 65535:  # 32 bits, of a TIFF
+        raise DataError(f"has values from {values.min()} to {values.max()}; convert it to 8 bits (mode L)")
     visible = np.ones(values.shape, bool) if colour is None else values != colour
     low, high = values.min(where=visible, initial=65535), values.max(where=visible, initial=0)
     if 0 < high < MIN_16_BIT_RANGE:

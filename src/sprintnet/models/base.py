@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sprintnet.kernels.batchnorm import BatchNorm2d
 from sprintnet.models.novelty import Novelty
 
 HEAD = ("dropout", "linear")
@@ -102,6 +101,6 @@ class LinearNetwork(Network):
                 part.train(mode and name in HEAD)
         if self.keeps_statistics:
             for layer in self.modules():
-                if isinstance(layer, BatchNorm2d):
+                if isinstance(layer, nn.BatchNorm2d):
                     layer.eval()
         return self

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sprintnet.kernels.batchnorm import BatchNorm2d
-from sprintnet.models.base import LinearNetwork
-from sprintnet.models.novelty import Novelty
+from sprintnet.models.backbone import Backbone
 
 
 class Stage(NamedTuple):
@@ -84,16 +83,14 @@ class InvertedResidual(nn.Module):
         return x + features if self.skipped_by else features
 
 
-class EfficientNetLite0(LinearNetwork):
+class EfficientNetLite0(Backbone):
     """Images (B, channels, H, W) -> logits (B, classes). Images with a side below `enlarge_to` are enlarged to it first."""
 
     feature_layers = ("stages.2", "stages.4", "head")  # from fine to coarse
     parts = ("stem", *(f"stages.{stage}" for stage in range(len(STAGES))), "head", "linear")
-    logit_scale = 1.0
 
     def __init__(self, classes: int, channels: int, dropout: float = 0.0, enlarge_to: int = 0):
-        super().__init__()
-        self.enlarge_to = enlarge_to
+        super().__init__(enlarge_to)
         self.stem = ConvNorm(channels, STEM, 3, 2)
         stages, width = [], STEM
         for stage in STAGES:
@@ -105,28 +102,12 @@ class EfficientNetLite0(LinearNetwork):
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
         self.head = ConvNorm(width, EMBEDDING, 1)
-        self.dropout = nn.Dropout(dropout) if dropout else None
-        self.linear = nn.Linear(EMBEDDING, classes)
-        self.novelty = Novelty(classes, EMBEDDING)
+        self.add_head(classes, EMBEDDING, dropout)
 
-    def features(self, x: Tensor) -> Tensor:
+    def maps(self, x: Tensor) -> Tensor:
         """Returns the last feature map (B, 1280, ceil(H / 32), ceil(W / 32))."""
-        height, width = x.shape[2:]
-        if min(height, width) < self.enlarge_to:
-            size = self.working_shape((height, width, x.shape[1]))[:2]
-            x = F.interpolate(x, size, mode="bilinear", align_corners=False)
         maps: Tensor = self.head(self.stages(self.stem(x)))
         return maps
-
-    def working_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Returns the shape (H, W, C) of images after enlarging."""
-        height, width, channels = image_shape
-        factor = max(1.0, self.enlarge_to / min(height, width))
-        return round(height * factor), round(width * factor), channels
-
-    def embed(self, maps: Tensor) -> Tensor:
-        """Returns the embeddings (B, 1280) of the last feature map: the mean of each channel."""
-        return torch.mean(maps, dim=(2, 3))
 
 
 def _same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:

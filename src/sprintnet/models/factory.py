@@ -13,7 +13,8 @@ from sprintnet.models.base import LinearNetwork, Network
 from sprintnet.models.davidnet import DavidNet
 from sprintnet.models.efficientnet_lite import EfficientNetLite0
 from sprintnet.models.ensemble import Ensemble
-from sprintnet.models.settings import ModelSettings
+from sprintnet.models.library import LibraryNetwork
+from sprintnet.models.settings import OF_ANY_WIDTH, ModelSettings
 from sprintnet.models.sprintnet import SprintNet
 from sprintnet.models.tensor_file import DamagedError, read_tensors, write_tensors
 
@@ -36,7 +37,7 @@ def build_model(settings: ModelSettings, classes: int, image_shape: tuple[int, i
             f"model.name={settings.name}{strided}: needs images of {side}x{side} pixels or more, not {width}x{height}; "
             "set data.size (custom data), or another model.name"
         )
-    if settings.enlarge_to and settings.name != "efficientnet_lite0":
+    if settings.enlarge_to and settings.name in OF_ANY_WIDTH:
         rule = f"{settings.name} does not enlarge images; use 0, or model.name=efficientnet_lite0"
         raise SettingsError(f"model.enlarge_to={settings.enlarge_to}: {rule}")
     if settings.name == "sprintnet":
@@ -45,6 +46,8 @@ def build_model(settings: ModelSettings, classes: int, image_shape: tuple[int, i
         raise SettingsError(f"model.stride={settings.stride}: {settings.name} has none; use 1, or model.name=sprintnet")
     if settings.name == "efficientnet_lite0":
         return EfficientNetLite0(classes, channels, settings.dropout, settings.enlarge_to)
+    if ":" in settings.name:
+        return LibraryNetwork(settings.name, classes, channels, settings.dropout, settings.enlarge_to)
     return DavidNet(classes, channels, (height, width), settings.width, settings.dropout)
 
 
@@ -121,4 +124,6 @@ def _build(settings: ModelSettings, preprocessing: Preprocessing, members: int) 
 def _smallest_side(settings: ModelSettings) -> int:
     """Returns the side of images of which three poolings leave a pixel (sprintnet's first layer has no padding);
     efficientnet_lite0 pads all its steps."""
+    if ":" in settings.name:
+        return 32  # of which five halvings leave a pixel
     return 8 * settings.stride + 1 if settings.name == "sprintnet" else 8

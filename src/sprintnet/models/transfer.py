@@ -8,7 +8,7 @@ from pathlib import Path
 from sprintnet.errors import SettingsError
 from sprintnet.models.base import Network
 from sprintnet.models.factory import SavedModel, load_model, weights_file
-from sprintnet.models.imagenet import IMAGENET, WEIGHTS, load_imagenet
+from sprintnet.models.imagenet import IMAGENET, load_imagenet
 from sprintnet.models.settings import ModelSettings
 
 MAX_LISTED_CLASSES = 10
@@ -54,7 +54,7 @@ def load_pretrained(path: str, settings: ModelSettings, channels: int = 3) -> Pr
     if not path:
         return None
     if path == IMAGENET:
-        return Pretrained(path, load_imagenet(settings, channels), WEIGHTS.sha256)
+        return Pretrained(path, *load_imagenet(settings, channels))
     file = weights_file(Path(path).expanduser(), "init_from")
     saved = load_model(file)
     if saved.members > 1:

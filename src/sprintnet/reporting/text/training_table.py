@@ -30,7 +30,7 @@ def training_header(
     facts = {
         "Run Folder": run_folder,
         "Using Device": f"{machine['gpu'] or machine['device']}, {machine['precision']}, {threads}",
-        "Network": model.name if model.name == "efficientnet_lite0" else f"{model.name}, width {model.width}",
+        "Network": model.title,
         "Data": f"{settings.data.name}: " + ", ".join(f"{count:,} {split}" for split, count in images.items()),
         "Seed": settings.seed,
         "Optimizer": "Muon for the filters, SGD for the rest" if settings.muon.max_lr else "SGD",
