@@ -3,6 +3,7 @@
 import contextlib
 import io
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +15,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from sprintnet.data.dataset import ImageDataset, Images
+from sprintnet.deploy.export.bias_correction import correct_biases
 
 CALIBRATION_IMAGES = 500
 CALIBRATION_BATCH, CALIBRATION_PIXELS = 100, 100 * 64 * 64  # images at a time, and their pixels, at most
@@ -39,17 +41,19 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 def to_int8(model: onnx.ModelProto, training_images: ImageDataset) -> onnx.ModelProto:
     """Returns the model with int8 convolutions: static QDQ quantisation per channel, calibrated on training images.
 
-    Weights have 7 bits (`reduce_range`): on x86 processors without VNNI, sums of products of 8 bits saturate at 16.
+    Weights have 7 bits (`reduce_range`): on x86 processors without VNNI, sums of products of 8 bits saturate at 16. Biases make
+    up for their rounding.
     """
     with tempfile.TemporaryDirectory() as work, contextlib.redirect_stdout(io.StringIO()):
         given, prepared, quantized = (Path(work) / name for name in ("given.onnx", "prepared.onnx", "quantized.onnx"))
-        onnx.save(model, given)
+        images, outside = _calibration_images(training_images), _outside_features(model.graph)
+        onnx.save(correct_biases(model, _batches(images), outside), given)
         quant_pre_process(given, prepared, skip_symbolic_shape=True, skip_optimization=True)
         quantize_static(
-            prepared, quantized, _Calibration(_calibration_images(training_images)),
+            prepared, quantized, _Calibration(images),
             quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             reduce_range=True,
-            op_types_to_quantize=QUANTIZED_OPERATORS, nodes_to_exclude=_outside_features(model.graph),
+            op_types_to_quantize=QUANTIZED_OPERATORS, nodes_to_exclude=outside,
         )  # fmt: skip
         return onnx.load(quantized)
 
@@ -81,10 +85,14 @@ def _before_pools(graph: onnx.GraphProto) -> set[str]:
     return names
 
 
+def _batches(images: Images) -> Iterator[Images]:
+    size = max(1, min(CALIBRATION_BATCH, CALIBRATION_PIXELS // (images.shape[1] * images.shape[2])))
+    return (images[start : start + size] for start in range(0, len(images), size))
+
+
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, images: Images):
-        size = max(1, min(CALIBRATION_BATCH, CALIBRATION_PIXELS // (images.shape[1] * images.shape[2])))
-        self._batches = ({"images": images[start : start + size]} for start in range(0, len(images), size))
+        self._batches = _batches(images)
 
     def get_next(self) -> dict[str, Images] | None:
-        return next(self._batches, None)
+        return next(({"images": batch} for batch in self._batches), None)
