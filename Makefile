@@ -8,7 +8,7 @@ BIN := .venv/bin
 help:  ## show this list
 	@sed -n "s/^\([a-z]*\):.*## /  make \1\t/p" Makefile
 
-.PHONY: help train test soak check clean
+.PHONY: help train test soak check docs clean
 
 train: .venv/train.done  ## install, fetch CIFAR-10 and train sprint94 (settings: OVERRIDES="seed=1 ...")
 	$(BIN)/sprintnet train $(OVERRIDES)
@@ -26,8 +26,11 @@ check: .venv/dev.done  ## check formatting, lint, types and import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/dev.done  ## build the site into build/docs, without the network; a warning is an error
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs build/docs
+
 clean:  ## remove the environment and caches, keep the runs
-	rm -rf .venv .*_cache .hypothesis
+	rm -rf .venv .*_cache .hypothesis build
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name it: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'

@@ -5,7 +5,7 @@
 
 Exports a copy of each run without TTA, with `--tta flip` and `--tta all`, and appends a row for each run to
 benchmarks/results/calibration.jsonl: accuracy and expected calibration error (ECE, 15 bins) of the network as trained and
-calibrated, and of each file, on the evaluation split. The README's table joins rows of equal code and settings.
+calibrated, and of each file, on the evaluation split. The table of results joins rows of equal code and settings.
 """
 
 import argparse

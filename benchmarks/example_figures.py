@@ -1,4 +1,4 @@
-"""Copies some figures of a run into docs/report, where the README shows them: curves as SVG, images as small JPEGs.
+"""Copies some figures of a run into docs/figures/report, for docs/tutorials/report.md: curves as SVG, images as small JPEGs.
 
 python benchmarks/example_figures.py runs/train/sprint94
 """
@@ -12,7 +12,7 @@ from PIL import Image
 from sprintnet.reporting.html.page import IMAGE_FIGURES
 from sprintnet.runs.folder import RunFolder
 
-FOLDER = Path(__file__).parents[1] / "docs" / "report"
+FOLDER = Path(__file__).parents[1] / "docs" / "figures" / "report"
 FIGURES = ("results", "confusion_matrix_normalized", "reliability", "network", "errors", "grad_cam")
 WIDTH = 900
 

@@ -2,7 +2,7 @@
 
     python benchmarks/few_images.py photos              # embeds up to 1,000 training images a class, and the test set
     python benchmarks/few_images.py sprint94 --most 100 # trains from scratch on the same subsets
-    python benchmarks/few_images.py document            # writes table and figure of docs/photos.md
+    python benchmarks/few_images.py document            # writes table and figure of docs/tutorials/photos.md
 
 Each subset of N images a class is drawn with a seed; both see the same. Rows: results/few_images.jsonl. `photos` fits the
 last layer as `sprintnet train photos epochs=0` does, of images that the network enlarges to 160x160 pixels; a row has also
@@ -167,9 +167,9 @@ def accuracy_by_images() -> StyledFigure:
 
 
 def document() -> None:
-    """Writes the table and the figure of docs/photos.md."""
-    write_between(ROOT / "docs" / "photos.md", "few", "\n".join(table()))
-    place = ROOT / "docs" / "accuracy_by_images"
+    """Writes the table and the figure of docs/tutorials/photos.md."""
+    write_between(ROOT / "docs" / "tutorials" / "photos.md", "few", "\n".join(table()))
+    place = ROOT / "docs" / "figures" / "accuracy_by_images"
     save(accuracy_by_images, place)
     for image in place.parent.glob(f"{place.name}*.png"):  # the page shows the SVGs
         image.unlink()

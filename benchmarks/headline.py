@@ -1,9 +1,9 @@
-"""Writes the README's tables and its accuracy chart from benchmarks/results.
+"""Writes the tables of README.md and docs/reference/results.md, and the accuracy chart, from benchmarks/results.
 
     python benchmarks/headline.py
 
 A table shows the newest row of each measurement on each kind of hardware (processor or GPU, cores, precision), with its date
-and commit. The tables replace the text between their marks in README.md.
+and commit. The tables replace the text between their marks.
 """
 
 import json
@@ -15,7 +15,7 @@ from functools import partial
 from document import write_between
 from record import spread
 from rows import ROOT, Row, commit, hardware, measured, newest, of_newest_code, processor_name, share
-from speed import kernel_rates, optimisations, speed
+from speed import beside_peers, kernel_rates, optimisations, speed
 from sprintnet.config import load_config
 from sprintnet.reporting.figures.curves import accuracy_over_time
 from sprintnet.reporting.figures.style import save
@@ -63,6 +63,17 @@ def recipes() -> Iterator[str]:
                 f"| `{command(recipe, row)}` | {hardware(row)} | {row['n']} | {share(row['test_accuracy'])} "
                 f"| {share(tta.get('accuracy'))} | {seconds} | {tta_seconds} | {rate} | {measured(row)} |"
             )
+
+
+def headline() -> Iterator[str]:
+    """Yields the short table of the recipes that were timed on CIFAR-10."""
+    yield "| `sprintnet train` | hardware | accuracy | with TTA | training | n | date, commit |\n|" + "---|" * 7
+    for name in ("sprint94", "sprint95", "sprint95-long", "davidnet-24-epochs"):
+        for row in [row for kind in (name, f"{name}-gpu") for row in newest(kind) if row["train_seconds"]]:
+            tta = share((row.get("tta") or {}).get("accuracy"))
+            seconds = seconds_text(row["train_seconds"]["mean"])
+            cells = (hardware(row), share(row["test_accuracy"]), tta, seconds, str(row["n"]), measured(row))
+            yield f"| `{RECIPES[name]}` | {' | '.join(cells)} |"
 
 
 def shipped() -> Iterator[str]:
@@ -184,7 +195,7 @@ def draw_accuracy_over_time() -> None:
                 curves[label] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]
                 if row.get("tta"):
                     tta[label] = {key: values["mean"] for key, values in row["tta"].items()}
-    place = ROOT / "docs" / "accuracy_over_time"
+    place = ROOT / "docs" / "figures" / "accuracy_over_time"
     save(partial(accuracy_over_time, curves, 0.94, tta), place)
     for image in place.parent.glob(f"{place.name}*.png"):  # the page shows the SVGs
         image.unlink()
@@ -197,6 +208,8 @@ def main() -> None:
         "calibrated": calibrated, "shipped": shipped, "served": served, "custom": custom,
     }  # fmt: skip
     for mark, table in tables.items():
+        write_between(ROOT / "docs" / "reference" / "results.md", mark, "\n".join(table()))
+    for mark, table in {"headline": headline, "peers": beside_peers}.items():
         write_between(ROOT / "README.md", mark, "\n".join(table()))
     draw_accuracy_over_time()
 

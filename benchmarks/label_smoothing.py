@@ -4,7 +4,7 @@
 
 Trains a small sprint94, so that 15 runs take minutes; the temperature is fitted on a held-out tenth of the training images.
 The same command continues an interrupted study. Appends a row to benchmarks/results/label_smoothing.jsonl and replaces the
-table in docs/label_smoothing.md.
+table in docs/explanations/label_smoothing.md.
 """
 
 from dataclasses import asdict, replace
@@ -48,7 +48,7 @@ def main() -> None:
             for label, summary in found.items()
         ]
         lines.append(f"| {alpha:g} | {' | '.join(cells)} |")
-    write_between(ROOT / "docs" / "label_smoothing.md", "measured", "\n".join(lines))
+    write_between(ROOT / "docs" / "explanations" / "label_smoothing.md", "measured", "\n".join(lines))
 
 
 if __name__ == "__main__":

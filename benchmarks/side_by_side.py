@@ -7,7 +7,7 @@ confidence); none covers startup, loading, the evaluations between epochs, and o
 kernels before. Each side is one process that waits while another trains; `--warm-ups` trainings of each side, on a GPU at
 least one, come before the rounds and are not counted. All take the seeds `--seed`, `--seed` + 1, ..., and train on all images
 (data.val=0). Run nothing else on the machine. Appends a row for each peer to benchmarks/results/side-by-side.jsonl after each
-round, so that an interrupted call keeps its finished rounds; the README's table joins rows of equal code. With `--part 0.1`
+round, so that an interrupted call keeps its finished rounds; the table of results joins rows of equal code. With `--part 0.1`
 each side trains a tenth of its epochs: times, without accuracies, of pairs that would take hours (side-by-side-parts.jsonl).
 """
 

@@ -1,4 +1,4 @@
-"""The README's tables of speed by processor: beside other projects, with and without each optimisation.
+"""The tables of speed by processor: beside other projects, with and without each optimisation.
 
 A speedup is a ratio of medians; the brackets beside it hold the smallest and the largest ratio of the pairs, which were
 measured in alternation (A B A B). What was not measured has a line with the command that measures it on such processors.
@@ -84,6 +84,13 @@ def speed() -> Iterator[str]:
         last = what
 
 
+def beside_peers() -> Iterator[str]:
+    """Yields the short table of whole trainings beside another project's scripts."""
+    yield "| training and TTA | processor | SprintNet | airbench | speedup | n | date, commit |\n|" + "---|" * 7
+    for what, _, cells in trainings():
+        yield f"| {what.removesuffix(': training and TTA')} | {' | '.join(cells)} |"
+
+
 def trainings() -> Iterator[Line]:
     """Yields the lines of whole trainings beside another project's script."""
     for rows in of_newest_code("side-by-side", "peer", "recipe"):
@@ -132,7 +139,7 @@ def kernel_rates() -> Iterator[str]:
     for kind, name in PROCESSOR_NAMES.items():
         file = f"kernels-{kind}.txt"
         command = f"not measured: `sprintnet benchmark --kernels > benchmarks/results/{file}`"
-        yield f"- {name}: {f'[{file}](benchmarks/results/{file})' if (RESULTS / file).exists() else command}"
+        yield f"- {name}: {f'`benchmarks/results/{file}`' if (RESULTS / file).exists() else command}"
 
 
 def line(what: str, rows: Sequence[Row], cells: tuple[str, ...], n: int) -> Line:

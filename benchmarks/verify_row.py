@@ -1,4 +1,4 @@
-"""Verifies a row of the README's table of recipes: trains one of its seeds again and compares the accuracies.
+"""Verifies a row of the table of recipes (docs/reference/results.md): trains one of its seeds again, compares accuracies.
 
     python benchmarks/verify_row.py sprint94 --seed 0
 

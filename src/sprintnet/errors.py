@@ -1,4 +1,4 @@
-"""Errors that a user can cause, each with the exit code that the README documents; suggestions for mistyped names."""
+"""Errors that a user can cause, each with its exit code (docs/reference/exit_codes.md); suggestions for mistyped names."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence

@@ -41,7 +41,7 @@ MIN_COLUMNS = 40
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns its exit code (see README); a user error is one message without a traceback."""
+    """Runs one verb and returns its exit code (see sprintnet.errors); a user error is one message without a traceback."""
     _use_standard_streams()
     os.environ["MPLBACKEND"] = "agg"  # a notebook's backend, which its shell commands inherit, may not be installed here
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # images.py has a limit of its own

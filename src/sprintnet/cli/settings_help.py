@@ -3,10 +3,10 @@
 import argparse
 import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from itertools import zip_longest
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from sprintnet.cli.args import recipe_of
 
@@ -20,30 +20,50 @@ def docstring(function: Callable[..., Any]) -> str:
     return ast.get_docstring(declared) or ""  # type: ignore[arg-type]
 
 
-def print_help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> NoReturn:
-    """Prints a verb's options and its settings, the common ones or all, and exits."""
-    from sprintnet.config import load_config
+class DescribedSetting(NamedTuple):
+    """A setting: section ("" or `data`, ...), what the section is about, name with the section, value, docstring."""
 
-    group = parser.add_argument_group(f"settings of {recipe_of(options)} (KEY=VALUE or --KEY VALUE; --data X: data.name)")
-    _add_settings(parser, group, load_config(recipe_of(options), options.overrides), common=options.help == "common")
-    parser.print_help()
-    parser.exit()
+    section: str
+    about: str
+    key: str
+    value: str
+    text: str
 
 
-def _add_settings(parser: argparse.ArgumentParser, group: Any, settings: Any, common: bool, prefix: str = "") -> None:
-    """Adds the fields of a dataclass to an argument group, and those of the dataclasses in it: the common ones, or all."""
+def described(settings: Any, section: str = "") -> Iterator[DescribedSetting]:
+    """Yields the settings of a Config with their docstrings, in the order of its source; sections after their first setting."""
     (declared,) = ast.parse(inspect.getsource(type(settings))).body
+    about = (ast.get_docstring(declared) or "").split("\n\n")[0].removesuffix(".")  # type: ignore[arg-type]
     for field, after in zip_longest(declared.body, declared.body[1:]):  # type: ignore[attr-defined]
         if not isinstance(field, ast.AnnAssign):
             continue
         name = ast.unparse(field.target)
-        key, value = prefix + name, getattr(settings, name)
+        value = getattr(settings, name)
         if is_dataclass(value):
-            section = group if common else parser.add_argument_group(f"{key}: {(type(value).__doc__ or '').removesuffix('.')}")
-            _add_settings(parser, section, value, common, f"{key}.")
-        elif key in COMMON or not common:
-            sentence = " ".join(ast.literal_eval(after.value).split()).split(". ")[0].removesuffix(".")
-            group.add_argument(key, metavar=f"{key}={_text(value)}", help=sentence.replace("%", "%%"))
+            yield from described(value, name)
+        else:
+            key = f"{section}.{name}" if section else name
+            yield DescribedSetting(section, about, key, _text(value), " ".join(ast.literal_eval(after.value).split()))
+
+
+def print_help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> NoReturn:
+    """Prints a verb's options and its settings, the common ones or all, and exits."""
+    from sprintnet.config import load_config
+
+    common = parser.add_argument_group(f"settings of {recipe_of(options)} (KEY=VALUE or --KEY VALUE; --data X: data.name)")
+    groups = {"": common}
+    for setting in described(load_config(recipe_of(options), options.overrides)):
+        if options.help == "common" and setting.key not in COMMON:
+            continue
+        if setting.section not in groups:
+            title = f"{setting.section}: {setting.about}"
+            groups[setting.section] = common if options.help == "common" else parser.add_argument_group(title)
+        sentence = setting.text.split(". ")[0].removesuffix(".")
+        groups[setting.section].add_argument(
+            setting.key, metavar=f"{setting.key}={setting.value}", help=sentence.replace("%", "%%")
+        )
+    parser.print_help()
+    parser.exit()
 
 
 def _text(value: Any) -> str:

@@ -103,4 +103,4 @@ def recipes(options: Namespace) -> None:
     hardware = "; ".join(dict.fromkeys(facts["hardware"] for facts in found.values() if facts["training"] != "-"))
     print("\nAccuracy: CIFAR-10, test set, mean of n runs, trained with data.val=0.")
     print(f"Training: {hardware}, at that commit.")
-    print('Other processors differ: README.md, "Speed by processor".')
+    print("Other processors differ: docs/reference/results.md.")

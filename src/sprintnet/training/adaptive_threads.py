@@ -35,7 +35,7 @@ class AdaptiveThreads:
     """Adapts PyTorch's threads between steps and restores the runtime's on exit; does nothing where the user chose a number.
 
     Threads wait for each other at the end of every operation, so one that has lost its core stops all of them. One thread less,
-    which leaves that core to the other process, was about three times as fast on two cores of an AMD EPYC (README.md).
+    which leaves that core to the other process, was about three times as fast on two cores of an AMD EPYC.
     """
 
     def __init__(self, runtime: Runtime, window: float = 1.0):

@@ -79,7 +79,11 @@ def accuracy_over_time(
             end = ((seconds[-1] + result["seconds"]) / unit, 100 * result["accuracy"])
             axes.plot(*end, marker="*", markersize=9, color=axes.lines[-1].get_color(), linestyle="none")
             axes.annotate("TTA", end, (-6, 3), textcoords="offset points", ha="right", fontsize=7)
-    axes.set_xlim(left=0)
+    if len(runs) > 1:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_xlim(left=0)
     title = "Accuracy over time" + (f": {class_label(next(iter(runs)), 60)}" if len(runs) == 1 else "")
     axes.set(xlabel=f"training time ({name})", ylabel="accuracy (%)", title=title)
     if target is not None:
@@ -106,5 +110,5 @@ def lr_sweeps(sweeps: Sequence[Mapping[str, Any]]) -> StyledFigure:
     for number, (name, rate) in enumerate(first["suggestions"].items(), 1):
         loss = np.interp(np.log(rate), np.log(first["rates"]), first["smoothed"])
         axes.plot(rate, loss, marker="o", color=f"C{number}", linestyle="", label=f"{name}: {rate:.3g}")
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower left")
     return figure
