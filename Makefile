@@ -8,7 +8,7 @@ BIN := .venv/bin
 help:  ## show this list
 	@sed -n "s/^\([a-z]*\):.*## /  make \1\t/p" Makefile
 
-.PHONY: help train test soak check docs clean
+.PHONY: help train test soak check docs release clean
 
 train: .venv/train.done  ## install, fetch CIFAR-10 and train sprint94 (settings: OVERRIDES="seed=1 ...")
 	$(BIN)/sprintnet train $(OVERRIDES)
@@ -29,8 +29,12 @@ check: .venv/dev.done  ## check formatting, lint, types and import directions
 docs: .venv/dev.done  ## build the site into build/docs, without the network; a warning is an error
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs build/docs
 
+release: .venv/dev.done  ## build sdist and wheel into dist, check them, install each into fresh environments
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group release
+	$(BIN)/python tools/release.py
+
 clean:  ## remove the environment and caches, keep the runs
-	rm -rf .venv .*_cache .hypothesis build
+	rm -rf .venv .*_cache .hypothesis build dist
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name it: make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
