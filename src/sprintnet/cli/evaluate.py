@@ -1,12 +1,13 @@
-"""The commands about a finished run: val, verify, explain, report. Each imports what it needs when it runs."""
+"""The commands about a finished run: val, verify, explain, log, report. Each imports what it needs when it runs."""
 
 from argparse import Namespace
 from pathlib import Path
 
 from sprintnet.cli.args import check_output
-from sprintnet.errors import SettingsError
+from sprintnet.errors import SettingsError, SprintNetError
 from sprintnet.runs.folder import RunFolder, evaluation_split, find_run, log_test_access, open_run
 
+TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")
 ERRORS, MAX_EXPLAINED = 16, 64  # how many of the most confident errors are explained in one figure
 
 
@@ -91,6 +92,23 @@ def verify(options: Namespace) -> None:
     unchecked += ["training"] * options.no_replay
     left = f"; not checked: {', '.join(unchecked)}" if unchecked else ""
     print(f"verified: {run.path}{left}")
+
+
+def log(options: Namespace) -> None:
+    """Sends a finished run's rows, metrics and figures to a tracker."""
+    from sprintnet.reporting.tracking import Tracking
+
+    run = open_run(options.names[0])
+    if not options.to:
+        example = f"sprintnet log {options.names[0]} --to trackio"
+        raise SettingsError(f"--to is missing; must be one of {', '.join(TRACKERS)}, such as: {example}")
+    if not run.metrics.exists():
+        raise SettingsError(f"{run.path}: has not finished; continue it with --resume")
+    tracking = Tracking(run, options.to, print)
+    tracking.finish()
+    if failed := [name for name in options.to if name not in tracking.trackers]:
+        raise SprintNetError(f"{run.path}: not completely in {', '.join(failed)}, see above")
+    print(f"{run.path}: in {', '.join(options.to)}")
 
 
 def report(options: Namespace) -> None:

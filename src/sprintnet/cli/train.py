@@ -1,6 +1,5 @@
 """The commands about training: train, summary, lr-find, recipes. Each imports what it needs when it runs."""
 
-import contextlib
 import os
 import shlex
 from argparse import Namespace
@@ -26,27 +25,22 @@ def train(options: Namespace) -> None:
     print(f"starting: {recipe_of(options)} on {config.data.name}, in {run.path}", flush=True)
 
     from sprintnet.reporting.text.evaluation import result_lines
+    from sprintnet.reporting.tracking import Tracking
     from sprintnet.training import train as pipeline
 
     place = shlex.quote(str(run.path))
-    with contextlib.ExitStack() as stack:
-        events = None
-        if options.tensorboard:
-            from sprintnet.reporting.tensorboard import Events
+    tracking = Tracking(run, options.track, run.log)
+    result = pipeline.train(config, run, resume=options.resume, on_epoch=tracking.row)
+    for line in result_lines(result.metrics, str(run.path)):
+        run.log(line)
+    if not options.no_report:
+        from sprintnet.api import Model
 
-            events = stack.enter_context(Events(run))
-        result = pipeline.train(config, run, resume=options.resume, on_epoch=events.row if events else lambda row: None)
-        for line in result_lines(result.metrics, str(run.path)):
-            run.log(line)
-        if not options.no_report:
-            from sprintnet.api import Model
-
-            run.log(f"report: {Model(result.model, run).report()}")
-        if "test" not in result.metrics and "test_sha256" in read_json(run.data) and not run.test_access.exists():
-            run.log(f"next: sprintnet val {place} --split test   (the test set is unused so far)")
-        run.log(f"next: sprintnet export {place}")
-        if events:
-            events.figures()
+        run.log(f"report: {Model(result.model, run).report()}")
+    tracking.finish()
+    if "test" not in result.metrics and "test_sha256" in read_json(run.data) and not run.test_access.exists():
+        run.log(f"next: sprintnet val {place} --split test   (the test set is unused so far)")
+    run.log(f"next: sprintnet export {place}")
 
 
 def summary(options: Namespace) -> None:

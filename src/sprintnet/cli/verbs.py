@@ -61,7 +61,7 @@ VERBS: dict[str, Verb] = {
     "train": (train.train, RECIPE, [
         _option("--name", "name of the run folder in runs/train (default: the recipe's)", metavar="NAME"),
         RESUME,
-        _option("--tensorboard", "also write TensorBoard event files into the run folder", False),
+        _option("--track", "also show the run in a tracker, whose package is installed", [], evaluate.TRACKERS),
         _option("--no-report", "skip Grad-CAM, figures and report.html at the end", False)]),
     "val": (evaluate.val, f"RUN {OVERRIDES}", [
         _option("--split", "default: the evaluation split; of --data: all images", None, ("test", "val", "train")),
@@ -97,6 +97,8 @@ VERBS: dict[str, Verb] = {
         RESUME]),
     "report": (evaluate.report, "RUN [RUN]...", [
         _option("--output", "the page (default: RUN/report.html; of several runs: comparison.html)", metavar="FILE")]),
+    "log": (evaluate.log, "RUN", [
+        _option("--to", "the tracker, whose package is installed", [], evaluate.TRACKERS)]),
     "export": (deploy.export, "RUN", [
         _option("--quantize", "also write a smaller file", [], ("int8", "fp16")),
         _option("--tta", "test-time augmentation in the file: mirrored, or all views of an image", None, ("flip", "all")),
