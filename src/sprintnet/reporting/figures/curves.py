@@ -67,7 +67,7 @@ def accuracy_over_time(
 
     TTA results (label -> accuracy, seconds) are stars at the ends of the lines.
     """
-    figure = StyledFigure(figsize=(6.4, 3.6))
+    figure = StyledFigure(figsize=(6.4, 3.4 + 0.2 * len(runs)))
     axes = figure.subplots()
     times = {label: list(accumulate(float(row["train_seconds"]) for row in rows)) for label, rows in runs.items()}
     unit, name = (60, "minutes") if max(map(max, times.values())) >= 300 else (1, "seconds")
@@ -90,7 +90,7 @@ def accuracy_over_time(
         axes.axhline(100 * target, color="#777777", linewidth=0.8, linestyle="--")
         axes.annotate(f"{target:.0%}", (1, 100 * target), (3, 0), ("axes fraction", "data"), "offset points", va="center")
     if len(runs) > 1:
-        axes.legend(loc="lower right")
+        figure.legend(loc="outside lower left")  # lines of different times fill the axes
     return figure
 
 
