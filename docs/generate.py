@@ -22,7 +22,7 @@ def commands() -> Iterator[str]:
 
 
 def settings() -> Iterator[str]:
-    """Yields the settings of each section, with the values of the recipe davidnet, from which all recipes start."""
+    """Yields the settings of each section, with the values of the recipe davidnet."""
     section = None
     for setting in described(load_config("davidnet")):
         if setting.section != section:

@@ -1,6 +1,7 @@
 """The training loop: `fit` yields a row an epoch and keeps checkpoints."""
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
     step.model.train()
     with Signals(run.path) as signals, AdaptiveThreads(step.runtime) as threads:
         while progress.epoch < config.epochs:
-            label = f"epoch {progress.epoch + 1}/{config.epochs}"
+            label = _label(progress, config.epochs)
             saved = time.monotonic()
             started = saved - progress.seconds
             batches = train.epoch(config.seed, progress.epoch, config.augment, progress.batch)
@@ -113,6 +114,16 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
             save_checkpoint(run.checkpoint, _state(step, progress))
             yield row
             signals.raise_if_received()
+
+
+def _label(progress: Progress, epochs: int) -> str:
+    """Returns the label of the progress bar: the epoch, and from the second on the last accuracy and the time that is left."""
+    text = f"epoch {progress.epoch + 1}/{epochs}"
+    if not progress.rows:
+        return text
+    seconds = statistics.fmean(row["train_seconds"] + row["val_seconds"] for row in progress.rows) * (epochs - progress.epoch)
+    left = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    return f"{text}, val {progress.rows[-1]['val_accuracy']:.1%}, about {left} in all"
 
 
 def _read_sound(step: Step, progress: Progress) -> Totals:

@@ -28,6 +28,7 @@ from sprintnet.runs.io import write_atomic
 
 MAX_IMAGE_BYTES = 4_700_000  # of all images and figures; a page stays below 5 MB
 CAPTION_BYTES = 400
+MANY_EPOCHS = 40  # more rows are shown on request
 OF_FOLDER = re.compile(r"<(title|h1)\b.*?</\1>|sprintnet (?:train|ensemble) [^<]*(?=</code>)", re.DOTALL)
 """What a page says of the folder that it was written in."""
 OMITTED_FIGURES = ("confusion_matrix", "errors", "grad_cam_files")
@@ -71,6 +72,9 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "name": run.path.resolve().name,
         "metrics": metrics,
         "evaluated": metrics[split],
+        "dataset": tomllib.loads(run.config.read_text("utf-8"))["data"]["name"],
+        "split_title": folder.SPLIT_TITLES[split],
+        "many_epochs": MANY_EPOCHS,
         "accuracy_title": f"{folder.SPLIT_TITLES[split]} {accuracy_name(metrics[split])}",
         "overall_scores": overall_scores(metrics[split]),
         "calibration": calibration_text(metrics),
