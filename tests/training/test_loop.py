@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -21,7 +22,7 @@ from sprintnet.evaluation.task import SINGLE_LABEL
 from sprintnet.runs.folder import RunFolder
 from sprintnet.runtime import Runtime
 from sprintnet.training.adaptive_threads import AdaptiveThreads
-from sprintnet.training.loop import fit
+from sprintnet.training.loop import Progress, _label, fit
 from sprintnet.training.optim import build_optimizer
 from sprintnet.training.settings import MuonSettings, OptimSettings, ScheduleSettings
 from sprintnet.training.step import Step
@@ -90,6 +91,11 @@ def test_a_finished_training_yields_its_rows_again(tmp_path: Path) -> None:
     assert list(fit(settings_for(), again, loader(), loader(), RunFolder(tmp_path), track)) == rows
 
 
+def moment_of(label: str) -> str:
+    """Returns a label without the accuracy and the time that is left."""
+    return re.sub(r", val .* in all", "", label)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("when", ["between epochs", "in the last step", "in the statistics"])
 def test_a_lost_network_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path, precision: str, when: str) -> None:
@@ -99,7 +105,7 @@ def test_a_lost_network_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_pat
 
     def spoil(batches: Iterable[Batch], _total: int, label: str, _done: int) -> Iterator[Batch]:
         yield from batches
-        if label == "epoch 2/3" and when != "between epochs":  # after its last step
+        if moment_of(label) == "epoch 2/3" and when != "between epochs":  # after its last step
             spoiled = trained.model[1].weight if when == "in the last step" else trained.model[2].running_var
             with torch.no_grad():
                 spoiled.fill_(math.nan)
@@ -173,7 +179,7 @@ def test_whatever_step_it_is_killed_after_it_ends_in_the_same_bits(tmp_path: Pat
 def test_a_signal_in_training_or_evaluation_saves_first(tmp_path: Path, number: signal.Signals, moment: str) -> None:
     def signalling(batches: Iterable[Batch], _total: int, label: str, _done: int) -> Iterator[Batch]:
         for index, item in enumerate(batches):
-            if label == moment and index == 3:
+            if moment_of(label) == moment and index == 3:
                 signal.raise_signal(number)
             yield item
 
@@ -186,7 +192,7 @@ def test_a_signal_in_training_or_evaluation_saves_first(tmp_path: Path, number: 
     seen: list[str] = []
 
     def watching(batches: Iterable[Batch], _total: int, label: str, done: int) -> Iterable[Batch]:
-        seen.append(f"{label}: {done}")
+        seen.append(f"{moment_of(label)}: {done}")
         return batches
 
     resumed = step()
@@ -215,3 +221,12 @@ def test_threads_are_looked_after_at_every_step(tmp_path: Path, monkeypatch: pyt
     list(fit(settings_for(), step(), loader(), loader(), run, track))
     assert len(calls) == 15
     assert run.log_text.read_text().count("other processes keep cores busy") == 1
+
+
+def test_the_label_of_the_bar_says_the_last_accuracy_and_the_time_that_is_left() -> None:
+    rows = [
+        {"train_seconds": seconds, "val_seconds": 2.0, "val_accuracy": accuracy} for seconds, accuracy in ((8, 0.4), (18, 0.5))
+    ]
+    assert _label(Progress(), 10) == "epoch 1/10"
+    assert _label(Progress(epoch=2, rows=rows), 4) == "epoch 3/4, val 50.0%, about 30 s in all"
+    assert _label(Progress(epoch=2, rows=rows), 82) == "epoch 3/82, val 50.0%, about 20 min in all"
