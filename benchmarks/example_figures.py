@@ -17,8 +17,6 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "figures" / "report"
 FIGURES = ("results", "confusion_matrix_normalized", "reliability", "network", "errors", "grad_cam")
 WIDTH = 900
-
-
 PICTURE = ROOT / "docs" / "figures" / "report.png"
 PAGE_WIDTH, SCALE, PICTURE_WIDTH = 800, 1.5, 1600
 

@@ -38,4 +38,4 @@ def test_the_committed_notebook_is_the_text_with_its_outputs(name: str) -> None:
     assert all(cell.execution_count for cell in shown.cells if cell.cell_type == "code")
     outputs = [output for cell in shown.cells for output in cell.get("outputs", ())]
     assert not [output for output in outputs if output["output_type"] == "error"]
-    assert not [place for place in ("/home/", "/root/", "/tmp/", "/work/") if place in str(outputs)]
+    assert not [place for place in ("/home/", "/root/", "/tmp/", str(NOTEBOOKS)) if place in str(outputs)]

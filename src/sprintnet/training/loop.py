@@ -123,7 +123,7 @@ def _label(progress: Progress, epochs: int) -> str:
         return text
     seconds = statistics.fmean(row["train_seconds"] + row["val_seconds"] for row in progress.rows) * (epochs - progress.epoch)
     left = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-    return f"{text}, val {progress.rows[-1]['val_accuracy']:.1%}, about {left} in all"
+    return f"{text}, val {progress.rows[-1]['val_accuracy']:.1%}, about {left} left"
 
 
 def _read_sound(step: Step, progress: Progress) -> Totals:
