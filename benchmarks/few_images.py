@@ -1,7 +1,7 @@
 """Accuracy by the number of training images: a pretrained network's last layer beside networks from scratch, on CIFAR-10.
 
     python benchmarks/few_images.py photos              # embeds up to 1,000 training images a class, and the test set
-    python benchmarks/few_images.py sprint94 --most 100 # trains from scratch on the same subsets
+    python benchmarks/few_images.py sprint94 --most 100 # trains from scratch on the same subsets, minutes each
     python benchmarks/few_images.py document            # writes table and figure of docs/tutorials/photos.md
 
 Each subset of N images a class is drawn with a seed; both see the same. Rows: results/few_images.jsonl. `photos` fits the
@@ -96,12 +96,12 @@ def photos(most: int) -> None:
         write(count, PHOTOS, found)
 
 
-def scratch(recipe: str, most: int, subsets: int) -> None:
+def scratch(recipe: str, counts: list[int], subsets: int) -> None:
     """Writes a row for each number of images, of a recipe trained from scratch."""
     train_set, test_set = cache.load("cifar10")
     pool = subset(train_set.labels, max(COUNTS), 0)
     watched = np.setdiff1d(np.arange(len(train_set)), pool)[:WATCHED]
-    for count in (each for each in COUNTS if each <= most):
+    for count in counts:
         found: dict[str, list[float]] = {"accuracies": [], "seconds": []}
         for seed in range(subsets):
             rows = pool[subset(train_set.labels[pool], count, seed)]
@@ -179,6 +179,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="photos, a recipe that is trained from scratch, or document")
     parser.add_argument("--most", type=int, default=max(COUNTS), help="training images of a class, at most")
+    parser.add_argument("--least", type=int, default=min(COUNTS), help="training images of a class, at least, from scratch")
     parser.add_argument("--subsets", type=int, default=OF_SCRATCH, help="subsets that are trained from scratch on")
     arguments = parser.parse_args()
     if arguments.recipe == "document":
@@ -186,4 +187,5 @@ if __name__ == "__main__":
     elif arguments.recipe == "photos":
         photos(arguments.most)
     else:
-        scratch(arguments.recipe, arguments.most, arguments.subsets)
+        counts = [count for count in COUNTS if arguments.least <= count <= arguments.most]
+        scratch(arguments.recipe, counts, arguments.subsets)
