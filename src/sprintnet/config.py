@@ -17,7 +17,14 @@ from sprintnet.models.settings import ModelSettings
 from sprintnet.runs.folder import dotted
 from sprintnet.runs.shards import RULE, part_of
 from sprintnet.setting_values import convert, parse, shown
-from sprintnet.training.settings import DistillSettings, HeadSettings, MuonSettings, OptimSettings, ScheduleSettings
+from sprintnet.training.settings import (
+    DistillSettings,
+    HeadSettings,
+    MuonSettings,
+    OptimSettings,
+    ScalerSettings,
+    ScheduleSettings,
+)  # fmt: skip
 
 Adaptable = Literal[  # settings that may be `auto`
     "epochs",
@@ -96,6 +103,7 @@ class Config:
     head: HeadSettings = field(default_factory=HeadSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
     muon: MuonSettings = field(default_factory=MuonSettings)
+    scaler: ScalerSettings = field(default_factory=ScalerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     distill: DistillSettings = field(default_factory=DistillSettings)
 
@@ -206,10 +214,7 @@ def _config(given: Mapping[str, Any], overrides: Sequence[str], mistakes: list[s
 
 def resumed(file: Path, config: Config) -> Config:
     """Returns the settings to go on with in the folder of config.toml, if it is there: these; what they leave to the machine,
-    as the folder has it.
-
-    Raises SettingsError where the folder has other settings.
-    """
+    as the folder has it. Raises SettingsError where the folder has other settings."""
     if not file.exists():
         return config
     old = load_config(file)

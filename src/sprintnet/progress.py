@@ -1,5 +1,6 @@
-"""Progress bars on a terminal and in a notebook; silent elsewhere."""
+"""Progress bars on a terminal and in a notebook, silent elsewhere; lines that are printed while a bar is shown."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
@@ -8,25 +9,51 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], total: int, label: str, done: int = 0) -> Iterator[Item]:
-    """Yields the items; shows how many of `total` are done, `done` of them before the first item, and the time left."""
-    yield from _progress_bar(items, desc=label, total=total, initial=done)
+def track(items: Iterable[Item], total: int, label: str, done: int = 0, images: int = 0) -> Iterator[Item]:
+    """Yields the items; shows how many of `total` are done, `done` of them before the first item, the time left, and the rate.
+
+    Where items are batches of so many `images`, the rate is in images per second.
+    """
+    yield from _progress_bar(items, images, desc=label, total=total, initial=done)
 
 
 def track_bytes(chunks: Iterable[bytes], total: int, label: str) -> Iterator[bytes]:
     """Yields the chunks; shows how many of `total` bytes (0: unknown) have passed, and the rate."""
-    with _progress_bar(desc=label, total=total or None, unit="B", unit_scale=True) as bar:
+    with _progress_bar(None, 0, desc=label, total=total or None, unit="B", unit_scale=True) as bar:
         for chunk in chunks:
             yield chunk
             bar.update(len(chunk))
 
 
-def _progress_bar(*items: Iterable[Any], **options: Any) -> Any:
-    """Returns tqdm's widget in a notebook with ipywidgets, else its text bar, hidden unless stderr is a terminal."""
+def say(line: str) -> None:
+    """Prints a line above the bar, if one is shown."""
+    if bars := sys.modules.get("tqdm"):
+        bars.tqdm.write(line)
+        sys.stdout.flush()
+    else:
+        print(line, flush=True)
+
+
+def _progress_bar(items: Iterable[Any] | None, images: int, **options: Any) -> Any:
+    """Returns tqdm's widget in a notebook with ipywidgets, else its text bar, hidden unless stderr is a terminal that can move
+    its cursor."""
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
     is_notebook = "IPKernelApp" in getattr(get_ipython(), "config", ())
     if is_notebook and find_spec("ipywidgets"):  # without it, tqdm's widget warns
         from tqdm.notebook import tqdm
     else:
         from tqdm import tqdm  # not above: slows down --help
-    return tqdm(*items, **options, leave=False, disable=False if is_notebook else None)
+
+    class Bar(tqdm):  # type: ignore[misc]
+        """A bar that knows the images of its items."""
+
+        @property
+        def format_dict(self) -> dict[str, Any]:
+            facts: dict[str, Any] = super().format_dict
+            rate = facts["rate"] or (facts["n"] - facts["initial"]) / (facts["elapsed"] or 1)
+            return {**facts, "images": f"{rate * images:,.0f} images/s"}
+
+    if images:
+        options["bar_format"] = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {images}]"
+    is_hidden = False if is_notebook else os.environ.get("TERM") == "dumb" or None  # None: unless stderr is a terminal
+    return Bar(items, **options, leave=False, disable=is_hidden, dynamic_ncols=True)

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import SAMPLE, Command
 from sprintnet.cli.args import split_words
-from sprintnet.cli.main import VERBS
+from sprintnet.cli.verbs import FIRST_STEPS, GROUPS, VERBS
 from sprintnet.config import load_config, recipes
 from sprintnet.datasets import same_data
 from sprintnet.errors import nearest
@@ -35,9 +35,32 @@ def run(tmp_path: Path) -> RunFolder:
 def test_help_lists_the_verbs(sprintnet: Command) -> None:
     shown = sprintnet("--help")
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert [line.split()[0] for line in shown.stdout.splitlines()[-len(VERBS) :]] == list(VERBS)
+    listed = [verb for group in GROUPS.values() for verb in group]
+    assert sorted(listed) == sorted(VERBS)
+    assert re.findall(r"^  ([a-z-]+)  +[A-Z].*\.$", shown.stdout, re.MULTILINE) == listed
+    assert "\033" not in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) < 80
     assert sprintnet().stdout == shown.stdout
+
+
+@pytest.mark.parametrize("command", FIRST_STEPS)
+def test_the_first_steps_of_the_help_are_understood(sprintnet: Command, folder: Path, command: str) -> None:
+    words = command.replace("FOLDER", str(folder)).split()
+    done = sprintnet(*words, *(["epochs=x"] if words[0] == "train" else []))  # the mistake is found before it starts
+    assert ("1 mistake in the settings" in done.stderr) == (words[0] == "train"), done.stderr
+
+
+@pytest.mark.parametrize(("environment", "has_colour"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_colour_is_for_terminals_that_have_it(environment: dict[str, str], has_colour: bool) -> None:
+    terminal, end = os.openpty()
+    environment = {**{key: value for key, value in os.environ.items() if key != "NO_COLOR"}, "TERM": "xterm", **environment}
+    command = [sys.executable, "-m", "sprintnet", "trian"]
+    assert subprocess.run(command, stdout=end, stderr=end, env=environment).returncode == 2
+    shown = os.read(terminal, 10_000).decode()
+    os.close(end)
+    os.close(terminal)
+    prefix = "\033[31msprintnet:\033[0m" if has_colour else "sprintnet:"
+    assert shown.startswith(f"{prefix} trian: there is no such verb; did you mean train?")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -186,10 +209,11 @@ def test_train_then_val_then_resume(sprintnet: Command, tmp_path: Path, tiny: li
     lines = trained.stdout.splitlines()
     assert lines[0] == f"starting: davidnet on {SAMPLE}, in {run}"
     assert sum(bool(re.match(r"\|     [12] \| 0\.\d{6} \| (\d\dm \d\ds|0\.\d{3} s) \|", line)) for line in lines) == 2
-    assert lines[-3].endswith(f"run folder: {run}")
-    assert lines[-2:] == [
-        f"next: sprintnet val {run} --split test   (the test set is unused so far)",
-        f"next: sprintnet export {run}",
+    assert lines[-4].endswith(f"run folder: {run}")
+    assert lines[-3:] == [
+        f"next: sprintnet val {run} --split test   the test set, unused so far",
+        f"      sprintnet explain {run}            where the network looks",
+        f"      sprintnet export {run}             an ONNX file to ship",
     ]
     assert (tmp_path / run / "log.txt").read_text() == trained.stdout.partition("\n")[2]
     assert trained.stderr == ""

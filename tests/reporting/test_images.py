@@ -62,13 +62,21 @@ def test_the_network_has_a_box_a_layer_with_shape_and_parameters() -> None:
         {"name": "block.conv2", "type": "Conv2d", "shape": [64, 32, 32], "parameters": 36864},
         {"name": "linear", "type": "Linear", "shape": [10], "parameters": 5130},
     ]
-    network = {"input_shape": [3, 32, 32], "layers": layers, "blocks": ["block"], "skips": [["block.conv2"]]}
+    network = {
+        "input_shape": [3, 32, 32],
+        "layers": layers,
+        "blocks": ["block"],
+        "skips": [["block.conv2"]],
+        "activated": ["block.norm"],
+    }
     axes = network_diagram(network).axes[0]
     texts = [text.get_text() for text in axes.texts]
-    *boxes, arrow = axes.patches
+    *boxes, skip = axes.patches
     assert len(boxes) == 5  # the image, three convolutions, the linear layer
-    assert {"3 x 32 x 32", "64 x 32 x 32", "10", "1,728", "5,130", "block"} < set(texts)
-    (bracket,) = axes.lines
+    assert {"3 x 32 x 32", "64 x 32 x 32", "10", "1,728", "5,130", "block", "+"} < set(texts)
+    _, norm, activation, bracket = axes.lines
     assert bracket.get_xdata()[0] < 2 < 3 < bracket.get_xdata()[-1] < 4  # round both of the block's convolutions
-    (start, _), (end, _) = arrow._posA_posB
-    assert (start, end) == (2, 3)  # by the block's second one
+    assert 2 < norm.get_xdata()[0] < activation.get_xdata()[0] < 2.5  # behind the block's first one
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["norm", "activation"]
+    start, *_, end = skip._path_original.vertices[:, 0]
+    assert 2.5 < start < 3 < end < 4  # by the block's second one

@@ -51,7 +51,10 @@ def test_the_header_states_the_articles_settings() -> None:
         "Momentum: 0.9",
         "Max Lr: 0.45, moving every step",
         "Weight Decay: 0.0005",
+        "Dropout: False",
+        "Dropout Ratio: 0",
+        "Use L1: False",
+        "L1 Lambda: 0",
     ):
         assert line in lines
-    assert lines[-3:] == [RULE, COLUMNS, RULE]
     assert "Val Columns: test set" in lines

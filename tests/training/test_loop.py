@@ -30,7 +30,7 @@ from sprintnet.training.step import Step
 CPU = torch.device("cpu")
 
 
-def track(batches: Iterable[Batch], _total: int, _label: str, _done: int) -> Iterable[Batch]:
+def track(batches: Iterable[Batch], _total: int, _label: str, _done: int, _images: int) -> Iterable[Batch]:
     return batches
 
 
@@ -85,6 +85,13 @@ def test_a_rate_a_step_moves_at_every_step(tmp_path: Path) -> None:
     assert seen == pytest.approx(up + down)
 
 
+def test_how_long_it_takes_is_said_once_from_the_first_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sprintnet.training.forecast.MEASURED_SECONDS", 0.0)
+    run = folder(tmp_path / "run")
+    list(fit(settings_for(), step(), loader(), loader(20), run, track))
+    assert re.fullmatch(r"training until epoch 3: about \d+ s\n", run.log_text.read_text())
+
+
 def test_a_finished_training_yields_its_rows_again(tmp_path: Path) -> None:
     rows = list(fit(settings_for(), step(), loader(), loader(), RunFolder(tmp_path), track))
     again = step()
@@ -103,7 +110,7 @@ def test_a_lost_network_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_pat
     trained = step(precision)
     rows, good = [], []
 
-    def spoil(batches: Iterable[Batch], _total: int, label: str, _done: int) -> Iterator[Batch]:
+    def spoil(batches: Iterable[Batch], _total: int, label: str, _done: int, _images: int) -> Iterator[Batch]:
         yield from batches
         if moment_of(label) == "epoch 2/3" and when != "between epochs":  # after its last step
             spoiled = trained.model[1].weight if when == "in the last step" else trained.model[2].running_var
@@ -148,7 +155,7 @@ class Stopped(Exception):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("batch", [1, 4, 5, 6, 14, 15])
 def test_whatever_step_it_is_killed_after_it_ends_in_the_same_bits(tmp_path: Path, precision: str, batch: int) -> None:
-    def killing(batches: Iterable[Batch], _total: int, label: str, _done: int) -> Iterator[Batch]:
+    def killing(batches: Iterable[Batch], _total: int, label: str, _done: int, _images: int) -> Iterator[Batch]:
         for item in batches:
             killing.left -= "evaluating" not in label  # type: ignore[attr-defined]
             if killing.left < 0:  # type: ignore[attr-defined]
@@ -177,7 +184,7 @@ def test_whatever_step_it_is_killed_after_it_ends_in_the_same_bits(tmp_path: Pat
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["epoch 2/3", "epoch 2/3, evaluating", "epoch 3/3, evaluating"])
 def test_a_signal_in_training_or_evaluation_saves_first(tmp_path: Path, number: signal.Signals, moment: str) -> None:
-    def signalling(batches: Iterable[Batch], _total: int, label: str, _done: int) -> Iterator[Batch]:
+    def signalling(batches: Iterable[Batch], _total: int, label: str, _done: int, _images: int) -> Iterator[Batch]:
         for index, item in enumerate(batches):
             if moment_of(label) == moment and index == 3:
                 signal.raise_signal(number)
@@ -191,7 +198,7 @@ def test_a_signal_in_training_or_evaluation_saves_first(tmp_path: Path, number: 
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
     seen: list[str] = []
 
-    def watching(batches: Iterable[Batch], _total: int, label: str, done: int) -> Iterable[Batch]:
+    def watching(batches: Iterable[Batch], _total: int, label: str, done: int, _images: int) -> Iterable[Batch]:
         seen.append(f"{moment_of(label)}: {done}")
         return batches
 

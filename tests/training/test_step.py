@@ -5,10 +5,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sprintnet.config import load_config
 from sprintnet.evaluation.task import MULTI_LABEL, SINGLE_LABEL, Task
 from sprintnet.runtime import Runtime
 from sprintnet.training.optim import Optimizer, build_optimizer, set_learning_rates
-from sprintnet.training.settings import MuonSettings, OptimSettings
+from sprintnet.training.settings import MuonSettings, OptimSettings, ScalerSettings
 from sprintnet.training.step import Step
 
 
@@ -165,6 +166,19 @@ def test_soundness_sees_lost_weights_lost_statistics_and_a_collapsed_scale() -> 
     assert step.read().is_sound
     step.scaler.load_state_dict({**step.scaler.state_dict(), "scale": 0.5})
     assert not step.read().is_sound
+
+
+def test_the_scale_follows_its_settings_as_pytorchs_scaler_does() -> None:
+    settings = ScalerSettings(init_scale=64, growth_factor=4, backoff_factor=0.25, growth_interval=2)
+    model = network()
+    optimizer = build_optimizer(model, OptimSettings(max_lr=0.1), MuonSettings())
+    step = Step(model, optimizer, runtime("fp16"), 0.0, 0.0, SINGLE_LABEL, scaler=settings)
+    scales = [step.scaler.get_scale()]
+    for overflows in (False, False, False, True, False):
+        step(IMAGES * (torch.inf if overflows else 1), LABELS)
+        scales.append(step.scaler.get_scale())
+    assert scales == [64, 64, 256, 256, 64, 64]
+    assert load_config("davidnet", ["scaler.growth_interval=2"]).scaler.growth_interval == 2
 
 
 @pytest.mark.parametrize("overflow", ["gradients", "activations"])

@@ -19,7 +19,8 @@ from PIL import Image
 from sprintnet import __version__
 from sprintnet.cli.args import split_words
 from sprintnet.cli.settings_help import docstring, print_help
-from sprintnet.cli.verbs import EXAMPLES, OVERRIDES, RECIPE, SETTINGS_HELP, VERBS
+from sprintnet.cli.terminal import BOLD, RED, styled
+from sprintnet.cli.verbs import EXAMPLES, FIRST_STEPS, GROUPS, OVERRIDES, RECIPE, SETTINGS_HELP, VERBS
 from sprintnet.errors import SettingsError, SprintNetError, did_you_mean, is_out_of_memory
 from sprintnet.runs.environment import own_rank
 
@@ -171,12 +172,21 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _parse_without_verb(arguments: Sequence[str]) -> None:
     """Prints the help or the version, where they are asked for, and exits."""
-    verbs = "\n".join(f"  {name:14}{docstring(run)}" for name, (run, *_) in VERBS.items())
     parser = _Parser("sprintnet", usage="sprintnet VERB ...", formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.description = "Train, explain, prove and ship small-image classifiers."
-    parser.epilog = f"verbs (`sprintnet VERB --help` shows the options of each):\n{verbs}"
+    parser.epilog = _overview()
     parser.add_argument("--version", action="version", version=f"sprintnet {__version__}")
     parser.parse_known_args(arguments)
+
+
+def _overview() -> str:
+    """Returns the first steps, and the verbs in groups."""
+    width = max(map(len, FIRST_STEPS))
+    lines = [styled("First steps", BOLD, sys.stdout)]
+    lines += [f"  sprintnet {command:{width}}  {purpose}" for command, purpose in FIRST_STEPS.items()]
+    for group, names in GROUPS.items():
+        lines += ["", styled(group, BOLD, sys.stdout), *(f"  {name:14}{docstring(VERBS[name][0])}" for name in names)]
+    return "\n".join([*lines, "", "sprintnet VERB --help   the options of a verb"])
 
 
 def _fail(message: str, exit_code: int) -> int:
@@ -187,5 +197,5 @@ def _fail(message: str, exit_code: int) -> int:
     if own_rank() and exit_code in SAID_BY_THE_FIRST and not message.startswith("rank "):
         return exit_code
     shown = "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in message)
-    print(f"sprintnet: {shown}", file=sys.stderr)
+    print(f"{styled('sprintnet:', RED, sys.stderr)} {shown}", file=sys.stderr)
     return exit_code

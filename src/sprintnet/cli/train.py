@@ -38,9 +38,12 @@ def train(options: Namespace) -> None:
 
         run.log(f"report: {Model(result.model, run).report()}")
     tracking.finish()
+    following = {f"explain {place}": "where the network looks", f"export {place}": "an ONNX file to ship"}
     if "test" not in result.metrics and "test_sha256" in read_json(run.data) and not run.test_access.exists():
-        run.log(f"next: sprintnet val {place} --split test   (the test set is unused so far)")
-    run.log(f"next: sprintnet export {place}")
+        following = {f"val {place} --split test": "the test set, unused so far"} | following
+    width = max(map(len, following))
+    for number, (command, purpose) in enumerate(following.items()):
+        run.log(f"{'' if number else 'next:':6}sprintnet {command:{width}}   {purpose}")
 
 
 def summary(options: Namespace) -> None:

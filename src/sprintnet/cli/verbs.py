@@ -44,6 +44,19 @@ EXAMPLES = {
     "STUDY": "sprint94",
 }
 EXAMPLES["STUDY STUDY"] = "sprint94 sprint95"
+GROUPS = {  # of `sprintnet --help`
+    "Data": ("check", "data"),
+    "Train": ("train", "study", "tune", "ensemble", "lr-find", "recipes", "summary"),
+    "Evaluate": ("val", "report", "explain", "compare", "label-errors", "verify", "log"),
+    "Ship": ("export", "predict", "serve"),
+    "Measure": ("benchmark",),
+}
+FIRST_STEPS = {
+    "train smoke": "CIFAR-10, a small network, in seconds",
+    "train sprint94": "CIFAR-10, 93 % of test images right",
+    "check FOLDER": "what is wrong with your own pictures",
+    "train photos --data FOLDER": "learns from a few dozen of each class",
+}
 OVERRIDES = "[KEY=VALUE]..."
 RECIPE = f"[RECIPE] {OVERRIDES}"
 SETTINGS_HELP = "a setting, such as device=cpu or --data X (data.name=X); `sprintnet train --help all` lists them"

@@ -136,7 +136,7 @@ class TrainedModel:
         """Returns what the network computes from the images of a dataset, with a progress bar."""
         loader = self._loader(dataset)
         with self.runtime.activated():
-            return outputs(self.model, track(loader.sequential(), len(loader), label), self.runtime)
+            return outputs(self.model, track(loader.sequential(), len(loader), label, images=loader.batch_size), self.runtime)
 
     def evaluate(self, dataset: ImageDataset, tta: float = 0.0) -> Evaluation:
         """Returns the logits of a dataset, from which its metrics follow.
@@ -184,7 +184,7 @@ class TrainedModel:
             return logits
         loader, views = self._loader(dataset), self.preprocessing.views(tta)
         with self.runtime.activated():
-            batches = track(loader.sequential(), len(loader), "TTA")
+            batches = track(loader.sequential(), len(loader), "TTA", images=loader.batch_size)
             return predict_tta(self.model, batches, self.runtime, logits, views)
 
     def _loader(self, dataset: ImageDataset) -> Loader:

@@ -49,6 +49,7 @@ class WyBlock(nn.Module):
     """Halves the resolution, then a residual branch of two convolutions: out = x + f(x), one skip."""
 
     skipped_by = ("residual_conv1", "residual_norm1", "residual_conv2", "residual_norm2")
+    activated = ("norm", "residual_norm1", "residual_norm2")
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()

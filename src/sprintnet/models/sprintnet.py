@@ -52,6 +52,7 @@ class Residual(nn.Module):
     """A convolution with a skip connection."""
 
     skipped_by = ("convolution", "norm")
+    activated = ("norm",)
 
     def __init__(self, channels: int):
         super().__init__()
@@ -79,6 +80,7 @@ class SprintNet(LinearNetwork):
 
     feature_layers = ("blocks.0", "blocks.1", "blocks.2")  # from fine to coarse
     parts = ("whiten", *feature_layers, "linear")
+    activated = ("whiten",)
 
     def __init__(
         self, classes: int, channels: int, image_size: tuple[int, int], width: int = 64, dropout: float = 0.0, stride: int = 1

@@ -1,5 +1,6 @@
 """The layer table of a network, in the form of the article's: one row a layer, in the order in which they finish."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,6 +34,8 @@ class LayerTable:
     """The names of the larger parts, in order: a layer's name begins with that of its block."""
     skips: tuple[tuple[str, ...], ...]
     """For each sum, the layers that one of its terms passes by."""
+    activated: tuple[str, ...]
+    """The layers after which an activation follows that is a function, no layer of its own."""
 
     def __str__(self) -> str:
         """Returns the article's table; sizes are of one image in fp32, activations counted forward and backward."""
@@ -88,12 +91,16 @@ def layer_table(model: nn.Module, image_shape: tuple[int, int, int]) -> LayerTab
         parameters=sum(count for count, _ in counts),
         trainable=sum(count for count, trainable in counts if trainable),
         blocks=tuple(getattr(model, "feature_layers", ())),
-        skips=tuple(
-            tuple(f"{name}.{child}" for child in layer.skipped_by)
-            for name, layer in shown.items()
-            if getattr(layer, "skipped_by", ())
-        ),
+        skips=tuple(_declared(model, "skipped_by")),
+        activated=tuple(name for names in _declared(model, "activated") for name in names),
     )
+
+
+def _declared(model: nn.Module, attribute: str) -> Iterator[tuple[str, ...]]:
+    """Yields the children's names for each part that declares some under this attribute."""
+    for name, part in model.named_modules():
+        if children := getattr(part, attribute, ()):
+            yield tuple(f"{name}.{child}".lstrip(".") for child in children)
 
 
 def _kind(layer: nn.Module) -> str:

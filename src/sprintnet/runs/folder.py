@@ -18,6 +18,7 @@ from typing import Any, cast
 from filelock import FileLock, SoftFileLease, Timeout
 
 from sprintnet.errors import ArgumentError, SettingsError, nearest
+from sprintnet.progress import say
 from sprintnet.runs.checksums import require_unchanged
 from sprintnet.runs.io import write_rows
 
@@ -105,7 +106,7 @@ class RunFolder:
     def log(self, line: str) -> None:
         """Prints a line and appends it to log.txt."""
         if not self.is_quiet:
-            print(line, flush=True)
+            say(line)
         with self.log_text.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(line + "\n")
 

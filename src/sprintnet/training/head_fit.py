@@ -37,7 +37,7 @@ PATIENCE = 2
 ITERATIONS, TOLERANCE = 200, 1e-3  # the latter of the largest component of the gradient
 MAX_FOR_ONE_THREAD = 2**22
 """Embeddings, in numbers, up to which one thread is faster: SciPy's threads and PyTorch's wait for each other's cores."""
-Track = Callable[[Iterable[Any], int, str, int], Iterable[Any]]
+Track = Callable[[Iterable[Any], int, str, int, int], Iterable[Any]]
 
 
 class CrossValidated(NamedTuple):
@@ -220,7 +220,7 @@ def _one_pass(
     label = "embedding mirror images" if is_mirrored else "embedding"
     found = []
     with evaluating(network), runtime.autocast():
-        for images, _ in track(loader.sequential(), len(loader), label, 0):
+        for images, _ in track(loader.sequential(), len(loader), label, 0, loader.batch_size):
             viewed = images.flip(-1).contiguous(memory_format=torch.channels_last) if is_mirrored else images
             found.append(network.embed(network.features(viewed)).float())
     embeddings: NDArray[np.float32] = torch.cat(found).cpu().numpy()

@@ -15,9 +15,11 @@ from sprintnet.data.augment import resize
 from sprintnet.data.loader import Batch, Loader
 from sprintnet.errors import DivergedError, SettingsError
 from sprintnet.evaluation.predict import predict
+from sprintnet.reporting.text.times import rough_time
 from sprintnet.runs.folder import RunFolder
 from sprintnet.training.adaptive_threads import AdaptiveThreads
 from sprintnet.training.checkpoint import State, load_checkpoint, save_checkpoint
+from sprintnet.training.forecast import Forecast
 from sprintnet.training.optim import set_learning_rates
 from sprintnet.training.schedule import Schedule
 from sprintnet.training.signals import Signals
@@ -25,8 +27,8 @@ from sprintnet.training.step import Step, Totals
 
 CROWDED = "other processes keep cores busy"  # in log.txt, of a run that changed its number of threads
 Row = dict[str, Any]
-Track = Callable[[Iterable[Batch], int, str, int], Iterable[Batch]]
-"""Passes batches on and shows progress: (batches, total, label, number already done)."""
+Track = Callable[[Iterable[Batch], int, str, int, int], Iterable[Batch]]
+"""Passes batches on and shows progress: (batches, total, label, number already done, images of a batch)."""
 
 
 @dataclass
@@ -63,7 +65,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
         with step.evaluated():  # exchanged again: the weights that are trained
             save()
 
-    was_crowded = False
+    was_crowded, forecast = False, Forecast(schedule, config.epochs, len(train), len(val) if val else 0)
     step.model.train()
     with Signals(run.path) as signals, AdaptiveThreads(step.runtime) as threads:
         while progress.epoch < config.epochs:
@@ -71,7 +73,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
             saved = time.monotonic()
             started = saved - progress.seconds
             batches = train.epoch(config.seed, progress.epoch, config.augment, progress.batch)
-            for images, labels in track(batches, len(train), label, progress.batch):
+            for images, labels in track(batches, len(train), label, progress.batch, train.batch_size):
                 position = schedule.position(progress.epoch, progress.batch, len(train))
                 set_learning_rates(step.optimizer, schedule.lr_factor(position), schedule.whitening_factor(position))
                 step(resize(images, schedule.resolution(position)), labels, sizes[progress.batch])
@@ -80,6 +82,8 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
                     run.log(f"{CROWDED}: training with fewer threads meanwhile (rounding may differ)")
                 progress.batch += 1
                 progress.seconds = time.monotonic() - started
+                if (seconds := forecast.seconds(progress.epoch, progress.batch)) and not config.head.fit:
+                    run.log(f"training until epoch {config.epochs}: about {rough_time(seconds)}")
                 if ranks.is_first and (signals.received or time.monotonic() - saved >= config.checkpoint_seconds):
                     save()
                     signals.raise_if_received()
@@ -92,7 +96,8 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
                 continue
             trained = time.monotonic()
             progress.seconds = trained - started
-            val_batches = signals.guard(track(val.sequential(), len(val), f"{label}, evaluating", 0), save_while_evaluating)
+            tracked = track(val.sequential(), len(val), f"{label}, evaluating", 0, val.batch_size)
+            val_batches = signals.guard(tracked, save_while_evaluating)
             with step.evaluated():
                 logits, truths = predict(step.model, val_batches, step.runtime)
             if not np.isfinite(logits).all():
@@ -122,8 +127,7 @@ def _label(progress: Progress, epochs: int) -> str:
     if not progress.rows:
         return text
     seconds = statistics.fmean(row["train_seconds"] + row["val_seconds"] for row in progress.rows) * (epochs - progress.epoch)
-    left = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-    return f"{text}, val {progress.rows[-1]['val_accuracy']:.1%}, about {left} left"
+    return f"{text}, val {progress.rows[-1]['val_accuracy']:.1%}, about {rough_time(seconds)} left"
 
 
 def _read_sound(step: Step, progress: Progress) -> Totals:

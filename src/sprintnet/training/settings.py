@@ -44,6 +44,20 @@ class HeadSettings:
 
 
 @dataclass(frozen=True)
+class ScalerSettings:
+    """The scale of the loss in fp16, which keeps small gradients from becoming zero; with other precisions there is none."""
+
+    init_scale: Annotated[float, Interval(ge=1, le=2.0**32)] = 65536.0
+    """The first scale."""
+    growth_factor: Annotated[float, Interval(gt=1, le=1024)] = 2.0
+    """Factor of the scale after `growth_interval` steps without an overflow."""
+    backoff_factor: Annotated[float, Interval(gt=0, lt=1)] = 0.5
+    """Factor of the scale after a step whose gradients overflow, which is skipped."""
+    growth_interval: Annotated[int, Interval(ge=1, le=1_000_000)] = 2000
+    """Steps without an overflow after which the scale grows."""
+
+
+@dataclass(frozen=True)
 class MuonSettings:
     """Muon, for convolution filters; SGD trains the rest."""
 

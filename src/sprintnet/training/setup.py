@@ -79,7 +79,8 @@ def build_step(
     if config.class_weights == "balanced":
         weights = torch.from_numpy(class_weights(images.labels, len(images.classes))).to(runtime.device)
     average = Average(model, config.ema) if config.ema else None
-    return Step(model, optimizer, runtime, config.label_smoothing, config.l1, task_of(images), weights, average), loader
+    task, smoothing = task_of(images), config.label_smoothing
+    return Step(model, optimizer, runtime, smoothing, config.l1, task, weights, average, config.scaler), loader
 
 
 def whiten(model: nn.Module, loader: Loader, config: Config) -> float:

@@ -1,7 +1,7 @@
 """One step: forward, loss, scaled backward, update; its totals stay on the device."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -15,6 +15,9 @@ from sprintnet.training.checkpoint import random_state, set_random_state
 from sprintnet.training.graphs import CudaGraphs, StepFunction
 from sprintnet.training.losses import LOSSES
 from sprintnet.training.optim import Optimizer
+from sprintnet.training.settings import ScalerSettings
+
+DEFAULT_SCALER = ScalerSettings()
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,12 @@ class Step:
         task: Task,
         class_weights: Tensor | None = None,
         average: Average | None = None,
+        scaler: ScalerSettings = DEFAULT_SCALER,
     ):
         self.model, self.optimizer, self.runtime, self.task = model, optimizer, runtime, task
         self.label_smoothing, self.l1, self.class_weights = label_smoothing, l1, class_weights
         self.average = average
-        self.scaler = torch.amp.GradScaler(runtime.device.type, enabled=runtime.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(runtime.device.type, **asdict(scaler), enabled=runtime.precision == "fp16")
         buffers = list(model.buffers())
         self._statistics = [[one for one in buffers if one.is_floating_point() == kind] for kind in (True, False)]
         self._statistics_before: list[Tensor] = []

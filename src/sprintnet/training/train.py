@@ -21,8 +21,8 @@ from sprintnet.kernels import build
 from sprintnet.models.transfer import Pretrained, load_pretrained
 from sprintnet.progress import track
 from sprintnet.ranks import joined
-from sprintnet.reporting.text.times import seconds_text
-from sprintnet.reporting.text.training_table import RULE, table_row, training_header
+from sprintnet.reporting.text.times import rough_time
+from sprintnet.reporting.text.training_table import RULE, TABLE_HEAD, table_row, training_header
 from sprintnet.runs import checksums
 from sprintnet.runs.environment import environment_record, own_rank
 from sprintnet.runs.folder import LEASE_SECONDS, RunFolder, read_json
@@ -200,9 +200,11 @@ def _train(
         if config.epochs:
             expected = config.epochs * len(loader) * step_seconds(step, loader)
             layers = "the last layer" if config.freeze_backbone else "all layers"
-            run.log(f"next, {layers}: {config.epochs} epochs, about {seconds_text(expected)} (epochs=0: not)")
-    rows = []
+            run.log(f"next, {layers}: {config.epochs} epochs, about {rough_time(expected)} (epochs=0: not)")
+    rows: list[Row] = []
     for row in fit(config, step, loader, val_loader, run, track):
+        if not rows:
+            run.log(TABLE_HEAD)
         rows.append(row)
         write_rows(run.results, rows)
         run.log(table_row(row))

@@ -8,15 +8,16 @@ from sprintnet.reporting.text.times import seconds_text
 HEADS = ("Epoch", "LR", "Time", "TrainLoss", "TrainAcc", "ValLoss", "ValAcc")
 WIDTHS = (5, 8, 7, 9, 8, 8, 6)
 COLUMNS = f"| {' | '.join(head.ljust(width) for head, width in zip(HEADS, WIDTHS, strict=True))} |"
-OF_EPOCHS = ("Optimizer", "Lr", "Max Lr", "Batch Size", "Momentum", "Weight Decay", "L1", "Val Columns")
+OF_EPOCHS = ("Optimizer", "Lr", "Max Lr", "Batch Size", "Momentum", "Weight Decay", "Use L1", "L1 Lambda", "Val Columns")
 """Facts that a run of no epochs does not have."""
 RULE = "-" * len(COLUMNS)
+TABLE_HEAD = f"{RULE}\n{COLUMNS}\n{RULE}"
 
 
 def training_header(
     run_folder: str, settings: Any, machine: Mapping[str, Any], images: Mapping[str, int], *, multi_label: bool = False
 ) -> str:
-    """Returns the settings and the header of the table, in the article's words.
+    """Returns the settings, in the article's words.
 
     `settings` is a Config, `machine` the runtime's description, `images` the size of each split.
     """
@@ -39,18 +40,19 @@ def training_header(
         "Max Lr": f"{max_lr}, moving every {schedule.interval}",
         "Batch Size": settings.batch_size,
         "Label Smoothing": f"{settings.label_smoothing:g}",
-        "Dropout": f"{model.dropout:g}" if model.dropout else False,
+        "Dropout": model.dropout > 0,
+        "Dropout Ratio": f"{model.dropout:g}",
         "Momentum": f"{settings.filter_momentum:g}",
         "Weight Decay": f"{optim.weight_decay:g}",
-        "L1": f"{settings.l1:g}" if settings.l1 else False,
+        "Use L1": settings.l1 > 0,
+        "L1 Lambda": f"{settings.l1:g}",
         "Val Columns": "held-out part of the training set" if "val" in images else "test set",
     }
     if not settings.epochs:
         facts = {name: value for name, value in facts.items() if name not in OF_EPOCHS}
     if multi_label:
         facts["Accuracy Columns"] = "exact match: share of images with every label right"
-    table = [RULE, COLUMNS, RULE] if settings.epochs else []
-    return "\n".join([*(f"{name}: {value}" for name, value in facts.items()), *table])
+    return "\n".join(f"{name}: {value}" for name, value in facts.items())
 
 
 def table_cells(row: Mapping[str, Any]) -> list[str]:
