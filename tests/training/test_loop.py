@@ -89,7 +89,7 @@ def test_how_long_it_takes_is_said_once_from_the_first_steps(tmp_path: Path, mon
     monkeypatch.setattr("sprintnet.training.forecast.MEASURED_SECONDS", 0.0)
     run = folder(tmp_path / "run")
     list(fit(settings_for(), step(), loader(), loader(20), run, track))
-    assert re.fullmatch(r"training until epoch 3: about \d+ s\n", run.log_text.read_text())
+    assert re.fullmatch(r"about \d+ s to the end of epoch 3\n", run.log_text.read_text())
 
 
 def test_a_finished_training_yields_its_rows_again(tmp_path: Path) -> None:
@@ -235,5 +235,5 @@ def test_the_label_of_the_bar_says_the_last_accuracy_and_the_time_that_is_left()
         {"train_seconds": seconds, "val_seconds": 2.0, "val_accuracy": accuracy} for seconds, accuracy in ((8, 0.4), (18, 0.5))
     ]
     assert _label(Progress(), 10) == "epoch 1/10"
-    assert _label(Progress(epoch=2, rows=rows), 4) == "epoch 3/4, val 50.0%, about 30 s left"
-    assert _label(Progress(epoch=2, rows=rows), 82) == "epoch 3/82, val 50.0%, about 20 min left"
+    assert _label(Progress(epoch=2, rows=rows), 4) == "epoch 3/4, val 50.0%, 30 s left"
+    assert _label(Progress(epoch=2, rows=rows), 82) == "epoch 3/82, val 50.0%, 20 min left"

@@ -20,6 +20,7 @@ from sprintnet.errors import ArgumentError
 from sprintnet.evaluation.gradcam import FORWARD_PASSES, class_maps, faithfulness, recorded
 from sprintnet.evaluation.metrics import Ints
 from sprintnet.evaluation.trained_model import TrainedModel
+from sprintnet.progress import track
 from sprintnet.runs.folder import RunFolder, read_arrays
 from sprintnet.runs.io import write_arrays
 
@@ -107,7 +108,8 @@ def explain(
         score = partial(faithfulness, trained.model, trained.task.activate, pixels[:scored], targets[:scored])
         scores = {name: score(values[:scored]) for name, values in maps.items()}
         layer = next(iter(layers.values()))[0]
-        random = [score(noise) for noise in _random_maps(trained.model, pixels[:scored], layer, random_maps)]
+        noises = track(_random_maps(trained.model, pixels[:scored], layer, random_maps), random_maps, "Grad-CAM: faithfulness")
+        random = [score(noise) for noise in noises]
     scores["random"] = {name: sum(each[name] for each in random) / len(random) for name in random[0]}
     unknown: list[str | None] = [None] * len(images)
     columns = {

@@ -127,7 +127,7 @@ class TrainedModel:
     def embed_known(self, train: ImageDataset) -> "KnownImages":
         """Returns training images with their embeddings, of which it sets the statistics of the network's novelty."""
         some = _spread(train, KNOWN_IMAGES)
-        embeddings = self.outputs(some, "embedding").embeddings
+        embeddings = self.outputs(some, "embedding training images").embeddings
         membership = self.task.membership(some.labels, len(self.classes))
         self.model.novelty.fit(torch.from_numpy(embeddings), torch.from_numpy(membership))
         return KnownImages(some, embeddings)

@@ -83,7 +83,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
                 progress.batch += 1
                 progress.seconds = time.monotonic() - started
                 if (seconds := forecast.seconds(progress.epoch, progress.batch)) and not config.head.fit:
-                    run.log(f"training until epoch {config.epochs}: about {rough_time(seconds)}")
+                    run.log(f"about {rough_time(seconds)} to the end of epoch {config.epochs}")
                 if ranks.is_first and (signals.received or time.monotonic() - saved >= config.checkpoint_seconds):
                     save()
                     signals.raise_if_received()
@@ -96,7 +96,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
                 continue
             trained = time.monotonic()
             progress.seconds = trained - started
-            tracked = track(val.sequential(), len(val), f"{label}, evaluating", 0, val.batch_size)
+            tracked = track(val.sequential(), len(val), f"{_moment(progress, config.epochs)}, evaluating", 0, val.batch_size)
             val_batches = signals.guard(tracked, save_while_evaluating)
             with step.evaluated():
                 logits, truths = predict(step.model, val_batches, step.runtime)
@@ -121,13 +121,17 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
             signals.raise_if_received()
 
 
+def _moment(progress: Progress, epochs: int) -> str:
+    return f"epoch {progress.epoch + 1}/{epochs}"
+
+
 def _label(progress: Progress, epochs: int) -> str:
     """Returns the label of the progress bar: the epoch, and from the second on the last accuracy and the time that is left."""
-    text = f"epoch {progress.epoch + 1}/{epochs}"
+    text = _moment(progress, epochs)
     if not progress.rows:
         return text
     seconds = statistics.fmean(row["train_seconds"] + row["val_seconds"] for row in progress.rows) * (epochs - progress.epoch)
-    return f"{text}, val {progress.rows[-1]['val_accuracy']:.1%}, about {rough_time(seconds)} left"
+    return f"{text}, val {progress.rows[-1]['val_accuracy']:.1%}, {rough_time(seconds)} left"
 
 
 def _read_sound(step: Step, progress: Progress) -> Totals:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sprintnet.errors import SettingsError
+from sprintnet.progress import track
 from sprintnet.reporting.figures.curves import accuracy_over_time, lr_sweeps, penalty_curves, schedule_curves, training_curves
 from sprintnet.reporting.figures.images import augmented, grad_cam, prediction_errors
 from sprintnet.reporting.figures.network import network_diagram
@@ -41,7 +42,8 @@ def save_figure(run: RunFolder, name: str) -> Path:
 
 def save_figures(run: RunFolder) -> list[Path]:
     """Saves all figures in the run's plots folder; returns the paths of their PNGs."""
-    return [save(draw, run.plots / name) for name, draw in figures(run).items()]
+    drawn = figures(run)
+    return [save(draw, run.plots / name) for name, draw in track(drawn.items(), len(drawn), "drawing figures")]
 
 
 def saved_figures(run: RunFolder) -> list[Path]:
