@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from sprintnet.errors import SettingsError
 from sprintnet.runs import io
 from sprintnet.runs.folder import RunFolder, log_test_access, new_run, read_rows
-from sprintnet.runs.io import cache_folder, remove_temporary, replace_folder, restore_folder, write_atomic
+from sprintnet.runs.io import cache_folder, limit_cache, remove_temporary, replace_folder, restore_folder, write_atomic
 
 WRITER = """
 import sys
@@ -141,3 +142,15 @@ def test_the_cache_may_lie_in_the_home_folder(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("SPRINTNET_CACHE", "~nobody-of-this-name/kept")
     with pytest.raises(SettingsError, match=r"SPRINTNET_CACHE=~nobody.*set SPRINTNET_CACHE to the full path"):
         cache_folder()
+
+
+def test_a_cache_keeps_what_was_used_last_and_what_may_be_in_use(tmp_path: Path) -> None:
+    for hours in range(6):
+        file = tmp_path / str(hours)
+        file.write_bytes(bytes(100))
+        used = time.time() - 3600 * hours - 60
+        os.utime(file, (used, used))
+    limit_cache(tmp_path, 350)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["0", "1", "2"]
+    limit_cache(tmp_path, 0)
+    assert [file.name for file in tmp_path.iterdir()] == ["0"]

@@ -34,6 +34,18 @@ def cache_folder() -> Path:
         raise SettingsError(f"{given}; set SPRINTNET_CACHE to the full path of a folder") from None
 
 
+def limit_cache(folder: Path, limit: int) -> None:
+    """Removes the least recently used files (by `mtime`) until the rest has no more than `limit` bytes.
+
+    What was used within the last hour stays: another process may be about to read it.
+    """
+    total = 0
+    for file in sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True):
+        total += file.stat().st_size
+        if total > limit and time.time() - file.stat().st_mtime > TEMPORARY_SECONDS:
+            file.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Replaces a file atomically: a crash at any moment leaves the old content or the new."""
     data = content.encode("utf-8") if isinstance(content, str) else content

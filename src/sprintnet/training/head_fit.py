@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from sprintnet.models.base import LinearNetwork
 from sprintnet.reporting.text.times import seconds_text
 from sprintnet.runs.environment import cpu_name, environment_record
 from sprintnet.runs.folder import RunFolder
-from sprintnet.runs.io import cache_folder, write_arrays, write_json
+from sprintnet.runs.io import cache_folder, limit_cache, write_arrays, write_json
 from sprintnet.runtime import Runtime
 from sprintnet.training.losses import LOSSES
 
@@ -35,6 +36,7 @@ MAX_FOR_ALL_FOLDS = 2000
 PATIENCE = 2
 """Weaker penalties that are tried after the loss of validation has begun to rise."""
 ITERATIONS, TOLERANCE = 200, 1e-3  # the latter of the largest component of the gradient
+CACHE_BYTES = 2**30  # of embeddings: about 100,000 images and their mirror images
 MAX_FOR_ONE_THREAD = 2**22
 """Embeddings, in numbers, up to which one thread is faster: SciPy's threads and PyTorch's wait for each other's cores."""
 Track = Callable[[Iterable[Any], int, str, int, int], Iterable[Any]]
@@ -184,7 +186,7 @@ def embed(
     """Returns the embeddings of training images, and where training mirrors images, of their mirror images.
 
     Each pass over the images is cached by what it depends on, so that a run that was interrupted, or another on the same
-    images, does not repeat it; a replay does. Of the augmentations that were tried on 50 to 600 images, mirror images alone
+    images, does not repeat it; a replay does. The cache keeps the last CACHE_BYTES. Of the augmentations that were tried on 50 to 600 images, mirror images alone
     helped.
     """
     state = hashlib.sha256()
@@ -202,6 +204,8 @@ def embed(
             write_arrays(file, embeddings=_one_pass(network, loader, runtime, track, is_mirrored=is_mirrored))
         with np.load(file) as saved:
             passes.append(torch.from_numpy(saved["embeddings"]))
+        os.utime(file)
+    limit_cache(file.parent, CACHE_BYTES)
     return as_embeddings(torch.stack(passes), loader.targets(torch.arange(len(images))).cpu())
 
 
