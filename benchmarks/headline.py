@@ -61,7 +61,7 @@ def recipes() -> Iterator[str]:
                 tta_seconds = seconds_text(tta["seconds"]["mean"]) if tta else "-"
             yield (
                 f"| `{command(recipe, row)}` | {hardware(row)} | {row['n']} | {share(row['test_accuracy'])} "
-                f"| {share(tta.get('accuracy'))} | {seconds} | {tta_seconds} | {rate} | {measured(row)} |"
+                f"| {share(tta.get('accuracy'), row['n'])} | {seconds} | {tta_seconds} | {rate} | {measured(row)} |"
             )
 
 
@@ -70,10 +70,10 @@ def headline() -> Iterator[str]:
     yield "| `sprintnet train` | hardware | accuracy | with TTA | training | n | date, commit |\n|" + "---|" * 7
     for name in ("sprint94", "sprint95", "sprint95-long", "davidnet-24-epochs"):
         for row in [row for kind in (name, f"{name}-gpu") for row in newest(kind) if row["train_seconds"]]:
-            tta = share((row.get("tta") or {}).get("accuracy"))
+            tta = share((row.get("tta") or {}).get("accuracy"), row["n"])
             seconds = seconds_text(row["train_seconds"]["mean"])
-            cells = (hardware(row), share(row["test_accuracy"]), tta, seconds, str(row["n"]), measured(row))
-            yield f"| `{RECIPES[name]}` | {' | '.join(cells)} |"
+            cells = (hardware(row), share(row["test_accuracy"], row["n"]), tta, seconds, str(row["n"]), measured(row))
+            yield f"| `{RECIPES[name]} data.val=0` | {' | '.join(cells)} |"
 
 
 def shipped() -> Iterator[str]:

@@ -77,9 +77,9 @@ def commit(row: Row) -> str:
     return whole[:7] + "+" * whole.endswith("+")
 
 
-def share(values: dict[str, float] | None) -> str:
-    """Returns a mean accuracy with its standard deviation."""
+def share(values: dict[str, float] | None, n: int = 3) -> str:
+    """Returns a mean accuracy of n runs, of three or more with its standard deviation."""
     if not values:
         return "-"
-    deviation = f" (sd {100 * values['sd']:.2f})" if values["sd"] is not None else ""
+    deviation = f" (sd {100 * values['sd']:.2f})" if values["sd"] is not None and n > 2 else ""
     return f"{values['mean']:.2%}{deviation}"

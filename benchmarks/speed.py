@@ -86,7 +86,7 @@ def speed() -> Iterator[str]:
 
 def beside_peers() -> Iterator[str]:
     """Yields the short table of whole trainings beside another project's scripts."""
-    yield "| training and TTA | processor | SprintNet | airbench | speedup | n | date, commit |\n|" + "---|" * 7
+    yield "| training and TTA | processor | SprintNet | airbench | speedup (range) | n | date, commit |\n|" + "---|" * 7
     for what, _, cells in trainings():
         yield f"| {what.removesuffix(': training and TTA')} | {' | '.join(cells)} |"
 

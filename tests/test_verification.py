@@ -184,7 +184,7 @@ def test_a_run_of_other_code_is_compared_by_its_accuracy(run: RunFolder, sprintn
     assert "close        repeated: val accuracy " in line
     assert "other code_sha256; within the 99.9% interval of a paired comparison" in line
     assert "report          not checked  there is none" in done.stdout
-    assert done.stdout.splitlines()[-1] == "verified: runs/train/R; not checked: report"
+    assert done.stdout.splitlines()[-1] == "partly verified: runs/train/R; not checked: report"
 
 
 def test_what_cannot_be_compared_is_named(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_what_cannot_be_compared_is_named(run: RunFolder, sprintnet: Command, tm
         "files           not checked  checksums.txt is missing",
         "report          not checked  its figure coverage.png is missing; write it again: sprintnet report runs/train/R",
         "export          not checked  there is none: sprintnet export runs/train/R",
-        "verified: runs/train/R; not checked: files, report, export, training",
+        "partly verified: runs/train/R; not checked: files, report, export, training",
     ):
         assert text in done.stdout
     edit("config.toml", "tests/sample", "tests/gone")(run)

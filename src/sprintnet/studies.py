@@ -159,6 +159,7 @@ def compare_folders(*folders: str | Path, split: str | None = None) -> Result:
     """Returns the result of `compare` for the folders, or names, of two studies."""
     from sprintnet.experiments.compare import compare
     from sprintnet.experiments.study_runs import (
+        changed_settings,
         data_digest,
         different_machines,
         fold_overlap,
@@ -186,8 +187,8 @@ def compare_folders(*folders: str | Path, split: str | None = None) -> Result:
     sides = [f"{side}: {path}, {len(each)} runs" for side, path, each in zip("AB", folders, runs, strict=True)]
     if len({data_digest(path) for path in folders}) > 1:
         sides.append("caution: A and B have different data (images, labels or splits); this compares more than the recipes")
-    for side, path in zip("AB", folders, strict=True):
-        sides += [f"{side}: {line}" for line in statistics.machine_lines(different_machines(path))]
+    sides += [f"other settings: {line}" for line in changed_settings(*folders)]
+    sides += statistics.machine_lines(different_machines(*folders))
     if split == "test":
         sides.append(TEST_CAUTION)
     return Result((*sides, *statistics.comparison_lines(found, is_paired, split, overlap)), found)

@@ -91,7 +91,7 @@ def verify(options: Namespace) -> None:
         unchecked += [check.subject] * (check.outcome == UNCHECKED)
     unchecked += ["training"] * options.no_replay
     left = f"; not checked: {', '.join(unchecked)}" if unchecked else ""
-    print(f"verified: {run.path}{left}")
+    print(f"{'partly ' * bool(unchecked)}verified: {run.path}{left}")
 
 
 def log(options: Namespace) -> None:

@@ -21,11 +21,14 @@ def train(options: Namespace) -> None:
     if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0" and not options.name:
         raise SettingsError("--name: is needed with torchrun --max-restarts: a restart finds its run by it")
     options.resume = options.resume or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+    from sprintnet.reporting.tracking import Tracking, require_installed
+
+    require_installed(options.track)
     run = train_folder(recipe_of(options), options.name, resume=options.resume)
     print(f"starting: {recipe_of(options)} on {config.data.name}, in {run.path}", flush=True)
 
     from sprintnet.reporting.text.evaluation import result_lines
-    from sprintnet.reporting.tracking import Tracking
     from sprintnet.training import train as pipeline
 
     place = shlex.quote(str(run.path))

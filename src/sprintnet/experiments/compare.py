@@ -12,6 +12,7 @@ from scipy import stats
 CONFIDENCE_LEVEL = 0.95
 POWER = 0.8
 MAX_RUNS = 1_000_000
+TINY = 1e-9  # of the difference: what rounding leaves of a spread of zero
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How b differs from a: a t-test of the means, Hedges' g, and the runs a side for a power of 80%."""
+    """How b differs from a: a t-test of the means, Hedges' g, and the runs a side for a power of 80%.
+
+    Where the differences do not vary, their spread is unknown: p is 1, and there is no interval (NaN).
+    """
 
     a: Summary
     b: Summary
@@ -76,10 +80,9 @@ def compare(a: Sequence[float], b: Sequence[float], *, is_paired: bool = False, 
     effect = math.copysign(math.inf, difference) if difference else 0.0
     if pooled:
         effect = difference / pooled * (1 - 3 / (4 * degrees - 1))
-    if pooled == 0 or (changes and changes.sd == 0):  # nothing varies: any difference is certain
-        certain = 1.0 if difference == 0 else 0.0
-        needed = 2 if difference and not overlap else None
-        return Comparison(first, second, difference, difference, difference, certain, effect, needed)
+    varies = changes.sd > TINY * abs(difference) if changes else pooled > 0
+    if not varies:  # by chance, where accuracies are of few images: of two equal recipes, with two seeds, in one of 20 studies
+        return Comparison(first, second, difference, math.nan, math.nan, 1.0, effect, None)
     if changes:
         distance = abs(difference) / (changes.sd * math.sqrt(1 / changes.n + overlap))
         p = 2 * float(stats.t.sf(distance, changes.n - 1))

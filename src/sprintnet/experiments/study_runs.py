@@ -15,7 +15,7 @@ from sprintnet.runs.shards import part_of
 
 SHARED_BY_ALL_RUNS = ("code_sha256", "data_sha256", "precision")
 """What runs must have in common to be averaged, besides their settings; of folds, the images of all."""
-SAID_OF_RUNS = ("torch", "device", "processor", "kernels", "threads")
+SAID_OF_RUNS = ("torch", "device", "processor", "kernels", "threads", "precision", "code")
 """What changes last digits and times of runs, which are averaged all the same, but not in silence."""
 
 COMPARED_METRICS = {  # label -> keys in metrics.json; `evaluated` is the evaluation split
@@ -106,9 +106,15 @@ def finished_runs(folder: Path) -> list[dict[str, Any]]:
     return [read_json(run.metrics) for run, _, _ in runs]
 
 
-def different_machines(path: str | Path) -> list[str]:
-    """Returns what differs between the machines of a study's finished runs, such as `processor: amx_bf16, avx2`."""
-    facts = [_facts(*each) for each in _finished(find_run(path, STUDY_FOLDER))]
+def changed_settings(a: str | Path, b: str | Path) -> list[str]:
+    """Returns a line, `key: a -> b`, for each setting that differs between two studies."""
+    first, second = (_shared(_finished(find_run(path, STUDY_FOLDER))[0][1]) for path in (a, b))
+    return differences(first, second)
+
+
+def different_machines(*paths: str | Path) -> list[str]:
+    """Returns what differs between the machines of the finished runs of studies, such as `processor: amx_bf16, avx2`."""
+    facts = [_facts(*each) for path in paths for each in _finished(find_run(path, STUDY_FOLDER))]
     values = {key: dict.fromkeys(_text(one.get(key)) for one in facts) for key in SAID_OF_RUNS}
     return [f"{key}: {', '.join(found)}" for key, found in values.items() if len(found) > 1]
 
@@ -132,7 +138,7 @@ def _facts(run: RunFolder, config: Config) -> dict[str, Any]:
     data = {}
     if config.data.fold:  # each run has other images; of images in memory no digest is kept
         data["data_sha256"] = read_json(run.data).get("folds_sha256") if run.data.exists() else None
-    return {**environment, "torch": environment["versions"]["torch"], **data}
+    return {**environment, "torch": environment["versions"]["torch"], "code": environment["code_sha256"][:12], **data}
 
 
 def _text(value: Any) -> str:

@@ -127,14 +127,19 @@ TRACKERS: dict[str, tuple[type[Tracker], str]] = {
 """The trackers, and the package of each."""
 
 
+def require_installed(names: Sequence[str]) -> None:
+    """Raises SettingsError for a tracker whose package is not installed."""
+    for name in names:
+        if find_spec(TRACKERS[name][1]) is None:
+            raise SettingsError(f"{name}: needs a package that is not installed: pip install {TRACKERS[name][1]}")
+
+
 class Tracking:
     """A run in several trackers. One that fails is named and left out from then on; training does not stop for it."""
 
     def __init__(self, run: RunFolder, names: Sequence[str], log: Callable[[str], object]):
         """Raises SettingsError for a tracker whose package is not installed."""
-        for name in names:
-            if find_spec(TRACKERS[name][1]) is None:
-                raise SettingsError(f"{name}: needs a package that is not installed: pip install {TRACKERS[name][1]}")
+        require_installed(names)
         self.run, self.log, self.names = run, log, tuple(dict.fromkeys(names))
         self.trackers: dict[str, Tracker] = {}
         self.has_begun, self.epochs = False, 0

@@ -186,8 +186,8 @@ def embed(
     """Returns the embeddings of training images, and where training mirrors images, of their mirror images.
 
     Each pass over the images is cached by what it depends on, so that a run that was interrupted, or another on the same
-    images, does not repeat it; a replay does. The cache keeps the last CACHE_BYTES. Of the augmentations that were tried on 50 to 600 images, mirror images alone
-    helped.
+    images, does not repeat it; a replay does. The cache keeps the last CACHE_BYTES. Of the augmentations that were tried on 50
+    to 600 images, mirror images alone helped.
     """
     state = hashlib.sha256()
     for name, tensor in network.state_dict().items():

@@ -55,6 +55,8 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
     progress = _restore(step, run) if ranks.share(run.checkpoint.exists()) else Progress()
     if ranks.is_first:
         yield from progress.rows
+        if progress.batch or 0 < progress.epoch < config.epochs:
+            run.log(f"resumed in epoch {progress.epoch + 1}, after {progress.batch} of its {len(train)} steps")
 
     def save() -> None:
         run.require_claim()
@@ -90,6 +92,8 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
                     saved = time.monotonic()
                     started = saved - progress.seconds  # the clock excludes writing the checkpoint
             totals = _read_sound(step, progress)
+            if not totals.images and (progress.epoch or config.epochs == 1):
+                raise _diverged(progress, "every step of the epoch overflowed in fp16")
             if val is None:
                 progress = Progress(epoch=progress.epoch + 1)
                 step.reset()

@@ -89,6 +89,11 @@ def _sweep_seeds(
             batches = track(itertools.islice(loader.endless(seed, config.augment), steps), steps, f"seed {seed}, at most")
             as_trained = ((resize(images, resolution), labels) for images, labels in batches)  # as training begins
             curve = sweep(step, as_trained, config.peak_lr, lowest, highest, rates)
-        found.append({"seed": seed, **asdict(curve), "suggestions": curve.suggestions()})
+        try:
+            found.append({"seed": seed, **asdict(curve), "suggestions": curve.suggestions()})
+        except SettingsError as error:
+            if seed == config.seed + seeds - 1 and not found:
+                raise
+            folder.log(f"seed {seed} is left out: {error}")
     write_json(folder.lr_finder, {"sweeps": found})
     return found

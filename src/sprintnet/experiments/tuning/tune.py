@@ -63,6 +63,7 @@ def tune(tuning: Tuning, folder: RunFolder, log: Callable[[str], None]) -> Searc
     config = tuning.placement.fix_runtime(resumed(folder.config, requested))
     journal = Journal.open(folder, [str(dimension) for dimension in tuning.space])
     folds = round(1 / float(tuning.config.data.val))
+    log(f"data.val={tuning.config.data.val:g}: 1 of {folds} parts of the training images held out, another for the final test")
     plan = Plan(_fidelities(config.epochs), tuning.trials, confirmations=tuning.confirmations)
     seconds: dict[Run, float] = {}
 

@@ -1,5 +1,6 @@
 """Statistics over several runs, as lines for the terminal."""
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -36,9 +37,9 @@ def out_of_fold_lines(metrics: Mapping[str, float], folds: int) -> Iterator[str]
 
 
 def machine_lines(different: Sequence[str]) -> Iterator[str]:
-    """Yields a caution where the runs of a study come from different machines or versions."""
+    """Yields a caution where runs of studies come from different machines or versions."""
     if different:
-        yield f"caution: the runs differ in {'; '.join(different)}: their last digits and times are not those of one machine"
+        yield f"caution: the runs differ in {'; '.join(different)}: last digits and times may differ for that alone"
 
 
 def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str, overlap: float = 0.0) -> Iterator[str]:
@@ -47,15 +48,22 @@ def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str
     for label, found in comparisons.items():
         sides = [f"{_text(label, side.mean)} ({_text(label, side.sd)})" for side in (found.a, found.b)]
         needed = f"{found.runs_needed:,}" if found.runs_needed else "-"
-        difference = [_text(label, found.difference), _interval(label, found)]
-        rows.append([label, *sides, *difference, f"{found.p:.4f}", f"{found.effect:.2f}", needed])
+        is_tested = not math.isnan(found.low) and "seconds" not in label
+        difference = [_change(label, found.difference), _change_interval(label, found) if is_tested else "-"]
+        rows.append([label, *sides, *difference, f"{found.p:.4f}" if is_tested else "-", f"{found.effect:.2f}", needed])
     yield from table_lines(
         [f"metric ({split})", "A mean (sd)", "B mean (sd)", "B - A", "95% CI", "p", "g", "runs needed"], rows
     )
-    test = "paired t-test, since A and B have the same seeds" if is_paired else "Welch's t-test"
+    pairs = next(iter(comparisons.values())).a.n
+    test = f"paired t-test of {pairs} pairs, since A and B have the same seeds" if is_paired else "Welch's t-test"
     if overlap:
         test = "corrected resampled t-test (Nadeau and Bengio 2003) of the folds, which share training images"
-    yield f"p: {test}; g: Hedges' g (effect size); runs needed: on each side, for a power of 80% at the 5% level"
+    yield f"p: {test}; g: Hedges' g (effect size, unpaired); runs needed: on each side, for a power of 80% at the 5% level"
+    yield "each metric is tested by itself: decide beforehand which one counts; other images of the same kind add to the spread"
+    if any(math.isnan(found.low) for found in comparisons.values()):
+        yield "without p: all differences are equal, so that their spread is unknown; train more seeds"
+    if "training seconds" in comparisons:
+        yield "times are not tested: runs that were not made in turn are no fair comparison of speed"
 
 
 def suggestion_lines(
@@ -87,7 +95,20 @@ def suggestion_lines(
 
 
 def _interval(label: str, found: Any) -> str:
-    return f"{_text(label, found.low)} to {_text(label, found.high)}"
+    low, high = found.low, found.high
+    if _text(label, found.mean).endswith("%"):  # a share
+        low, high = max(low, 0.0), min(high, 1.0)
+    return f"{_text(label, low)} to {_text(label, high)}"
+
+
+def _change(label: str, value: float) -> str:
+    """Returns a difference; of shares in points, such as `+1.25 points`."""
+    shown = _text(label, value)
+    return f"{100 * value:+.2f} points" if shown.endswith("%") else shown
+
+
+def _change_interval(label: str, found: Any) -> str:
+    return f"{_change(label, found.low).removesuffix(' points')} to {_change(label, found.high)}"
 
 
 def _text(label: str, value: float) -> str:

@@ -1,5 +1,6 @@
 """The result of a search, as lines for the terminal and the page."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ def result_lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"the best is trial {result['best']}: {settings}"
     accuracy = result["final"]["accuracy"]
     margin = f"95% interval {100 * accuracy['low']:+.2f} to {100 * accuracy['high']:+.2f}"
+    if math.isnan(accuracy["low"]):
+        margin = "no interval: the seeds differ by the same, so that the spread is unknown"
     adjusted = result["p_values"]["accuracy"]
     p_value = "p < 0.001" if adjusted < 0.001 else f"p = {adjusted:.3f}"
     test = f"paired t-test, {p_value}, adjusted by Holm's method for {len(result['final'])} metrics"
