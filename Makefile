@@ -46,6 +46,7 @@ clean:  ## remove the environment and caches, keep the runs
 	touch $@
 
 .venv/dev.done: .venv/train.done
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps timm  # without torchvision, which no network of it needs
 	touch $@

@@ -12,6 +12,7 @@ import pytest
 
 from conftest import SAMPLE, Command
 from sprintnet.cli.args import split_words
+from sprintnet.cli.main import INSTALL
 from sprintnet.cli.verbs import FIRST_STEPS, GROUPS, VERBS
 from sprintnet.config import load_config, recipes
 from sprintnet.datasets import same_data
@@ -128,7 +129,7 @@ def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> No
         ("compare a", 2, "usage: sprintnet compare STUDY STUDY [options]; such as: sprintnet compare sprint94 sprint95\n"),
         ("predict", 2, "[IMAGE]... [options]; such as: sprintnet predict sprint94 cat.png\n"),
         ("data", 2, "list|fetch is missing; usage: sprintnet data list|fetch [DATASET] [options]; such as: "),
-        ("val nowhere", 2, "nowhere: no such run folder; `sprintnet train` creates them in runs/train"),
+        ("val nowhere", 2, "nowhere: no such run folder; runs/train has smoke"),
         ("val somke", 2, "somke: no such run folder; did you mean runs/train/smoke?"),
         ("val runs/train/smoek --output x.csv", 2, "did you mean runs/train/smoke?"),
         ("report runs/study/x", 2, "is the folder of a study, not of a run; name one of its runs, such as runs/study/x/seed-0"),
@@ -333,7 +334,10 @@ def test_a_missing_extra_says_the_line_that_installs_it(
     verb = "compare" if module == "scipy" else "summary"
     finished = sprintnet(*([verb, "a", "b"] if module == "scipy" else [verb, "davidnet"]))
     assert finished.returncode == 2
-    assert finished.stderr == f'sprintnet: `sprintnet {verb}` needs {module}: pip install "sprintnet[{extra}]"\n'
+    assert (
+        finished.stderr
+        == f"sprintnet: `sprintnet {verb}` needs {module}; in a clone of the repository: {INSTALL.format(extra)}\n"
+    )
 
 
 @pytest.mark.parametrize(

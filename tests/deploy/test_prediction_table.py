@@ -28,7 +28,8 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    records = {f".{path.name}.json" for path in folder.iterdir()}
+    return sorted({path.name for path in folder.iterdir()} - records)
 
 
 @given(st.lists(st.integers(), max_size=40), st.integers(1, 9))
@@ -146,5 +147,23 @@ def test_mistakes(model: Path, sprintnet: Command, words: list[str], message: st
 def test_a_table_that_is_there_is_kept(model: Path, sprintnet: Command, tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("kept")
     done = sprintnet("predict", str(model), TEST, "--output", "table.csv")
-    assert (done.returncode, done.stdout) == (0, "table.csv: already written; remove it to predict again\n")
+    assert done.returncode == 2
+    assert "--output table.csv: exists, and is not what this command writes; remove it, or name another file" in done.stderr
     assert (tmp_path / "table.csv").read_text() == "kept"
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+def test_the_same_command_keeps_its_table_and_another_refuses(
+    model: Path, sprintnet: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    command = ["predict", str(model), TEST, "--output", name]
+    first = sprintnet(*command)
+    assert first.returncode == 0, first.stderr
+    content = (tmp_path / name).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction_table, "predict_files", lambda *_: pytest.fail("predicted again"))
+        again = sprintnet(*command)
+    assert (again.returncode, again.stdout) == (0, first.stdout)
+    for other in ([*command, "--top", "2"], [*command, f"{TEST}/../train"], [*command, "--unknown", "0.05"]):
+        assert sprintnet(*other).returncode == 2, other
+    assert (tmp_path / name).read_bytes() == content

@@ -65,7 +65,8 @@ def test_many_clients_at_once_get_their_own_predictions(server: str) -> None:
 
 
 def test_what_the_server_says_about_itself(server: str, model: Path) -> None:
-    assert CLIENT.get(f"{server}/health").json() == {"status": "ok"}
+    for host in ("localhost", "10.0.0.7:8000"):  # an orchestrator asks by an address that nobody knew before
+        assert CLIENT.get(f"{server}/health", headers={"Host": host}).json() == {"status": "ok"}
     metadata = CLIENT.get(f"{server}/metadata").json()
     assert metadata["preprocessing"]["classes"] == list(Predictor(model).classes)
     assert metadata["samples"] == [f"samples/{number}.png" for number in range(1, 9)]
@@ -233,3 +234,18 @@ def test_an_address_that_is_not_there_is_json(server: str) -> None:
     for path in ("/health/", "/nothing"):
         assert error(CLIENT.get(f"{server}{path}"))[:2] == (404, "not_found")
     assert error(CLIENT.post(f"{server}/predict?top=1001", content=FILES[0].read_bytes()))[:2] == (400, "bad_query")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--allow-host", "https://x.example"],
+        ["--allow-host", ""],
+        ["--allow-origin", "https://"],
+        ["--allow-origin", "x.example"],
+    ],
+)
+def test_names_that_no_request_has_are_refused_at_the_start(sprintnet: Command, words: list[str]) -> None:
+    refused = sprintnet("serve", "nothing", *words)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"sprintnet: {' '.join(words)}: must be a ")

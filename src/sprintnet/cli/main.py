@@ -37,6 +37,7 @@ EXTRAS = {  # the modules that each extra of the package installs
     "tune": ("optuna",),
 }
 SAID_BY_THE_FIRST = (SettingsError.exit_code, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+INSTALL = 'pip install -c constraints.txt ".[{}]"'  # the package is on no index
 RESUMABLE = ("train", "study", "tune", "label-errors")
 MIN_COLUMNS = 40
 
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (extra := next((extra for extra, modules in EXTRAS.items() if error.name in modules), None)):
             raise
         return _fail(
-            f'`sprintnet {arguments[0]}` needs {error.name}: pip install "sprintnet[{extra}]"', SettingsError.exit_code
+            f"`sprintnet {arguments[0]}` needs {error.name}; in a clone of the repository: {INSTALL.format(extra)}",
+            SettingsError.exit_code,
         )
     except KeyboardInterrupt as interrupt:
         number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT

@@ -39,6 +39,7 @@ def train(options: Namespace) -> None:
     if not options.no_report:
         from sprintnet.api import Model
 
+        run.log("drawing the report: Grad-CAM maps of errors, figures (--no-report leaves it out)")
         run.log(f"report: {Model(result.model, run).report()}")
     tracking.finish()
     following = {f"explain {place}": "where the network looks", f"export {place}": "an ONNX file to ship"}

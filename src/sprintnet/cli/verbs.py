@@ -52,7 +52,7 @@ GROUPS = {  # of `sprintnet --help`
     "Measure": ("benchmark",),
 }
 FIRST_STEPS = {
-    "train smoke": "CIFAR-10, a small network, in seconds",
+    "train smoke": "CIFAR-10, a small network: a first try",
     "train sprint94": "CIFAR-10, 93 % of test images right",
     "check FOLDER": "what is wrong with your own pictures",
     "train photos --data FOLDER": "learns from a few dozen of each class",

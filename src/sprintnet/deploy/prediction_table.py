@@ -45,9 +45,17 @@ def write_table(
 
     The columns are those of `write_csv`, and `error`: why a file could not be read. Chunks of the table are kept in a hidden
     folder beside it until it is complete; they are taken again if `identity`, which can be JSON, is the same: the model, and
-    whatever else the predictions depend on. Returns the numbers of files and of those that could not be read.
+    whatever else the predictions depend on. A complete table of the same command is kept. Returns the numbers of files and of
+    those that could not be read. Raises SettingsError where the file exists and is something else.
     """
     digest = hashlib.sha256(json.dumps([identity, listing]).encode()).hexdigest()[:16]
+    record = output.with_name(f".{output.name}.json")  # of which command the table is
+    command = {"digest": digest, "files_sha256": _digest_of(files())}
+    if output.exists():
+        if not (record.exists() and json.loads(record.read_text("utf-8")) == command):
+            rule = "exists, and is not what this command writes; remove it, or name another file"
+            raise SettingsError(f"--output {output}: {rule}")
+        return _count_files(output)
     folder = output.with_name(f".{output.name}.{digest}.chunks")
     folder.mkdir(exist_ok=True)
     try:
@@ -64,6 +72,7 @@ def write_table(
                     write_csv(rows, listing, text, with_errors=True)
                     write_atomic(chunk, text.getvalue().encode("utf-8", "surrogateescape"))
                 done += len(part)
+            write_atomic(record, json.dumps(command))
             _join(chunks, output, listing)
             unreadable = sum(bool(row["error"]) for chunk in chunks for row in _rows(chunk))
             shutil.rmtree(folder)
@@ -72,18 +81,21 @@ def write_table(
     return total, unreadable
 
 
-def count_files(output: Path) -> tuple[int, int]:
-    """Returns the numbers of files in a table that is complete, and of the unreadable ones; 0 and 0 for another file."""
+def _digest_of(files: Iterator[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _count_files(output: Path) -> tuple[int, int]:
+    """Returns the numbers of files in a table that is complete, and of the unreadable ones."""
     if output.suffix == ".parquet":
-        import pyarrow
         from pyarrow import parquet
 
-        try:
-            column = parquet.read_table(output, columns=["error"])["error"]
-        except (pyarrow.ArrowInvalid, KeyError):
-            return 0, 0
+        column = parquet.read_table(output, columns=["error"])["error"]
         return len(column), len(column) - column.null_count
-    counts = Counter(bool(row.get("error")) for row in _rows(output))
+    counts = Counter(bool(row["error"]) for row in _rows(output))
     return counts.total(), counts[True]
 
 

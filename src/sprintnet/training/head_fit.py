@@ -21,7 +21,7 @@ from sprintnet.data.splits import stratified_k_fold
 from sprintnet.evaluation.predict import evaluating
 from sprintnet.evaluation.task import Task, task_of
 from sprintnet.models.base import LinearNetwork
-from sprintnet.reporting.text.times import seconds_text
+from sprintnet.reporting.text.times import rough_time, seconds_text
 from sprintnet.runs.environment import cpu_name, environment_record
 from sprintnet.runs.folder import RunFolder
 from sprintnet.runs.io import cache_folder, limit_cache, write_arrays, write_json
@@ -37,6 +37,7 @@ PATIENCE = 2
 """Weaker penalties that are tried after the loss of validation has begun to rise."""
 ITERATIONS, TOLERANCE = 200, 1e-3  # the latter of the largest component of the gradient
 CACHE_BYTES = 2**30  # of embeddings: about 100,000 images and their mirror images
+SAID_SECONDS = 20.0  # what takes longer is said before
 MAX_FOR_ONE_THREAD = 2**22
 """Embeddings, in numbers, up to which one thread is faster: SciPy's threads and PyTorch's wait for each other's cores."""
 Track = Callable[[Iterable[Any], int, str, int, int], Iterable[Any]]
@@ -148,7 +149,7 @@ def fit_head(
     the one with the least loss there: the held-out images stay unseen. Writes head_fit.json.
     """
     started = time.monotonic()
-    embeddings = embed(network, loader, images, config, runtime, track, is_replay=is_replay)
+    embeddings = embed(network, loader, images, config, runtime, track, run.log, is_replay=is_replay)
     embedded = time.monotonic()
     balanced = "balanced" in (config.class_weights, config.sampling)
     weights = torch.from_numpy(class_weights(images.labels, len(images.classes))) if balanced else None
@@ -180,6 +181,7 @@ def embed(
     config: Config,
     runtime: Runtime,
     track: Track,
+    log: Callable[[str], object] = lambda line: None,
     *,
     is_replay: bool = False,
 ) -> Embeddings:
@@ -201,7 +203,7 @@ def embed(
         file = cache_folder() / "embeddings" / f"{key}.npz"
         if is_replay or not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_arrays(file, embeddings=_one_pass(network, loader, runtime, track, is_mirrored=is_mirrored))
+            write_arrays(file, embeddings=_one_pass(network, loader, runtime, track, log, is_mirrored=is_mirrored))
         with np.load(file) as saved:
             passes.append(torch.from_numpy(saved["embeddings"]))
         os.utime(file)
@@ -219,14 +221,18 @@ def as_embeddings(values: Tensor, targets: Tensor) -> Embeddings:
 
 @torch.inference_mode()
 def _one_pass(
-    network: LinearNetwork, loader: Loader, runtime: Runtime, track: Track, *, is_mirrored: bool
+    network: LinearNetwork, loader: Loader, runtime: Runtime, track: Track, log: Callable[[str], object], *, is_mirrored: bool
 ) -> NDArray[np.float32]:
     label = "embedding mirror images" if is_mirrored else "embedding"
-    found = []
+    found: list[Tensor] = []
+    started = time.monotonic()
     with evaluating(network), runtime.autocast():
         for images, _ in track(loader.sequential(), len(loader), label, 0, loader.batch_size):
             viewed = images.flip(-1).contiguous(memory_format=torch.channels_last) if is_mirrored else images
             found.append(network.embed(network.features(viewed)).float())
+            expected = (time.monotonic() - started) * len(loader)
+            if len(found) == 1 and expected > SAID_SECONDS:
+                log(f"{label} {len(loader.labels):,} images: about {rough_time(expected)}")
     embeddings: NDArray[np.float32] = torch.cat(found).cpu().numpy()
     return embeddings
 

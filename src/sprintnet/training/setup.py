@@ -95,7 +95,7 @@ def whiten(model: nn.Module, loader: Loader, config: Config) -> float:
 def _check(config: Config, images: ImageDataset, runtime: Runtime) -> None:
     """Raises SettingsError for settings that do not fit the images or the device."""
     if config.head.fit and find_spec("scipy") is None:
-        raise SettingsError('head.fit=true: needs SciPy: pip install "sprintnet[pretrained]"')
+        raise SettingsError("head.fit=true: needs SciPy, which the extra `pretrained` installs")
     if config.compile and runtime.device.type != "cuda":
         raise SettingsError(f"compile=true: works on cuda alone, and the device is {runtime.device.type}; leave it out")
     if len(images) // -(-len(images) // config.batch_size) < 2:

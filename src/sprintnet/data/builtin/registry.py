@@ -87,6 +87,6 @@ BUILTIN_DATASETS = {
             separate_files("https://ufldl.stanford.edu/housenumbers/", svhn.MAT_NAMES),
             separate_files("https://cseweb.ucsd.edu/~weijian/static/datasets/svhn/", svhn.MAT_NAMES),
         ),
-        note='no flips, since a mirrored digit is no digit; needs SciPy: pip install "sprintnet[study]"', flip_invariant=False,
+        note='no flips, since a mirrored digit is no digit; needs SciPy (extra `study`)', flip_invariant=False,
     ),
 }  # fmt: skip

@@ -8,7 +8,19 @@ from sprintnet.reporting.text.times import seconds_text
 HEADS = ("Epoch", "LR", "Time", "TrainLoss", "TrainAcc", "ValLoss", "ValAcc")
 WIDTHS = (5, 8, 7, 9, 8, 8, 6)
 COLUMNS = f"| {' | '.join(head.ljust(width) for head, width in zip(HEADS, WIDTHS, strict=True))} |"
-OF_EPOCHS = ("Optimizer", "Lr", "Max Lr", "Batch Size", "Momentum", "Weight Decay", "Use L1", "L1 Lambda", "Val Columns")
+OF_EPOCHS = (
+    "Optimizer",
+    "Dropout",
+    "Dropout Ratio",
+    "Lr",
+    "Max Lr",
+    "Batch Size",
+    "Momentum",
+    "Weight Decay",
+    "Use L1",
+    "L1 Lambda",
+    "Val Columns",
+)
 """Facts that a run of no epochs does not have."""
 RULE = "-" * len(COLUMNS)
 TABLE_HEAD = f"{RULE}\n{COLUMNS}\n{RULE}"
