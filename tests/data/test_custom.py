@@ -376,6 +376,12 @@ def test_a_test_folder_without_classes_is_named_once(folder: Path) -> None:
     assert len(read(folder, skip_bad=True).images) == 6
 
 
+def test_a_folder_of_one_class_is_one_problem_with_the_folder_above_it(folder: Path) -> None:
+    said = message(folder / "train" / "cat")
+    assert said.startswith(f"data.name={folder / 'train' / 'cat'}: 1 problem")
+    assert f"has no class folders; if it is one class, name the folder above it: {folder / 'train'}" in said
+
+
 def test_images_of_one_colour_are_noted_and_refused_where_all_are_equal(folder: Path) -> None:
     for number, file in enumerate(sorted(folder.rglob("*.png"))[:3]):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(file)

@@ -26,6 +26,7 @@ def train(options: Namespace) -> None:
 
     require_installed(options.track)
     run = train_folder(recipe_of(options), options.name, resume=options.resume)
+    was_finished = run.metrics.exists() and run.report.exists()
     print(f"starting: {recipe_of(options)} on {config.data.name}, in {run.path}", flush=True)
 
     from sprintnet.reporting.text.evaluation import result_lines
@@ -36,7 +37,7 @@ def train(options: Namespace) -> None:
     result = pipeline.train(config, run, resume=options.resume, on_epoch=tracking.row)
     for line in result_lines(result.metrics, str(run.path)):
         run.log(line)
-    if not options.no_report:
+    if not options.no_report and not was_finished:
         from sprintnet.api import Model
 
         run.log("drawing the report: Grad-CAM maps of errors, figures (--no-report leaves it out)")

@@ -12,6 +12,7 @@ from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import ArgumentError
 
 Floats = npt.NDArray[np.float32]
+MAX_SHOWN = 5  # predictions in a repr
 OUTPUTS = ("probabilities", "logits", "activation_maps", "embeddings", "novelty")
 """What a file can compute; the probabilities always."""
 
@@ -34,6 +35,10 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.probabilities)
+
+    def __repr__(self) -> str:
+        shown = [f"{label} {sure:.1%}" for label, sure in zip(self.labels[:MAX_SHOWN], self.confidences, strict=False)]
+        return f"Predictions({len(self)} images: {', '.join(shown + ['...'] * (len(self) > MAX_SHOWN))})"
 
     def __getitem__(self, images: slice | npt.NDArray[Any]) -> "Predictions":
         outputs = {name: getattr(self, name) for name in OUTPUTS}

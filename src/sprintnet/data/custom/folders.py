@@ -39,6 +39,10 @@ def read_folder(root: Path) -> Manifest:
             text = "has no class folders, so its images have no label; move it elsewhere (predict takes them), or sort them"
             scan.problems.append(Problem(as_text(root / name), "unlabelled split", text))
             continue
+        if not name and inside and not any(stat.S_ISDIR(status.st_mode) for _, status in inside):
+            text = f"has no class folders; if it is one class, name the folder above it: {as_text(root.absolute().parent)}"
+            scan.problems.append(Problem(as_text(root), "no class folders", text))
+            continue
         for folder, status in inside:
             if not stat.S_ISDIR(status.st_mode):
                 scan.report(folder, "stray file", "is in no class folder; move it into <class>/, or remove it")

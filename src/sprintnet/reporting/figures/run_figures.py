@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sprintnet.errors import SettingsError
+from sprintnet.errors import SettingsError, did_you_mean
 from sprintnet.progress import track
 from sprintnet.reporting.figures.curves import accuracy_over_time, lr_sweeps, penalty_curves, schedule_curves, training_curves
 from sprintnet.reporting.figures.images import augmented, grad_cam, prediction_errors
@@ -95,7 +95,8 @@ def _find(run: RunFolder, name: str) -> Callable[..., StyledFigure]:
     with folder.require_consistent(run):
         found = _map_figures(run) if name.startswith("grad_cam") else figures(run)  # explain needs no other file
     if name not in found:
-        raise SettingsError(f"figure {name}: not available for {run.path}; available: {', '.join(found) or 'none'}")
+        available = f"{', '.join(found) or 'none'}{did_you_mean(name, found)}"
+        raise SettingsError(f"figure {name}: not available for {run.path}; available: {available}")
     return found[name]
 
 

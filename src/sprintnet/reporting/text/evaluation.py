@@ -75,16 +75,20 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
         why = "with data.val=0 no images are held out for it; leave it at auto"
         return f"probabilities are not calibrated ({split} ECE {trained}): {why}"
     calibrated = f"{metrics[split]['calibrated']['ece']:.2%}"
-    images, few = metrics["val"]["images"] - metrics[split].get("unknown", {"held_out": 0})["held_out"], ""
+    kept = metrics[split].get("unknown", {"held_out": 0})["held_out"]  # for sets of classes and unknown images
+    images, few = metrics["val"]["images"] - kept, ""
+    of = f"{images:,} of the {metrics['val']['images']:,}" if kept else f"the {images:,}"
     if split == "val":
-        few = " (the same images: an optimistic estimate)"
+        few = f" ({'some of ' * bool(kept)}the same images: an optimistic estimate)"
     if metrics.get("cross_validated"):
         few += f" and, in cross-validation, on {metrics['cross_validated']:,} training images"
     elif images < FEW_IMAGES:
         few += "; these are few: more validation images give a better temperature"
     undone = metrics["undone_label_smoothing"]
     first = f"label smoothing of {undone:g} is undone, and " if undone else ""
-    fitted = f"a temperature of {metrics['temperature']:.3f} was fitted on the {images:,} val images{few}"
+    fitted = f"a temperature of {metrics['temperature']:.3f} was fitted on {of} val images{few}"
+    if metrics[split]["images"] < FEW_IMAGES:
+        fitted += f"; an ECE of {metrics[split]['images']} images is mostly chance"
     return f"calibrated probabilities: {split} ECE {calibrated} (before: {trained}); {first}{fitted}"
 
 
