@@ -1,22 +1,20 @@
 """Accuracy by the number of training images: a pretrained network's last layer beside networks from scratch, on CIFAR-10.
 
     python benchmarks/few_images.py photos              # embeds up to 1,000 training images a class, and the test set
-    python benchmarks/few_images.py sprint94 --most 100 # trains from scratch on the same subsets, minutes each
+    python benchmarks/few_images.py sprint94 --most 100 # trains from scratch on the same subsets
     python benchmarks/few_images.py document            # writes table and figure of docs/tutorials/photos.md
 
 Each subset of N images a class is drawn with a seed; both see the same. Rows: results/few_images.jsonl. `photos` fits the
 last layer as `sprintnet train photos epochs=0` does, of images that the network enlarges to 160x160 pixels; a row has also
 scikit-learn's logistic regression as it comes (C=1, embeddings as they are, no mirror images). Nothing was chosen on the test
-set.
+set. A training from scratch takes minutes; the same command continues in runs/few_images.
 """
 
 import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,6 +43,7 @@ PHOTOS = "photos epochs=0 data=cifar10"
 COUNTS = (5, 10, 20, 50, 100, 200, 500, 1000)
 SUBSETS, OF_SCRATCH = 10, 5
 WATCHED = 100  # other images for the validation after each epoch, in place of the 10,000 test images: they choose nothing
+RUNS = ROOT / "runs" / "few_images"
 ROWS = ROOT / "benchmarks" / "results" / "few_images.jsonl"
 
 
@@ -105,11 +104,10 @@ def scratch(recipe: str, counts: list[int], subsets: int) -> None:
         found: dict[str, list[float]] = {"accuracies": [], "seconds": []}
         for seed in range(subsets):
             rows = pool[subset(train_set.labels[pool], count, seed)]
-            with tempfile.TemporaryDirectory() as folder:
-                run = RunFolder(Path(folder) / "run", is_quiet=True)
-                splits = {"train": train_set.take(rows), "val": train_set.take(watched), "test": test_set}
-                train(load_config(recipe, [f"seed={seed}"]), run, splits=splits)
-                metrics = read_json(run.metrics)
+            run = RunFolder(RUNS / f"{recipe}-{count}-{seed}", is_quiet=True)
+            splits = {"train": train_set.take(rows), "val": train_set.take(watched), "test": test_set}
+            train(load_config(recipe, [f"seed={seed}"]), run, splits=splits, resume=True)
+            metrics = read_json(run.metrics)
             found["accuracies"].append(metrics["test"]["accuracy"])
             found["seconds"].append(metrics["train_seconds"])
             print(count, seed, found["accuracies"][-1], flush=True)
