@@ -47,8 +47,8 @@ def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str
     rows = []
     for label, found in comparisons.items():
         sides = [f"{_text(label, side.mean)} ({_text(label, side.sd)})" for side in (found.a, found.b)]
-        needed = f"{found.runs_needed:,}" if found.runs_needed else "-"
         is_tested = not math.isnan(found.low) and "seconds" not in label
+        needed = f"{found.runs_needed:,}" if found.runs_needed and is_tested else "-"
         difference = [_change(label, found.difference), _change_interval(label, found) if is_tested else "-"]
         rows.append([label, *sides, *difference, f"{found.p:.4f}" if is_tested else "-", f"{found.effect:.2f}", needed])
     yield from table_lines(
