@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sprintnet.reporting.figures.curves import accuracy_over_time, lr_sweeps, schedule_curves, training_curves
-from sprintnet.reporting.figures.style import save
+from sprintnet.reporting.figures.style import _stack, save
 
 ROWS = [{"train_seconds": "30", "val_accuracy": accuracy} for accuracy in ("0.6", "0.8", "0.9")]
 LONG = [{"train_seconds": 200.0, "val_accuracy": accuracy} for accuracy in (0.5, 0.7)]
@@ -72,6 +72,20 @@ def test_a_figure_is_saved_as_png_and_svg_in_both_themes(tmp_path: Path) -> None
     save(partial(accuracy_over_time, {"short": ROWS}, None), tmp_path / "again" / "plot")
     for name in ("plot.png", "plot.svg", "plot-dark.png", "plot-dark.svg"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "new" / name).read_bytes()
+
+
+def test_a_figure_for_phones_has_its_panels_one_below_the_other(tmp_path: Path) -> None:
+    curves = {"learning rate": [0.1, 0.4, 0.0], "momentum": [0.9, 0.9, 0.9]}
+    figure = schedule_curves([0, 1, 2], curves)
+    _stack(figure)
+    figure.draw_without_rendering()
+    upper, lower = (axes.get_window_extent() for axes in figure.axes)
+    assert upper.y0 > lower.y1
+    assert upper.x0 == pytest.approx(lower.x0)
+    save(partial(schedule_curves, [0, 1, 2], curves), tmp_path / "plot", for_phones=True)
+    (light, dark) = ((tmp_path / name).read_text() for name in ("plot-narrow.svg", "plot-narrow-dark.svg"))
+    assert 'width="259.2pt"' in light  # 3.6 inches
+    assert "#16181d" in dark
 
 
 def test_the_tta_accuracy_is_a_star_after_the_training() -> None:

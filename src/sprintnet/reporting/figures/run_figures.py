@@ -25,6 +25,16 @@ from sprintnet.reporting.figures.style import StyledFigure, save
 from sprintnet.runs import folder
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read_json, read_rows
 
+WIDE_FIGURES = (
+    "confusion_matrix",
+    "confusion_matrix_normalized",
+    "network",
+    "train_batch0",
+    "errors",
+    "grad_cam",
+    "grad_cam_files",
+)
+"""Figures that scroll on a phone."""
 MAX_ERRORS_DRAWN = 32  # wrong predictions in the figure; the report's gallery has more
 
 Figures = dict[str, Callable[..., StyledFigure]]
@@ -43,7 +53,10 @@ def save_figure(run: RunFolder, name: str) -> Path:
 def save_figures(run: RunFolder) -> list[Path]:
     """Saves all figures in the run's plots folder; returns the paths of their PNGs."""
     drawn = figures(run)
-    return [save(draw, run.plots / name) for name, draw in track(drawn.items(), len(drawn), "drawing figures")]
+    return [
+        save(draw, run.plots / name, for_phones=name not in WIDE_FIGURES)
+        for name, draw in track(drawn.items(), len(drawn), "drawing figures")
+    ]
 
 
 def saved_figures(run: RunFolder) -> list[Path]:
