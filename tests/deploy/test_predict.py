@@ -114,6 +114,10 @@ def test_bad_files_are_set_aside_and_counted(model: Path, sprintnet: Command, tm
     assert "none*.png: no such file" in done.stderr
     assert len(lines) == 6  # a header and a line for each that could be read
     assert lines[-1].endswith("\\xff .png")
+    for format, read in (("json", json.loads), ("csv", rows)):  # which programs read: a row for every file
+        found = read(sprintnet("predict", str(model), *files, "--batch", batch, "--format", format).stdout)
+        assert [bool(row.get("error")) for row in found] == [False, False, True, True, True, False, True, True, False, False]
+        assert "is empty" in found[6]["error"]
 
 
 def test_the_class_takes_arrays_and_files(model: Path, test_set: ImageDataset) -> None:
@@ -406,7 +410,7 @@ def test_one_file_that_is_too_large_costs_no_other(model: Path, sprintnet: Comma
     (tmp_path / "long.png").write_bytes(claiming(1, 64_000_000))
     done = sprintnet("predict", str(model), str(good[0]), "long.png", str(good[1]), "--format", "json")
     assert done.returncode == 3
-    assert [row["file"] for row in json.loads(done.stdout)] == [str(file) for file in good]
+    assert [row["file"] for row in json.loads(done.stdout) if "error" not in row] == [str(file) for file in good]
     assert "long.png: 1x64000000, more than 64 million pixels or a side of 30,000" in done.stderr
 
 

@@ -176,16 +176,17 @@ def _predict_to_terminal(predictor: "Predictor", options: Namespace, listing: "L
     mistakes: list[str] = []
     embedded: list[tuple[str, Any]] = []
 
-    def readable() -> Iterator[Row]:
+    def predicted() -> Iterator[Row]:
         for row in track(predict_files(predictor, files, listing, options.batch), len(files), "predicting"):
             if "error" in row:
                 mistakes.append(row["error"])
-            else:
-                if listing.embeddings:
-                    embedded.append((row["file"], row.pop("embedding")))
-                yield row
+                if options.format == "table":
+                    continue
+            elif listing.embeddings:
+                embedded.append((row["file"], row.pop("embedding")))
+            yield row
 
-    rows = readable()
+    rows = predicted()
     if sys.stdout.isatty():
         rows = iter(list(rows))  # a progress bar and a table would overwrite each other
     if options.format == "csv":

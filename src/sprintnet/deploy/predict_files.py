@@ -115,22 +115,22 @@ def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
         print("  ".join([f"{predicted:{first}}  {row['confidence']:10.2%}", *sets, *others, plain(row["file"])]), file=out)
 
 
-def csv_columns(listing: Listing, *, with_errors: bool = False) -> list[str]:
+def csv_columns(listing: Listing) -> list[str]:
     """Returns the columns of `write_csv`."""
     ranks = [f"{name}_{rank}" for rank in range(1, listing.top + 1) for name in ("class", "probability")]
     optional = {"unknown": listing.false_alarms, "set": listing.coverage}
     asked = [name for name, value in optional.items() if value]
-    return ["file", "predicted", "confidence", *asked, *ranks, *(["error"] if with_errors else [])]
+    return ["file", "predicted", "confidence", *asked, *ranks, "error"]
 
 
-def write_csv(rows: Iterable[Row], listing: Listing, out: TextIO, *, with_errors: bool = False) -> None:
+def write_csv(rows: Iterable[Row], listing: Listing, out: TextIO) -> None:
     """Writes a header, then a line per file.
 
     `predicted` and `confidence` are the prediction, empty below the minimum confidence or its threshold, and a|b|c for several
     labels; unknown (true or false) and set (a|b|c), where asked for; class_1, probability_1, ... are the most probable classes,
-    predicted or not; `with_errors`: error, the message about a file that cannot be read.
+    predicted or not; error is the message about a file that cannot be read.
     """
-    writer = csv.DictWriter(out, csv_columns(listing, with_errors=with_errors), restval="", lineterminator="\n")
+    writer = csv.DictWriter(out, csv_columns(listing), restval="", lineterminator="\n")
     writer.writeheader()
     for row in rows:
         if "error" in row:
@@ -147,7 +147,7 @@ def write_csv(rows: Iterable[Row], listing: Listing, out: TextIO, *, with_errors
 
 
 def write_json(rows: Iterable[Row], out: TextIO) -> None:
-    """Writes a list of objects, one per file."""
+    """Writes a list of objects, one per file; of a file that cannot be read, its name and the error."""
     lists = ("labels", "top", "set")
     objects = ({key: entries(value) if key in lists else value for key, value in row.items()} for row in rows)
     print("[" + ",\n ".join(map(json.dumps, objects)) + "]", file=out)

@@ -43,7 +43,7 @@ def write_table(
 ) -> tuple[int, int]:
     """Writes a table with a row for each of the files, which `files` yields from the start each time it is called.
 
-    The columns are those of `write_csv`, and `error`: why a file could not be read. Chunks of the table are kept in a hidden
+    The columns are those of `write_csv`. Chunks of the table are kept in a hidden
     folder beside it until it is complete; they are taken again if `identity`, which can be JSON, is the same: the model, and
     whatever else the predictions depend on. A complete table of the same command is kept. Returns the numbers of files and of
     those that could not be read. Raises SettingsError where the file exists and is something else.
@@ -69,7 +69,7 @@ def write_table(
                 if not _has_rows_of(chunk, part):
                     rows = track(predict_files(predictor, part, listing, batch), total, "predicting", done)
                     text = io.StringIO()
-                    write_csv(rows, listing, text, with_errors=True)
+                    write_csv(rows, listing, text)
                     write_atomic(chunk, text.getvalue().encode("utf-8", "surrogateescape"))
                 done += len(part)
             write_atomic(record, json.dumps(command))
@@ -129,7 +129,7 @@ def _write_parquet(file: Path, chunks: Sequence[Path], listing: Listing) -> None
     import pyarrow
     from pyarrow import parquet
 
-    columns = csv_columns(listing, with_errors=True)
+    columns = csv_columns(listing)
     numbers = {name for name in columns if name.startswith(("confidence", "probability_"))}
     schema = pyarrow.schema([(name, pyarrow.float32() if name in numbers else pyarrow.string()) for name in columns])
 
