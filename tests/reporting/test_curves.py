@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sprintnet.reporting.figures.curves import accuracy_over_time, lr_sweeps, schedule_curves, training_curves
-from sprintnet.reporting.figures.style import _stack, save
+from sprintnet.reporting.figures.style import FULL_WIDTH, StyledFigure, _stack, save, styled
 
 ROWS = [{"train_seconds": "30", "val_accuracy": accuracy} for accuracy in ("0.6", "0.8", "0.9")]
 LONG = [{"train_seconds": 200.0, "val_accuracy": accuracy} for accuracy in (0.5, 0.7)]
@@ -86,6 +86,17 @@ def test_a_figure_for_phones_has_its_panels_one_below_the_other(tmp_path: Path) 
     (light, dark) = ((tmp_path / name).read_text() for name in ("plot-narrow.svg", "plot-narrow-dark.svg"))
     assert 'width="259.2pt"' in light  # 3.6 inches
     assert "#16181d" in dark
+
+
+def test_long_labels_that_leave_no_room_on_a_phone_have_no_narrow_figure(tmp_path: Path) -> None:
+    @styled
+    def draw() -> StyledFigure:
+        figure = StyledFigure(figsize=FULL_WIDTH)
+        figure.subplots().set_yticks([0], ["a" * 60])
+        return figure
+
+    save(draw, tmp_path / "plot", for_phones=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plot-dark.png", "plot-dark.svg", "plot.png", "plot.svg"]
 
 
 def test_the_tta_accuracy_is_a_star_after_the_training() -> None:

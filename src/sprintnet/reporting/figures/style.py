@@ -4,6 +4,7 @@ import functools
 import io
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,14 @@ def save(draw: Callable[..., StyledFigure], path: Path, *, for_phones: bool = Fa
             figure.savefig(place.with_suffix(".png"))
             figure.set_layout_engine("none")  # it is laid out now: again for the SVG would take as long as drawing
             figure.savefig(place.with_suffix(".svg"), metadata=SVG_METADATA)
+        narrow = path.with_name(f"{path.name}-narrow{ending}.svg")
+        narrow.unlink(missing_ok=True)
         if for_phones:
             figure = draw(theme=theme)
             _stack(figure)
-            with style.context(THEMES[theme]):
-                figure.savefig(path.with_name(f"{path.name}-narrow{ending}.svg"), metadata=SVG_METADATA)
+            with style.context(THEMES[theme]), warnings.catch_warnings(), suppress(UserWarning):
+                warnings.filterwarnings("error", "constrained_layout not applied")  # long labels leave no room: it scrolls
+                figure.savefig(narrow, metadata=SVG_METADATA)
     return path.with_suffix(".png")
 
 
