@@ -33,6 +33,7 @@ from sprintnet.evaluation.trained_model import evaluation_batch
 from sprintnet.models.transfer import load_pretrained
 from sprintnet.progress import track
 from sprintnet.reporting.figures.style import StyledFigure, save, styled
+from sprintnet.runs.environment import environment_record
 from sprintnet.runs.folder import RunFolder, read_json
 from sprintnet.runs.io import append_row
 from sprintnet.runtime import select_runtime
@@ -104,7 +105,7 @@ def scratch(recipe: str, counts: list[int], subsets: int) -> None:
         found: dict[str, list[float]] = {"accuracies": [], "seconds": []}
         for seed in range(subsets):
             rows = pool[subset(train_set.labels[pool], count, seed)]
-            run = RunFolder(RUNS / f"{recipe}-{count}-{seed}", is_quiet=True)
+            run = RunFolder(RUNS / environment_record()["code_sha256"][:12] / f"{recipe}-{count}-{seed}", is_quiet=True)
             splits = {"train": train_set.take(rows), "val": train_set.take(watched), "test": test_set}
             train(load_config(recipe, [f"seed={seed}"]), run, splits=splits, resume=True)
             metrics = read_json(run.metrics)

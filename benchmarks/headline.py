@@ -60,7 +60,7 @@ def recipes() -> Iterator[str]:
                 seconds, rate = seconds_text(row["train_seconds"]["mean"]), f"{row['images_per_second']['mean']:,.0f}"
                 tta_seconds = seconds_text(tta["seconds"]["mean"]) if tta else "-"
             yield (
-                f"| `{command(recipe, row)}` | {hardware(row)} | {row['n']} | {share(row['test_accuracy'])} "
+                f"| `{command(recipe, row)}` | {hardware(row)} | {row['n']} | {share(row['test_accuracy'], row['n'])} "
                 f"| {share(tta.get('accuracy'), row['n'])} | {seconds} | {tta_seconds} | {rate} | {measured(row)} |"
             )
 
@@ -123,7 +123,7 @@ def custom_rows() -> Iterator[tuple[Row, str, int, str]]:
         for what, n, result in custom_data_rows(row):
             yield row, what, n, result
     for row in newest("folder"):
-        result = f"{share(row['val_accuracy'])}, TTA {share(row['tta']['accuracy'])}"
+        result = f"{share(row['val_accuracy'], row['n'])}, TTA {share(row['tta']['accuracy'], row['n'])}"
         yield row, "sprint94 on the files, CIFAR-10's test images as `val/`", row["n"], result
     for row in newest("duplicates"):
         plain, tta = row["accuracy"]["plain"], row["accuracy"]["tta"]
@@ -134,7 +134,7 @@ def custom_rows() -> Iterator[tuple[Row, str, int, str]]:
                 {**row, "commit": row["runs_commit"][0]},
                 f"sprint94, {what}",
                 row["n"],
-                f"{share(plain[key])}, TTA {share(tta[key])}",
+                f"{share(plain[key], row['n'])}, TTA {share(tta[key], row['n'])}",
             )
     for row in newest("label_errors", "settings", "flipped", "flipped_to"):
         found, arguments = row["found"], " ".join([row["recipe"], *row["overrides"]])
@@ -179,7 +179,7 @@ def calibrated() -> Iterator[str]:
     for rows in kinds:
         recipe = rows[-1]["recipe"]
         for what in rows[-1]["found"]:
-            scores = [share(spread([row["found"][what][key] for row in rows])) for key in ("accuracy", "ece")]
+            scores = [share(spread([row["found"][what][key] for row in rows]), len(rows)) for key in ("accuracy", "ece")]
             cells = [*scores, str(len(rows)), hardware(rows[-1]), measured(rows[-1])]
             yield f"| `{command(recipe, rows[-1])}` | {what} | {' | '.join(cells)} |"
 

@@ -77,7 +77,7 @@ def commit(row: Row) -> str:
     return whole[:7] + "+" * whole.endswith("+")
 
 
-def share(values: dict[str, float] | None, n: int = 3) -> str:
+def share(values: dict[str, float] | None, n: int) -> str:
     """Returns a mean accuracy of n runs, of three or more with its standard deviation."""
     if not values:
         return "-"

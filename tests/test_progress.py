@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import termios
+import threading
 
 import nbformat
 import pytest
@@ -58,7 +59,7 @@ for number in track(range(3), 3, "training", images=512):
         say("a message")
 """
     shown = on_a_terminal(script)
-    assert re.search(r"training: .* 2/3 \[00:00<00:00, \d,\d{3} images/s\]", shown)
+    assert re.search(r"training: .* 2/3 \[00:00<00:00, [\d,]+ images/s\]", shown)
     assert re.search(r"\r *\r?a message\r\n", shown)  # the bar is erased before
 
 
@@ -78,3 +79,11 @@ def test_a_notebook_without_ipywidgets_shows_a_text_bar_and_no_warning() -> None
     shown = "".join(output.get("text", "") for output in notebook.cells[0].outputs)
     assert "reading letters:" in shown
     assert "Warning" not in shown
+
+
+def test_bars_leave_no_threads_behind() -> None:
+    list(track(range(2), 2, "first", images=8))
+    before = threading.active_count()
+    for _ in range(20):
+        list(track(range(2), 2, "another", images=8))
+    assert threading.active_count() <= before

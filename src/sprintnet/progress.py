@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -43,17 +44,29 @@ def _progress_bar(items: Iterable[Any] | None, images: int, **options: Any) -> A
         from tqdm.notebook import tqdm
     else:
         from tqdm import tqdm  # not above: slows down --help
+    if images:
+        options["bar_format"] = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {images}]"
+    is_hidden = False if is_notebook else os.environ.get("TERM") == "dumb" or None  # None: unless stderr is a terminal
+    bar = _bar_class(tqdm)(items, **options, leave=False, disable=is_hidden, dynamic_ncols=True)
+    bar.images = images
+    return bar
 
-    class Bar(tqdm):  # type: ignore[misc]
-        """A bar that knows the images of its items."""
+
+@cache
+def _bar_class(base: Any) -> Any:
+    """Returns one class for all bars of a kind: each class of tqdm's has a thread that watches its bars."""
+
+    class Bar(base):  # type: ignore[misc]
+        """A bar that can show the images per second."""
+
+        images = 0
 
         @property
         def format_dict(self) -> dict[str, Any]:
             facts: dict[str, Any] = super().format_dict
+            if self.disable:
+                return facts
             rate = facts["rate"] or (facts["n"] - facts["initial"]) / (facts["elapsed"] or 1)
-            return {**facts, "images": f"{rate * images:,.0f} images/s"}
+            return {**facts, "images": f"{rate * self.images:,.0f} images/s"}
 
-    if images:
-        options["bar_format"] = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {images}]"
-    is_hidden = False if is_notebook else os.environ.get("TERM") == "dumb" or None  # None: unless stderr is a terminal
-    return Bar(items, **options, leave=False, disable=is_hidden, dynamic_ncols=True)
+    return Bar

@@ -35,8 +35,8 @@ BITS = (
 )
 """What two trainings must have in common, besides settings and data, to give the same bits."""
 LEVEL, NORMAL_999 = 0.999, 3.290526731491926
-MAX_WIDTH = 0.1  # of an interval from a study: a wider one, of few runs, would accept anything
 """Of intervals: one in a thousand sound runs would fail. And the quantile of the normal distribution."""
+MAX_INTERVAL_WIDTH = 0.1  # from a study: a wider one, of few runs, would accept anything
 COLUMNS = ("epoch", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 FACTS = ("epochs", "parameters", "peak_lr")
 
@@ -109,7 +109,7 @@ def _interval(run: RunFolder, again: RunFolder, split: str) -> tuple[float, floa
         if len(others) > 2:
             found = summarise(others)
             low, high = prediction_interval(found.n, found.mean, found.sd, LEVEL)
-            if high - low < MAX_WIDTH:
+            if high - low < MAX_INTERVAL_WIDTH:
                 return low, high, f"the 99.9% prediction interval of the {found.n} runs of its study"
     first, second = (
         TASKS[load_model(each.weights).preprocessing.task].correct_mask(arrays[f"{split}_logits"], arrays[f"{split}_labels"])

@@ -48,7 +48,8 @@ def test_help_lists_the_verbs(sprintnet: Command) -> None:
 def test_the_first_steps_of_the_help_are_understood(sprintnet: Command, folder: Path, command: str) -> None:
     words = command.replace("FOLDER", str(folder)).split()
     done = sprintnet(*words, *(["epochs=x"] if words[0] == "train" else []))  # the mistake is found before it starts
-    assert ("1 mistake in the settings" in done.stderr) == (words[0] == "train"), done.stderr
+    assert done.returncode == (2 if words[0] == "train" else 0), done.stderr
+    assert ("1 mistake in the settings" in done.stderr) == (words[0] == "train")
 
 
 @pytest.mark.parametrize(("environment", "has_colour"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])

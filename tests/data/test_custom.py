@@ -379,7 +379,7 @@ def test_a_test_folder_without_classes_is_named_once(folder: Path) -> None:
 def test_a_folder_of_one_class_is_one_problem_with_the_folder_above_it(folder: Path) -> None:
     said = message(folder / "train" / "cat")
     assert ".png" not in said  # not a problem for each image
-    assert f"has no class folders; if it is one class, name the folder above it: {folder / 'train'}" in said
+    assert f"has no class folders; sort its images into <class>/, or, if it is one class, name {folder / 'train'}" in said
 
 
 def test_images_of_one_colour_are_noted_and_refused_where_all_are_equal(folder: Path) -> None:

@@ -148,7 +148,7 @@ def test_a_table_that_is_there_is_kept(model: Path, sprintnet: Command, tmp_path
     (tmp_path / "table.csv").write_text("kept")
     done = sprintnet("predict", str(model), TEST, "--output", "table.csv")
     assert done.returncode == 2
-    assert "--output table.csv: exists, and is not what this command writes; remove it, or name another file" in done.stderr
+    assert "--output table.csv: exists, and this command has not written it; remove it, or name another file" in done.stderr
     assert (tmp_path / "table.csv").read_text() == "kept"
 
 
@@ -163,7 +163,11 @@ def test_the_same_command_keeps_its_table_and_another_refuses(
     with monkeypatch.context() as patch:
         patch.setattr(prediction_table, "predict_files", lambda *_: pytest.fail("predicted again"))
         again = sprintnet(*command)
-    assert (again.returncode, again.stdout) == (0, first.stdout)
+    said = f"{name}: already written by this command; remove it where images have changed\n"
+    assert (again.returncode, again.stdout) == (0, said + first.stdout)
+    assert (tmp_path / f".{name}.json").is_file()
     for other in ([*command, "--top", "2"], [*command, f"{TEST}/../train"], [*command, "--unknown", "0.05"]):
         assert sprintnet(*other).returncode == 2, other
     assert (tmp_path / name).read_bytes() == content
+    (tmp_path / name).write_bytes(content + b"edited")
+    assert "this command has not written it" in sprintnet(*command).stderr

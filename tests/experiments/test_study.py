@@ -97,6 +97,8 @@ def test_equal_recipes_on_few_images_are_rarely_called_different() -> None:
 def test_sets_without_spread_or_difference() -> None:
     assert compare([1.0, 1.0], [1.0, 1.0]).p == 1
     assert compare([1.0, 1.0], [2.0, 2.0]).p == 1  # each side may have come out the same twice by chance
+    assert compare([0.1] * 3, [0.4] * 3).p == 1  # whose standard deviations are not 0 after rounding
+    assert compare([0.1] * 3, [0.4] * 3).effect == math.inf
     assert compare([1.0, 2.0], [1.0, 2.0]).runs_needed is None
 
 

@@ -55,6 +55,15 @@ def test_the_table_knows_blocks_and_what_skips_pass_by(name: str) -> None:
         assert type(parent).__name__ in ("WyBlock", "Residual")
 
 
+@pytest.mark.parametrize(("name", "others"), [("davidnet", []), ("sprintnet", ["whiten"])])
+def test_an_activation_follows_every_norm(name: str, others: list[str]) -> None:
+    table = layer_table(build_model(ModelSettings(name), 10, (32, 32, 3)), (32, 32, 3))  # type: ignore[arg-type]
+    pairs = zip(table.layers, table.layers[1:], strict=False)
+    by_layers = [one.name for one, following in pairs if following.type in ("ReLU", "SiLU")]
+    norms = [layer.name for layer in table.layers if layer.type == "BatchNorm2d"]
+    assert sorted([*by_layers, *table.activated]) == sorted([*norms, *others])
+
+
 def test_the_table_agrees_with_torchinfo_and_leaves_the_network_alone() -> None:
     model = build_model(ModelSettings(width=8), 7, (28, 28, 1))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

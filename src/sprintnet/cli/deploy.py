@@ -143,7 +143,7 @@ def _predict_on_cluster(options: Namespace, output: Path) -> None:
         output.with_name(f"{output.stem}-{part:0{len(str(parts))}}-of-{parts}{output.suffix}") for part in range(1, parts + 1)
     ]
     if kept := sum(table.exists() for table in tables):
-        print(f"{kept} of {parts} tables are there and kept; remove them to predict again", flush=True)
+        print(f"{kept} of {parts} tables are there, and kept if this command has written them", flush=True)
     calls = [
         Call(str(table), (*words, "--output", str(table), "--shard", f"{part}/{parts}")) for part, table in enumerate(tables, 1)
     ]
@@ -232,11 +232,13 @@ def _predict_to_file(
 def serve(options: Namespace) -> None:
     """Serves predictions over HTTP, with a page to try it."""
     for name in options.allow_host:
-        if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:]*:[0-9A-Fa-f:]*", name):
-            raise SettingsError(f"--allow-host {name}: must be a name or an address alone, such as photos.example.org")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*", name):
+            rule = "must be a name or an address, without scheme, port and brackets, such as photos.example.org"
+            raise SettingsError(f"--allow-host {name}: {rule}")
     for origin in options.allow_origin:
-        if not re.fullmatch(r"https?://[^/\s]+", origin):
-            raise SettingsError(f"--allow-origin {origin}: must be a scheme and a name, such as https://example.org")
+        if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[a-z0-9_.:\[\]-]+", origin):
+            rule = "must be a scheme and a name in lower case, such as https://example.org"
+            raise SettingsError(f"--allow-origin {origin}: {rule}")
     model = _find_model(*options.names)
     if model.is_dir():
         raise SettingsError(f"{model}: has no export to serve; create one first: sprintnet export {model}")

@@ -49,14 +49,16 @@ def write_table(
     those that could not be read. Raises SettingsError where the file exists and is something else.
     """
     digest = hashlib.sha256(json.dumps([identity, listing]).encode()).hexdigest()[:16]
+    folder = output.with_name(f".{output.name}.{digest}.chunks")
     record = output.with_name(f".{output.name}.json")  # of which command the table is
     command = {"digest": digest, "files_sha256": _digest_of(files())}
-    if output.exists():
-        if not (record.exists() and json.loads(record.read_text("utf-8")) == command):
-            rule = "exists, and is not what this command writes; remove it, or name another file"
+    if output.exists() and not folder.exists():  # else it was joined, and the command killed before its end
+        kept = json.loads(record.read_text("utf-8")) if record.exists() else {}
+        if kept != {**command, "bytes": output.stat().st_size}:
+            rule = "exists, and this command has not written it; remove it, or name another file"
             raise SettingsError(f"--output {output}: {rule}")
+        print(f"{output}: already written by this command; remove it where images have changed")
         return _count_files(output)
-    folder = output.with_name(f".{output.name}.{digest}.chunks")
     folder.mkdir(exist_ok=True)
     try:
         with FileLock(folder / ".lock").acquire(blocking=False):
@@ -72,8 +74,8 @@ def write_table(
                     write_csv(rows, listing, text)
                     write_atomic(chunk, text.getvalue().encode("utf-8", "surrogateescape"))
                 done += len(part)
-            write_atomic(record, json.dumps(command))
             _join(chunks, output, listing)
+            write_atomic(record, json.dumps({**command, "bytes": output.stat().st_size}))
             unreadable = sum(bool(row["error"]) for chunk in chunks for row in _rows(chunk))
             shutil.rmtree(folder)
     except Timeout:

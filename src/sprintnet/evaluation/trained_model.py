@@ -177,7 +177,7 @@ class TrainedModel:
 
     def _predict(self, loader: Loader, label: str) -> tuple[Floats, Ints]:
         with self.runtime.activated():
-            return predict(self.model, track(loader.sequential(), len(loader), label), self.runtime)
+            return predict(self.model, track(loader.sequential(), len(loader), label, images=loader.batch_size), self.runtime)
 
     def _predict_tta(self, dataset: ImageDataset, logits: Floats, tta: str) -> Floats:
         if not len(dataset):

@@ -78,10 +78,10 @@ def compare(a: Sequence[float], b: Sequence[float], *, is_paired: bool = False, 
     degrees = first.n + second.n - 2
     pooled = math.sqrt(((first.n - 1) * first.sd**2 + (second.n - 1) * second.sd**2) / degrees)
     effect = math.copysign(math.inf, difference) if difference else 0.0
-    if pooled:
+    if pooled > TINY * abs(difference):
         effect = difference / pooled * (1 - 3 / (4 * degrees - 1))
-    varies = changes.sd > TINY * abs(difference) if changes else pooled > 0
-    if not varies:  # by chance, where accuracies are of few images: of two equal recipes, with two seeds, in one of 20 studies
+    if not (changes.sd if changes else pooled) > TINY * abs(difference):
+        # by chance, where accuracies are of few images: of two equal recipes, with two seeds, in one of 20 studies
         return Comparison(first, second, difference, math.nan, math.nan, 1.0, effect, None)
     if changes:
         distance = abs(difference) / (changes.sd * math.sqrt(1 / changes.n + overlap))

@@ -15,8 +15,10 @@ from sprintnet.runs.shards import part_of
 
 SHARED_BY_ALL_RUNS = ("code_sha256", "data_sha256", "precision")
 """What runs must have in common to be averaged, besides their settings; of folds, the images of all."""
-SAID_OF_RUNS = ("torch", "device", "processor", "kernels", "threads", "precision", "code")
+SAID_OF_RUNS = ("torch", "device", "processor", "kernels", "threads")
 """What changes last digits and times of runs, which are averaged all the same, but not in silence."""
+SAID_OF_STUDIES = (*SAID_OF_RUNS, "precision", "code_sha256")
+"""What two studies that are compared may differ in, besides their settings."""
 
 COMPARED_METRICS = {  # label -> keys in metrics.json; `evaluated` is the evaluation split
     "accuracy": ("evaluated", "accuracy"),
@@ -115,7 +117,8 @@ def changed_settings(a: str | Path, b: str | Path) -> list[str]:
 def different_machines(*paths: str | Path) -> list[str]:
     """Returns what differs between the machines of the finished runs of studies, such as `processor: amx_bf16, avx2`."""
     facts = [_facts(*each) for path in paths for each in _finished(find_run(path, STUDY_FOLDER))]
-    values = {key: dict.fromkeys(_text(one.get(key)) for one in facts) for key in SAID_OF_RUNS}
+    said = SAID_OF_RUNS if len(paths) == 1 else SAID_OF_STUDIES
+    values = {key: dict.fromkeys(_text(one.get(key)) for one in facts) for key in said}
     return [f"{key}: {', '.join(found)}" for key, found in values.items() if len(found) > 1]
 
 
@@ -138,7 +141,7 @@ def _facts(run: RunFolder, config: Config) -> dict[str, Any]:
     data = {}
     if config.data.fold:  # each run has other images; of images in memory no digest is kept
         data["data_sha256"] = read_json(run.data).get("folds_sha256") if run.data.exists() else None
-    return {**environment, "torch": environment["versions"]["torch"], "code": environment["code_sha256"][:12], **data}
+    return {**environment, "torch": environment["versions"]["torch"], **data}
 
 
 def _text(value: Any) -> str:

@@ -41,6 +41,7 @@ class ConvNorm(nn.Module):
         padding = kernel // 2 if stride == 1 else 0  # `same` is symmetric here; with a step, see forward
         self.conv = nn.Conv2d(channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
         self.norm = BatchNorm2d(out_channels, eps=1e-3, momentum=0.01)
+        self.is_activated = is_activated
         self.activated = ("norm",) if is_activated else ()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ class ConvNorm(nn.Module):
         is_watched = torch.compiler.is_compiling() or not (torch.is_grad_enabled() or torch.is_inference_mode_enabled())
         is_folded = not self.norm.training and not is_watched
         features: Tensor = self._folded(x) if is_folded else self.norm(self.conv(x))
-        return F.relu6(features, inplace=is_folded) if self.activated else features
+        return F.relu6(features, inplace=is_folded) if self.is_activated else features
 
     def _folded(self, x: Tensor) -> Tensor:
         """Returns norm(conv(x)) by a convolution alone, with statistics that stay: two thirds of the time."""

@@ -131,7 +131,7 @@ def require_installed(names: Sequence[str]) -> None:
     """Raises SettingsError for a tracker whose package is not installed."""
     for name in names:
         if find_spec(TRACKERS[name][1]) is None:
-            raise SettingsError(f"{name}: needs a package that is not installed: pip install {TRACKERS[name][1]}")
+            raise SettingsError(f"tracker {name}: needs a package that is not installed: pip install {TRACKERS[name][1]}")
 
 
 class Tracking:

@@ -18,6 +18,7 @@ from sprintnet.errors import SettingsError
 from sprintnet.runs.environment import environment_record
 
 TEMPORARY, TEMPORARY_SECONDS = ".sprintnet-", 3600.0  # with what the names of unfinished files begin; how long one may take
+CACHE_IN_USE_SECONDS = 3600.0
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux: man 2 renameat2
 RENAME_SWAP = 2  # macOS: man 2 renamex_np
 
@@ -37,13 +38,20 @@ def cache_folder() -> Path:
 def limit_cache(folder: Path, limit: int) -> None:
     """Removes the least recently used files (by `mtime`) until the rest has no more than `limit` bytes.
 
-    What was used within the last hour stays: another process may be about to read it.
+    What was used within the last hour stays: another process may be about to read it. A file that is gone, or another user's,
+    is passed over.
     """
+    used = []
+    for file in folder.iterdir():
+        with suppress(OSError):
+            status = file.stat()
+            used.append((status.st_mtime, status.st_size, file))
     total = 0
-    for file in sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True):
-        total += file.stat().st_size
-        if total > limit and time.time() - file.stat().st_mtime > TEMPORARY_SECONDS:
-            file.unlink(missing_ok=True)
+    for moment, size, file in sorted(used, reverse=True):
+        total += size
+        if total > limit and time.time() - moment > CACHE_IN_USE_SECONDS:
+            with suppress(OSError):
+                file.unlink()
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

@@ -5,7 +5,7 @@ import time
 from sprintnet.training.schedule import Schedule
 
 MEASURED_SECONDS = 3.0
-EVALUATION_COST = 1 / 3  # of a batch, in training steps: a forward pass without a backward one
+EVALUATION_COST = 1 / 3  # of as many images as a batch has, in training steps: a forward pass without a backward one
 
 
 class Forecast:
@@ -14,7 +14,7 @@ class Forecast:
     The first step, which loads libraries and allocates memory, does not count. A step costs as much as its images have pixels.
     """
 
-    def __init__(self, schedule: Schedule, epochs: int, batches: int, evaluated: int):
+    def __init__(self, schedule: Schedule, epochs: int, batches: int, evaluated: float):
         self.schedule, self.epochs, self.batches, self.evaluated = schedule, epochs, batches, evaluated
         self._started, self._cost, self._is_done = 0.0, 0.0, False
 

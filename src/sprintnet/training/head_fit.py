@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -204,9 +204,10 @@ def embed(
         if is_replay or not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             write_arrays(file, embeddings=_one_pass(network, loader, runtime, track, log, is_mirrored=is_mirrored))
+        with suppress(OSError):  # of another user
+            os.utime(file)  # it is in use: no process removes it now
         with np.load(file) as saved:
             passes.append(torch.from_numpy(saved["embeddings"]))
-        os.utime(file)
     limit_cache(file.parent, CACHE_BYTES)
     return as_embeddings(torch.stack(passes), loader.targets(torch.arange(len(images))).cpu())
 
@@ -230,8 +231,7 @@ def _one_pass(
         for images, _ in track(loader.sequential(), len(loader), label, 0, loader.batch_size):
             viewed = images.flip(-1).contiguous(memory_format=torch.channels_last) if is_mirrored else images
             found.append(network.embed(network.features(viewed)).float())
-            expected = (time.monotonic() - started) * len(loader)
-            if len(found) == 1 and expected > SAID_SECONDS:
+            if len(found) == 1 and (expected := (time.monotonic() - started) * len(loader)) > SAID_SECONDS:
                 log(f"{label} {len(loader.labels):,} images: about {rough_time(expected)}")
     embeddings: NDArray[np.float32] = torch.cat(found).cpu().numpy()
     return embeddings

@@ -67,8 +67,9 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
         with step.evaluated():  # exchanged again: the weights that are trained
             save()
 
-    was_crowded, first = False, progress.epoch if not config.head.fit else -1  # the time of fine-tuning was said before
-    forecast = Forecast(schedule, config.epochs, len(train), len(val) if val else 0)
+    was_crowded, is_resumed = False, bool(progress.epoch or progress.batch)
+    forecast_epoch = progress.epoch if val and (is_resumed or not config.head.fit) else -1  # that of a new head.fit was said
+    forecast = Forecast(schedule, config.epochs, len(train), len(val.labels) / train.batch_size if val else 0)
     step.model.train()
     with Signals(run.path) as signals, AdaptiveThreads(step.runtime) as threads:
         while progress.epoch < config.epochs:
@@ -85,7 +86,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
                     run.log(f"{CROWDED}: training with fewer threads meanwhile (rounding may differ)")
                 progress.batch += 1
                 progress.seconds = time.monotonic() - started
-                if progress.epoch == first and (seconds := forecast.seconds(first, progress.batch)):
+                if progress.epoch == forecast_epoch and (seconds := forecast.seconds(progress.epoch, progress.batch)):
                     run.log(f"about {rough_time(seconds)} to the end of epoch {config.epochs}")
                 if ranks.is_first and (signals.received or time.monotonic() - saved >= config.checkpoint_seconds):
                     save()
@@ -94,7 +95,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
                     started = saved - progress.seconds  # the clock excludes writing the checkpoint
             totals = _read_sound(step, progress)
             if not totals.images and progress.epoch + 1 == config.epochs:
-                raise _diverged(progress, "every step of the last epoch overflowed in fp16")
+                raise _diverged(progress, "every step of the last epoch overflowed in fp16 (scaler.init_scale)")
             if val is None:
                 progress = Progress(epoch=progress.epoch + 1)
                 step.reset()

@@ -40,7 +40,8 @@ def read_folder(root: Path) -> Manifest:
             scan.problems.append(Problem(as_text(root / name), "unlabelled split", text))
             continue
         if not name and inside and not any(stat.S_ISDIR(status.st_mode) for _, status in inside):
-            text = f"has no class folders; if it is one class, name the folder above it: {as_text(root.absolute().parent)}"
+            above = as_text(root.resolve().parent)
+            text = f"has no class folders; sort its images into <class>/, or, if it is one class, name {above}"
             scan.problems.append(Problem(as_text(root), "no class folders", text))
             continue
         for folder, status in inside:

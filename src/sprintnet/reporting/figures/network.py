@@ -104,7 +104,7 @@ def _behind(network: Mapping[str, Any], boxes: Sequence[Mapping[str, Any]]) -> l
             continue
         if "Norm" in row["type"] and "Conv" not in row["type"]:
             followers[box].append("norm")
-        if row["type"] in ACTIVATIONS or row["name"] in network["activated"]:
+        if row["type"] in ACTIVATIONS or row["name"] in network.get("activated", ()):
             followers[box].append("activation")
     return followers
 

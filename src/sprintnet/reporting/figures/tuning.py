@@ -1,5 +1,7 @@
 """Figures of a search: the accuracy of its trials, and the winner's differences from the recipe."""
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 
 from matplotlib.ticker import MaxNLocator
@@ -40,8 +42,8 @@ def final_differences(pairs: Sequence[tuple[float, float]], low: float, high: fl
     left.set(ylabel="accuracy on fresh images (%)", title="Fresh seeds", xlim=(-0.3, 1.3))
     points = [100 * (winner - recipe) for recipe, winner in pairs]
     right.plot(points, [0] * len(points), "o", markersize=4, color="#777777")
-    middle = 100 * (low + high) / 2
-    right.errorbar([middle], [0.3], xerr=[100 * (high - low) / 2], marker="D", capsize=4)
+    half = 0.0 if math.isnan(low) else 100 * (high - low) / 2  # no interval where the differences do not vary
+    right.errorbar([statistics.fmean(points)], [0.3], xerr=[half], marker="D", capsize=4)
     right.axvline(0, color="#777777", linewidth=0.8, linestyle="--")
     right.set(xlabel="winner minus recipe (points)", title="Mean difference, 95% interval", ylim=(-0.5, 0.8))
     right.set_yticks([])

@@ -77,7 +77,7 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
     calibrated = f"{metrics[split]['calibrated']['ece']:.2%}"
     kept = metrics[split].get("unknown", {"held_out": 0})["held_out"]  # for sets of classes and unknown images
     images, few = metrics["val"]["images"] - kept, ""
-    of = f"{images:,} of the {metrics['val']['images']:,}" if kept else f"the {images:,}"
+    which = f"{images:,} of the {metrics['val']['images']:,}" if kept else f"the {images:,}"
     if split == "val":
         few = f" ({'some of ' * bool(kept)}the same images: an optimistic estimate)"
     if metrics.get("cross_validated"):
@@ -86,7 +86,7 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
         few += "; these are few: more validation images give a better temperature"
     undone = metrics["undone_label_smoothing"]
     first = f"label smoothing of {undone:g} is undone, and " if undone else ""
-    fitted = f"a temperature of {metrics['temperature']:.3f} was fitted on {of} val images{few}"
+    fitted = f"a temperature of {metrics['temperature']:.3f} was fitted on {which} val images{few}"
     if metrics[split]["images"] < FEW_IMAGES:
         fitted += f"; an ECE of {metrics[split]['images']} images is mostly chance"
     return f"calibrated probabilities: {split} ECE {calibrated} (before: {trained}); {first}{fitted}"

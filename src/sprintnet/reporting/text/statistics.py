@@ -8,6 +8,7 @@ from typing import Any
 from sprintnet.reporting.text.table import table_lines
 from sprintnet.reporting.text.times import seconds_text
 
+TIMES = "training seconds"
 SUGGESTIONS = {  # what the suggestions of the learning-rate finder are
     "steepest": "the loss falls fastest",
     "minimum": "a tenth of where the loss is lowest",
@@ -39,7 +40,7 @@ def out_of_fold_lines(metrics: Mapping[str, float], folds: int) -> Iterator[str]
 def machine_lines(different: Sequence[str]) -> Iterator[str]:
     """Yields a caution where runs of studies come from different machines or versions."""
     if different:
-        yield f"caution: the runs differ in {'; '.join(different)}: last digits and times may differ for that alone"
+        yield f"caution: the runs differ in {'; '.join(different)}: results may differ for that alone"
 
 
 def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str, overlap: float = 0.0) -> Iterator[str]:
@@ -47,7 +48,7 @@ def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str
     rows = []
     for label, found in comparisons.items():
         sides = [f"{_text(label, side.mean)} ({_text(label, side.sd)})" for side in (found.a, found.b)]
-        is_tested = not math.isnan(found.low) and "seconds" not in label
+        is_tested = not math.isnan(found.low) and label != TIMES
         needed = f"{found.runs_needed:,}" if found.runs_needed and is_tested else "-"
         difference = [_change(label, found.difference), _change_interval(label, found) if is_tested else "-"]
         rows.append([label, *sides, *difference, f"{found.p:.4f}" if is_tested else "-", f"{found.effect:.2f}", needed])
@@ -61,8 +62,8 @@ def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str
     yield f"p: {test}; g: Hedges' g (effect size, unpaired); runs needed: on each side, for a power of 80% at the 5% level"
     yield "each metric is tested by itself: decide beforehand which one counts; other images of the same kind add to the spread"
     if any(math.isnan(found.low) for found in comparisons.values()):
-        yield "without p: all differences are equal, so that their spread is unknown; train more seeds"
-    if "training seconds" in comparisons:
+        yield "without p: nothing varies, so that the spread is unknown; more runs are needed"
+    if TIMES in comparisons:
         yield "times are not tested: runs that were not made in turn are no fair comparison of speed"
 
 
@@ -96,22 +97,25 @@ def suggestion_lines(
 
 def _interval(label: str, found: Any) -> str:
     low, high = found.low, found.high
-    if _text(label, found.mean).endswith("%"):  # a share
+    if _is_share(label):
         low, high = max(low, 0.0), min(high, 1.0)
     return f"{_text(label, low)} to {_text(label, high)}"
 
 
 def _change(label: str, value: float) -> str:
     """Returns a difference; of shares in points, such as `+1.25 points`."""
-    shown = _text(label, value)
-    return f"{100 * value:+.2f} points" if shown.endswith("%") else shown
+    return f"{100 * value:+.2f} points" if _is_share(label) else f"{value:+.4f}" if label != TIMES else _text(label, value)
 
 
 def _change_interval(label: str, found: Any) -> str:
     return f"{_change(label, found.low).removesuffix(' points')} to {_change(label, found.high)}"
 
 
+def _is_share(label: str) -> bool:
+    return "accuracy" in label or label.startswith(("mAP", "ECE"))
+
+
 def _text(label: str, value: float) -> str:
-    if "accuracy" in label or label.startswith(("mAP", "ECE")):
+    if _is_share(label):
         return f"{value:.2%}"
     return seconds_text(value).removesuffix(" s") if "seconds" in label else f"{value:.4f}"
