@@ -13,7 +13,7 @@ import pytest
 from conftest import TINY, Command
 from processes import weights
 
-PAGE = Path(__file__).parents[2] / "docs" / "clusters.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "clusters.md"
 TASKS = 2
 
 
