@@ -86,10 +86,10 @@ def test_without_rows_every_comparison_has_a_command(results: Path) -> None:
     assert len(lines_of(table, "not measured: `")) == len(speed.EXPECTED)
 
 
-def test_rates_of_kernels_are_linked_where_they_were_measured(results: Path) -> None:
+def test_rates_of_kernels_are_named_where_they_were_measured(results: Path) -> None:
     (results / "kernels-avx2.txt").touch()
     listed = list(speed.kernel_rates())
-    assert "- AVX2: [kernels-avx2.txt](benchmarks/results/kernels-avx2.txt)" in listed
+    assert "- AVX2: `benchmarks/results/kernels-avx2.txt`" in listed
     assert all("not measured: `" in line for line in listed if "AVX2" not in line)
 
 
