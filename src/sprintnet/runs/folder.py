@@ -27,7 +27,6 @@ STUDY_FOLDER = Path("runs") / "study"
 LR_FOLDER = Path("runs") / "lr_find"
 TUNE_FOLDER = Path("runs") / "tune"
 MAX_NAME_BYTES = 200  # file systems allow 255; names are numbered
-MAX_NAMED = 5  # run folders in a message
 LEASE_SECONDS = 30.0
 """A run's process on another host that has given no sign of life for so long counts as ended."""
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
@@ -177,9 +176,9 @@ def find_run(word: str | Path, parent: Path = TRAIN_FOLDER) -> Path:
     found = [path for path in (Path(word), parent / word) if path.is_dir()]
     if not found:
         near = nearest(Path(word).name, [entry.name for entry in parent.iterdir()] if parent.is_dir() else [])
-        hint = f"did you mean {parent / near}?" if near else f"`sprintnet {parent.name}` creates them in {parent}"
-        if not near and (there := sorted(file.parent.name for file in parent.glob("*/config.toml"))):
-            hint = f"{parent} has {', '.join(there[:MAX_NAMED])}{', ...' * (len(there) > MAX_NAMED)}"
+        there = sorted(file.parent.name for file in parent.glob("*/config.toml"))
+        hint = f"{parent} has {', '.join(there)}" if there else f"`sprintnet {parent.name}` creates them in {parent}"
+        hint = f"did you mean {parent / near}?" if near else hint
         raise SettingsError(f"{word}: no such {'run' if parent == TRAIN_FOLDER else 'study'} folder; {hint}")
     path = next((path for path in found if RunFolder(path).config.is_file()), found[0])
     if parent == TRAIN_FOLDER and (seeds := sorted(path.glob("*/config.toml"))):

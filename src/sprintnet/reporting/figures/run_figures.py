@@ -47,16 +47,17 @@ def figure(run: RunFolder, name: str) -> StyledFigure:
 
 def save_figure(run: RunFolder, name: str) -> Path:
     """Saves a figure in the run's plots folder and returns the path of its PNG; raises as `figure` does."""
-    return save(_find(run, name), run.plots / name)
+    return _save(run, name, _find(run, name))
 
 
 def save_figures(run: RunFolder) -> list[Path]:
     """Saves all figures in the run's plots folder; returns the paths of their PNGs."""
     drawn = figures(run)
-    return [
-        save(draw, run.plots / name, for_phones=name not in WIDE_FIGURES)
-        for name, draw in track(drawn.items(), len(drawn), "drawing figures")
-    ]
+    return [_save(run, name, draw) for name, draw in track(drawn.items(), len(drawn), "drawing figures")]
+
+
+def _save(run: RunFolder, name: str, draw: Callable[..., StyledFigure]) -> Path:
+    return save(draw, run.plots / name, for_phones=name not in WIDE_FIGURES)
 
 
 def saved_figures(run: RunFolder) -> list[Path]:

@@ -44,10 +44,11 @@ def render(template: str, figures: Mapping[str, Mapping[str, str]], **contents: 
 def figure_uris(path: Path) -> dict[str, str]:
     """Returns the data URIs of a figure that `style.save` wrote as `path`: SVG, or JPEG for a figure made of images."""
     files = {"light": path, "dark": path.with_stem(f"{path.stem}-dark")}
-    narrow = {
-        f"narrow_{theme}": file.with_stem(file.stem.replace(path.stem, f"{path.stem}-narrow")) for theme, file in files.items()
-    }
-    files |= {theme: file for theme, file in narrow.items() if file.with_suffix(".svg").exists()}
+    if path.with_name(f"{path.stem}-narrow-dark.svg").exists():
+        files |= {
+            "narrow_light": path.with_stem(f"{path.stem}-narrow"),
+            "narrow_dark": path.with_stem(f"{path.stem}-narrow-dark"),
+        }
     if path.stem in IMAGE_FIGURES:
         quality = 80 if path.stat().st_size < LARGE_PNG_BYTES else 25
         return {theme: _image_uri(Image.open(file).convert("RGB"), "jpeg", quality=quality) for theme, file in files.items()}
