@@ -1,4 +1,4 @@
-"""The 3x3 convolution: Winograd in training in bf16 where it is profitable, PyTorch's own everywhere else."""
+"""The 3x3 convolution: Winograd in training where it is profitable, and in predictions in fp32; else PyTorch's own."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sprintnet.kernels import winograd, winograd_torch
+from sprintnet.kernels import conv_pool_fp32, winograd, winograd_fp32, winograd_torch
 from sprintnet.kernels.conv3x3 import Convolution3x3
 
 
@@ -81,7 +81,58 @@ def test_maps_with_other_channels_than_the_filters_are_refused_as_pytorch_does()
 
 
 @pytest.mark.parametrize("gradients", [False, True])
-def test_evaluation_is_pytorchs_own(gradients: bool) -> None:
+def test_predictions_in_bf16_are_pytorchs_own(gradients: bool) -> None:
     layer, maps = Convolution3x3(128, 128).eval(), torch.randn(128, 128, 4, 4)
     with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer(maps), nn.Conv2d.forward(layer, maps))
+
+
+@pytest.fixture
+def predicting(
+    on_processor: Callable[[str | None], None], vectors: None, monkeypatch: pytest.MonkeyPatch
+) -> tuple[nn.Module, list[str]]:
+    """A layer with its pooling, in evaluation on a processor with AVX2; the kernels that it called."""
+    on_processor("avx2")
+    seen: list[str] = []
+    for module, name in ((winograd_fp32, "convolve"), (conv_pool_fp32, "convolve_and_pool")):
+        function = getattr(module, name)
+        noted = lambda maps, weight, function=function, name=name: (seen.append(name), function(maps, weight))[1]  # noqa: E731
+        monkeypatch.setattr(module, name, noted)
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = Convolution3x3(24, 64), Convolution3x3(64, 64)
+
+        def forward(self, maps: Tensor) -> Tensor:
+            features: Tensor = self.second(self.first.forward_pooled(maps, nn.MaxPool2d(2)))
+            return features
+
+    return Pooled().eval(), seen
+
+
+def test_predictions_in_fp32_take_the_kernels_of_training(predicting: tuple[nn.Module, list[str]]) -> None:
+    layer, seen = predicting
+    maps = torch.randn(32, 24, 31, 31)
+    with torch.inference_mode():
+        features = layer(maps)
+    assert seen == ["convolve_and_pool", "convolve"]
+    expected = layer(maps)  # with gradients: PyTorch's own
+    assert expected.grad_fn is not None
+    assert len(seen) == 2
+    assert (features - expected).abs().max() < 3e-5 * expected.abs().max()
+
+
+def test_predictions_of_few_images_take_pytorchs_operations(predicting: tuple[nn.Module, list[str]]) -> None:
+    layer, seen = predicting
+    with torch.inference_mode():
+        layer(torch.randn(31, 24, 31, 31))
+    assert not seen
+
+
+def test_an_exported_network_has_no_kernels(predicting: tuple[nn.Module, list[str]]) -> None:
+    layer, seen = predicting
+    with torch.no_grad():
+        program = torch.export.export(layer, (torch.randn(64, 24, 31, 31),))
+    assert not seen
+    assert "sprintnet" not in str(program.graph)

@@ -163,7 +163,7 @@ def test_the_fast_recipe_learns_the_sample_and_resumes_in_the_same_bits(
 ) -> None:
     # so that these small layers take a Winograd convolution, as far as the machine has one
     winograd_calls: list[None] = []
-    monkeypatch.setattr(conv3x3, "MIN_BATCH", 16)
+    monkeypatch.setattr(conv3x3, "MIN_BATCH", dict.fromkeys(conv3x3.MIN_BATCH, 16))
     kernel = {"bf16": winograd, "fp32": winograd_fp32}[precision]
     way = kernel if kernel.is_supported(64, 64, 7, 7) else winograd_torch
     convolve = way.convolve

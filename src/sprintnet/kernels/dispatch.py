@@ -1,4 +1,4 @@
-"""Which implementation a layer takes when it trains on a CPU, chosen once for each shape from a table of measurements.
+"""Which implementation a layer takes on a CPU, chosen once for each shape from a table of measurements.
 
 choices.csv has a row for each layer on each kind of processor, with its implementations from fast to slow. A layer takes the
 row of the nearest shape, and of its implementations the first that is available and supports the layer. Rows of AMX and
@@ -26,6 +26,8 @@ IMPLEMENTATIONS: dict[str, dict[str, ModuleType]] = {
     "conv_pool": {"amx": conv3x3_amx, "avx512_bf16": conv_pool, "winograd_fp32": conv_pool_fp32},
 }
 """Layer -> name in choices.csv -> module; `pytorch` stands for PyTorch's own operations."""
+EXACT = (winograd_fp32, conv_pool_fp32)
+"""Modules that also compute predictions."""
 PRECISIONS = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 
@@ -46,6 +48,12 @@ class Choice(NamedTuple):
 def can_train(layer: nn.Module, maps: Tensor) -> bool:
     """Returns whether the mode allows kernels now: a batch of feature maps on the CPU, in training, with gradients."""
     return layer.training and torch.is_grad_enabled() and maps.device.type == "cpu" and maps.dim() == 4
+
+
+def can_predict(layer: nn.Module, maps: Tensor) -> bool:
+    """Returns whether the mode allows kernels for predictions: a batch of feature maps on the CPU, no gradients, no export."""
+    is_prediction = not (layer.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+    return is_prediction and maps.device.type == "cpu" and maps.dim() == 4
 
 
 @cache
