@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from sprintnet.reporting.html.page import IMAGE_FIGURES
+from sprintnet.reporting.figures.run_figures import IMAGE_FIGURES
 from sprintnet.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]

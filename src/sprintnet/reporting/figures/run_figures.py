@@ -25,15 +25,9 @@ from sprintnet.reporting.figures.style import StyledFigure, save
 from sprintnet.runs import folder
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read_json, read_rows
 
-WIDE_FIGURES = (
-    "confusion_matrix",
-    "confusion_matrix_normalized",
-    "network",
-    "train_batch0",
-    "errors",
-    "grad_cam",
-    "grad_cam_files",
-)
+IMAGE_FIGURES = ("train_batch0", "errors", "grad_cam", "grad_cam_files")
+"""Figures made of images, smaller as JPEG than as SVG."""
+WIDE_FIGURES = ("confusion_matrix", "confusion_matrix_normalized", "network", *IMAGE_FIGURES)
 """Figures that scroll on a phone."""
 MAX_ERRORS_DRAWN = 32  # wrong predictions in the figure; the report's gallery has more
 

@@ -13,12 +13,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from sprintnet.reporting.figures.run_figures import IMAGE_FIGURES
 from sprintnet.reporting.text import task_scores
 from sprintnet.reporting.text.times import seconds_text
 
 TEMPLATES = Path(__file__).parent
-IMAGE_FIGURES = ("train_batch0", "errors", "grad_cam", "grad_cam_files")
-"""Figures made of images, smaller as JPEG than as SVG."""
 LARGE_PNG_BYTES = 2_500_000  # larger ones take a lower JPEG quality: a page stays below 5 MB
 
 
