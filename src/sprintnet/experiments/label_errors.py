@@ -15,6 +15,7 @@ from sprintnet.errors import ArgumentError, DataError, SettingsError
 from sprintnet.evaluation.metrics import Floats, log_probabilities, top_k_accuracy
 from sprintnet.experiments.placement import HERE, Placement
 from sprintnet.experiments.study import fold_runs, train_all
+from sprintnet.models.imagenet import IMAGENET
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json
 from sprintnet.runs.io import write_arrays, write_rows
 
@@ -87,7 +88,7 @@ def _out_of_fold_logits(
     if images.multi_label:
         raise DataError("label-errors: the images have several labels each; only single-label datasets are supported")
     fold_of = assign_folds(images, folds)
-    if config.init_from:
+    if config.init_from not in ("", IMAGENET):
         print(f"init_from={config.init_from}: a network that has seen these images has learned their label errors", flush=True)
     folder = run.path / FOLDS
     if folder.exists() and not resume:
