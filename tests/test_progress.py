@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from sprintnet.progress import track, track_bytes
+from sprintnet.progress import SAID_SECONDS, announce, track, track_bytes
 
 SCRIPT = """
 from sprintnet.progress import track, track_bytes
@@ -87,3 +87,12 @@ def test_bars_leave_no_threads_behind() -> None:
     for _ in range(20):
         list(track(range(2), 2, "another", images=8))
     assert threading.active_count() <= before
+
+
+def test_what_takes_long_is_said_before_on_stderr_or_by_a_log(capfd: pytest.CaptureFixture[str]) -> None:
+    said: list[str] = []
+    announce("reading", SAID_SECONDS)
+    announce("decoding", 150)
+    announce("embedding", 7200, said.append)
+    assert capfd.readouterr() == ("", "decoding: about 2 min\n")
+    assert said == ["embedding: about 2.0 h"]

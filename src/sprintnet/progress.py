@@ -1,13 +1,14 @@
-"""Progress bars on a terminal and in a notebook, silent elsewhere; lines that are printed while a bar is shown."""
+"""Progress bars on a terminal and in a notebook, silent elsewhere; lines that are printed while a bar is shown; estimates."""
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+SAID_SECONDS = 20.0  # what takes longer is said before
 
 
 def track(items: Iterable[Item], total: int, label: str, done: int = 0, images: int = 0) -> Iterator[Item]:
@@ -33,6 +34,27 @@ def say(line: str) -> None:
         sys.stdout.flush()
     else:
         print(line, flush=True)
+
+
+def announce(what: str, seconds: float, log: Callable[[str], object] | None = None) -> None:
+    """Says about how long something will take, by `log` or on stderr, if that is more than SAID_SECONDS."""
+    if seconds > SAID_SECONDS:
+        (log or _say_on_stderr)(f"{what}: about {rough_time(seconds)}")
+
+
+def rough_time(seconds: float) -> str:
+    """Returns estimated seconds as text, such as `45 s`, `12 min` or `3.1 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _say_on_stderr(line: str) -> None:
+    """Prints a line above the bar, where stdout is for results."""
+    if bars := sys.modules.get("tqdm"):
+        bars.tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 def _progress_bar(items: Iterable[Any] | None, images: int, **options: Any) -> Any:

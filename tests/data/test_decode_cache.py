@@ -1,6 +1,7 @@
 """Decode cache: images are decoded once, completely even after a kill, and removed when they are stale."""
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 from small_folders import read, write
+from sprintnet import progress
 from sprintnet.config import load_config
 from sprintnet.data.custom import headers, load
 from sprintnet.data.load import load_splits
@@ -29,6 +31,12 @@ def test_images_are_decoded_once_until_one_changes(folder: Path, cache: Path, mo
     write(folder / "train" / "cat" / "0.png", colour=99)
     assert read(folder).images.images[0, 0, 0, 0] == 99
     assert len(list((cache / "decoded").glob("*/*/*/images"))) == 1  # what is no longer so is gone
+
+
+def test_long_decoding_is_said_before(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "SAID_SECONDS", 0.0)
+    images = read(folder).images
+    assert re.fullmatch(rf"decoding {len(images)} images, once, into .*cache.* \(.* GB\): about 0 s\n", capfd.readouterr().err)
 
 
 KILLED = """

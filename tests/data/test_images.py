@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from images import claiming
+from sprintnet.data import images
 from sprintnet.data.custom.load import load_custom
 from sprintnet.data.image_files import IMAGE_FORMATS
-from sprintnet.data.images import read_image
+from sprintnet.data.images import read_image, resize_image
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import DataError
 
@@ -42,6 +44,36 @@ def test_the_exif_orientation_is_applied(tmp_path: Path, orientation: int, turne
     exif[0x0112] = orientation
     pixels = read_image(saved(tmp_path / "a.png", IMAGE, exif=exif))
     np.testing.assert_array_equal(pixels, COLOURS[:, ::-1] if turned is None else np.rot90(COLOURS, turned[0]))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("policy", ["stretch", "crop", "letterbox"])
+@pytest.mark.parametrize(("sides", "decoded"), [((640, 480), (160, 120)), ((642, 482), (321, 241)), ((641, 480), (641, 480))])
+def test_a_jpeg_that_becomes_much_smaller_is_decoded_at_a_fraction(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sides: tuple[int, int],
+    decoded: tuple[int, int],
+    policy: str,
+    orientation: int,
+) -> None:
+    photo = Image.fromarray(load_sample_image("china.jpg")).resize(sides, Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / "a.jpg", photo, quality=95, exif=exif)
+    seen: list[tuple[int, int]] = []
+
+    def noted(image: Image.Image, size: images.Size, policy: str) -> Image.Image:
+        seen.append(image.size)
+        return resize_image(image, size, policy)
+
+    monkeypatch.setattr(images, "resize_image", noted)
+    found = read_image(path, size=(40, 40), policy=policy)
+    assert seen == [decoded if orientation == 1 else decoded[::-1]]
+    whole = resize_image(Image.fromarray(read_image(path)), (40, 40), policy)
+    difference = np.abs(found.astype(int) - np.asarray(whole).astype(int))
+    assert difference.mean() < 0.6
+    assert difference.max() <= 8
 
 
 def test_16_bits_become_8(tmp_path: Path) -> None:

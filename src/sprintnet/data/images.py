@@ -12,11 +12,15 @@ from PIL import Image, UnidentifiedImageError
 from sprintnet.data.image_files import IMAGE_FORMATS, open_image, orientation, other_format
 from sprintnet.errors import AccessError, DataError, SettingsError
 
-DECODER_VERSION = 2  # part of the decode cache's path: raise it when a file would be decoded to other pixels
+DECODER_VERSION = 3  # part of the decode cache's path: raise it when a file would be decoded to other pixels
 MAX_PIXELS, MAX_SIDE = 64_000_000, 30_000  # more are refused before they are decoded: a few bytes can claim any size
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
+JPEG_FRACTIONS = (8, 4, 2)
+"""A JPEG can be decoded at 1/8, 1/4 or 1/2 of its sides: its blocks of 8x8 pixels at once, instead of each pixel."""
+MIN_REDUCTION = 3  # left to antialiasing: with 2, pixels differ twice as much
 TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
+MIN_SIDEWAYS = 5  # orientations from here on swap height and width
 MIN_16_BIT_RANGE = 4096  # 16-bit values below this leave fewer than 16 of 256 grey levels
 
 Size = tuple[int, int]  # height, width
@@ -45,6 +49,8 @@ def read_image(
                 raise DataError(f"{image.width}x{image.height}, more than {limits}; make it smaller")
             is_deep = _is_16_bit_colour(image)
             _scale_transparent_colour(image)
+            if size and image.format in ("JPEG", "MPO"):
+                _decode_smaller(image, size)
             image.load()
             if is_deep:
                 _require_levels(image)
@@ -163,6 +169,21 @@ def center_crop_box(image: Size, size: Size) -> tuple[int, int, int, int]:
 def letterbox_size(image: Size, size: Size) -> Size:
     """Returns the largest height and width with the aspect ratio of an image that fit into `size`."""
     return min(size[0], max(1, image[0] * size[1] // image[1])), min(size[1], max(1, image[1] * size[0] // image[0]))
+
+
+def _decode_smaller(image: Image.Image, size: Size) -> None:
+    """Makes a JPEG decode at the smallest fraction of its sides that is still three times `size`.
+
+    A photo of 20 megapixels is read eight times as fast; the resized pixels of a sharp one differ by a quarter of a level (of
+    256) on average. A fraction that does not divide both sides would shift them.
+    """
+    height, width = size if orientation(image) < MIN_SIDEWAYS else size[::-1]
+    for fraction in JPEG_FRACTIONS:
+        smaller = image.width // fraction, image.height // fraction
+        is_whole = image.size == (smaller[0] * fraction, smaller[1] * fraction)
+        if is_whole and smaller[0] >= MIN_REDUCTION * width and smaller[1] >= MIN_REDUCTION * height:
+            image.draft(None, smaller)
+            return
 
 
 def _is_16_bit_colour(image: Image.Image) -> bool:

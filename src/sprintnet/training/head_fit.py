@@ -21,7 +21,8 @@ from sprintnet.data.splits import stratified_k_fold
 from sprintnet.evaluation.predict import evaluating
 from sprintnet.evaluation.task import Task, task_of
 from sprintnet.models.base import LinearNetwork
-from sprintnet.reporting.text.times import rough_time, seconds_text
+from sprintnet.progress import announce
+from sprintnet.reporting.text.times import seconds_text
 from sprintnet.runs.environment import cpu_name, environment_record
 from sprintnet.runs.folder import RunFolder
 from sprintnet.runs.io import cache_folder, limit_cache, write_arrays, write_json
@@ -37,7 +38,6 @@ PATIENCE = 2
 """Weaker penalties that are tried after the loss of validation has begun to rise."""
 ITERATIONS, TOLERANCE = 200, 1e-3  # the latter of the largest component of the gradient
 CACHE_BYTES = 2**30  # of embeddings: about 100,000 images and their mirror images
-SAID_SECONDS = 20.0  # what takes longer is said before
 MAX_FOR_ONE_THREAD = 2**22
 """Embeddings, in numbers, up to which one thread is faster: SciPy's threads and PyTorch's wait for each other's cores."""
 Track = Callable[[Iterable[Any], int, str, int, int], Iterable[Any]]
@@ -231,8 +231,8 @@ def _one_pass(
         for images, _ in track(loader.sequential(), len(loader), label, 0, loader.batch_size):
             viewed = images.flip(-1).contiguous(memory_format=torch.channels_last) if is_mirrored else images
             found.append(network.embed(network.features(viewed)).float())
-            if len(found) == 1 and (expected := (time.monotonic() - started) * len(loader)) > SAID_SECONDS:
-                log(f"{label} {len(loader.labels):,} images: about {rough_time(expected)}")
+            if len(found) == 1:
+                announce(f"{label} {len(loader.labels):,} images", (time.monotonic() - started) * len(loader), log)
     embeddings: NDArray[np.float32] = torch.cat(found).cpu().numpy()
     return embeddings
 

@@ -15,7 +15,7 @@ from sprintnet.data.augment import resize
 from sprintnet.data.loader import Batch, Loader
 from sprintnet.errors import DivergedError, SettingsError
 from sprintnet.evaluation.predict import predict
-from sprintnet.reporting.text.times import rough_time
+from sprintnet.progress import rough_time
 from sprintnet.runs.folder import RunFolder
 from sprintnet.training.adaptive_threads import AdaptiveThreads
 from sprintnet.training.checkpoint import State, load_checkpoint, save_checkpoint

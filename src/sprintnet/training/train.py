@@ -19,9 +19,8 @@ from sprintnet.errors import SettingsError, SprintNetError, did_you_mean, is_out
 from sprintnet.evaluation.trained_model import TrainedModel, evaluation_batch, load_run
 from sprintnet.kernels import build
 from sprintnet.models.transfer import Pretrained, load_pretrained
-from sprintnet.progress import track
+from sprintnet.progress import rough_time, track
 from sprintnet.ranks import joined
-from sprintnet.reporting.text.times import rough_time
 from sprintnet.reporting.text.training_table import RULE, TABLE_HEAD, table_row, training_header
 from sprintnet.runs import checksums
 from sprintnet.runs.environment import environment_record, own_rank

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,8 @@ from filelock import FileLock, Timeout
 
 from sprintnet.data.dataset import Images, advise
 from sprintnet.errors import DataError, SprintNetError
-from sprintnet.progress import track
+from sprintnet.progress import announce, track
+from sprintnet.runs.cores import available_cores
 from sprintnet.runs.io import cache_folder, remove_temporary, write_atomic
 
 CHUNK_SIZE = 256  # images that are decoded, and logged as done with their CRC-32, together
@@ -157,7 +159,7 @@ def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool
     folder.mkdir(parents=True, exist_ok=True)
     _reserve(folder / IMAGES, int(np.prod(shape)))
     images = np.memmap(folder / IMAGES, np.uint8, "r+", shape=shape)
-    chunks = _chunks(shape[0])
+    chunks, workers = _chunks(shape[0]), 1 if is_sequential else available_cores()
     checksums = dict.fromkeys(range(len(chunks)), 0)
     permanent: Failures = {}
     transient: Failures = {}
@@ -170,7 +172,7 @@ def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool
     left = set(range(len(chunks)))
     with (
         (folder / DONE).open("a+", encoding="utf-8", errors="replace") as log,
-        ThreadPoolExecutor(1 if is_sequential else os.cpu_count()) as pool,
+        ThreadPoolExecutor(workers) as pool,
     ):
         log.seek(0)
         for line in log:
@@ -180,10 +182,13 @@ def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool
                     left.remove(number)
                     checksums[number] = checksum
                     permanent |= {int(index): cause for index, cause in failures.items()}
-        numbers = sorted(left)
+        numbers, started = sorted(left), time.monotonic()
         results = track(pool.map(run, numbers), len(numbers), f"decoding {shape[0]:,} images")
         try:
             for number, (failures, is_permanent) in zip(numbers, results, strict=True):
+                if number == numbers[0]:
+                    what = f"decoding {shape[0]:,} images, once, into {cache_folder()} ({images.nbytes / 1e9:.2g} GB)"
+                    announce(what, (time.monotonic() - started) * len(numbers) / workers)
                 (permanent if is_permanent else transient).update(failures)
                 checksums[number] = zlib.crc32(images[chunks[number]].data)
                 if is_permanent:
