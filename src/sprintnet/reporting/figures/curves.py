@@ -5,6 +5,7 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import LogFormatter
 
 from sprintnet.reporting.figures.predictions import class_label
 from sprintnet.reporting.figures.style import FULL_WIDTH, StyledFigure, styled
@@ -81,7 +82,8 @@ def accuracy_over_time(
             axes.annotate("TTA", end, (-6, 3), textcoords="offset points", ha="right", fontsize=7)
     if len(runs) > 1:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_major_formatter(LogFormatter())
+        axes.xaxis.set_minor_formatter(LogFormatter())
     else:
         axes.set_xlim(left=0)
     title = "Accuracy over time" + (f": {class_label(next(iter(runs)), 60)}" if len(runs) == 1 else "")

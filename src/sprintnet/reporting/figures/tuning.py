@@ -18,7 +18,11 @@ def trial_accuracies(accuracies: Mapping[int, Mapping[int, float]], best: int) -
     axes = figure.subplots()
     for marker, (epochs, by_trial) in zip(MARKERS, sorted(accuracies.items()), strict=False):
         (points,) = axes.plot(
-            list(by_trial), [100 * value for value in by_trial.values()], marker, markersize=5, label=f"{epochs} epochs"
+            list(by_trial),
+            [100 * value for value in by_trial.values()],
+            marker,
+            markersize=5,
+            label=f"{epochs} epoch{'s' * (epochs > 1)}",
         )
         if 0 in by_trial:
             axes.axhline(100 * by_trial[0], color=points.get_color(), linewidth=0.8, linestyle="--")

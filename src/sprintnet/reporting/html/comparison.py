@@ -37,7 +37,7 @@ def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:
     figures = {}
     with TemporaryDirectory() as temporary:
         if curves:
-            file = save(partial(accuracy_over_time, curves, None), Path(temporary) / "accuracy_over_time")
+            file = save(partial(accuracy_over_time, curves, None), Path(temporary) / "accuracy_over_time", for_phones=True)
             figures[file.stem] = figure_uris(file)
     write_atomic(
         page,

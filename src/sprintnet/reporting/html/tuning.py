@@ -31,14 +31,14 @@ def write_tuning_page(folder: Path) -> Path:
         pairs = [(fresh["0", seed], fresh[str(result["best"]), seed]) for seed in seeds]
         draws["final_differences"] = partial(final_differences, pairs, found["low"], found["high"])
     with TemporaryDirectory() as temporary:
-        figures = {name: figure_uris(save(draw, Path(temporary) / name)) for name, draw in draws.items()}
+        figures = {name: figure_uris(save(draw, Path(temporary) / name, for_phones=True)) for name, draw in draws.items()}
     tables = {
         "Trials": _trials(rows, accuracies),
         "Paired t-tests against the best so far": _looks(result["looks"]),
         "Do short trainings rank the trials as long ones do?": _correlations(result["rank_correlations"]),
     }
     page = folder / "tune.html"
-    lines = [f"{line[0].upper()}{line[1:]}." for line in result_lines(result)]
+    lines = [f"{line[0].upper()}{line[1:]}{'.' * (not line.endswith(':'))}" for line in result_lines(result)]
     write_atomic(page, render("tuning.html.jinja", figures, name=f"Search {folder.name}", lines=lines, tables=tables))
     return page
 
@@ -52,7 +52,10 @@ def _trials(rows: Sequence[Mapping[str, str]], accuracies: Mapping[int, Mapping[
             yield f"{by_trial[trial]:.2%}" if trial in by_trial else "-"
 
     table = [[str(trial) if trial else "0, the recipe", *shown, *cells(trial)] for trial, shown in sorted(values.items())]
-    return {"heads": ["trial", *settings, *(f"{epochs} epochs" for epochs in sorted(accuracies))], "rows": table}
+    return {
+        "heads": ["trial", *settings, *(f"{epochs} epoch{'s' * (epochs > 1)}" for epochs in sorted(accuracies))],
+        "rows": table,
+    }
 
 
 def _looks(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
