@@ -26,11 +26,11 @@ from document import write_between
 from rows import ROOT, hardware, measured, newest
 from sprintnet.config import Config, load_config
 from sprintnet.data.builtin import cache
-from sprintnet.data.dataset import ImageDataset
+from sprintnet.data.dataset import ImageDataset, images_at_a_time
 from sprintnet.data.loader import Loader
 from sprintnet.evaluation.predict import outputs
 from sprintnet.evaluation.task import TASKS
-from sprintnet.evaluation.trained_model import evaluation_batch
+from sprintnet.evaluation.trained_model import EVALUATION_BATCH
 from sprintnet.models.transfer import load_pretrained
 from sprintnet.progress import track
 from sprintnet.reporting.figures.style import StyledFigure, save, styled
@@ -61,7 +61,7 @@ def embeddings_of(config: Config, images: ImageDataset, *, mirrored: bool) -> np
     runtime = select_runtime("cpu", "auto", 0)
     network = runtime.place(pretrained.saved.network)
     pixels = images.images[:, :, ::-1].copy() if mirrored else images.images
-    batch = evaluation_batch(network.working_shape(images.image_shape))
+    batch = images_at_a_time(EVALUATION_BATCH, network.working_shape(images.image_shape))
     loader = Loader(
         replace(images, storage=pixels, rows=None), pretrained.saved.preprocessing.normalisation, batch, runtime.device
     )

@@ -13,6 +13,7 @@ Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64] | npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 
+FULL_BATCH_PIXELS = 64 * 64
 LABEL_SEPARATOR = "|"  # separates the class names of a multi-label image
 BLOCK_SIZE = 500  # images read at a time: the sum of 500 squared pixel values fits into 32 bits
 
@@ -94,6 +95,11 @@ def advise(images: Images, advice: str) -> None:
     pages. Of a file larger than memory, random batches are read 60 times as fast if the system does not read ahead."""
     if isinstance(images, np.memmap) and hasattr(mmap, advice):
         images._mmap.madvise(getattr(mmap, advice))  # type: ignore[attr-defined]
+
+
+def images_at_a_time(most: int, shape: tuple[int, ...]) -> int:
+    """Returns how many images of a shape (H, W, ...) are computed at a time: `most` of up to 64x64 pixels, else fewer."""
+    return max(1, min(most, most * FULL_BATCH_PIXELS // (shape[0] * shape[1])))
 
 
 def class_counts(labels: Labels, classes: int) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ import torch
 
 from sprintnet.config import Config, load_config
 from sprintnet.data.conformal import HeldOutScores, sorted_scores
-from sprintnet.data.dataset import ImageDataset, Images, digest
+from sprintnet.data.dataset import ImageDataset, Images, digest, images_at_a_time
 from sprintnet.data.loader import Loader
 from sprintnet.data.preprocessing import NO_TTA, Preprocessing
 from sprintnet.errors import SettingsError
@@ -25,8 +25,8 @@ from sprintnet.progress import track
 from sprintnet.runs.folder import open_run
 from sprintnet.runtime import Runtime, select_runtime
 
-EVALUATION_BATCH, EVALUATION_PIXELS = 500, 500 * 64 * 64
-"""Images that are evaluated at a time, at most, and their pixels."""
+EVALUATION_BATCH = 500
+"""Images that are evaluated at a time, at most."""
 KNOWN_IMAGES = 5000
 """Training images whose embeddings say what is known, at most."""
 TTA_CALIBRATION_IMAGES, MIN_TTA_CALIBRATION_IMAGES = 1000, 100
@@ -192,12 +192,7 @@ class TrainedModel:
 
     @property
     def _evaluation_batch(self) -> int:
-        return evaluation_batch(self.model.working_shape(self.preprocessing.image_shape))
-
-
-def evaluation_batch(shape: tuple[int, int, int]) -> int:
-    """Returns the number of images of a shape (H, W, C) that are evaluated at a time."""
-    return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (shape[0] * shape[1])))
+        return images_at_a_time(EVALUATION_BATCH, self.model.working_shape(self.preprocessing.image_shape))
 
 
 def _spread(images: ImageDataset, most: int) -> ImageDataset:

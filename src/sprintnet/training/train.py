@@ -10,13 +10,13 @@ from filelock import Timeout
 
 from sprintnet.autoconfig import DatasetFacts, resolve
 from sprintnet.config import Config, parse_config, resumed
-from sprintnet.data.dataset import ImageDataset, digest
+from sprintnet.data.dataset import ImageDataset, digest, images_at_a_time
 from sprintnet.data.load import load_splits
 from sprintnet.data.loader import Loader
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.data.splits import Splits, write_splits
 from sprintnet.errors import SettingsError, SprintNetError, did_you_mean, is_out_of_memory
-from sprintnet.evaluation.trained_model import TrainedModel, evaluation_batch, load_run
+from sprintnet.evaluation.trained_model import EVALUATION_BATCH, TrainedModel, load_run
 from sprintnet.kernels import build
 from sprintnet.models.transfer import Pretrained, load_pretrained
 from sprintnet.progress import rough_time, track
@@ -185,7 +185,7 @@ def _train(
     setup_seconds = whiten(step.model, loader, config)
     shape = step.model.working_shape(images.image_shape)
     val_images = splits["val" if "val" in splits else "test"]
-    val_loader = Loader(val_images, loader.normalisation, evaluation_batch(shape), runtime.device)
+    val_loader = Loader(val_images, loader.normalisation, images_at_a_time(EVALUATION_BATCH, shape), runtime.device)
     sizes = {name: len(part) for name, part in splits.items()}
     run.log(training_header(str(run.path), config, runtime.describe(), sizes, multi_label=images.multi_label))
     if runtime.device.type == "cpu" and (reason := build.unavailable_reason(runtime.precision)):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sprintnet.data.dataset import Images, Labels
+from sprintnet.data.dataset import Images, Labels, images_at_a_time
 from sprintnet.deploy.predictions import Predictions
 from sprintnet.deploy.predictor import Predictor
 from sprintnet.errors import ParityError
@@ -23,8 +23,8 @@ MIN_AGREEMENT = 0.9999  # share of images with equal predictions, for an fp32 fi
 MAX_DIFFERENCE = 1e-3  # of any probability, and of novelty as a share of its mean, for an fp32 file
 MAX_ACCURACY_DROP = 0.002  # for a file of lower precision, or one image: 100 images have no finer steps
 ROUNDING = 1e-9  # of the difference of two shares
-TIMED_BATCH, TIMED_PIXELS = 256, 256 * 64 * 64
-"""Images of the larger batch that is timed, and their pixels, at most."""
+TIMED_BATCH = 256
+"""Images of the larger batch that is timed, at most."""
 TIMED_SECONDS = 0.3
 ROUNDS = 5
 
@@ -113,7 +113,7 @@ def broken_rules(row: Mapping[str, float], is_exact: bool) -> str:
 def throughput(functions: Mapping[str, Callable[[Images], object]], images: Images) -> dict[str, dict[str, float]]:
     """Returns images/s and the median and 99th percentile of milliseconds, by name and batch size, 1 and the largest. The
     functions take turns in several rounds, so that other load on the machine affects all alike."""
-    largest = max(1, min(TIMED_BATCH, TIMED_PIXELS // (images.shape[1] * images.shape[2])))
+    largest = images_at_a_time(TIMED_BATCH, images.shape[1:])
     found: dict[str, dict[str, float]] = {name: {"largest_batch": largest} for name in functions}
     for batch in (1, largest):
         part = images[np.arange(batch) % len(images)]

@@ -14,11 +14,11 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from sprintnet.data.dataset import ImageDataset, Images
+from sprintnet.data.dataset import ImageDataset, Images, images_at_a_time
 from sprintnet.deploy.export.bias_correction import correct_biases
 
 CALIBRATION_IMAGES = 500
-CALIBRATION_BATCH, CALIBRATION_PIXELS = 100, 100 * 64 * 64  # images at a time, and their pixels, at most
+CALIBRATION_BATCH = 100  # images at a time, at most
 QUANTIZED_OPERATORS = ["Conv", "MaxPool", "Sigmoid", "Mul", "Add", "Relu", "Clip"]
 POOLS = ("MaxPool", "ReduceMean")
 FP32_OPERATORS = ["Resize", "Cast"]
@@ -86,7 +86,7 @@ def _before_pools(graph: onnx.GraphProto) -> set[str]:
 
 
 def _batches(images: Images) -> Iterator[Images]:
-    size = max(1, min(CALIBRATION_BATCH, CALIBRATION_PIXELS // (images.shape[1] * images.shape[2])))
+    size = images_at_a_time(CALIBRATION_BATCH, images.shape[1:])
     return (images[start : start + size] for start in range(0, len(images), size))
 
 
