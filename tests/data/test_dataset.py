@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from sprintnet.data.dataset import ImageDataset, channel_statistics, class_weights, concatenate, digest, first_of_each_class
+from sprintnet.data.dataset import (
+    ImageDataset,
+    channel_statistics,
+    class_weights,
+    concatenate,
+    digest,
+    first_of_each_class,
+    images_at_a_time,
+)
 
 
 def dataset(counts: list[int], seed: int = 0, shape: tuple[int, int, int] = (4, 4, 3)) -> ImageDataset:
@@ -69,3 +77,7 @@ def test_the_first_image_of_each_class_that_has_any() -> None:
     labels = np.array([[0, 0, 0], [1, 0, 1], [0, 0, 1]], np.uint8)
     assert first_of_each_class(labels).tolist() == [1, 1]
     assert first_of_each_class(np.array([], np.int64)).tolist() == []
+
+
+def test_large_images_are_computed_fewer_at_a_time() -> None:
+    assert [images_at_a_time(500, (side, side, 3)) for side in (1, 32, 64, 128, 224, 1500)] == [500, 500, 500, 125, 40, 1]
