@@ -12,6 +12,7 @@ set. A training from scratch takes minutes; the same command continues in runs/f
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -123,25 +124,35 @@ def write(count: int, command: str, found: dict[str, list[float]]) -> None:
     print(f"{count} a class: {shown} (n = {len(found['accuracies'])})", flush=True)
 
 
-def interval(values: list[float]) -> str:
-    """Returns the mean in percent, with its 95 % interval (Student 1908)."""
-    mean, low, high = statistics.fmean(values), *ttest_1samp(values, 0).confidence_interval()
-    return f"{mean:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+def found_rows() -> dict[tuple[str, int], dict[str, Any]]:
+    """Returns the newest row of each command and number of images; of sprint94 on all images, its last study of five seeds."""
+    rows = {(row["command"], row["images_per_class"]): row for row in newest("few_images", "command", "images_per_class")}
+    studies = [json.loads(line) for line in ROWS.with_name("sprint94.jsonl").read_text("utf-8").splitlines()]
+    study = [row for row in studies if row["n"] >= OF_SCRATCH and "values" in row["test_accuracy"]][-1]
+    return {**rows, ("sprint94", COUNTS[-1]): {**study, "accuracies": study["test_accuracy"]["values"]}}
+
+
+def with_interval(values: list[float], form: str = "{:.1f}", unit: str = "%") -> str:
+    """Returns the mean in percent, with its 95 % interval (Student 1908) where there are several values."""
+    mean = form.format(100 * statistics.fmean(values)) + unit
+    if len(values) == 1:
+        return mean
+    low, high = ttest_1samp(values, 0).confidence_interval()
+    return f"{mean} ({form.format(100 * low)} to {form.format(100 * high)})"
 
 
 def table() -> Iterator[str]:
-    """Yields the table by number of images, the newest row of each."""
-    rows = {(row["command"], row["images_per_class"]): row for row in newest("few_images", "command", "images_per_class")}
+    """Yields the table by number of images."""
+    rows = found_rows()
     yield "| images of each class | `photos epochs=0` | scikit-learn | ours less scikit-learn's | `sprint94` from scratch | n |"
     yield "|" + "---|" * 6
-    for count in sorted({count for _, count in rows}):
+    for count in sorted(count for command, count in rows if command == PHOTOS):
         ours, scratch = rows[PHOTOS, count], rows.get(("sprint94", count))
         gains = [one - other for one, other in zip(ours["accuracies"], ours["scikit_learn"], strict=True)]
-        low, high = ttest_1samp(gains, 0).confidence_interval()
-        gain = f"{100 * statistics.fmean(gains):+.2f} points ({100 * low:.2f} to {100 * high:.2f})"
-        beside = interval(scratch["accuracies"]) if scratch else "not measured"
+        beside = with_interval(scratch["accuracies"]) if scratch else "not measured"
         n = f"{len(gains)}, {len(scratch['accuracies'])}" if scratch else str(len(gains))
-        yield f"| {count} | {interval(ours['accuracies'])} | {interval(ours['scikit_learn'])} | {gain} | {beside} | {n} |"
+        both = f"{with_interval(ours['accuracies'])} | {with_interval(ours['scikit_learn'])}"
+        yield f"| {count:,} | {both} | {with_interval(gains, '{:+.2f}', ' points')} | {beside} | {n} |"
     where = "; ".join(dict.fromkeys(f"{hardware(row)}, {measured(row)}" for row in rows.values()))
     yield f"\nTest accuracy on CIFAR-10, ten classes, with 95 % intervals over subsets; {where}."
 
@@ -152,12 +163,9 @@ def accuracy_by_images() -> StyledFigure:
     figure = StyledFigure(figsize=(6.4, 3.6))
     axes = figure.subplots()
     for command, label in ((PHOTOS, "photos, the last layer alone"), ("sprint94", "sprint94 from scratch")):
-        every = newest("few_images", "command", "images_per_class")
-        rows = sorted(((row["images_per_class"], row) for row in every if row["command"] == command), key=lambda pair: pair[0])
-        if not rows:
-            continue
-        means = [100 * statistics.fmean(row["accuracies"]) for _, row in rows]
-        axes.plot([count for count, _ in rows], means, marker="o", markersize=3, label=label)
+        points = sorted((count, row["accuracies"]) for (name, count), row in found_rows().items() if name == command)
+        means = [100 * statistics.fmean(accuracies) for _, accuracies in points]
+        axes.plot([count for count, _ in points], means, marker="o", markersize=3, label=label)
     axes.set(xscale="log", xlabel="training images of each class", ylabel="test accuracy (%)", ylim=(0, 100))
     axes.set_title("CIFAR-10 by number of training images")
     axes.xaxis.set_major_formatter("{x:g}")

@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,8 +36,17 @@ def test_images_are_decoded_once_until_one_changes(folder: Path, cache: Path, mo
 
 def test_long_decoding_is_said_before(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(progress, "SAID_SECONDS", 0.0)
+    monkeypatch.setattr(load, "MAX_SEQUENTIAL_PIXELS", 0)
+    read_image, said = load.read_image, []
+
+    def noted(*settings: Any) -> Any:
+        said.append(capfd.readouterr().err)
+        return read_image(*settings)
+
+    monkeypatch.setattr(load, "read_image", noted)
     images = read(folder).images
-    assert re.fullmatch(rf"decoding {len(images)} images, once, into .*cache.* \(.* GB\): about 0 s\n", capfd.readouterr().err)
+    assert re.fullmatch(rf"decoding {len(images)} images, once, into .*cache \(0 MB\): about 0 s\n", said[3])
+    assert not any(said[:3])
 
 
 KILLED = """

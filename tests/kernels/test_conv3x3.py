@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sprintnet.kernels import conv_pool_fp32, winograd, winograd_fp32, winograd_torch
 from sprintnet.kernels.conv3x3 import Convolution3x3
+from sprintnet.kernels.dispatch import choose
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +82,8 @@ def test_maps_with_other_channels_than_the_filters_are_refused_as_pytorch_does()
 
 
 @pytest.mark.parametrize("gradients", [False, True])
-def test_predictions_in_bf16_are_pytorchs_own(gradients: bool) -> None:
+def test_predictions_in_bf16_are_pytorchs_own(gradients: bool, available: None) -> None:
+    assert choose("conv3x3", torch.bfloat16, 128, 128, 4, 4) is winograd
     layer, maps = Convolution3x3(128, 128).eval(), torch.randn(128, 128, 4, 4)
     with torch.set_grad_enabled(gradients), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(layer(maps), nn.Conv2d.forward(layer, maps))

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from sprintnet.data.image_files import IMAGE_FORMATS, open_image, orientation, other_format
+from sprintnet.data.image_files import IMAGE_FORMATS, SWAPPED_FROM, open_image, orientation, other_format
 from sprintnet.errors import AccessError, DataError, SettingsError
 
-DECODER_VERSION = 3  # part of the decode cache's path: raise it when a file would be decoded to other pixels
+DECODER_VERSION = 3  # part of the decode cache's path: raise it when files are decoded to other pixels
 MAX_PIXELS, MAX_SIDE = 64_000_000, 30_000  # more are refused before they are decoded: a few bytes can claim any size
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -20,7 +20,6 @@ JPEG_FRACTIONS = (8, 4, 2)
 """A JPEG can be decoded at 1/8, 1/4 or 1/2 of its sides: its blocks of 8x8 pixels at once, instead of each pixel."""
 MIN_REDUCTION = 3  # left to antialiasing: with 2, pixels differ twice as much
 TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
-MIN_SIDEWAYS = 5  # orientations from here on swap height and width
 MIN_16_BIT_RANGE = 4096  # 16-bit values below this leave fewer than 16 of 256 grey levels
 
 Size = tuple[int, int]  # height, width
@@ -49,8 +48,7 @@ def read_image(
                 raise DataError(f"{image.width}x{image.height}, more than {limits}; make it smaller")
             is_deep = _is_16_bit_colour(image)
             _scale_transparent_colour(image)
-            if size and image.format in ("JPEG", "MPO"):
-                _decode_smaller(image, size)
+            fraction = _decode_smaller(image, size) if size and image.format in ("JPEG", "MPO") else 1
             image.load()
             if is_deep:
                 _require_levels(image)
@@ -62,7 +60,7 @@ def read_image(
                 converted = _flatten_alpha(converted)
             if converted.mode != PIL_MODES[channels]:
                 converted = converted.convert(PIL_MODES[channels])
-            pixels = np.asarray(converted if size is None else resize_image(converted, size, policy))
+            pixels = np.asarray(converted if size is None else resize_image(converted, size, policy, fraction))
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # a warning may count as an error
@@ -137,25 +135,33 @@ def convert_pixels(pixels: npt.NDArray[np.uint8], shape: tuple[int, int, int], p
     return np.asarray(resize_image(converted, shape[:2], policy)).reshape(shape)
 
 
-def resize_image(image: Image.Image, size: Size, policy: str) -> Image.Image:
-    """Returns the image resized by a policy of `data.resize`, bilinear and antialiased, as in an exported model."""
+def resize_image(image: Image.Image, size: Size, policy: str, fraction: int = 1) -> Image.Image:
+    """Returns the image resized by a policy of `data.resize`, bilinear and antialiased, as in an exported model.
+
+    An image that was decoded at 1/`fraction` of its sides is cropped where the whole one would be.
+    """
     height, width = size
     if (image.height, image.width) == size:
         return image
+    whole = fraction * image.height, fraction * image.width
     if policy == "crop":
-        image = image.crop(center_crop_box((image.height, image.width), size))
+        box = center_crop_box(whole, size)
+        if fraction == 1:
+            return _resized(image.crop(box), size)
+        left, upper, right, lower = (edge / fraction for edge in box)
+        return _resized(image, size, (left, upper, right, lower))
     if policy != "letterbox":
         return _resized(image, (height, width))
-    inner = letterbox_size((image.height, image.width), size)
+    inner = letterbox_size(whole, size)
     canvas = Image.new(image.mode, (width, height))
     canvas.paste(_resized(image, inner), ((width - inner[1]) // 2, (height - inner[0]) // 2))
     return canvas
 
 
-def _resized(image: Image.Image, size: Size) -> Image.Image:
+def _resized(image: Image.Image, size: Size, box: tuple[float, float, float, float] | None = None) -> Image.Image:
     if image.mode == "RGBA":  # per channel: Pillow would weight colours by opacity
-        return Image.merge("RGBA", [_resized(band, size) for band in image.split()])
-    return image.resize(size[::-1], Image.Resampling.BILINEAR)
+        return Image.merge("RGBA", [_resized(band, size, box) for band in image.split()])
+    return image.resize(size[::-1], Image.Resampling.BILINEAR, box)
 
 
 def center_crop_box(image: Size, size: Size) -> tuple[int, int, int, int]:
@@ -171,19 +177,20 @@ def letterbox_size(image: Size, size: Size) -> Size:
     return min(size[0], max(1, image[0] * size[1] // image[1])), min(size[1], max(1, image[1] * size[0] // image[0]))
 
 
-def _decode_smaller(image: Image.Image, size: Size) -> None:
-    """Makes a JPEG decode at the smallest fraction of its sides that is still three times `size`.
+def _decode_smaller(image: Image.Image, size: Size) -> int:
+    """Makes a JPEG decode at 1/2, 1/4 or 1/8 of its sides that is still three times `size`; returns 2, 4 or 8, or 1: whole.
 
-    A photo of 20 megapixels is read eight times as fast; the resized pixels of a sharp one differ by a quarter of a level (of
+    A photo of 20 megapixels is read eight times as fast; the resized pixels of a sharp one differ by up to half a level (of
     256) on average. A fraction that does not divide both sides would shift them.
     """
-    height, width = size if orientation(image) < MIN_SIDEWAYS else size[::-1]
+    height, width = size if orientation(image) < SWAPPED_FROM else size[::-1]
     for fraction in JPEG_FRACTIONS:
         smaller = image.width // fraction, image.height // fraction
         is_whole = image.size == (smaller[0] * fraction, smaller[1] * fraction)
         if is_whole and smaller[0] >= MIN_REDUCTION * width and smaller[1] >= MIN_REDUCTION * height:
             image.draft(None, smaller)
-            return
+            return fraction
+    return 1
 
 
 def _is_16_bit_colour(image: Image.Image) -> bool:

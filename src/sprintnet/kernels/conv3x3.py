@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from sprintnet.kernels.dispatch import EXACT, can_predict, can_train, choose
+from sprintnet.kernels.dispatch import can_predict, can_train, choose
 
 MIN_BATCH = {torch.float32: 32, torch.bfloat16: 64}
 """Images below which the kernels' work per batch costs more than they save (fp32: as measured on AVX2)."""
@@ -50,10 +50,9 @@ class Convolution3x3(nn.Conv2d):
         if not (is_supported and (can_train(self, input) or can_predict(self, input))) or input.shape[1] != self.in_channels:
             return None
         dtype = _dtype()
-        if len(input) < MIN_BATCH.get(dtype, 0):
+        if len(input) < MIN_BATCH.get(dtype, 0) or input.dtype == torch.float64:
             return None
-        kernel = choose(layer, dtype, self.in_channels, self.out_channels, *input.shape[2:])
-        return kernel if self.training or kernel in EXACT else None
+        return choose(layer, dtype, self.in_channels, self.out_channels, *input.shape[2:], is_training=self.training)
 
 
 def _dtype() -> torch.dtype:

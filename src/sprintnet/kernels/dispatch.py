@@ -26,8 +26,8 @@ IMPLEMENTATIONS: dict[str, dict[str, ModuleType]] = {
     "conv_pool": {"amx": conv3x3_amx, "avx512_bf16": conv_pool, "winograd_fp32": conv_pool_fp32},
 }
 """Layer -> name in choices.csv -> module; `pytorch` stands for PyTorch's own operations."""
-EXACT = (winograd_fp32, conv_pool_fp32)
-"""Modules that also compute predictions."""
+FOR_PREDICTIONS = (winograd_fp32, conv_pool_fp32)
+"""Modules that compute predictions too, exact to 3e-5."""
 PRECISIONS = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 
@@ -57,13 +57,18 @@ def can_predict(layer: nn.Module, maps: Tensor) -> bool:
 
 
 @cache
-def choose(layer: str, dtype: torch.dtype, channels: int, out_channels: int, height: int, width: int) -> ModuleType | None:
-    """Returns the module that computes a layer (conv3x3 or conv_pool) of this shape, or None: PyTorch's own operations."""
+def choose(
+    layer: str, dtype: torch.dtype, channels: int, out_channels: int, height: int, width: int, is_training: bool = True
+) -> ModuleType | None:
+    """Returns the module that computes a layer (conv3x3 or conv_pool) of this shape in training or in predictions, or None:
+    PyTorch's own operations."""
     if min(height, width) < 2 or not (known := choices().get((processor(PRECISIONS.get(dtype, "")), layer))):
         return None
     nearest = min(known, key=lambda choice: choice.distance(channels, out_channels, math.sqrt(height * width)))
     for name in nearest.implementations:
         module = IMPLEMENTATIONS[layer].get(name)
+        if module and not is_training and module not in FOR_PREDICTIONS:
+            continue
         if module is None or module.is_supported(channels, out_channels, height, width):
             return module
     return None

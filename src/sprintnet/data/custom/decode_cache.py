@@ -17,6 +17,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from sprintnet.data.dataset import Images, advise
+from sprintnet.data.images import DECODER_VERSION
 from sprintnet.errors import DataError, SprintNetError
 from sprintnet.progress import announce, track
 from sprintnet.runs.cores import available_cores
@@ -36,14 +37,14 @@ DecodeChunk = Callable[[Images, slice], tuple[Failures, bool]]
 
 
 class DecodeCache:
-    """What was computed from one state of a source: <cache>/decoded/<source>/<fingerprint>/<variant>/images, and JSON.
+    """What was computed from one state of a source: <cache>/decoded/<source>/<state>/<variant>/images, and JSON.
     One process computes while others wait; what was damaged since is computed again, and `notes` says so. Errors, as on a full
     disk, are SprintNetErrors."""
 
     def __init__(self, source: Path, fingerprint: str):
         self.notes: list[str] = []
         self._source_folder = cache_folder() / "decoded" / hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
-        self._folder = self._source_folder / fingerprint
+        self._folder = self._source_folder / f"{fingerprint}-{DECODER_VERSION}"
 
     def images(self, variant: str, shape: Shape, decode: DecodeChunk, is_sequential: bool = False) -> tuple[Images, Failures]:
         """Returns the decoded images (N, H, W, C), memory-mapped, and the failures. The first call decodes, on all cores
@@ -182,13 +183,14 @@ def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool
                     left.remove(number)
                     checksums[number] = checksum
                     permanent |= {int(index): cause for index, cause in failures.items()}
-        numbers, started = sorted(left), time.monotonic()
+        numbers = sorted(left)
+        if numbers and not is_sequential:
+            count = sum(chunks[number].stop - chunks[number].start for number in numbers)
+            what = f"decoding {count:,} images, once, into {cache_folder()} ({images.nbytes / 1e6:,.0f} MB)"
+            announce(what, count * _seconds_an_image(images, decode, chunks[numbers[0]]) / min(workers, len(numbers)))
         results = track(pool.map(run, numbers), len(numbers), f"decoding {shape[0]:,} images")
         try:
             for number, (failures, is_permanent) in zip(numbers, results, strict=True):
-                if number == numbers[0]:
-                    what = f"decoding {shape[0]:,} images, once, into {cache_folder()} ({images.nbytes / 1e9:.2g} GB)"
-                    announce(what, (time.monotonic() - started) * len(numbers) / workers)
                 (permanent if is_permanent else transient).update(failures)
                 checksums[number] = zlib.crc32(images[chunks[number]].data)
                 if is_permanent:
@@ -202,6 +204,16 @@ def _decode(folder: Path, shape: Shape, decode: DecodeChunk, is_sequential: bool
         _write_json(folder / DECODED, {"failures": permanent, "checksums": [*checksums.values()]})
         (folder / DONE).unlink()
     return _map(folder, shape), permanent | transient
+
+
+def _seconds_an_image(images: Images, decode: DecodeChunk, part: slice) -> float:
+    """Returns the time to decode one of the first images of a chunk; 0 where it has fewer than three."""
+    if part.stop - part.start < 3:
+        return 0.0
+    decode(images, slice(part.start, part.start + 1))  # not timed: it may load a decoder
+    started = time.monotonic()
+    decode(images, slice(part.start + 1, part.start + 3))
+    return (time.monotonic() - started) / 2
 
 
 def _reserve(file: Path, size: int) -> None:

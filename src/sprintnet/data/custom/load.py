@@ -21,7 +21,7 @@ from sprintnet.data.dataset import ImageDataset, Images, one_colour
 from sprintnet.data.duplicates import MAX_COMPARED_IMAGES, Duplicate, duplicates_within
 from sprintnet.data.duplicates import VERSION as DUPLICATES_VERSION
 from sprintnet.data.image_files import IMAGE_FORMATS
-from sprintnet.data.images import DECODER_VERSION, PIL_MODES, convert_pixels, read_image
+from sprintnet.data.images import PIL_MODES, convert_pixels, read_image
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import AccessError, DataError, did_you_mean
 
@@ -198,7 +198,7 @@ def _load_archive(path: Path, settings: DataSettings) -> CustomData:
 
 
 def _variant(shape: tuple[int, int, int], settings: DataSettings) -> str:
-    return f"{'x'.join(map(str, shape))}-{settings.resize}-{DECODER_VERSION}"
+    return f"{'x'.join(map(str, shape))}-{settings.resize}"
 
 
 def _raise_problems(name: str, problems: Sequence[Problem]) -> None:
