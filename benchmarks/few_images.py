@@ -5,7 +5,7 @@
     python benchmarks/few_images.py document            # writes table and figure of docs/tutorials/photos.md
 
 Each subset of N images a class is drawn with a seed; both see the same. From scratch, 5,000 a class are what a study of the
-recipe trains on, and not repeated here. Rows: results/few_images.jsonl. `photos` fits the
+recipe trains on, and not repeated here. Seconds are those of a machine with other work. Rows: results/few_images.jsonl. `photos` fits the
 last layer as `sprintnet train photos epochs=0` does, of images that the network enlarges to 160x160 pixels; a row has also
 scikit-learn's logistic regression as it comes (C=1, embeddings as they are, no mirror images). Nothing was chosen on the test
 set. A training from scratch takes minutes; the same command continues in runs/few_images.
@@ -70,7 +70,7 @@ def embeddings_of(config: Config, images: ImageDataset, *, mirrored: bool) -> np
         return outputs(network, track(loader.sequential(), len(loader), "embedding"), runtime).embeddings
 
 
-def photos(most: int) -> None:
+def photos() -> None:
     """Writes a row for each number of images, of the pretrained network."""
     from sklearn.linear_model import LogisticRegression
 
@@ -82,7 +82,7 @@ def photos(most: int) -> None:
     test = embeddings_of(config, test_set, mirrored=False)
     print(f"{2 * len(labels) + len(test_set):,} images embedded in {time.monotonic() - started:.0f} s", flush=True)
     objective = Objective(TASKS["single-label"], 0.0, None)
-    for count in (each for each in COUNTS if each <= most):
+    for count in COUNTS:
         found: dict[str, list[float]] = {"accuracies": [], "scikit_learn": [], "seconds": []}
         for seed in range(SUBSETS if count < np.bincount(labels).min() else 1):
             rows = subset(labels, count, seed)
@@ -185,7 +185,7 @@ def document() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="photos, a recipe that is trained from scratch, or document")
-    parser.add_argument("--most", type=int, default=max(COUNTS), help="training images of a class, at most")
+    parser.add_argument("--most", type=int, default=max(COUNTS), help="training images of a class, at most, from scratch")
     parser.add_argument("--least", type=int, default=min(COUNTS), help="training images of a class, at least, from scratch")
     parser.add_argument("--subsets", type=int, default=OF_SCRATCH, help="subsets that are trained from scratch on")
     parser.add_argument("--threads", type=int, default=0, help="threads of a training; 0: all cores")
@@ -193,7 +193,7 @@ if __name__ == "__main__":
     if arguments.recipe == "document":
         document()
     elif arguments.recipe == "photos":
-        photos(arguments.most)
+        photos()
     else:
         counts = [count for count in COUNTS[:-1] if arguments.least <= count <= arguments.most]
         scratch(arguments.recipe, counts, arguments.subsets, arguments.threads)

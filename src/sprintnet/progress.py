@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
-SAID_SECONDS = 20.0  # what takes longer is said before
+SAID_SECONDS = 20.0  # steps that take longer are announced
 
 
 def track(items: Iterable[Item], total: int, label: str, done: int = 0, images: int = 0) -> Iterator[Item]:
@@ -37,7 +37,7 @@ def say(line: str) -> None:
 
 
 def announce(what: str, seconds: float, log: Callable[[str], object] | None = None) -> None:
-    """Says about how long something will take, by `log` or on stderr, if that is more than SAID_SECONDS."""
+    """Prints an estimate of the time that a step will take, by `log` or on stderr, if that is more than SAID_SECONDS."""
     if seconds > SAID_SECONDS:
         (log or _say_on_stderr)(f"{what}: about {rough_time(seconds)}")
 

@@ -89,7 +89,7 @@ class Runtime:
 
     @property
     def kernels(self) -> list[str]:
-        """The libraries of compiled kernels that training may use: on a CPU, where they can be built."""
+        """The libraries of compiled kernels that this precision may use: on a CPU, where they can be built."""
         return build.available_libraries(self.precision) if self.device.type == "cpu" else []
 
     def describe(self) -> dict[str, Any]:

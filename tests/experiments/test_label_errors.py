@@ -29,7 +29,7 @@ from sprintnet.data.splits import connected_groups, stratified_k_fold
 from sprintnet.errors import DataError, SettingsError
 from sprintnet.evaluation.metrics import log_probabilities
 from sprintnet.evaluation.trained_model import load_run
-from sprintnet.experiments.label_errors import label_errors, rank_errors
+from sprintnet.experiments.label_errors import FOLDS, label_errors, rank_errors
 from sprintnet.reporting.html.report import write_report
 from sprintnet.runs.folder import RunFolder, open_run, read_arrays, read_json, read_rows
 from sprintnet.training import train as pipeline
@@ -284,3 +284,15 @@ def test_folds_in_processes_of_their_own_are_those_of_this_process(tmp_path: Pat
     assert main(["label-errors", str(run), "--folds", "2"]) == 0
     in_turn = [(run / "label-errors" / f"fold-{number}" / "weights.safetensors").read_bytes() for number in (1, 2)]
     assert together == in_turn
+
+
+@pytest.mark.parametrize(("init_from", "is_named"), [("", False), ("imagenet", False), ("runs/train/earlier", True)])
+def test_earlier_weights_that_may_know_the_labels_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], init_from: str, is_named: bool
+) -> None:
+    (tmp_path / FOLDS).mkdir()
+    images = ImageDataset(np.zeros((8, 4, 4, 3), np.uint8), np.arange(8) % 2, ("a", "b"))
+    config = load_config("smoke").changed({"init_from": init_from})
+    with pytest.raises(SettingsError, match="already holds folds"):
+        label_errors(config, {"train": images}, RunFolder(tmp_path), folds=2)
+    assert capsys.readouterr().out.startswith("init_from=runs/train/earlier: if it has seen") == is_named

@@ -1,5 +1,6 @@
 """Figures of curves draw the data they are given; saved files are what their names say."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,20 @@ def test_each_run_is_a_line_of_cumulative_time() -> None:
 
 def test_a_short_run_is_drawn_in_seconds() -> None:
     assert accuracy_over_time({"short": ROWS}, None).axes[0].get_xlabel() == "training time (seconds)"
+
+
+def test_times_of_several_runs_are_plain_numbers() -> None:
+    def epochs(seconds: float) -> list[dict[str, float]]:
+        return [{"train_seconds": seconds, "val_accuracy": accuracy} for accuracy in (0.5, 0.7)]
+
+    labels = set()
+    for times in ((0.3, 0.5), (3, 4000)):
+        figure = accuracy_over_time({str(seconds): epochs(seconds) for seconds in times}, None)
+        figure.draw_without_rendering()
+        axis = figure.axes[0].xaxis
+        labels |= {label.get_text() for label in (*axis.get_ticklabels(), *axis.get_ticklabels(minor=True))}
+    assert {"0.1", "0.4", "1", "10", "100"} <= labels
+    assert all(re.fullmatch(r"[0-9.]*", label) for label in labels)
 
 
 def test_training_and_validation_are_two_lines_of_loss_and_of_accuracy() -> None:

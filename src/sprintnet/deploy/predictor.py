@@ -135,7 +135,10 @@ class Predictor:
         self._none.unknown(false_alarms)
 
     def read(self, image: Input) -> Pixels:
-        """Returns the pixels of one image in the model's shape (H, W, C), resized by Pillow as in training."""
+        """Returns the pixels of one image in the model's shape (H, W, C), resized by Pillow as in training.
+
+        A large JPEG that is given as a path is decoded at a fraction of its sides; PIL images and arrays are resized whole.
+        """
         height, width, channels = self.preprocessing.image_shape
         return as_pixels(image, channels, (height, width), self.preprocessing.resize)
 

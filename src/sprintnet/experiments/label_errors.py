@@ -89,7 +89,7 @@ def _out_of_fold_logits(
         raise DataError("label-errors: the images have several labels each; only single-label datasets are supported")
     fold_of = assign_folds(images, folds)
     if config.init_from not in ("", IMAGENET):
-        print(f"init_from={config.init_from}: a network that has seen these images has learned their label errors", flush=True)
+        print(f"init_from={config.init_from}: if it has seen these images, it has learned their label errors", flush=True)
     folder = run.path / FOLDS
     if folder.exists() and not resume:
         raise SettingsError(f"{folder}: already holds folds; resume them, or remove the folder to start again")

@@ -1,6 +1,7 @@
 """The C kernels (csrc/): libraries that the wheel brings along, or compiled at first use and cached.
 
-They serve training on a CPU in bf16 or fp32; where they are unavailable, PyTorch's own operations do the work.
+They serve training on a CPU in bf16 or fp32, and predictions in fp32; where they are unavailable, PyTorch's own operations do
+the work.
 """
 
 import ctypes
@@ -46,7 +47,7 @@ def load_library(name: str) -> ctypes.CDLL | None:
 
 
 def unavailable_reason(precision: str) -> str:
-    """Returns why a kernel for training in this precision is unavailable on this processor; an empty text where all are."""
+    """Returns why a kernel for this precision is unavailable on this processor; an empty text where all are."""
     if precision not in PROCESSORS:
         return f"there are none for {precision}"
     built = _build_all(precision)
@@ -55,7 +56,7 @@ def unavailable_reason(precision: str) -> str:
 
 
 def available_libraries(precision: str) -> list[str]:
-    """Returns the names of the libraries that training in this precision may use here."""
+    """Returns the names of the libraries that this precision may use here."""
     return [name for name, library in _build_all(precision).items() if not isinstance(library, str)]
 
 
@@ -69,7 +70,7 @@ def _build_all(precision: str) -> dict[str, ctypes.CDLL | str]:
 
 
 def processor(precision: str) -> str | None:
-    """Returns the kind of this processor for training in bf16 or fp32: the newest feature that kernels are made for."""
+    """Returns the kind of this processor for bf16 or fp32: the newest feature that kernels are made for."""
     return next((name for name in PROCESSORS.get(precision, ()) if name in cpu_flags()), None)
 
 

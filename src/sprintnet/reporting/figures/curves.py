@@ -13,6 +13,13 @@ from sprintnet.reporting.figures.style import FULL_WIDTH, StyledFigure, styled
 MAX_MARKED_EPOCHS = 40
 
 
+class _PlainMinorFormatter(LogFormatter):
+    """Plain numbers at the minor ticks that LogFormatter would label, in its powers of ten."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 @styled
 def training_curves(rows: Sequence[Mapping[str, Any]], val_name: str) -> StyledFigure:
     """Returns loss and accuracy by epoch (rows of results.csv); `val_name` labels the curves of the evaluation images."""
@@ -82,8 +89,8 @@ def accuracy_over_time(
             axes.annotate("TTA", end, (-6, 3), textcoords="offset points", ha="right", fontsize=7)
     if len(runs) > 1:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(LogFormatter())
-        axes.xaxis.set_minor_formatter(LogFormatter())
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(_PlainMinorFormatter())
     else:
         axes.set_xlim(left=0)
     title = "Accuracy over time" + (f": {class_label(next(iter(runs)), 60)}" if len(runs) == 1 else "")
