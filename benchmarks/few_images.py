@@ -5,10 +5,10 @@
     python benchmarks/few_images.py document            # writes table and figure of docs/tutorials/photos.md
 
 Each subset of N images a class is drawn with a seed; both see the same. From scratch, 5,000 a class are what a study of the
-recipe trains on, and not repeated here. Rows: results/few_images.jsonl; their seconds may be those of a machine with other work.
-`photos` fits the last layer as `sprintnet train photos epochs=0` does, of images that the network enlarges to 160x160 pixels; a row has also
-scikit-learn's logistic regression as it comes (C=1, embeddings as they are, no mirror images). Nothing was chosen on the test
-set. A training from scratch takes minutes; the same command continues in runs/few_images.
+recipe trains on, and not repeated here. Rows: results/few_images.jsonl; their seconds may be those of a machine with other
+work. `photos` fits the last layer as `sprintnet train photos epochs=0` does, of images that the network enlarges to 160x160
+pixels; a row has also scikit-learn's logistic regression as it comes (C=1, embeddings as they are, no mirror images). Nothing
+was chosen on the test set. A training from scratch takes minutes; the same command continues in runs/few_images.
 """
 
 import argparse

@@ -291,7 +291,8 @@ def test_earlier_weights_that_may_know_the_labels_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], init_from: str, is_named: bool
 ) -> None:
     (tmp_path / FOLDS).mkdir()
-    images = ImageDataset(np.zeros((80, 4, 4, 3), np.uint8), np.arange(80) % 2, ("a", "b"))
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    images = ImageDataset(pixels, np.arange(40) % 2, ("a", "b"))
     config = load_config("smoke").changed({"init_from": init_from})
     with pytest.raises(SettingsError, match="already holds folds"):
         label_errors(config, {"train": images}, RunFolder(tmp_path), folds=2)
