@@ -124,7 +124,7 @@ def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> No
         ("benchmark data=nowhere", 3, "data.name=nowhere: no "),
         ("check --data nowhere", 3, "data.name=nowhere: no "),
         ("train mnist", 2, "recipe mnist: is data, not a recipe; use: sprintnet train --data mnist"),
-        ("study pictures", 2, "recipe pictures: is data, not a recipe; use: sprintnet study --data pictures"),
+        ("study pictures", 2, "sprintnet study --data pictures, or, of few photos, sprintnet study photos --data pictures"),
         ("train runs/train/smoke", 2, "is a run folder; to repeat the run, name runs/train/smoke/config.toml"),
         ("val", 2, "RUN is missing; usage: sprintnet val RUN [KEY=VALUE]... [options]; such as: sprintnet val sprint94\n"),
         ("compare a", 2, "usage: sprintnet compare STUDY STUDY [options]; such as: sprintnet compare sprint94 sprint95\n"),

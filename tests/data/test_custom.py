@@ -91,7 +91,8 @@ def test_images_of_several_sizes_are_resized_with_a_note(folder: Path) -> None:
     found = read(folder)
     assert found.images.image_shape == (64, 64, 3)
     assert found.notes == (
-        "images of 2 sizes (width 8 to 200, height 8 to 100) are resized to 64x64 (stretch; see data.size, data.resize)",
+        "images of 2 sizes (width 8 to 200, height 8 to 100) are resized to 64x64 (stretch; see data.size, data.resize; "
+        "the recipe photos takes 224x224)",
     )
     cropped = read(folder, size=16, resize="letterbox").images.images[0]
     assert cropped.shape == (16, 16, 3)
@@ -327,7 +328,7 @@ def test_jpegs_have_many_suffixes_and_other_images_are_named(folder: Path) -> No
     for name in ("x.heic", "y.psd", "z.ico"):
         assert re.search(rf"{name}: is none of PNG, JPEG, WEBP, BMP, GIF, TIFF.*; convert or remove it", said)
     (folder / "train" / "cat" / "y.psd").rename(folder / "train" / "cat" / "really.jpg")
-    assert "it is a PSD; convert it" in message(folder)
+    assert "it is a PSD file; convert it" in message(folder)
 
 
 def test_what_photo_tools_and_our_own_commands_leave_behind_is_passed_over(folder: Path) -> None:
@@ -379,7 +380,8 @@ def test_a_test_folder_without_classes_is_named_once(folder: Path) -> None:
 def test_a_folder_of_one_class_is_one_problem_with_the_folder_above_it(folder: Path) -> None:
     said = message(folder / "train" / "cat")
     assert ".png" not in said  # not a problem for each image
-    assert f"has no class folders; sort its images into <class>/, or, if it is one class, name {folder / 'train'}" in said
+    assert "has no class folders; sort its images into <class>/, or name the folder above if it is itself a class" in said
+    assert "contains no image" not in said
 
 
 def test_images_of_one_colour_are_noted_and_refused_where_all_are_equal(folder: Path) -> None:

@@ -114,8 +114,8 @@ def test_cmyk_and_the_first_frame_of_an_animation(tmp_path: Path) -> None:
         (claiming(60000, 60000), "more than 64 million pixels; make it smaller"),
         (b"GIF89a" + bytes(20), "cannot be read as an image"),
         (b"II*\0" + bytes(20), "cannot be read as an image"),
-        (b"8BPS" + bytes(20), "it is a PSD; convert it"),
-        (b"\0\0\0\x20ftypheic" + bytes(20), "it is a HEIC; convert it"),
+        (b"8BPS" + bytes(20), "it is a PSD file; convert it"),
+        (b"\0\0\0\x20ftypheic" + bytes(20), "it is a HEIC file; convert it"),
     ],
 )
 def test_a_file_that_is_no_image_gives_one_message(tmp_path: Path, content: bytes, message: str) -> None:

@@ -49,7 +49,7 @@ def test_problems_are_listed_with_path_by_severity(sprintnet: Command, folder: P
     assert "pairs of near duplicates, the least alike first: pairs.png" in pairs.stdout
     with Image.open(tmp_path / "pairs.png") as picture:
         assert picture.width > 100
-    assert rows["small class", "cat"]["text"] == "has 6 training images; add some"
+    assert rows["small class", "cat"]["text"] == "has 6 training images; add some: 10 are few"
     assert done.stdout.index("must be fixed, or skipped with data.skip_bad=true") < done.stdout.index("for information")
     assert "size: 32x32 (286), 40x40 (1)" in done.stdout
     skipped = sprintnet("check", str(folder), "data.size=32")

@@ -45,7 +45,8 @@ def load_recipe(options: Namespace) -> "Config":
         if (Path(recipe) / "config.toml").is_file():
             raise SettingsError(f"recipe {recipe}: is a run folder; to repeat the run, name {Path(recipe) / 'config.toml'}")
         if recipe in BUILTIN_DATASETS or Path(recipe).exists():
-            raise SettingsError(f"recipe {recipe}: is data, not a recipe; use: sprintnet {options.verb} --data {recipe}")
+            few = "" if recipe in BUILTIN_DATASETS else f", or, of few photos, sprintnet {options.verb} photos --data {recipe}"
+            raise SettingsError(f"recipe {recipe}: is data, not a recipe; use: sprintnet {options.verb} --data {recipe}{few}")
     config = load_config(recipe, options.overrides)
     require_available(config.data.name)
     return config

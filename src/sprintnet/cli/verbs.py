@@ -55,7 +55,7 @@ FIRST_STEPS = {
     "train smoke": "CIFAR-10, a small network: a first try",
     "train sprint94": "CIFAR-10, 93 % of test images right",
     "check FOLDER": "what is wrong with your own pictures",
-    "train photos --data FOLDER": "learns from a few dozen of each class",
+    "train photos --data FOLDER": "learns from about ten of each class",
 }
 OVERRIDES = "[KEY=VALUE]..."
 RECIPE = f"[RECIPE] {OVERRIDES}"

@@ -73,7 +73,7 @@ def read_image(
         if isinstance(error, UnidentifiedImageError):
             other = other_format(source, formats)
             article = "an" if other[:1] in ("A", "I") else "a"
-            cause = f"it is {article} {other}; convert it" if other else "unknown format"
+            cause = f"it is {article} {other} file; convert it to JPEG or PNG" if other else "unknown format"
         else:
             cause = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, MemoryError) or getattr(error, "errno", None):

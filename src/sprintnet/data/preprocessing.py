@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sprintnet.data.conformal import HeldOutScores, images_needed, p_values, sorted_scores
+from sprintnet.data.conformal import MORE_HELD_OUT, HeldOutScores, images_needed, p_values, sorted_scores
 from sprintnet.errors import ArgumentError
 
 TASK_NAMES, RESIZE_POLICIES = ("single-label", "multi-label"), ("stretch", "letterbox", "crop")
@@ -120,7 +120,7 @@ class Preprocessing:
             raise ArgumentError("unknown", false_alarms, "must be more than 0 and less than 1, such as 0.01")
         images, needed = len(self.novelty_scores), images_needed(1 - false_alarms)
         if images < needed:
-            least = "train with data.val, and export again" if not images else f"ask for {1 / (images + 1):.2g} or more"
+            least = MORE_HELD_OUT if not images else f"ask for {1 / (images + 1):.2g} or more"
             rule = f"needs {needed:,} held-out images, and the model has scores of {images:,}; {least}"
             raise ArgumentError("unknown", false_alarms, rule)
         return self.typicality(novelty) <= round(false_alarms, 12)

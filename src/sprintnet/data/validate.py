@@ -92,7 +92,12 @@ def _findings(
     split = "train" if "train" in counts else "undivided"
     training = counts.get(split, ())
     class_notes = [
-        Problem(name, "small class", f"has {count} {'training ' * (split == 'train')}images; add some", "note")
+        Problem(
+            name,
+            "small class",
+            f"has {count} {'training ' * (split == 'train')}image{'s' * (count != 1)}; add some: {MIN_CLASS_IMAGES} are few",
+            "note",
+        )
         for name, count in zip(classes, training, strict=False)
         if count < MIN_CLASS_IMAGES
     ]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sprintnet.data.conformal import METHODS, require_coverage
+from sprintnet.data.conformal import METHODS, MORE_HELD_OUT, require_coverage
 from sprintnet.data.dataset import label_text
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.errors import ArgumentError
@@ -97,8 +97,7 @@ class Predictions:
             raise ArgumentError("method", method, f"must be {' or '.join(METHODS)}")
         require_coverage(coverage)
         if (scores := self.preprocessing.held_out_scores) is None:
-            remedy = "train with data.val (default: auto), and export again"
-            raise ArgumentError("coverage", coverage, f"the model has no scores of held-out images; {remedy}")
+            raise ArgumentError("coverage", coverage, f"the model has no scores of held-out images; {MORE_HELD_OUT}")
         return self._named(scores.sets(self.probabilities, coverage, method, by_class))
 
     @property

@@ -40,8 +40,7 @@ def read_folder(root: Path) -> Manifest:
             scan.problems.append(Problem(as_text(root / name), "unlabelled split", text))
             continue
         if not name and inside and not any(stat.S_ISDIR(status.st_mode) for _, status in inside):
-            above = as_text(root.resolve().parent)
-            text = f"has no class folders; sort its images into <class>/, or, if it is one class, name {above}"
+            text = "has no class folders; sort its images into <class>/, or name the folder above if it is itself a class"
             scan.problems.append(Problem(as_text(root), "no class folders", text))
             continue
         for folder, status in inside:

@@ -67,7 +67,8 @@ def require_available(name: str) -> None:
     try:
         path = Path(name).expanduser()
         if not path.exists():
-            names, hint = ", ".join(BUILTIN_DATASETS), did_you_mean(name, BUILTIN_DATASETS)
+            beside = [str(path.with_name(each.name)) for each in path.parent.iterdir()] if path.parent.is_dir() else []
+            names, hint = ", ".join(BUILTIN_DATASETS), did_you_mean(name, [*BUILTIN_DATASETS, *beside])
             raise DataError(f"data.name={name}: no built-in dataset ({names}), and no such folder or file{hint}")
         if path.is_dir():
             next(path.iterdir(), path).lstat()
@@ -112,9 +113,10 @@ def _load_images(manifest: Manifest, settings: DataSettings) -> CustomData:
     cache = DecodeCache(manifest.source, manifest.fingerprint)
     headers = read_headers(manifest, cache)
     readable = [header for header in headers if header]
+    is_divided = not any(problem.kind == "no class folders" for problem in manifest.problems)
     none = Problem(as_text(manifest.source), "no images", "contains no image of a class that can be opened", "error")
     if not readable:
-        _raise_problems(settings.name, [*manifest.problems, none])
+        _raise_problems(settings.name, [*manifest.problems, *([none] if is_divided else [])])
     is_small = sum(header.height * header.width for header in readable) <= MAX_SEQUENTIAL_PIXELS * len(readable)
     shape = None
     while readable and (choice := choose_shape(readable, settings))[0] != shape:  # only images that can be decoded count
