@@ -135,7 +135,7 @@ def test_a_few_images_suffice(run: RunFolder) -> None:
     assert fit["strength"] == fit["strengths"][int(np.argmin(fit["losses"]))]
     assert metrics["val"]["accuracy"] == pytest.approx(max(fit["accuracies"]), abs=0.15)
     assert not run.results.exists()
-    assert metrics["cross_validated"] == 180  # the temperature is that of all training images, each held out in turn
+    assert metrics["cross_validation"]["images"] == 180  # the temperature is that of all training images, each held out in turn
 
 
 def test_embeddings_are_those_of_the_network_and_its_mirror_images(run: RunFolder) -> None:

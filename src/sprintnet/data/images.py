@@ -71,9 +71,10 @@ def read_image(
         raise DataError(f"{name}: is a folder; name the files in it") from None
     except Exception as error:  # a damaged file can raise anything
         if isinstance(error, UnidentifiedImageError):
-            other = other_format(source, formats)
-            article = "an" if other[:1] in ("A", "I") else "a"
-            cause = f"it is {article} {other} file; convert it to JPEG or PNG" if other else "unknown format"
+            if other := other_format(source, formats):
+                article = "an" if other[:1] in ("A", "I") else "a"
+                raise DataError(f"{name}: it is {article} {other} file; convert it to JPEG or PNG, or remove it") from None
+            cause = "unknown format"
         else:
             cause = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, MemoryError) or getattr(error, "errno", None):

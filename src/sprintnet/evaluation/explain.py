@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,11 @@ def explain(
         maps = {name: class_maps(trained.model, pixels, targets, members) for name, members in layers.items()}
         scored, random_maps = _scored(trained.model.working_shape(trained.preprocessing.image_shape), len(maps))
         score = partial(faithfulness, trained.model, trained.task.activate, pixels[:scored], targets[:scored])
-        scores = {name: score(values[:scored]) for name, values in maps.items()}
         layer = next(iter(layers.values()))[0]
-        noises = track(_random_maps(trained.model, pixels[:scored], layer, random_maps), random_maps, "Grad-CAM: faithfulness")
-        random = [score(noise) for noise in noises]
+        noises = _random_maps(trained.model, pixels[:scored], layer, random_maps)
+        every = chain((values[:scored] for values in maps.values()), noises)
+        found = [score(each) for each in track(every, len(maps) + random_maps, "Grad-CAM: faithfulness")]
+    scores, random = dict(zip(maps, found, strict=False)), found[len(maps) :]
     scores["random"] = {name: sum(each[name] for each in random) / len(random) for name in random[0]}
     unknown: list[str | None] = [None] * len(images)
     columns = {

@@ -6,6 +6,7 @@ from typing import Any
 
 from sprintnet.config import Config
 from sprintnet.data.splits import Splits
+from sprintnet.evaluation.metrics import accuracy_with_interval
 from sprintnet.evaluation.trained_model import TrainedModel
 from sprintnet.models.factory import SavedModel, save_model
 from sprintnet.runs import checksums
@@ -53,7 +54,8 @@ def evaluate_and_save(
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
     }
     if cross_validated and "val" in splits:
-        facts["cross_validated"] = len(cross_validated.labels)
+        correct = trained.task.correct_mask(*cross_validated)
+        facts["cross_validation"] = {"images": len(correct), **accuracy_with_interval(correct)}
     return trained, metrics | facts
 
 

@@ -28,6 +28,9 @@ def result_lines(metrics: Mapping[str, Any], run_folder: str) -> Iterator[str]:
             yield from chance_lines(found)
             if "tta" in found:
                 yield f"{split} TTA accuracy {_tta(found['tta'])}"
+    if found := metrics.get("cross_validation"):
+        shown = f"{scores.accuracy_name(metrics['val'])} {scores.accuracy_with_interval(found)}"
+        yield f"in cross-validation: {shown} on {found['images']:,} training images, by which the penalty was chosen"
     yield calibration_text(metrics)
     if "ensemble" in metrics:
         yield from gain_lines(metrics["ensemble"])
@@ -80,8 +83,8 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
     which = f"{images:,} of the {metrics['val']['images']:,}" if kept else f"the {images:,}"
     if split == "val":
         few = f" ({'some of ' * bool(kept)}the same images: an optimistic estimate)"
-    if metrics.get("cross_validated"):
-        few += f" and, in cross-validation, on {metrics['cross_validated']:,} training images"
+    if found := metrics.get("cross_validation"):
+        few += f" and, in cross-validation, on {found['images']:,} training images"
     elif images < FEW_IMAGES:
         few += "; these are few: more validation images give a better temperature"
     undone = metrics["undone_label_smoothing"]
