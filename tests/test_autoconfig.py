@@ -75,6 +75,22 @@ def test_own_data_keep_the_flip_and_are_told_so() -> None:
     assert not resolve(load_config("sprint94", ["data.name=photos", "augment.flip=0.5"]), CIFAR10)[1]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "data", "images", "is_hinted"),
+    [
+        ("sprint94", "pictures", 9_999, True),
+        ("sprint94", "pictures", 10_000, False),
+        ("sprint94", "mnist", 100, False),
+        ("photos", "pictures", 100, False),
+    ],
+)
+def test_few_images_of_ones_own_come_with_a_hint_of_pretrained_weights(
+    recipe: str, data: str, images: int, is_hinted: bool
+) -> None:
+    _, lines = resolve(load_config(recipe, [f"data.name={data}"]), DatasetFacts(images, 10, (64, 64, 3)))
+    assert any("the recipe photos" in line for line in lines) == is_hinted
+
+
 ANY = st.builds(
     DatasetFacts,
     st.integers(2, 200_000),
@@ -90,7 +106,7 @@ def test_what_is_fitted_keeps_the_rules_and_fits_once(recipe: str, facts: Datase
     assert resolve(once, facts) == (once, ())
     assert once.batch_size <= max(2, facts.images)
     assert load_config_of(once) == once  # every value is one that a user could give
-    changed = {line.split("=")[0] for line in lines if "is kept" not in line}
+    changed = {line.split("=")[0] for line in lines if "is kept" not in line and "the recipe photos" not in line}
     assert changed == {line.split(":")[0] for line in differences(config, once)} - {"auto"}
     if once.model.stride > 1:
         build_model(ModelSettings("sprintnet", 4, stride=once.model.stride), 2, facts.image_shape)

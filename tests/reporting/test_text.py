@@ -80,7 +80,7 @@ def test_the_results_of_a_training_are_one_line_a_split() -> None:
     del held_out["test"]
     assert calibration_text(held_out).endswith(
         "fitted on the 30 val images (the same images: an optimistic estimate); these are few: more validation images give a "
-        "better temperature; an ECE of 30 images is mostly chance"
+        "better temperature; 30 images are too few to measure how well"
     )
     held_out["val"]["unknown"] = {"held_out": 20}
     assert "fitted on 10 of the 30 val images (some of the same images: an optimistic estimate)" in calibration_text(held_out)

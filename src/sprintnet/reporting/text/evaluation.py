@@ -91,7 +91,7 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
     first = f"label smoothing of {undone:g} is undone, and " if undone else ""
     fitted = f"a temperature of {metrics['temperature']:.3f} was fitted on {which} val images{few}"
     if metrics[split]["images"] < FEW_IMAGES:
-        fitted += f"; an ECE of {metrics[split]['images']} images is mostly chance"
+        return f"calibrated probabilities: {first}{fitted}; {metrics[split]['images']} images are too few to measure how well"
     return f"calibrated probabilities: {split} ECE {calibrated} (before: {trained}); {first}{fitted}"
 
 
