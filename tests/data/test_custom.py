@@ -157,7 +157,7 @@ def test_errors_stop_even_with_skip_bad(folder: Path, tmp_path: Path) -> None:
     (folder / "test" / "fox" / "0.png").unlink()
     assert "contains no image; add some, or remove it" in message(folder)
     assert read(folder, skip_bad=True).images.classes == ("cat", "dog")
-    assert "contains no image of a class that can be opened" in message(folder / "train" / "cat", skip_bad=True)
+    assert "has no class folders" in message(folder / "train" / "cat", skip_bad=True)
     assert f"{folder / 'one'}: contains 1 class; at least 2 are needed" in message(
         write(folder / "one" / "a" / "0.png").parents[1], skip_bad=True
     )

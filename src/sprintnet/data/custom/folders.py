@@ -41,7 +41,7 @@ def read_folder(root: Path) -> Manifest:
             continue
         if not name and inside and not any(stat.S_ISDIR(status.st_mode) for _, status in inside):
             text = "has no class folders; sort its images into <class>/, or name the folder above if it is itself a class"
-            scan.problems.append(Problem(as_text(root), "no class folders", text))
+            scan.problems.append(Problem(as_text(root), "no class folders", text, "error"))
             continue
         for folder, status in inside:
             if not stat.S_ISDIR(status.st_mode):
