@@ -20,7 +20,7 @@ MANY_CLASSES = 20
 WIDTH_FACTOR = 1.5
 MAX_CROP_PADDING = 32
 FEW_FROM_SCRATCH = 10_000
-"""Training images below which pretrained weights answer better, on CIFAR-10 (docs/tutorials/photos.md)."""
+"""Training images of CIFAR-10 at which training from scratch seems to catch up with pretrained weights (LOG.md)."""
 FINE_TUNED_IMAGES = 1000
 """Training images from which all layers are trained after the last one is fitted: a choice of time, not of accuracy. Three
 epochs of 1,000 images enlarged to 160x160 take two minutes on two AVX2 cores."""
@@ -59,7 +59,7 @@ def resolve(config: Config, facts: DatasetFacts) -> tuple[Config, tuple[str, ...
             f"augment.flip={config.augment.flip:g} is kept: set augment.flip=0 if a mirrored image means something else"
         )
     if config.auto and facts.images < FEW_FROM_SCRATCH and not config.init_from and config.data.name not in BUILTIN_DATASETS:
-        reasons.append(f"{facts.images:,} images are few to learn from alone: of photographs, the recipe photos may make more")
+        reasons.append(f"{facts.images:,} images are few to train from scratch: for photographs, try the recipe photos")
     if facts.images < changes.get("batch_size", config.batch_size):
         changes["batch_size"] = facts.images
         reasons.append(f"batch_size={facts.images} instead of {config.batch_size}: there are no more training images")

@@ -18,7 +18,7 @@ PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 JPEG_FRACTIONS = (8, 4, 2)
 """A JPEG can be decoded at 1/8, 1/4 or 1/2 of its sides: its blocks of 8x8 pixels at once, instead of each pixel."""
-MIN_REDUCTION = 3  # left to antialiasing: with 2, pixels differ twice as much
+MIN_REDUCTION = 3  # left to antialiasing: with 2, pixels differ half as much again
 TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))
 MIN_16_BIT_RANGE = 4096  # 16-bit values below this leave fewer than 16 of 256 grey levels
 
