@@ -36,12 +36,12 @@ def test_every_recipe_learns_any_images(recipe: str, side: int, channels: int, c
     step, loader = build_step(config, images, CPU)
     whiten(step.model, loader, config)
     set_learning_rates(step.optimizer, 0.3, 0.3)
-    for epoch in range(8):
+    for epoch in range(16):  # davidnet of 64x64 pixels has learned after 8 of some seeds alone, after 12 of all that were tried
         for batch in loader.epoch(0, epoch, config.augment):
             step(*batch)
     logits, labels = predict(step.model, loader.sequential(), step.runtime)
     assert logits.shape == (len(images), classes)
-    assert (logits.argmax(1) == labels).mean() > 0.8
+    assert (logits.argmax(1) == labels).mean() > 0.9
     again = predict_tta(step.model, loader.sequential(), step.runtime, logits, TTA_VIEWS["all"])
     assert again.shape == logits.shape
 
