@@ -14,9 +14,10 @@ NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 PARAMETERS = {
     "cifar10": f"recipe = 'tiny.toml'\ndataset = own_images = {str(SAMPLE)!r}",
     "comparison": f"recipe = 'tiny.toml'\ndataset = {str(SAMPLE)!r}\nseeds = 2\nchange = {{'label_smoothing': 0.0}}",
+    "davidnet": f"recipe = 'tiny.toml'\nquantize = None\ndataset = {str(SAMPLE)!r}",
     "photos": f"images = {str(SAMPLE)!r}\nsettings = {{'model__enlarge_to': 0}}",
 }
-FIGURES = {"cifar10": 8, "comparison": 1, "photos": 4}
+FIGURES = {"cifar10": 8, "comparison": 1, "davidnet": 9, "photos": 4}
 
 
 @pytest.mark.parametrize("name", NAMES)
