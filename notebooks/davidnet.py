@@ -25,9 +25,7 @@ quantize = "fp16"
 # of two more convolutions, `x + f(x)`. 6.6 million parameters, as in the article's table.
 
 # %%
-import sys
-
-# !{sys.executable} -m sprintnet summary {recipe}
+# %run -m sprintnet summary {recipe}
 
 # %% [markdown]
 # ## The images

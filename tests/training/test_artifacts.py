@@ -1,11 +1,14 @@
-"""What training keeps for figures: real images under their classes, the surest errors first, the schedule that ran."""
+"""What training keeps for figures: images under their classes, the surest errors or the least sure, the schedule that ran."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sprintnet.api import Model
 from sprintnet.config import load_config
+from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.load import load_splits
 from sprintnet.models.factory import load_model
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json
@@ -36,9 +39,31 @@ def test_evidence_is_of_the_runs_own_data(tmp_path: Path, tiny: list[str], overr
     assert (np.diff(confidence[wrong]) <= 1e-6).all()
     assert np.array_equal(kept["error_images"], splits["val"].images[wrong])
     assert np.array_equal(kept["error_labels"], splits["val"].labels[wrong])
+    assert len(wrong)
+    assert not len(kept["unsure_images"])
     schedule = Schedule(config.schedule, config.epochs)
     at_starts = np.interp(range(config.epochs), kept["schedule_epoch"], kept["schedule_lr"])
     assert at_starts == pytest.approx([config.peak_lr * schedule.lr_factor(epoch) for epoch in range(config.epochs)])
     network = read_json(run.network)
     assert sum(layer["parameters"] for layer in network["layers"]) == network["parameters"]
     assert network["layers"][-1]["shape"] == [10]
+
+
+def test_where_none_is_wrong_the_least_confident_predictions_are_explained(tmp_path: Path, tiny: list[str]) -> None:
+    generator = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    images = (generator.integers(0, 60, (80, 32, 32, 3)) + 180 * labels[:, None, None, None]).astype(np.uint8)  # dark, bright
+    dataset = ImageDataset(images, labels, ("dark", "bright"))
+    splits = {"train": dataset, "val": dataset}
+    run = RunFolder(tmp_path / "run")
+    result = train(load_config("davidnet", [*tiny, "epochs=6", "batch_size=20"]), run, splits=splits)
+    assert result.metrics["val"]["accuracy"] == 1
+    kept, logits = read_arrays(run.artifacts), read_arrays(run.predictions)["val_logits"]
+    unsure = np.argsort(np.abs(logits[:, 0] - logits[:, 1]), kind="stable")[:16]
+    assert not len(kept["error_index"])
+    assert np.array_equal(kept["unsure_images"], images[unsure])
+    Model(result.model, run, splits).report()
+    explained = json.loads(str(read_arrays(run.explanations)["facts"]))
+    assert explained["none_wrong"]
+    assert [row["predicted"] for row in explained["predictions"]] == [("dark", "bright")[label] for label in labels[unsure]]
+    assert "least confident predictions, of which none is wrong" in run.report.read_text("utf-8")

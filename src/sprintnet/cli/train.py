@@ -7,7 +7,7 @@ from argparse import Namespace
 from sprintnet.cli.args import load_recipe, recipe_of
 from sprintnet.errors import SettingsError
 from sprintnet.runs.environment import own_rank
-from sprintnet.runs.folder import LR_FOLDER, evaluation_split, new_run, read_json, run_name, train_folder
+from sprintnet.runs.folder import LR_FOLDER, new_run, read_json, run_name, train_folder
 
 
 def train(options: Namespace) -> None:
@@ -40,11 +40,10 @@ def train(options: Namespace) -> None:
     if not options.no_report and not was_finished:
         from sprintnet.api import Model
 
-        run.log("drawing the report: Grad-CAM maps of errors, figures (--no-report leaves it out)")
+        run.log("drawing the report: Grad-CAM maps, figures (--no-report leaves it out)")
         run.log(f"report: {Model(result.model, run).report()}")
     tracking.finish()
-    explained = place if result.metrics[evaluation_split(result.metrics)]["accuracy"] < 1 else f"{place} IMAGE..."
-    following = {f"explain {explained}": "where the network looks", f"export {place}": "an ONNX file to ship"}
+    following = {f"explain {place}": "where the network looks", f"export {place}": "an ONNX file to ship"}
     if "test" not in result.metrics and "test_sha256" in read_json(run.data) and not run.test_access.exists():
         following = {f"val {place} --split test": "the test set, unused so far"} | following
     width = max(map(len, following))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -44,10 +44,12 @@ class Explanation:
     scored: int
     """The number of images, the first, that have these scores: of large images, they take long."""
     target_class: str
+    none_wrong: bool = False
+    """Whether these are the least confident predictions of a run without a wrong one, instead of its errors."""
 
     def save(self, path: Path) -> None:
         """Writes the archive of the figure `grad_cam`: images, facts (JSON), `map NAME`."""
-        facts = {key: getattr(self, key) for key in ("target_class", "predictions", "faithfulness", "scored")}
+        facts = {key: getattr(self, key) for key in ("target_class", "predictions", "faithfulness", "scored", "none_wrong")}
         arrays: dict[str, Any] = {f"map {name}": values for name, values in self.maps.items()}
         write_arrays(path, images=self.images, facts=np.array(json.dumps(facts)), **arrays)
 
@@ -55,15 +57,17 @@ class Explanation:
 def explain_wrong(
     run: RunFolder, trained: TrainedModel, count: int = 16, target_class: str = PREDICTED, layer: str = ""
 ) -> Explanation | None:
-    """Returns the explanation of the run's `count` most confident wrong predictions, None without any; see `explain`.
+    """Returns the explanation of the run's `count` most confident wrong predictions, where none is wrong of its least
+    confident ones; None without either; see `explain`.
 
     It is saved as the run's explanations.npz.
     """
     artifacts = read_arrays(run.artifacts)
-    images, labels = artifacts["error_images"][:count], artifacts["error_labels"][:count]
+    kind = "error" if (any_wrong := len(artifacts["error_index"]) > 0) else "unsure"
+    images, labels = (artifacts.get(f"{kind}_{part}", ())[:count] for part in ("images", "labels"))
     if not len(images):
         return None
-    explanation = explain(trained, images, labels, target_class, layer)
+    explanation = replace(explain(trained, images, labels, target_class, layer), none_wrong=not any_wrong)
     explanation.save(run.explanations)
     return explanation
 

@@ -28,6 +28,8 @@ EXAMPLES, VARIANTS = 10, 3
 """Images shown beside their augmented variants, and the number of variants."""
 MAX_ERRORS, MAX_ERROR_BYTES = 1000, 2**26
 """Prediction errors whose images are kept, most confident first, and their bytes."""
+MAX_UNSURE = 16
+"""Right predictions whose images are kept where none is wrong, least confident first."""
 SCHEDULE_POINTS = 200
 
 
@@ -38,6 +40,7 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
     augmented (V, B, H, W, C), one image for each of the first classes;
     error_index (n,), error_images (n, H, W, C) and error_labels of the evaluation split; of each, nearest_images (n, H, W, C)
     and nearest_labels, the training image with the most similar embedding;
+    unsure_images (m, H, W, C) and unsure_labels, of the least confident predictions where none is wrong;
     schedule_epoch, schedule_lr and schedule_momentum (M,), empty without epochs.
     """
     split = evaluation_split(splits)
@@ -48,8 +51,9 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
     logits = trained.preprocessing.calibrated(read_arrays(run.predictions)[f"{split}_logits"])
     kept = min(MAX_ERRORS, MAX_ERROR_BYTES // math.prod(evaluated.image_shape))
     errors = _most_confident_errors(task, logits, evaluated.labels)[:kept]
+    unsure = np.argsort(task.confidence(logits), kind="stable")[: 0 if len(errors) else min(MAX_UNSURE, kept)]
     schedule = Schedule(config.schedule, config.epochs)
-    wrong = evaluated.take(errors)
+    wrong, doubted = evaluated.take(errors), evaluated.take(unsure)
     nearest = known.nearest(trained.outputs(wrong, "embedding").embeddings) if len(errors) else known.images.take(errors)
     positions = np.linspace(0, config.epochs, SCHEDULE_POINTS * bool(config.epochs), endpoint=False)
     write_arrays(
@@ -64,6 +68,8 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
         error_labels=wrong.labels,
         nearest_images=nearest.images,
         nearest_labels=nearest.labels,
+        unsure_images=doubted.images,
+        unsure_labels=doubted.labels,
         schedule_epoch=positions,
         schedule_lr=[config.peak_lr * schedule.lr_factor(position) for position in positions],
         schedule_momentum=np.full(len(positions), config.filter_momentum),
