@@ -181,11 +181,12 @@ def test_no_gpu_is_one_message_and_leaves_no_run_behind(sprintnet_process: Comma
     assert finished.returncode == 2
     assert finished.stdout.startswith("starting: sprint94 on ")
     assert finished.stderr.startswith("sprintnet: device=cuda: PyTorch sees no GPU here")
-    assert not (tmp_path / "runs" / "train" / "sprint94" / "config.toml").exists()
+    assert not (tmp_path / "runs" / "train" / "sprint94").exists()
 
 
-def test_a_mistake_leaves_no_run_behind(sprintnet: Command, tiny: list[str]) -> None:
+def test_a_mistake_leaves_no_run_behind(sprintnet: Command, tiny: list[str], tmp_path: Path) -> None:
     assert sprintnet("train", "davidnet", "--name", "mine", *tiny, "data.val=0.01").returncode == 2
+    assert not (tmp_path / "runs" / "train" / "mine").exists()
     trained = sprintnet("train", "davidnet", "--name", "mine", "--no-report", *tiny, "data.val=0.1")
     assert "runs/train/mine" in trained.stdout
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,6 +104,8 @@ def train(
         ) from None
     finally:
         run.claim.release(force=True)
+        with suppress(OSError):  # not empty: what every run is but one that could not start
+            run.path.rmdir()
 
 
 def follow(config: Config) -> None:
