@@ -19,6 +19,7 @@ from conftest import SAMPLE, Command
 from sprintnet.config import load_config
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.load import load_splits
+from sprintnet.deploy.export.card import model_card
 from sprintnet.deploy.export.export import export
 from sprintnet.deploy.export.graph import build_graph, to_bytes
 from sprintnet.deploy.export.parity import check_parity
@@ -216,6 +217,17 @@ def test_reduced_precision_files_predict_alike(
     assert max(np.abs(each.astype(int)).max() for each in values) == 64  # more would saturate where there is no VNNI
     weights = [tensor for tensor in onnx.load(tmp_path / "fp16.onnx").graph.initializer if len(tensor.dims) == 4]
     assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in weights}
+
+
+def test_a_model_card_of_few_images_claims_no_result(exported: dict[str, RunFolder]) -> None:
+    folder, (trained, _) = exported["davidnet"].export, load_run(exported["davidnet"].path)
+    properties = {row.key: row.value for row in onnx.load(folder / "model.onnx").metadata_props}
+    table = read_json(folder / "parity.json")
+    for images, is_measured in ((100, True), (99, False)):
+        table["files"]["model.onnx"]["metrics"]["images"] = images
+        card = model_card(trained.preprocessing, properties, table)
+        assert ("model-index" in card) == ("calibration error" in card) == is_measured
+        assert (f"{images} images are too few to measure how well" in card) != is_measured
 
 
 def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder], val: ImageDataset) -> None:

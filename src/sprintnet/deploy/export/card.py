@@ -12,7 +12,7 @@ from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.deploy.export.resizing import RESIZE_DESCRIPTIONS
 from sprintnet.reporting.text.export import largest_batch
 from sprintnet.reporting.text.names import plain
-from sprintnet.reporting.text.task_scores import accuracy_name, accuracy_with_interval, overall_scores, percent
+from sprintnet.reporting.text.task_scores import FEW_IMAGES, accuracy_name, accuracy_with_interval, overall_scores, percent
 
 
 def _code(text: str) -> str:
@@ -33,6 +33,7 @@ def model_card(preprocessing: Preprocessing, metadata: Mapping[str, str], table:
     height, width, channels = preprocessing.image_shape
     rows = metrics.get("sets", {"rows": []})["rows"]
     return environment.get_template("card.md.jinja").render(
+        is_measured=metrics["images"] >= FEW_IMAGES,
         alarms=metrics.get("unknown", {"rows": []})["rows"],
         batch=largest_batch(table),
         sets=[row for row in rows if row["method"] == "threshold" and not row["by_class"]],

@@ -12,7 +12,6 @@ from sprintnet.runs.folder import evaluation_split
 
 MAX_MATRIX_CLASSES = 12  # classes whose confusion matrix fits a terminal
 MAX_CONFUSED_PAIRS = 5
-FEW_IMAGES = 100  # from which a temperature is a rough estimate
 
 
 def result_lines(metrics: Mapping[str, Any], run_folder: str) -> Iterator[str]:
@@ -85,12 +84,12 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
         few = f" ({'some of ' * bool(kept)}the same images: an optimistic estimate)"
     if found := metrics.get("cross_validation"):
         few += f" and, in cross-validation, on {found['images']:,} training images"
-    elif images < FEW_IMAGES:
+    elif images < scores.FEW_IMAGES:
         few += "; these are few: more validation images give a better temperature"
     undone = metrics["undone_label_smoothing"]
     first = f"label smoothing of {undone:g} is undone, and " if undone else ""
     fitted = f"a temperature of {metrics['temperature']:.3f} was fitted on {which} val images{few}"
-    if metrics[split]["images"] < FEW_IMAGES:
+    if metrics[split]["images"] < scores.FEW_IMAGES:
         return f"calibrated probabilities: {first}{fitted}; {metrics[split]['images']} images are too few to measure how well"
     return f"calibrated probabilities: {split} ECE {calibrated} (before: {trained}); {first}{fitted}"
 

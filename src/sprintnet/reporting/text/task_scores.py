@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+FEW_IMAGES = 100
+"""Images below which a temperature fitted on them, and what is measured on them, are rough estimates."""
 CLASS_SCORES = {"precision": "precision", "recall": "recall", "f1": "F1", "average_precision": "AP", "roc_auc": "ROC AUC"}
 """Scores of a class: key -> name. The last two are multi-label scores without confidence interval."""
 OVERALL_SCORES = {  # scores of a split besides its accuracy: key -> name
