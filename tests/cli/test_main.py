@@ -80,6 +80,9 @@ def test_help_shows_the_common_settings_and_all_shows_every_setting(sprintnet: C
     assert "--resume" in common
     for words in (["train", "--help", "all"], ["train", "--help", "davidnet"], ["study", "-h"]):
         assert sprintnet(*words).returncode == 0
+    shown = {recipe: sprintnet("train", recipe, "--help").stdout for recipe in ("sprint94", "photos")}
+    for setting, recipe in (("model.width=64", "sprint94"), ("data.size=224", "photos"), ("head.fit=true", "photos")):
+        assert [name for name, text in shown.items() if setting in text] == [recipe]
     every = sprintnet("train", "--help", "all").stdout
     settings = load_config("sprint94").to_toml()
     assert set(re.findall(r"^  ([a-z_.0-9]+)=", every, re.MULTILINE)) == set(dotted(_read(settings)))

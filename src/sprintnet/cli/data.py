@@ -58,5 +58,5 @@ def check(options: Namespace) -> None:
 
         save(partial(near_duplicates, found.details.near), Path(options.pairs).with_suffix(""))
         print(f"pairs of near duplicates, the least alike first: {Path(options.pairs).with_suffix('.png')}")
-    if wrong := sum(row["severity"] != "note" for row in rows):
+    if wrong := sum(row["severity"] in ("error", "skippable") for row in rows):
         raise DataError(f"{settings.name}: {wrong:,} problem{'s' if wrong > 1 else ''} to fix before training, listed above")

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from sprintnet.cli.args import recipe_of
 
-COMMON = {"epochs", "batch_size", "seed", "precision", "device", "threads", "data.name", "data.val"}
-COMMON |= {"model.width", "optim.max_lr"}
+COMMON = {"epochs", "batch_size", "seed", "precision", "device", "threads", "data.name", "data.val", "optim.max_lr"}
+OF_NEW_NETWORKS, OF_PRETRAINED = {"model.width"}, {"data.size", "head.fit"}
 
 
 def docstring(function: Callable[..., Any]) -> str:
@@ -52,8 +52,10 @@ def print_help(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
 
     common = parser.add_argument_group(f"settings of {recipe_of(options)} (KEY=VALUE or --KEY VALUE; --data X: data.name)")
     groups = {"": common}
-    for setting in described(load_config(recipe_of(options), options.overrides)):
-        if options.help == "common" and setting.key not in COMMON:
+    config = load_config(recipe_of(options), options.overrides)
+    shown = COMMON | (OF_PRETRAINED if config.init_from else OF_NEW_NETWORKS)
+    for setting in described(config):
+        if options.help == "common" and setting.key not in shown:
             continue
         if setting.section not in groups:
             title = f"{setting.section}: {setting.about}"

@@ -49,8 +49,7 @@ def check(settings: DataSettings) -> Findings:
     for pair in data.duplicates():
         i, j = pair.first, pair.second
         across = "" if split[i] == split[j] else " across splits"
-        other_label = "" if np.array_equal(labels[i], labels[j]) else ", under another label"
-        duplicates.append(_duplicate(pair, files[i], files[j] + other_label, across))
+        duplicates.append(_duplicate(pair, files[i], files[j], across, np.array_equal(labels[i], labels[j])))
     groups = groups_across_splits(data.images.groups, data.split).items()
     divided = [Problem(group, "group across splits", f"has images in {', '.join(names)}", "note") for group, names in groups]
     parts = {name: data.images.take(np.flatnonzero(split == name)) for name in dict.fromkeys(split)}
@@ -63,9 +62,11 @@ def check(settings: DataSettings) -> Findings:
     return _findings(parts, [*divided, *duplicates], data.problems, data.notes, kinds, near)
 
 
-def _duplicate(pair: Duplicate, image: str, other: str, across: str) -> Problem:
+def _duplicate(pair: Duplicate, image: str, other: str, across: str, same_label: bool = True) -> Problem:
     kind, text = ("duplicate", "equals") if pair.is_exact else ("near duplicate", "looks like")
-    return Problem(image, kind + across, f"{text} {other}", "note")
+    if same_label:
+        return Problem(image, kind + across, f"{text} {other}", "note")
+    return Problem(image, kind + across, f"{text} {other}, under another label", "warning" if pair.is_exact else "note")
 
 
 def _near(pairs: Sequence[Duplicate], a: ImageDataset, b: ImageDataset) -> tuple[tuple[Images, Images, str], ...]:

@@ -12,7 +12,7 @@ import numpy as np
 from sprintnet.data.custom.conventions import as_text, similar_names
 from sprintnet.data.dataset import LABEL_SEPARATOR, ImageDataset, Labels, class_counts
 
-Severity = Literal["error", "skippable", "note"]
+Severity = Literal["error", "skippable", "warning", "note"]
 TRAINING_PROBLEMS = ("no training images", "unseen class", "one class")
 """The kinds of problems that do not matter to data for evaluation."""
 
@@ -24,7 +24,8 @@ class Problem(NamedTuple):
     kind: str
     text: str
     severity: Severity = "skippable"
-    """error: must be fixed; skippable: must be fixed, or can be left out with data.skip_bad; note: information."""
+    """error: must be fixed; skippable: must be fixed, or can be left out with data.skip_bad; warning: most
+    likely a mistake, with which training starts nevertheless; note: information."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.text}"

@@ -12,6 +12,7 @@ MAX_SHOWN_CLASSES = 30
 SEVERITIES = {
     "error": "must be fixed",
     "skippable": "must be fixed, or skipped with data.skip_bad=true",
+    "warning": "most likely wrong: look at these before training",
     "note": "for information",
 }
 
