@@ -81,7 +81,12 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
 
 
 def _variants(images: ImageDataset, config: Config, normalisation: Normalisation) -> NDArray[np.uint8]:
-    """Returns uint8 variants (VARIANTS, B, H, W, C), augmented as in training; padding has the mean colour."""
+    """Returns uint8 variants (V, B, H, W, C), augmented as in training; padding has the mean colour.
+
+    Without epochs they are the mirror images, to which the last layer is fitted too.
+    """
+    if not config.epochs:
+        return images.images[None, :, :, ::-1][: int(config.augment.flip > 0)]
     loader = Loader(images, normalisation, len(images), torch.device("cpu"))
     mean, std = (torch.tensor(values)[:, None, None] for values in (normalisation.mean, normalisation.std))
     height, width = images.image_shape[:2]

@@ -143,4 +143,5 @@ def coverage(rows: Sequence[Mapping[str, float]]) -> StyledFigure:
     axes = figure.subplots()
     axes.plot([100 * row["coverage"] for row in rows], [100 * row["accuracy"] for row in rows], marker="o", markersize=3)
     axes.set(xlabel="coverage (% of images, most confident first)", ylabel="accuracy (%)", title="Selective prediction")
+    axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
     return figure

@@ -19,7 +19,14 @@ from sprintnet.reporting.text.evaluation import calibration_text, gain_lines, he
 from sprintnet.reporting.text.held_out import HEADS, set_rows, unknown_text
 from sprintnet.reporting.text.methods import method_lines
 from sprintnet.reporting.text.names import UNLABELLED
-from sprintnet.reporting.text.task_scores import accuracy_name, class_columns, overall_scores, ranking_columns, ranking_rows
+from sprintnet.reporting.text.task_scores import (
+    FEW_IMAGES,
+    accuracy_name,
+    class_columns,
+    overall_scores,
+    ranking_columns,
+    ranking_rows,
+)
 from sprintnet.reporting.text.training_table import HEADS as TRAINING_HEADS
 from sprintnet.reporting.text.training_table import table_cells
 from sprintnet.runs import folder
@@ -75,6 +82,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "dataset": tomllib.loads(run.config.read_text("utf-8"))["data"]["name"],
         "split_title": folder.SPLIT_TITLES[split],
         "many_epochs": MANY_EPOCHS,
+        "few_images": FEW_IMAGES,
         "accuracy_title": f"{folder.SPLIT_TITLES[split]} {accuracy_name(metrics[split])}",
         "overall_scores": overall_scores(metrics[split]),
         "calibration": calibration_text(metrics),
