@@ -2,10 +2,10 @@
 
 choices.csv has a row for each layer on each kind of processor, with its implementations from fast to slow. A layer takes the
 row of the nearest shape, and of its implementations the first that is available and supports the layer. Rows of AMX and
-AVX2 were measured layer by layer on such processors, those of AVX-512 on a newer one that hid its newer instructions (before
-tiles of 6 to 8 pixels, hence 7x7 maps in AVX2's order), those of AVX512-BF16 by whole steps (LOG.md); those of ARM (asimd)
-are AVX2's and not measured. `sprintnet benchmark --kernels` measures those of this machine again, in training; predictions
-take the same choices where FOR_PREDICTIONS has the module.
+AVX2 were measured layer by layer on such processors, those of AVX-512 on one of Intel's that hid its newer instructions
+(before tiles of 6 to 8 pixels, hence 7x7 maps in AVX2's order; AMD has no AVX-512 without bf16), those of AVX512-BF16 by
+whole steps and confirmed layer by layer; those of ARM (asimd) are AVX2's and not measured. `sprintnet benchmark --kernels`
+measures those of this machine again, in training; predictions take the same choices where FOR_PREDICTIONS has the module.
 """
 
 import csv
