@@ -311,6 +311,12 @@ def test_settings_of_data_belong_to_the_dataset(data: sn.Dataset) -> None:
         sn.train("davidnet", data, data__val=0.1)
 
 
+def test_images_that_were_loaded_in_another_size_than_the_recipes_are_refused(data: sn.Dataset) -> None:
+    message = r"the recipe photos needs: load_data\('.*', size=224, resize='crop', channels='rgb'\), or .* data='"
+    with pytest.raises(sn.SettingsError, match=message):
+        sn.train("photos", data)
+
+
 def test_evaluate_needs_a_split(model: sn.Model, data: sn.Dataset) -> None:
     for wrong in (None, data, "test"):
         with pytest.raises(sn.SettingsError, match=r"^split: .* must be a split that the dataset has"):

@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sprintnet.config import Config, load_config
+from sprintnet.data.builtin.registry import BUILTIN_DATASETS
 from sprintnet.data.custom.load import require_available
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.images import as_pixels, each_image
+from sprintnet.data.settings import DataSettings
 from sprintnet.data.splits import Splits
 from sprintnet.datasets import IN_MEMORY, Dataset, TestImages, python_names, same_data, to_overrides
 from sprintnet.errors import ArgumentError, SettingsError
@@ -41,6 +43,7 @@ def configure(recipe: Any, data: Any, settings: Mapping[str, Any]) -> tuple[Conf
     if isinstance(data, Dataset):
         if given := [key for key in settings if key.startswith("data__")]:
             raise SettingsError(f"{given[0]}: the Dataset has its settings already; give this to load_data or from_arrays")
+        _require_loaded_for(recipe, data.settings)
         overrides += to_overrides(asdict(data.settings), "data.")
     elif data is not None:
         overrides.append(f"data.name={data}")
@@ -49,6 +52,19 @@ def configure(recipe: Any, data: Any, settings: Mapping[str, Any]) -> tuple[Conf
         return config, {name: part for name, part in data.splits.items() if name != "test"}
     require_available(config.data.name)
     return config, None
+
+
+def _require_loaded_for(recipe: str | Path, given: DataSettings) -> None:
+    """Raises SettingsError for images of a folder or table that were loaded in another size than the recipe's own."""
+    wanted, default = load_config(recipe).data, DataSettings()
+    own = {key: value for key, value in asdict(wanted).items() if key != "name" and value != getattr(default, key)}
+    missed = {key: value for key, value in own.items() if getattr(given, key) == getattr(default, key)}
+    if missed and given.name != IN_MEMORY and given.name not in BUILTIN_DATASETS:
+        words = ", ".join(f"{key}={value!r}" for key, value in missed.items())
+        raise SettingsError(
+            f"data: was loaded without what the recipe {recipe} needs: load_data({given.name!r}, {words}), "
+            f"or give the name itself: data={given.name!r}"
+        )
 
 
 @python_names()

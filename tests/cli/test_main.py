@@ -116,6 +116,8 @@ def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> No
         ("train sprint49", 2, "did you mean sprint94?"),
         ("train /tmp/nowhere", 2, "or the path of a .toml file\n"),
         ("train davidnet extra", 2, "extra: one word too many; usage: sprintnet train [RECIPE] [KEY=VALUE]... [options]"),
+        ("train davidnet pictures", 2, "[options]; did you mean --data pictures?"),
+        ("train --nme x", 2, "--nme: there is no such option; did you mean --name?"),
         ("train --seed", 2, "seed: not understood; an override is written key=value or --key value"),
         ("train --name", 2, "--name: expected one argument; see sprintnet train --help"),
         ("train --name ../x", 2, "folder name"),
@@ -217,7 +219,7 @@ def test_train_then_val_then_resume(sprintnet: Command, tmp_path: Path, tiny: li
     assert sum(bool(re.match(r"\|     [12] \| 0\.\d{6} \| (\d\dm \d\ds|0\.\d{3} s) \|", line)) for line in lines) == 2
     assert lines[-4].endswith(f"run folder: {run}")
     assert lines[-3:] == [
-        f"next: sprintnet val {run} --split test   the test set, unused so far",
+        f"next: sprintnet val {run} --split test   the test set, unused by this run",
         f"      sprintnet explain {run}            where the network looks",
         f"      sprintnet export {run}             an ONNX file to ship",
     ]

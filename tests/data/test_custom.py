@@ -92,7 +92,7 @@ def test_images_of_several_sizes_are_resized_with_a_note(folder: Path) -> None:
     assert found.images.image_shape == (64, 64, 3)
     assert found.notes == (
         "images of 2 sizes (width 8 to 200, height 8 to 100) are resized to 64x64 (stretch; see data.size, data.resize; "
-        "the recipe photos takes 224x224)",
+        "the recipe photos takes 224x224, cropped)",
     )
     cropped = read(folder, size=16, resize="letterbox").images.images[0]
     assert cropped.shape == (16, 16, 3)

@@ -207,6 +207,16 @@ def test_a_class_without_training_images_left_is_refused(tmp_path: Path) -> None
         split_files(tmp_path / "table.csv", test=0.6)
 
 
+def test_classes_with_few_training_images_are_named(tmp_path: Path) -> None:
+    files = [file for file in sorted((SAMPLE / "train").rglob("*.png")) if file.parent.name != "ship"]
+    ships = sorted((SAMPLE / "train" / "ship").iterdir())[:4]
+    rows = [f"{file},{file.parent.name},train" for file in [*files, *ships]]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,split", *rows]))
+    said, found = split_files(tmp_path / "table.csv")
+    left = sum("/ship/" in file for file in found["train"])
+    assert f"classes with few training images, which can hardly be learned: ship ({left})" in said
+
+
 def test_doubtful_splits_are_noted(tmp_path: Path) -> None:
     files = sorted((SAMPLE / "train").rglob("*.png"))
     split = ["train" if index % 20 < 10 or file.parent.name == "ship" else "val" for index, file in enumerate(files)]

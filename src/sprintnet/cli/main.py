@@ -9,8 +9,10 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -21,7 +23,8 @@ from sprintnet.cli.args import split_words
 from sprintnet.cli.settings_help import docstring, print_help
 from sprintnet.cli.terminal import BOLD, RED, styled
 from sprintnet.cli.verbs import EXAMPLES, FIRST_STEPS, GROUPS, OVERRIDES, RECIPE, SETTINGS_HELP, VERBS
-from sprintnet.errors import SettingsError, SprintNetError, did_you_mean, is_out_of_memory
+from sprintnet.errors import SettingsError, SprintNetError, did_you_mean, is_out_of_memory, nearest
+from sprintnet.runs import folder
 from sprintnet.runs.environment import own_rank
 
 EXTRAS = {  # the modules that each extra of the package installs
@@ -162,14 +165,28 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     if options.overrides and not has_settings:
         hint = did_you_mean(options.overrides[0], dict(known))
         raise SettingsError(f"{options.overrides[0]}: there is no such option; see {parser.prog} --help{hint}")
+    if has_settings:
+        _require_no_mistyped_option(words, dict(known))
     expected = form.removesuffix(OVERRIDES).split()
     required = sum(not word.startswith("[") for word in expected)
     if len(options.names) < required:
         example = f"such as: sprintnet {name} {EXAMPLES[' '.join(expected[:required])]}"
         raise SettingsError(f"{expected[len(options.names)]} is missing; usage: {usage}; {example}")
     if len(options.names) > len(expected) and not "".join(expected[-1:]).endswith("..."):
-        raise SettingsError(f"{options.names[-1]}: one word too many; usage: {usage}")
+        word = options.names[-1]
+        is_data = form == RECIPE and Path(word).exists()
+        raise SettingsError(f"{word}: one word too many; usage: {usage}" + f"; did you mean --data {word}?" * is_data)
     return options
+
+
+def _require_no_mistyped_option(words: Sequence[str], known: Iterable[str]) -> None:
+    """Raises SettingsError for a word that is no setting and nearer to an option than to any setting."""
+    from sprintnet.config import Config
+
+    settings, options = folder.dotted(asdict(Config())), tuple(known)
+    for word in (word.partition("=")[0] for word in words if word.startswith("--")):
+        if word[2:] not in settings and (meant := nearest(word, [*options, *settings])) in options:
+            raise SettingsError(f"{word}: there is no such option; did you mean {meant}?")
 
 
 def _parse_without_verb(arguments: Sequence[str]) -> None:

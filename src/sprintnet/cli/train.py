@@ -45,7 +45,7 @@ def train(options: Namespace) -> None:
     tracking.finish()
     following = {f"explain {place}": "where the network looks", f"export {place}": "an ONNX file to ship"}
     if "test" not in result.metrics and "test_sha256" in read_json(run.data) and not run.test_access.exists():
-        following = {f"val {place} --split test": "the test set, unused so far"} | following
+        following = {f"val {place} --split test": "the test set, unused by this run"} | following
     width = max(map(len, following))
     for number, (command, purpose) in enumerate(following.items()):
         run.log(f"{'' if number else 'next:':6}sprintnet {command:{width}}   {purpose}")

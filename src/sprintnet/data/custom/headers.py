@@ -75,7 +75,7 @@ def choose_shape(headers: Sequence[ImageHeader], settings: DataSettings) -> tupl
         ranges = f"width {min(widths)} to {max(widths)}, height {min(heights)} to {max(heights)}"
         found = f"{len(sizes):,} sizes ({ranges})" if len(sizes) > 1 else f"size {width}x{height}"
         height = width = DEFAULT_SIDE
-        choices = f"{settings.resize}; see data.size, data.resize; the recipe photos takes 224x224"
+        choices = f"{settings.resize}; see data.size, data.resize; the recipe photos takes 224x224, cropped"
         notes.append(f"images of {found} are resized to {width}x{height} ({choices})")
     if settings.channels != "auto":
         channels = CHANNEL_COUNTS[settings.channels]

@@ -12,7 +12,14 @@ from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.deploy.export.resizing import RESIZE_DESCRIPTIONS
 from sprintnet.reporting.text.export import largest_batch
 from sprintnet.reporting.text.names import plain
-from sprintnet.reporting.text.task_scores import FEW_IMAGES, accuracy_name, accuracy_with_interval, overall_scores, percent
+from sprintnet.reporting.text.task_scores import (
+    FEW_IMAGES,
+    accuracy_name,
+    accuracy_with_interval,
+    calibration_error,
+    overall_scores,
+    percent,
+)
 
 
 def _code(text: str) -> str:
@@ -30,6 +37,7 @@ def model_card(preprocessing: Preprocessing, metadata: Mapping[str, str], table:
     )
     # JSON is YAML, and quotes whatever a name contains
     environment.filters |= {"json": json.dumps, "plain": plain, "code": _code, "percent": percent, "number": "{:,.0f}".format}
+    environment.filters["calibration_error"] = calibration_error
     height, width, channels = preprocessing.image_shape
     rows = metrics.get("sets", {"rows": []})["rows"]
     return environment.get_template("card.md.jinja").render(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sprintnet.reporting.figures.style import FULL_WIDTH, StyledFigure, styled
 from sprintnet.reporting.text.names import UNLABELLED, short
-from sprintnet.reporting.text.task_scores import CLASS_SCORES
+from sprintnet.reporting.text.task_scores import CLASS_SCORES, calibration_error
 
 COLOURS = 7  # of the cycle
 MAX_NAMED_CURVES = 10  # curves of more classes have one colour and no names
@@ -107,7 +107,8 @@ def reliability(calibrations: Mapping[str, Mapping[str, Any]]) -> StyledFigure:
         axes.bar(lefts, [entry["accuracy"] for entry in filled], width, align="edge", edgecolor="white", label="accuracy")
         axes.plot(lefts + width / 2, shares, color="C1", marker="o", markersize=3, label="share of predictions")
         axes.plot([0, 1], [0, 1], color="#888888", linestyle="--", linewidth=1)
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", title=f"{label}: ECE {found['ece']:.2%}")
+        error = calibration_error(found["ece"], sum(entry["images"] for entry in filled))
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", title=f"{label}: ECE {error}" if error != "-" else label)
     panels[0].legend(loc="upper left")
     return figure
 

@@ -29,7 +29,9 @@ def render(template: str, figures: Mapping[str, Mapping[str, str]], **contents: 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {name: getattr(task_scores, name) for name in ("percent", "interval", "class_score")}
+    environment.filters |= {
+        name: getattr(task_scores, name) for name in ("percent", "interval", "class_score", "calibration_error")
+    }
     environment.filters["seconds_text"] = seconds_text
     # the package's own files are the only unescaped parts
     own = {"css": Markup((TEMPLATES / "report.css").read_text("utf-8")), "script": Markup(script)}  # noqa: S704

@@ -113,7 +113,7 @@ def _errors(run: RunFolder, classes: list[str], budget: int) -> list[dict[str, A
     """Returns the gallery of wrong predictions, most confident first: rows of predictions.csv with `errors` and `source`."""
     artifacts, predictions = read_arrays(run.artifacts), evaluation_predictions(run)
     rows = [predictions[index] for index in artifacts["error_index"].tolist()]
-    rows = [{**row, "errors": ", ".join(_error_kinds(row, classes))} for row in rows]
+    rows = [{**row, "errors": ", ".join(_error_kinds(row, classes)), "name": Path(row.get("file") or "").name} for row in rows]
     if "nearest_images" not in artifacts:  # a run of before
         return _gallery(artifacts["error_images"], rows, budget)
     names = label_text(artifacts["nearest_labels"], classes)

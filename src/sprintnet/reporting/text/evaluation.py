@@ -72,7 +72,7 @@ def chance_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
 def calibration_text(metrics: Mapping[str, Any]) -> str:
     """Returns how the probabilities of a training (metrics.json) were calibrated, and how far they can be trusted."""
     split = evaluation_split(metrics)
-    trained = f"{metrics[split]['calibration']['ece']:.2%}"
+    trained = scores.calibration_error(metrics[split]["calibration"]["ece"], metrics[split]["images"])
     if metrics["temperature"] is None:
         why = "with data.val=0 no images are held out for it; leave it at auto"
         return f"probabilities are not calibrated ({split} ECE {trained}): {why}"
@@ -106,9 +106,13 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     yield from table_lines(
         ["calibration", "ECE (15 bins)", "adaptive ECE", "NLL", "Brier score"],
         [
-            [name, f"{found['ece']:.2%}", f"{found['adaptive_ece']:.2%}", f"{found['nll']:.4f}", f"{found['brier']:.4f}"]
-            for name, key in calibrations.items()
-            if (found := metrics.get(key))
+            [
+                name,
+                *(scores.calibration_error(found[key], metrics["images"]) for key in ("ece", "adaptive_ece")),
+                *(f"{found[key]:.4f}" for key in ("nll", "brier")),
+            ]
+            for name, calibration in calibrations.items()
+            if (found := metrics.get(calibration))
         ],
     )
     yield ""

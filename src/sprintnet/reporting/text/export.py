@@ -5,6 +5,7 @@ from typing import Any
 
 from sprintnet.reporting.text.names import plain
 from sprintnet.reporting.text.table import table_lines
+from sprintnet.reporting.text.task_scores import FEW_IMAGES, calibration_error
 
 
 def parity_lines(table: Mapping[str, Any]) -> Iterator[str]:
@@ -13,12 +14,19 @@ def parity_lines(table: Mapping[str, Any]) -> Iterator[str]:
     for name, row in [*table["files"].items(), *table["pytorch"].items()]:
         cells = ["", "", "", "", ""]
         if "bytes" in row:
-            shares = [f"{share:.2%}" for share in (row["accuracy"], row["metrics"]["ece"], row["agreement"])]
+            error = calibration_error(row["metrics"]["ece"], row["images"])
+            shares = [f"{row['accuracy']:.2%}", error, f"{row['agreement']:.2%}"]
             cells = [f"{row['bytes'] / 1e6:.1f}", *shares, f"{row['largest_difference']:.1e}"]
         speed = [f"{row['ms_1']:.2f}", f"{row['ms_p99_1']:.2f}", f"{row[f'images_per_second_{batch}']:,.0f}"]
         rows.append([name, *cells, *speed])
     yield from table_lines(["file", "MB", "accuracy", "ECE", "agreement", "max. diff.", "ms/image", "p99", "images/s"], rows)
-    yield "accuracy and ECE: of the file, in fp32 unless its name says otherwise; the run's are in that of its training"
+    images = next(iter(table["files"].values()))["images"]
+    yield (
+        f"accuracy and ECE: of the file, on {images:,} images, in fp32 unless its name says otherwise; the run's are in "
+        "that of its training"
+    )
+    if images < FEW_IMAGES:
+        yield f"{images:,} images are too few to measure the ECE, or to tell how far a smaller file's predictions go apart"
     yield f"agreement and max. diff. (of a probability): against PyTorch; ms/image: batch size 1; images/s: batch size {batch}"
 
 

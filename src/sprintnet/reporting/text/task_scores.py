@@ -31,6 +31,11 @@ def overall_scores(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {name: percent(metrics[key]) for key, name in OVERALL_SCORES.items() if key in metrics}
 
 
+def calibration_error(error: float, images: int) -> str:
+    """Returns an expected calibration error in percent; "-" where it was measured on too few images to mean anything."""
+    return "-" if images < FEW_IMAGES else percent(error)
+
+
 def class_columns(metrics: Mapping[str, Any]) -> dict[str, str]:
     """Returns the columns of the table of classes: score -> heading."""
     row = next(iter(metrics["classes"].values()))
