@@ -173,9 +173,15 @@ def compare_folders(*folders: str | Path, split: str | None = None) -> Result:
     for path, each in zip(folders, runs, strict=True):
         if split not in each[0]:
             has = " and ".join(name for name in ("val", "test") if name in each[0])
-            raise SettingsError(f"{path}: has metrics of {has}, not of {split}; compare on a split that both have: split={has}")
+            raise SettingsError(
+                f"{path}: has metrics of {has}, not of {split}; compare on a split that both have: --split {has.split()[0]}"
+            )
     first, second = (metric_values(each, split) for each in runs)
-    is_paired, overlaps = pairs_by(folders[0]) == pairs_by(folders[1]), [fold_overlap(path) for path in folders]
+    classes, others = (list(each[0][split]["classes"]) for each in runs)
+    if classes != others:
+        raise SettingsError(f"{' and '.join(map(str, folders))}: have other classes; compare studies of the same images")
+    overlaps, has_same_data = [fold_overlap(path) for path in folders], len({data_digest(path) for path in folders}) == 1
+    is_paired = pairs_by(folders[0]) == pairs_by(folders[1]) and (has_same_data or any(overlaps))
     if any(overlaps) and not is_paired:
         raise SettingsError(
             f"{' and '.join(map(str, folders))}: have other folds; compare studies with the same --folds and seed"
@@ -185,7 +191,7 @@ def compare_folders(*folders: str | Path, split: str | None = None) -> Result:
         label: compare(first[label], second[label], is_paired=is_paired, overlap=overlap) for label in first if label in second
     }
     sides = [f"{side}: {path}, {len(each)} runs" for side, path, each in zip("AB", folders, runs, strict=True)]
-    if len({data_digest(path) for path in folders}) > 1:
+    if not has_same_data:
         sides.append("caution: A and B have different data (images, labels or splits); this compares more than the recipes")
     sides += [f"other settings: {line}" for line in changed_settings(*folders)]
     sides += statistics.machine_lines(different_machines(*folders))

@@ -189,6 +189,25 @@ def test_no_gpu_is_one_message_and_leaves_no_run_behind(sprintnet_process: Comma
     assert not (tmp_path / "runs" / "train" / "sprint94").exists()
 
 
+def test_resume_without_a_recipe_takes_the_newest_unfinished_run(sprintnet: Command, tiny: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "train" / "mine"
+    run.mkdir(parents=True)
+    (run / "config.toml").write_text(load_config("davidnet", tiny).to_toml())
+    done = sprintnet("train", "--resume", "--no-report")
+    assert done.returncode == 0, done.stderr
+    assert ", in runs/train/mine\n" in done.stdout
+    assert (run / "metrics.json").is_file()
+    again = sprintnet("train", "--resume", "--name", "mine", "--no-report")
+    assert "already finished, nothing to resume" in again.stdout
+    for words, message in (
+        ([], "runs/train has no unfinished run; to start one"),
+        (["--name", "x"], "runs/train/x has no run"),
+    ):
+        done = sprintnet("train", "--resume", *words)
+        assert done.returncode == 2
+        assert message in done.stderr
+
+
 def test_a_mistake_leaves_no_run_behind(sprintnet: Command, tiny: list[str], tmp_path: Path) -> None:
     assert sprintnet("train", "davidnet", "--name", "mine", *tiny, "data.val=0.01").returncode == 2
     assert not (tmp_path / "runs" / "train" / "mine").exists()

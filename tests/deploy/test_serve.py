@@ -144,6 +144,7 @@ def test_what_is_no_image_is_said_by_its_name(server: str, content: bytes, said:
         ("", {"Content-Type": "multipart/form-data; boundary=x"}, (400, "unusable_form")),
         ("?top=0", {}, (400, "bad_query")),
         ("?top=many", {}, (400, "bad_query")),
+        ("?tpo=3", {}, (400, "bad_query")),
         ("?activation_maps=perhaps", {}, (400, "bad_query")),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from conftest import Command
+from conftest import SAMPLE, Command
 from sprintnet.config import Config, load_config, resumed
 from sprintnet.errors import SettingsError
 from sprintnet.experiments.compare import compare, pairs_needed, runs_needed, summarise
@@ -22,6 +23,7 @@ from sprintnet.experiments.study import run_study, seed_runs
 from sprintnet.experiments.study_runs import metric_values, read_runs
 from sprintnet.runs.cores import available_cores
 from sprintnet.runs.folder import RunFolder
+from sprintnet.studies import compare_folders
 from sprintnet.training import train as pipeline
 
 
@@ -103,7 +105,10 @@ def test_sets_without_spread_or_difference() -> None:
 
 
 def test_a_figure_that_a_run_lacks_is_left_out_for_all() -> None:
-    plain = {"test": {"accuracy": 0.5, "cross_entropy": 1.0}, "train_seconds": 2.0}
+    plain = {"test": {"images": 100, "accuracy": 0.5, "cross_entropy": 1.0}, "train_seconds": 2.0}
+    for images, is_measured in ((100, True), (99, False)):
+        calibrated = {**plain, "test": {**plain["test"], "images": images, "calibration": {"ece": 0.1}}}
+        assert ("ECE" in metric_values([calibrated])) == is_measured
     views = {**plain, "test": {**plain["test"], "tta": {"accuracy": 0.6}}}
     assert "TTA accuracy" in metric_values([views, views])
     assert metric_values([plain, views])["accuracy"] == [0.5, 0.5]
@@ -189,6 +194,23 @@ def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tm
         "ECE",
         "ECE calibrated",
     ]
+
+
+def test_studies_of_other_images_are_not_paired_and_of_other_classes_not_compared(tmp_path: Path, tiny: list[str]) -> None:
+    two = shutil.copytree(SAMPLE, tmp_path / "two")
+    for folder in two.glob("*/*"):
+        if folder.name not in ("cat", "dog"):
+            shutil.rmtree(folder)
+    studies = {"a": [], "b": ["data.val=0.4"], "c": [f"data.name={two}"]}
+    for name, overrides in studies.items():
+        for seed in (0, 1):
+            config = load_config("davidnet", [*tiny, "epochs=1", f"seed={seed}", *overrides])
+            pipeline.train(config, RunFolder(tmp_path / name / f"seed-{seed}"))
+    found = str(compare_folders(tmp_path / "a", tmp_path / "b"))
+    assert "caution: A and B have different data" in found
+    assert "p: Welch's t-test" in found
+    with pytest.raises(SettingsError, match=r"have other classes; compare studies of the same images"):
+        compare_folders(tmp_path / "a", tmp_path / "c")
 
 
 def test_runs_that_differ_in_more_than_their_seed_have_no_mean(tmp_path: Path, tiny: list[str]) -> None:

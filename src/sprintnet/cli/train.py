@@ -3,15 +3,20 @@
 import os
 import shlex
 from argparse import Namespace
+from glob import escape
+from importlib.util import find_spec
+from pathlib import Path
 
-from sprintnet.cli.args import load_recipe, recipe_of
+from sprintnet.cli.args import DEFAULT_RECIPE, load_recipe, recipe_of
 from sprintnet.errors import SettingsError
 from sprintnet.runs.environment import own_rank
-from sprintnet.runs.folder import LR_FOLDER, new_run, read_json, run_name, train_folder
+from sprintnet.runs.folder import LR_FOLDER, TRAIN_FOLDER, new_run, read_json, run_name, train_folder
 
 
 def train(options: Namespace) -> None:
     """Trains a recipe into a new run folder, or resumes a run."""
+    if options.resume and not options.names:
+        options.names = [str(_unfinished_run(options.name) / "config.toml")]
     config = load_recipe(options)
     if own_rank():
         from sprintnet.training.train import follow
@@ -25,6 +30,8 @@ def train(options: Namespace) -> None:
     from sprintnet.reporting.tracking import Tracking, require_installed
 
     require_installed(options.track)
+    if find_spec("torch") is None:  # before a folder is made
+        raise ModuleNotFoundError(name="torch")
     run = train_folder(recipe_of(options), options.name, resume=options.resume)
     was_finished = run.metrics.exists() and run.report.exists()
     print(f"starting: {recipe_of(options)} on {config.data.name}, in {run.path}", flush=True)
@@ -49,6 +56,16 @@ def train(options: Namespace) -> None:
     width = max(map(len, following))
     for number, (command, purpose) in enumerate(following.items()):
         run.log(f"{'' if number else 'next:':6}sprintnet {command:{width}}   {purpose}")
+
+
+def _unfinished_run(name: str | None) -> Path:
+    """Returns the folder of the run to resume where no recipe is named: NAME, or the newest one that has not finished."""
+    runs = [file.parent for file in TRAIN_FOLDER.glob(f"{escape(name) if name else '*'}/config.toml")]
+    unfinished = [path for path in runs if name or not (path / "metrics.json").exists()]
+    if not unfinished:
+        which = f"{TRAIN_FOLDER / name} has no run" if name else f"{TRAIN_FOLDER} has no unfinished run"
+        raise SettingsError(f"--resume: {which}; to start one, name the recipe too: sprintnet train {DEFAULT_RECIPE} --resume")
+    return max(unfinished, key=lambda path: (path / "config.toml").stat().st_mtime)
 
 
 def summary(options: Namespace) -> None:

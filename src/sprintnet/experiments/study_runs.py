@@ -10,6 +10,7 @@ import numpy as np
 from sprintnet.config import LEFT_TO_THE_MACHINE, Config, differences, load_config
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.task import TASKS
+from sprintnet.reporting.text.task_scores import FEW_IMAGES
 from sprintnet.runs.folder import STUDY_FOLDER, RunFolder, evaluation_split, find_run, read_arrays, read_json
 from sprintnet.runs.shards import part_of
 
@@ -32,12 +33,16 @@ COMPARED_METRICS = {  # label -> keys in metrics.json; `evaluated` is the evalua
 
 
 def metric_values(runs: Sequence[dict[str, Any]], split: str | None = None) -> dict[str, list[float]]:
-    """Returns the compared metrics of runs: label -> one value a run; a metric that any run lacks is left out.
+    """Returns the compared metrics of runs: label -> one value a run; a metric that any run lacks is left out, and so is a
+    calibration error of few images.
 
     They are of the split, by default the evaluation split.
     """
     found = {}
+    is_small = any(metrics[split or evaluation_split(metrics)]["images"] < FEW_IMAGES for metrics in runs)
     for label, path in COMPARED_METRICS.items():
+        if path[-1] == "ece" and is_small:
+            continue
         values = []
         for metrics in runs:
             value: Any = metrics

@@ -36,6 +36,7 @@ from sprintnet.reporting.text.names import short
 DEFAULT_TOP = 5
 END_SECONDS = 0.5  # between the signal and the end of listening
 MAX_TOP = 1000
+QUERY = ("top", "activation_maps", "coverage")
 MAX_NAME_LENGTH = 80
 RAW_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
 ADDRESSES = "use POST /predict, or GET /health, /metadata, /openapi.json or / (the page)"
@@ -162,6 +163,8 @@ class _Endpoints:
 
     def _query(self, request: Request) -> tuple[int, bool, float]:
         """Returns how many classes to name, whether with their activation maps, and the coverage of sets; 0: no sets."""
+        if unknown := sorted(set(request.query_params) - set(QUERY)):
+            raise Refused(400, "bad_query", f"{unknown[0]}: is not known; the query may have {', '.join(QUERY)}")
         count, maps = request.query_params.get("top", str(DEFAULT_TOP)), request.query_params.get("activation_maps", "false")
         if not (re.fullmatch("[0-9]{1,9}", count) and 1 <= int(count) <= MAX_TOP):
             raise Refused(400, "bad_query", f"top: must be a number of classes from 1 to {MAX_TOP}")

@@ -96,9 +96,9 @@ def suggestion_lines(
 
 
 def _interval(label: str, found: Any) -> str:
-    low, high = found.low, found.high
+    low, high = max(found.low, 0.0), found.high  # no metric is below 0
     if _is_share(label):
-        low, high = max(low, 0.0), min(high, 1.0)
+        high = min(high, 1.0)
     return f"{_text(label, low)} to {_text(label, high)}"
 
 
