@@ -11,8 +11,8 @@
 #
 # An article trained a small residual network, DavidNet, to 94.12% on CIFAR-10 in 24 epochs: with mixed precision, label
 # smoothing and a one-cycle learning rate, after a search for the learning rate. Here is all of it, in the article's order. The
-# training takes a coffee break on a good GPU and an hour or more on two cores of a CPU; where the run below exists, its results
-# are shown at once.
+# training below took 88 minutes on one core of an AMD EPYC with AVX512-BF16, beside other work; where its run exists, the
+# results are shown at once.
 
 # %% tags=["parameters"]
 recipe = "davidnet"
@@ -71,7 +71,7 @@ model.plot("train_batch0")
 # The article's table of epochs: it begins with the settings.
 
 # %%
-print((model.run / "log.txt").read_text().split("wrote")[0])
+print((model.run / "log.txt").read_text())
 
 # %%
 model.plot("schedule")
