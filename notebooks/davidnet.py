@@ -40,10 +40,11 @@ data.show(20)
 
 # %% [markdown]
 # ## The learning rate
-# Too low a rate takes forever, too high a rate leaves the valley. The finder raises the rate at every batch by the same factor,
-# $r_i = r_0\,q^i$, so that its points are evenly spaced on a logarithmic axis, and stops when the loss explodes. The curve is a
-# moving average of the losses, $a_i = \beta\,a_{i-1} + (1 - \beta)\,l_i$, divided by $1 - \beta^{i+1}$, the sum of its weights.
-# The best rate is not at the minimum, where the loss is about to explode, but well before it.
+# Too low a learning rate takes forever; with too high a one the loss rises. The finder raises the learning rate at every batch
+# by the same factor, $r_i = r_0\,q^i$, so that its points are evenly spaced on a logarithmic axis, and stops when the loss
+# explodes. The curve is a moving average of the losses, $a_i = \beta\,a_{i-1} + (1 - \beta)\,l_i$, divided by
+# $1 - \beta^{i+1}$, the sum of its weights.
+# The best learning rate is not at the minimum, where the loss is about to explode, but well before it.
 # [More](../docs/explanations/learning_rate_finder.md)
 
 # %%
@@ -52,13 +53,14 @@ found.plot()
 
 # %% [markdown]
 # ## Training
-# - **One cycle.** The rate rises from 0.045 to 0.45 in seven epochs, then falls to nearly zero: a high rate explores, a low one
-#   settles. [More](../docs/explanations/one_cycle.md)
+# - **One cycle.** The learning rate rises from 0.045 to 0.45 in seven epochs, then falls to nearly zero: a high one explores,
+#   a low one settles. [More](../docs/explanations/one_cycle.md)
 # - **Label smoothing.** The target is $(1 - \alpha)\,y + \alpha / K$ of the one-hot label $y$ and $K$ classes: the network is
 #   never asked for certainty. The gradient of the loss by the logits is the softmax minus that target. $\alpha$ = 0.2.
 #   [More](../docs/explanations/label_smoothing.md)
-# - **Mixed precision.** Convolutions compute in 16 bits, weights are kept in 32. In fp16 a scaler multiplies the loss, lest
-#   small gradients become zero; bf16 has fp32's range and needs none. [More](../docs/explanations/mixed_precision.md)
+# - **Mixed precision.** Convolutions compute in 16 bits, weights are kept in 32. In fp16 a scaler multiplies the loss, so
+#   that small gradients do not become zero; bf16 has fp32's range and needs none.
+#   [More](../docs/explanations/mixed_precision.md)
 # - **Augmentation.** Random crops, flips, small rotations, shifts and scalings, and a square that is cut out.
 
 # %%
@@ -92,8 +94,8 @@ print(f"{result['accuracy']:.2%} of {result['images']:,} images (95% interval {l
 model.plot("confusion_matrix")
 
 # %% [markdown]
-# Label smoothing leaves the network less confident than it is right. A temperature, fitted on the held-out images, repairs
-# that and changes no prediction. [More](../docs/explanations/calibration.md)
+# Label smoothing makes the network underconfident. A temperature, fitted on the held-out images, corrects this and changes no
+# prediction. [More](../docs/explanations/calibration.md)
 
 # %%
 model.plot("reliability")
@@ -120,7 +122,7 @@ model.explain(data.test or data.val, n=8)
 
 # %% [markdown]
 # ## The weights, as one ONNX file
-# The file resizes and normalises by itself and answers with calibrated probabilities. It is kept only where it predicts as the
+# The file resizes and normalises by itself and predicts calibrated probabilities. It is kept only where it predicts as the
 # network does. The [weights](../weights/README.md) of this network are in the repository.
 
 # %%

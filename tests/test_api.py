@@ -14,6 +14,7 @@ from PIL import Image
 import sprintnet as sn
 from conftest import SAMPLE
 from shapes import CLASSES, shapes
+from sprintnet.api import configure
 
 TINY: dict[str, Any] = {
     "model__width": 8, "epochs": 8, "batch_size": 32, "threads": 1, "optim__max_lr": 0.1, "precision": "fp32"
@@ -312,9 +313,12 @@ def test_settings_of_data_belong_to_the_dataset(data: sn.Dataset) -> None:
 
 
 def test_images_that_were_loaded_in_another_size_than_the_recipes_are_refused(data: sn.Dataset) -> None:
-    message = r"the recipe photos needs: load_data\('.*', size=224, resize='crop', channels='rgb'\), or .* data='"
-    with pytest.raises(sn.SettingsError, match=message):
+    with pytest.raises(
+        sn.SettingsError, match=r"asks for; use load_data\('.*', size=224, resize='crop', channels='rgb', val=0\.5"
+    ):
         sn.train("photos", data)
+    stretched = sn.load_data(SAMPLE, size=32, val=0.3)
+    assert configure("photos", stretched, {})[0].data == stretched.settings
 
 
 def test_evaluate_needs_a_split(model: sn.Model, data: sn.Dataset) -> None:

@@ -55,16 +55,17 @@ def configure(recipe: Any, data: Any, settings: Mapping[str, Any]) -> tuple[Conf
 
 
 def _require_loaded_for(recipe: str | Path, given: DataSettings) -> None:
-    """Raises SettingsError for images of a folder or table that were loaded in another size than the recipe's own."""
+    """Raises SettingsError for images of a folder or table that were not loaded in the size that the recipe asks for."""
     wanted, default = load_config(recipe).data, DataSettings()
-    own = {key: value for key, value in asdict(wanted).items() if key != "name" and value != getattr(default, key)}
-    missed = {key: value for key, value in own.items() if getattr(given, key) == getattr(default, key)}
-    if missed and given.name != IN_MEMORY and given.name not in BUILTIN_DATASETS:
-        words = ", ".join(f"{key}={value!r}" for key, value in missed.items())
-        raise SettingsError(
-            f"data: was loaded without what the recipe {recipe} needs: load_data({given.name!r}, {words}), "
-            f"or give the name itself: data={given.name!r}"
-        )
+    if given.size or not wanted.size or given.name == IN_MEMORY or given.name in BUILTIN_DATASETS:
+        return
+    chosen = {key: value for key, value in asdict(given).items() if key != "name" and value != getattr(default, key)}
+    arguments = {**{key: getattr(wanted, key) for key in ("size", "resize", "channels")}, **chosen}
+    words = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    raise SettingsError(
+        f"data: was loaded without the size that the recipe {recipe} asks for; use load_data({given.name!r}, {words}), "
+        f"or give the name itself: data={given.name!r}"
+    )
 
 
 @python_names()

@@ -148,7 +148,8 @@ def ensemble(study: "Result | str | Path", data: Any = None, *, name: str = "") 
 def compare(a: "Result | str | Path", b: "Result | str | Path", *, split: str | None = None) -> Result:
     """Returns how study b differs from study a (results of `study` or folders): t-test and Hedges' g of each metric.
 
-    The test is paired where both have the same seeds, or folds. `split`, val or test, defaults to the evaluation split.
+    The test is paired where both have the same images, and the same seeds or folds. `split`, val or test, defaults to the
+    evaluation split.
     """
     if split not in (None, "val", "test"):
         raise ArgumentError("split", split, "must be val or test, or None")
@@ -170,21 +171,19 @@ def compare_folders(*folders: str | Path, split: str | None = None) -> Result:
 
     runs = [read_runs(path) for path in folders]
     split = split or folder.evaluation_split(runs[0][0])
-    for path, each in zip(folders, runs, strict=True):
-        if split not in each[0]:
-            has = " and ".join(name for name in ("val", "test") if name in each[0])
-            raise SettingsError(
-                f"{path}: has metrics of {has}, not of {split}; compare on a split that both have: --split {has.split()[0]}"
-            )
+    if lacking := [path for path, each in zip(folders, runs, strict=True) if split not in each[0]]:
+        common = [name for name in ("val", "test") if all(name in each[0] for each in runs)]
+        remedy = f"; both have {' and '.join(common)}" if common else ", and no split is common to both"
+        raise ArgumentError("split", split, f"{lacking[0]} has no such metrics{remedy}")
     first, second = (metric_values(each, split) for each in runs)
     classes, others = (list(each[0][split]["classes"]) for each in runs)
     if classes != others:
-        raise SettingsError(f"{' and '.join(map(str, folders))}: have other classes; compare studies of the same images")
+        raise SettingsError(f"{' and '.join(map(str, folders))}: have different classes; compare studies with the same classes")
     overlaps, has_same_data = [fold_overlap(path) for path in folders], len({data_digest(path) for path in folders}) == 1
-    is_paired = pairs_by(folders[0]) == pairs_by(folders[1]) and (has_same_data or any(overlaps))
+    is_paired = pairs_by(folders[0]) == pairs_by(folders[1]) and has_same_data
     if any(overlaps) and not is_paired:
         raise SettingsError(
-            f"{' and '.join(map(str, folders))}: have other folds; compare studies with the same --folds and seed"
+            f"{' and '.join(map(str, folders))}: have different images or folds; compare the same images, --folds and seed"
         )
     overlap = overlaps[0]
     found = {

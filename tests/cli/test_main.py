@@ -190,6 +190,11 @@ def test_no_gpu_is_one_message_and_leaves_no_run_behind(sprintnet_process: Comma
 
 
 def test_resume_without_a_recipe_takes_the_newest_unfinished_run(sprintnet: Command, tiny: list[str], tmp_path: Path) -> None:
+    for age, name in enumerate(("old", "older")):
+        config = tmp_path / "runs" / "train" / name / "config.toml"
+        config.parent.mkdir(parents=True)
+        config.write_text(load_config("davidnet", tiny).to_toml())
+        os.utime(config, (10**9 - age, 10**9 - age))
     run = tmp_path / "runs" / "train" / "mine"
     run.mkdir(parents=True)
     (run / "config.toml").write_text(load_config("davidnet", tiny).to_toml())
@@ -199,13 +204,11 @@ def test_resume_without_a_recipe_takes_the_newest_unfinished_run(sprintnet: Comm
     assert (run / "metrics.json").is_file()
     again = sprintnet("train", "--resume", "--name", "mine", "--no-report")
     assert "already finished, nothing to resume" in again.stdout
-    for words, message in (
-        ([], "runs/train has no unfinished run; to start one"),
-        (["--name", "x"], "runs/train/x has no run"),
-    ):
-        done = sprintnet("train", "--resume", *words)
-        assert done.returncode == 2
-        assert message in done.stderr
+    assert ", in runs/train/old\n" in sprintnet("train", "--resume", "--no-report").stdout
+    for name in ("/tmp/x", "../x"):
+        refused = sprintnet("train", "--resume", "--name", name)
+        assert refused.returncode == 2
+        assert "must be a single folder name" in refused.stderr
 
 
 def test_a_mistake_leaves_no_run_behind(sprintnet: Command, tiny: list[str], tmp_path: Path) -> None:

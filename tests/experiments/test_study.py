@@ -181,7 +181,7 @@ def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tm
     assert slow.stdout.splitlines()[-1].startswith("next: sprintnet compare runs/study/slow STUDY ")
     compared = sprintnet("compare", "davidnet", "slow")
     assert compared.returncode == 0, compared.stderr
-    assert "since A and B have the same seeds; g: " in compared.stdout
+    assert "since A and B have the same images and seeds; g: " in compared.stdout
     assert sprintnet("compare", "davidnet", "slow", "--split", "test").returncode == 2
     by_val = sprintnet("compare", "davidnet", "slow", "--split", "val")
     assert by_val.stdout == compared.stdout
@@ -209,7 +209,7 @@ def test_studies_of_other_images_are_not_paired_and_of_other_classes_not_compare
     found = str(compare_folders(tmp_path / "a", tmp_path / "b"))
     assert "caution: A and B have different data" in found
     assert "p: Welch's t-test" in found
-    with pytest.raises(SettingsError, match=r"have other classes; compare studies of the same images"):
+    with pytest.raises(SettingsError, match=r"have different classes; compare studies with the same classes"):
         compare_folders(tmp_path / "a", tmp_path / "c")
 
 

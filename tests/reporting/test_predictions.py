@@ -67,7 +67,7 @@ def test_bars_are_the_counts_of_each_split() -> None:
 def test_reliability_is_drawn_from_the_bins() -> None:
     logits, labels = np.array([[2.0, 0, 0], [0, 3.0, 0], [0, 0.1, 0]]), np.array([0, 1, 2])
     figures = calibration(logits, labels)
-    (axes,) = reliability({"as trained": figures}).axes
+    (axes,) = reliability({"as trained": figures}, 100).axes
     drawn = [bar.get_height() for bar in axes.patches]
     assert drawn == [entry["accuracy"] for entry in figures["reliability"] if entry["images"]]
 

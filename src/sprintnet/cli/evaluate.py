@@ -71,7 +71,7 @@ def explain(options: Namespace) -> None:
     elif found := explain_wrong(run, trained, options.wrong, options.target_class, options.layer):
         explanation = found
         if found.none_wrong:
-            print(f"no prediction is wrong; the {len(found.images)} least confident ones:")
+            print(f"no prediction is wrong; the maps are of the {len(found.images)} least confident ones")
     else:
         raise SettingsError(f"{run.path}: there are no wrong predictions to explain; name image files")
     print(*faithfulness_lines(explanation.faithfulness, explanation.scored), sep="\n")

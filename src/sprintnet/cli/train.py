@@ -3,11 +3,10 @@
 import os
 import shlex
 from argparse import Namespace
-from glob import escape
+from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
-from sprintnet.cli.args import DEFAULT_RECIPE, load_recipe, recipe_of
+from sprintnet.cli.args import load_recipe, recipe_of
 from sprintnet.errors import SettingsError
 from sprintnet.runs.environment import own_rank
 from sprintnet.runs.folder import LR_FOLDER, TRAIN_FOLDER, new_run, read_json, run_name, train_folder
@@ -16,7 +15,7 @@ from sprintnet.runs.folder import LR_FOLDER, TRAIN_FOLDER, new_run, read_json, r
 def train(options: Namespace) -> None:
     """Trains a recipe into a new run folder, or resumes a run."""
     if options.resume and not options.names:
-        options.names = [str(_unfinished_run(options.name) / "config.toml")]
+        options.names = _settings_to_resume(options.name, options.overrides)
     config = load_recipe(options)
     if own_rank():
         from sprintnet.training.train import follow
@@ -58,14 +57,15 @@ def train(options: Namespace) -> None:
         run.log(f"{'' if number else 'next:':6}sprintnet {command:{width}}   {purpose}")
 
 
-def _unfinished_run(name: str | None) -> Path:
-    """Returns the folder of the run to resume where no recipe is named: NAME, or the newest one that has not finished."""
-    runs = [file.parent for file in TRAIN_FOLDER.glob(f"{escape(name) if name else '*'}/config.toml")]
-    unfinished = [path for path in runs if name or not (path / "metrics.json").exists()]
-    if not unfinished:
-        which = f"{TRAIN_FOLDER / name} has no run" if name else f"{TRAIN_FOLDER} has no unfinished run"
-        raise SettingsError(f"--resume: {which}; to start one, name the recipe too: sprintnet train {DEFAULT_RECIPE} --resume")
-    return max(unfinished, key=lambda path: (path / "config.toml").stat().st_mtime)
+def _settings_to_resume(name: str | None, overrides: Sequence[str]) -> list[str]:
+    """Returns the settings of the run to resume where no recipe is named: of NAME; without name and settings, of the newest run
+    that has not finished; of none (the default recipe is taken) where there is no such run."""
+    if name:
+        config = new_run(name, exact=True, resume=True).config
+        return [str(config)] if config.exists() else []
+    started = () if overrides else TRAIN_FOLDER.glob("*/config.toml")
+    unfinished = [file for file in started if not (file.parent / "metrics.json").exists()]
+    return [str(max(unfinished, key=lambda file: file.stat().st_mtime))] if unfinished else []
 
 
 def summary(options: Namespace) -> None:

@@ -101,7 +101,7 @@ VERBS: dict[str, Verb] = {
     "compare": (experiments.compare, "STUDY STUDY", [
         _option("--split", "the split whose metrics are compared (default: the evaluation split)", None, ("test", "val"))]),
     "explain": (evaluate.explain, "RUN [IMAGE]...", [
-        _option("--wrong", "without IMAGE: how many confident errors", evaluate.ERRORS, (1, evaluate.MAX_EXPLAINED)),
+        _option("--wrong", "without IMAGE: how many errors", evaluate.ERRORS, (1, evaluate.MAX_EXPLAINED)),
         _option("--target-class", "the class of the maps: predicted, true, or a name", "predicted", metavar="CLASS"),
         _option("--layer", "one layer (default: the last feature layer, and the mean of all)", metavar="NAME")]),
     "label-errors": (experiments.label_errors, "RUN", [

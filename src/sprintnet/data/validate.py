@@ -40,7 +40,16 @@ def check(settings: DataSettings) -> Findings:
     if settings.name in BUILTIN_DATASETS:
         train, test = load(settings.name, settings.source)
         pairs = find_duplicates(train, test)
-        duplicates = [_duplicate(pair, f"train {pair.first}", f"test {pair.second}", " across splits") for pair in pairs]
+        duplicates = [
+            _duplicate(
+                pair,
+                f"train {pair.first}",
+                f"test {pair.second}",
+                " across splits",
+                bool(np.array_equal(train.labels[pair.first], test.labels[pair.second])),
+            )
+            for pair in pairs
+        ]
         return _findings({"train": train, "test": test}, duplicates, near=_near(pairs, train, test))
     data = read_custom(settings)
     labels, files = data.images.labels, data.images.files or ()
@@ -62,7 +71,7 @@ def check(settings: DataSettings) -> Findings:
     return _findings(parts, [*divided, *duplicates], data.problems, data.notes, kinds, near)
 
 
-def _duplicate(pair: Duplicate, image: str, other: str, across: str, same_label: bool = True) -> Problem:
+def _duplicate(pair: Duplicate, image: str, other: str, across: str, same_label: bool) -> Problem:
     kind, text = ("duplicate", "equals") if pair.is_exact else ("near duplicate", "looks like")
     if same_label:
         return Problem(image, kind + across, f"{text} {other}", "note")

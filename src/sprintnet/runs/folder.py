@@ -65,7 +65,7 @@ class RunFolder:
     lr_finder = _File("lr_finder.json")  # the curves of the learning-rate finder and its suggestions
     artifacts = _File("artifacts.npz")  # images and curves that figures need and no other file holds
     network = _File("network.json")  # the layers with their shapes and parameters
-    explanations = _File("explanations.npz")  # Grad-CAM maps of prediction errors
+    explanations = _File("explanations.npz")  # Grad-CAM maps of errors, or of the least confident predictions
     file_explanations = _File("file_explanations.npz")  # Grad-CAM maps of image files
     label_errors = _File("label_errors.npz")  # the likeliest label errors with their images; all of them in a CSV beside it
     plots = _File("plots")  # the folder of figures

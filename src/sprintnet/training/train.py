@@ -104,7 +104,7 @@ def train(
         ) from None
     finally:
         run.claim.release(force=True)
-        with suppress(OSError):  # not empty: what every run is but one that could not start
+        with suppress(OSError):  # removes it where nothing was written; others are not empty
             run.path.rmdir()
 
 

@@ -11,8 +11,9 @@ from sprintnet.data.splits import SPLITS, Splits, connected_groups, groups_acros
 from sprintnet.errors import DataError, SettingsError
 
 DEFAULT_VAL_FRACTION = 0.1
-FEW_OF_A_CLASS = 5
 """Fraction of the training images held out for validation by default; at least one of each class."""
+FEW_OF_A_CLASS = 5
+"""Training images of a class below which the log names it, as hardly learnable."""
 
 
 def assign_splits(data: CustomData, settings: DataSettings, log: Callable[[str], None]) -> Splits:
@@ -72,7 +73,7 @@ def assign_splits(data: CustomData, settings: DataSettings, log: Callable[[str],
     if few := [
         f"{images.classes[index]} ({training[index]})" for index in np.flatnonzero((total > 0) & (training < FEW_OF_A_CLASS))
     ]:
-        log(f"classes with few training images, which can hardly be learned: {', '.join(few)}")
+        log(f"classes with few training images, fewer than {FEW_OF_A_CLASS}: {', '.join(few)}")
     if unseen := [images.classes[index] for index in np.flatnonzero((total > 0) & (validation == 0))]:
         log(f"classes without a validation image: {', '.join(unseen)}; metrics say nothing about them")
     return {name: images.take(np.flatnonzero(split == name)) for name in SPLITS if (split == name).any()}

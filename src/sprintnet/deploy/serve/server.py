@@ -164,7 +164,9 @@ class _Endpoints:
     def _query(self, request: Request) -> tuple[int, bool, float]:
         """Returns how many classes to name, whether with their activation maps, and the coverage of sets; 0: no sets."""
         if unknown := sorted(set(request.query_params) - set(QUERY)):
-            raise Refused(400, "bad_query", f"{unknown[0]}: is not known; the query may have {', '.join(QUERY)}")
+            raise Refused(
+                400, "bad_query", f"{short(unknown[0], MAX_NAME_LENGTH)}: is not known; the query may have {', '.join(QUERY)}"
+            )
         count, maps = request.query_params.get("top", str(DEFAULT_TOP)), request.query_params.get("activation_maps", "false")
         if not (re.fullmatch("[0-9]{1,9}", count) and 1 <= int(count) <= MAX_TOP):
             raise Refused(400, "bad_query", f"top: must be a number of classes from 1 to {MAX_TOP}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sprintnet.reporting.figures.style import FULL_WIDTH, StyledFigure, styled
 from sprintnet.reporting.text.names import UNLABELLED, short
-from sprintnet.reporting.text.task_scores import CLASS_SCORES, calibration_error
+from sprintnet.reporting.text.task_scores import CLASS_SCORES, FEW_IMAGES
 
 COLOURS = 7  # of the cycle
 MAX_NAMED_CURVES = 10  # curves of more classes have one colour and no names
@@ -95,8 +95,9 @@ def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) ->
 
 
 @styled
-def reliability(calibrations: Mapping[str, Mapping[str, Any]]) -> StyledFigure:
-    """Returns a reliability diagram for each calibration (label -> metrics), with the share of predictions by confidence."""
+def reliability(calibrations: Mapping[str, Mapping[str, Any]], images: int) -> StyledFigure:
+    """Returns a reliability diagram for each calibration (label -> metrics) of so many images, with the share of predictions by
+    confidence."""
     figure = StyledFigure(figsize=(FULL_WIDTH[0], 3.8) if len(calibrations) > 1 else (3.7, 3.6))
     panels = figure.subplots(1, len(calibrations), sharey=True, squeeze=False)[0]
     for axes, (label, found) in zip(panels, calibrations.items(), strict=True):
@@ -107,8 +108,8 @@ def reliability(calibrations: Mapping[str, Mapping[str, Any]]) -> StyledFigure:
         axes.bar(lefts, [entry["accuracy"] for entry in filled], width, align="edge", edgecolor="white", label="accuracy")
         axes.plot(lefts + width / 2, shares, color="C1", marker="o", markersize=3, label="share of predictions")
         axes.plot([0, 1], [0, 1], color="#888888", linestyle="--", linewidth=1)
-        error = calibration_error(found["ece"], sum(entry["images"] for entry in filled))
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", title=f"{label}: ECE {error}" if error != "-" else label)
+        title = label if images < FEW_IMAGES else f"{label}: ECE {found['ece']:.2%}"
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", title=title)
     panels[0].legend(loc="upper left")
     return figure
 

@@ -119,7 +119,9 @@ def _metric_figures(metrics: dict[str, Any]) -> Figures:
     calibrations = {"As trained": "calibration", "Calibrated": "calibrated"}
     return found | {
         "class_scores": partial(class_scores, metrics["classes"]),
-        "reliability": partial(reliability, {name: metrics[key] for name, key in calibrations.items() if key in metrics}),
+        "reliability": partial(
+            reliability, {name: metrics[key] for name, key in calibrations.items() if key in metrics}, metrics["images"]
+        ),
         "coverage": partial(coverage, metrics["coverage"]),
     }
 

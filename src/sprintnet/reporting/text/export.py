@@ -26,7 +26,7 @@ def parity_lines(table: Mapping[str, Any]) -> Iterator[str]:
         "that of its training"
     )
     if images < FEW_IMAGES:
-        yield f"{images:,} images are too few to measure the ECE, or to tell how far a smaller file's predictions go apart"
+        yield f"{images:,} images are too few to measure the ECE, or how much a smaller file's predictions differ"
     yield f"agreement and max. diff. (of a probability): against PyTorch; ms/image: batch size 1; images/s: batch size {batch}"
 
 

@@ -56,7 +56,7 @@ def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str
         [f"metric ({split})", "A mean (sd)", "B mean (sd)", "B - A", "95% CI", "p", "g", "runs needed"], rows
     )
     pairs = next(iter(comparisons.values())).a.n
-    test = f"paired t-test of {pairs} pairs, since A and B have the same seeds" if is_paired else "Welch's t-test"
+    test = f"paired t-test of {pairs} pairs, since A and B have the same images and seeds" if is_paired else "Welch's t-test"
     if overlap:
         test = "corrected resampled t-test (Nadeau and Bengio 2003) of the folds, which share training images"
     yield f"p: {test}; g: Hedges' g (effect size, unpaired); runs needed: on each side, for a power of 80% at the 5% level"
