@@ -20,7 +20,7 @@ MANY_CLASSES = 20
 WIDTH_FACTOR = 1.5
 MAX_CROP_PADDING = 32
 FEW_FROM_SCRATCH = 10_000
-"""Training images of CIFAR-10 at which training from scratch seems to catch up with pretrained weights (LOG.md)."""
+"""Training images of CIFAR-10 at which training from scratch catches up with pretrained weights (docs/tutorials/photos.md)."""
 FINE_TUNED_IMAGES = 1000
 """Training images from which all layers are trained after the last one is fitted: a choice of time, not of accuracy. Three
 epochs of 1,000 images enlarged to 160x160 take two minutes on two AVX2 cores."""

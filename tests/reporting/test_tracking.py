@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from conftest import Command
 from sprintnet.cli.evaluate import TRACKERS as NAMES
 from sprintnet.errors import SettingsError
-from sprintnet.reporting.tracking import TRACKERS, Tracker, Tracking
+from sprintnet.reporting.tracking import TRACKERS, Tracker, Tracking, shown_name
 from sprintnet.runs.folder import RunFolder, read_json, read_rows
 
 COLUMNS = {"lr": "lr", "loss/train": "train_loss", "loss/val": "val_loss", "accuracy/train": "train_accuracy"}
@@ -79,6 +79,11 @@ def test_the_rows_and_figures_of_a_run_are_read_back(
     else:
         check_trackio(run, trackio_folder)
     check_tensorboard(run)
+
+
+def test_runs_of_studies_are_told_apart() -> None:
+    folders = {"runs/train/mine": "mine", "runs/study/a/seed-0": "a/seed-0", "runs/study/b/seed-0": "b/seed-0"}
+    assert {path: shown_name(RunFolder(Path(path))) for path in folders} == folders
 
 
 def test_a_tracker_that_fails_is_named_once_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from sprintnet.models.ensemble import Ensemble
 from sprintnet.models.transfer import load_pretrained
 from sprintnet.replay import repeat
 from sprintnet.reporting.html.comparison import write_comparison
-from sprintnet.runs.folder import RunFolder, read_json, read_rows
+from sprintnet.runs.folder import RunFolder, read_arrays, read_json, read_rows
 from sprintnet.runs.io import cache_folder
 from sprintnet.runtime import select_runtime
 from sprintnet.training import head_fit
@@ -136,6 +136,8 @@ def test_a_few_images_suffice(run: RunFolder) -> None:
     assert metrics["val"]["accuracy"] == pytest.approx(max(fit["accuracies"]), abs=0.15)
     assert not run.results.exists()
     assert metrics["cross_validation"]["images"] == 180  # the temperature is that of all training images, each held out in turn
+    artifacts = read_arrays(run.artifacts)  # what the layer was fitted to
+    assert np.array_equal(artifacts["augmented"], artifacts["originals"][None, :, :, ::-1])
 
 
 def test_embeddings_are_those_of_the_network_and_its_mirror_images(run: RunFolder) -> None:
@@ -159,6 +161,7 @@ def test_without_flips_no_mirror_images_are_embedded(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     pipeline.train(config("augment.flip=0", "auto=", "epochs=0"), folder)
     assert not read_json(folder.head_fit)["mirrored"]
+    assert not len(read_arrays(folder.artifacts)["augmented"])
 
 
 def test_embeddings_are_kept_for_the_next_run(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ class _Trackio(Tracker):
         with contextlib.redirect_stdout(io.StringIO()):  # its greeting
             self.trackio.init(
                 project=PROJECT,
-                name=_shown_name(run),
+                name=shown_name(run),
                 config=dict(settings),
                 embed=False,
                 auto_log_gpu=False,
@@ -92,7 +92,7 @@ class _WeightsAndBiases(Tracker):
 
     def __init__(self, run: RunFolder, settings: Mapping[str, Any]):
         self.wandb: Any = import_module("wandb")
-        self.run = self.wandb.init(project=PROJECT, name=_shown_name(run), config=dict(settings), dir=str(run.path))
+        self.run = self.wandb.init(project=PROJECT, name=shown_name(run), config=dict(settings), dir=str(run.path))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         self.run.log(dict(values), step=step)
@@ -110,7 +110,7 @@ class _MLflow(Tracker):
     def __init__(self, run: RunFolder, settings: Mapping[str, Any]):
         self.mlflow: Any = import_module("mlflow")
         self.mlflow.set_experiment(PROJECT)
-        self.mlflow.start_run(run_name=_shown_name(run))
+        self.mlflow.start_run(run_name=shown_name(run))
         self.mlflow.log_params(dict(settings))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -123,7 +123,7 @@ class _MLflow(Tracker):
         self.mlflow.end_run()
 
 
-def _shown_name(run: RunFolder) -> str:
+def shown_name(run: RunFolder) -> str:
     """Returns what a tracker calls a run: its folder's name, with that of its study, if any: every study has a seed-0."""
     path = run.path.resolve()
     return f"{path.parent.name}/{path.name}" if path.parent.parent.name == STUDY_FOLDER.name else path.name
