@@ -181,7 +181,7 @@ def test_a_file_contains_its_metadata_and_no_local_paths(
     assert facts["preprocessing"]["image_shape"] == [32, 32, 3]
     assert facts["preprocessing"]["temperature"] == metrics["temperature"]
     own = read_json(run.export / "parity.json")["files"]["model.onnx"]
-    assert facts["metrics"]["accuracy"] == own["accuracy"]  # the file's, not the run's, which was trained in bf16
+    assert facts["metrics"]["accuracy"] == own["accuracy"]  # the file's
     (tmp_path / "recipe.toml").write_text(facts["recipe"])
     expected = load_config(run.config, ["data.name=sample"])
     assert load_config(tmp_path / "recipe.toml") == expected
