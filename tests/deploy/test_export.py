@@ -223,11 +223,15 @@ def test_a_model_card_of_few_images_claims_no_result(exported: dict[str, RunFold
     folder, (trained, _) = exported["davidnet"].export, load_run(exported["davidnet"].path)
     properties = {row.key: row.value for row in onnx.load(folder / "model.onnx").metadata_props}
     table = read_json(folder / "parity.json")
+    row = table["files"]["model.onnx"]
     for images, is_measured in ((100, True), (99, False)):
-        table["files"]["model.onnx"]["metrics"]["images"] = images
-        card = model_card(trained.preprocessing, properties, table)
-        assert ("model-index" in card) == ("calibration error" in card) == is_measured
-        assert (f"{images} images are too few to measure how well" in card) != is_measured
+        row["images"] = row["metrics"]["images"] = images
+        for temperature in (trained.preprocessing.temperature, None):
+            card = model_card(replace(trained.preprocessing, temperature=temperature), properties, table)
+            assert ("model-index" in card) == ("calibration error" in card) == is_measured
+            assert (f"{100 * row['metrics']['ece']:.2f}%" in card) == is_measured
+        calibrated = model_card(trained.preprocessing, properties, table)
+        assert (f"{images} images are too few to measure how well" in calibrated) != is_measured
 
 
 def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder], val: ImageDataset) -> None:

@@ -85,6 +85,8 @@ def test_the_results_of_a_training_are_one_line_a_split() -> None:
     held_out["val"]["unknown"] = {"held_out": 20}
     assert "fitted on 10 of the 30 val images (some of the same images: an optimistic estimate)" in calibration_text(held_out)
     del found["val"]
+    few = {**found, "temperature": None, "test": {**found["test"], "images": 99}}
+    assert calibration_text(few).startswith("probabilities are not calibrated: with data.val=0")
     assert calibration_text({**found, "temperature": None}) == (
         "probabilities are not calibrated (test ECE 17.00%): with data.val=0 no images are held out for it; leave it at auto"
     )

@@ -25,6 +25,7 @@ from sprintnet.models.ensemble import Ensemble
 from sprintnet.models.transfer import load_pretrained
 from sprintnet.replay import repeat
 from sprintnet.reporting.html.comparison import write_comparison
+from sprintnet.reporting.html.report import write_report
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json, read_rows
 from sprintnet.runs.io import cache_folder
 from sprintnet.runtime import select_runtime
@@ -138,6 +139,15 @@ def test_a_few_images_suffice(run: RunFolder) -> None:
     assert metrics["cross_validation"]["images"] == 180  # the temperature is that of all training images, each held out in turn
     artifacts = read_arrays(run.artifacts)  # what the layer was fitted to
     assert np.array_equal(artifacts["augmented"], artifacts["originals"][None, :, :, ::-1])
+
+
+def test_the_report_of_few_images_has_cross_validation_and_no_calibration_error(run: RunFolder, tmp_path: Path) -> None:
+    page = write_report(run, tmp_path / "report.html").read_text("utf-8")
+    found = read_json(run.metrics)
+    assert f"<dt>accuracy in cross-validation</dt><dd>{found['cross_validation']['accuracy']:.2%}" in page
+    assert "20 images are too few to measure it" in page
+    for key in ("calibration", "calibrated"):
+        assert f"<td>{found['val'][key]['ece']:.2%}</td>" not in page
 
 
 def test_embeddings_are_those_of_the_network_and_its_mirror_images(run: RunFolder) -> None:

@@ -72,10 +72,11 @@ def chance_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
 def calibration_text(metrics: Mapping[str, Any]) -> str:
     """Returns how the probabilities of a training (metrics.json) were calibrated, and how far they can be trusted."""
     split = evaluation_split(metrics)
-    trained = scores.calibration_error(metrics[split]["calibration"]["ece"], metrics[split]["images"])
+    is_measured = metrics[split]["images"] >= scores.FEW_IMAGES
+    trained = f"{metrics[split]['calibration']['ece']:.2%}"
     if metrics["temperature"] is None:
         why = "with data.val=0 no images are held out for it; leave it at auto"
-        return f"probabilities are not calibrated ({split} ECE {trained}): {why}"
+        return f"probabilities are not calibrated{f' ({split} ECE {trained})' * is_measured}: {why}"
     calibrated = f"{metrics[split]['calibrated']['ece']:.2%}"
     kept = metrics[split].get("unknown", {"held_out": 0})["held_out"]  # for sets of classes and unknown images
     images, few = metrics["val"]["images"] - kept, ""
@@ -89,7 +90,7 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
     undone = metrics["undone_label_smoothing"]
     first = f"label smoothing of {undone:g} is undone, and " if undone else ""
     fitted = f"a temperature of {metrics['temperature']:.3f} was fitted on {which} val images{few}"
-    if metrics[split]["images"] < scores.FEW_IMAGES:
+    if not is_measured:
         return f"calibrated probabilities: {first}{fitted}; {metrics[split]['images']} images are too few to measure how well"
     return f"calibrated probabilities: {split} ECE {calibrated} (before: {trained}); {first}{fitted}"
 
