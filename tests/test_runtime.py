@@ -123,6 +123,7 @@ def test_training_loading_and_evaluating_leave_the_callers_state(tmp_path: Path,
     images = torch.zeros(2, 32, 32, 3, dtype=torch.uint8).numpy()
     for model in (load(run.weights), load_run(run.path)[0]):
         assert model.predict_logits(images).shape == (2, 10)
+        assert model.runtime.precision == read_json(run.environment)["precision"]
     assert global_state() == expected
     assert read_json(run.environment)["threads"] == 1
     assert select_runtime("cpu", "auto", 0).threads == torch.get_num_threads()

@@ -111,7 +111,7 @@ def test_studies_of_other_folds_are_not_compared(sprintnet: Command) -> None:
         assert sprintnet("study", "davidnet", *TINY, *words, "epochs=1").returncode == 0
     compared = sprintnet("compare", "folds", "seeds")
     assert compared.returncode == 2
-    assert "have other folds; compare studies with the same --folds and seed" in compared.stderr
+    assert "have different images or folds; compare the same images, --folds and seed" in compared.stderr
 
 
 def test_images_in_memory_have_folds_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from sprintnet.models.davidnet import DavidNet, WyBlock
 from sprintnet.models.factory import SavedModel, build_model, load_model, save_model
 from sprintnet.models.settings import ModelSettings
 from sprintnet.models.summary import layer_table
+from sprintnet.models.tensor_file import write_tensors
 
 ARTICLE = (Path(__file__).parents[1] / "reference" / "article_layers.txt").read_text().splitlines()
 
@@ -120,13 +121,13 @@ PREPROCESSING = Preprocessing(
 @pytest.fixture
 def saved() -> SavedModel:
     network = build_model(ModelSettings(width=4), 3, (32, 32, 3)).to(memory_format=torch.channels_last)
-    return SavedModel(network, ModelSettings(width=4), PREPROCESSING)
+    return SavedModel(network, ModelSettings(width=4), PREPROCESSING, "fp32")
 
 
 def test_a_weights_file_alone_rebuilds_its_network(tmp_path: Path, saved: SavedModel) -> None:
     save_model(tmp_path / "w.safetensors", saved, commit="abc")
     loaded = load_model(tmp_path / "w.safetensors")
-    assert (loaded.settings, loaded.preprocessing) == (saved.settings, PREPROCESSING)
+    assert (loaded.settings, loaded.preprocessing, loaded.precision) == (saved.settings, PREPROCESSING, "fp32")
     tensors = zip(saved.network.state_dict().values(), loaded.network.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in tensors)
 
@@ -134,11 +135,15 @@ def test_a_weights_file_alone_rebuilds_its_network(tmp_path: Path, saved: SavedM
 def test_damaged_or_foreign_weights_are_named(tmp_path: Path, saved: SavedModel) -> None:
     save_model(tmp_path / "good", saved)
     tensors = load_file(tmp_path / "good")
-    metadata = {key: json.dumps(value) for key, value in {"model": {"width": 4}, **PREPROCESSING.to_metadata()}.items()}
-    assert load_model(tmp_path / "good")
+    metadata = {"model": {"width": 4}, "precision": "auto", **PREPROCESSING.to_metadata()}
 
     def with_metadata(**changes: object) -> bytes:
-        return safetensors.torch.save(tensors, {**metadata, **{key: json.dumps(value) for key, value in changes.items()}})
+        write_tensors(tmp_path / "changed", tensors, {key: json.dumps(value) for key, value in (metadata | changes).items()})
+        return (tmp_path / "changed").read_bytes()
+
+    (tmp_path / "unchanged").write_bytes(with_metadata())
+    for name in ("good", "unchanged"):
+        assert load_model(tmp_path / name)
 
     damaged = {
         "cut short": (tmp_path / "good").read_bytes()[:1000],

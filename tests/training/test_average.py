@@ -89,7 +89,7 @@ def test_a_resumed_training_ends_in_the_same_average(tmp_path: Path, tiny: list[
         train(config, part, on_epoch=stop)
     assert checkpoint.load_checkpoint(part.checkpoint, torch.device("cpu"))["average"]["steps"] > 0
     train(config, part, resume=True)
-    whole, resumed = (load(tmp_path / name, "cpu", "fp32").model.state_dict() for name in ("whole", "part"))
+    whole, resumed = (load(tmp_path / name).model.state_dict() for name in ("whole", "part"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
@@ -109,7 +109,7 @@ def test_a_signal_while_the_average_is_evaluated_saves_what_is_trained(
     with pytest.raises(Interrupted):
         train(config, part)
     train(config, part, resume=True)
-    whole, resumed = (load(tmp_path / name, "cpu", "fp32").model.state_dict() for name in ("whole", "part"))
+    whole, resumed = (load(tmp_path / name).model.state_dict() for name in ("whole", "part"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 

@@ -40,7 +40,7 @@ def test_targets_are_the_labels_and_the_teacher_by_weight(place: Path) -> None:
     images = load_splits(load_config(path / "config.toml").data, lambda line: None)["train"]
     found = soft_labels(DistillSettings(str(path), weight=0.3, temperature=2.0), images, CPU)
     assert found is not None
-    teacher = load(path, "cpu", "fp32")
+    teacher = load(path)
     calibrated = teacher.preprocessing.calibrated(teacher.predict_logits(images.images))
     probabilities = special.softmax(calibrated / 2.0, axis=1)
     expected = 0.3 * probabilities + 0.7 * np.eye(10)[images.labels]
@@ -77,7 +77,7 @@ def test_without_weight_the_teacher_says_nothing(place: Path) -> None:
     settings = ["precision=fp32", *TINY, "distill.teacher=runs/train/some-ensemble", "distill.weight=0"]
     assert call(place, "train", "davidnet", "--name", "alone", "--no-report", *settings).returncode == 0
     plain, student = (place / "runs" / kind for kind in ("study/some/seed-0", "train/alone"))
-    first, second = (load(path, "cpu", "fp32").model.state_dict() for path in (plain, student))
+    first, second = (load(path).model.state_dict() for path in (plain, student))
     for name in first:
         torch.testing.assert_close(first[name], second[name], atol=1e-4, rtol=1e-3)
 

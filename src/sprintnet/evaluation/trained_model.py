@@ -20,7 +20,7 @@ from sprintnet.evaluation.metrics import Floats, Ints
 from sprintnet.evaluation.predict import Outputs, outputs, predict, predict_tta
 from sprintnet.evaluation.task import TASKS, Evaluation, Task, task_of
 from sprintnet.models.base import Network
-from sprintnet.models.factory import load_model, weights_file
+from sprintnet.models.factory import SavedModel, load_model, weights_file
 from sprintnet.progress import track
 from sprintnet.runs.folder import open_run
 from sprintnet.runtime import Runtime, select_runtime
@@ -200,9 +200,13 @@ def _spread(images: ImageDataset, most: int) -> ImageDataset:
     return images.take(np.unique(np.linspace(0, len(images) - 1, min(len(images), most)).astype(np.int64)))
 
 
-def load(path: str | Path, device: str = "auto", precision: str = "auto") -> TrainedModel:
-    """Returns the model of a weights file, or of a run or export folder; raises SettingsError where there is none."""
-    return _open(weights_file(Path(path)), select_runtime(device, precision, 0))
+def load(path: str | Path) -> TrainedModel:
+    """Returns the model of a weights file, or of a run or export folder, which computes in the precision of its training.
+
+    Raises SettingsError where there is none.
+    """
+    saved = load_model(weights_file(Path(path)))
+    return _trained(saved, select_runtime("auto", saved.precision, 0))
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedModel, Config]:
@@ -213,9 +217,8 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedMo
     run = open_run(path)
     config = load_config(run.config, overrides)
     runtime = select_runtime(config.device, config.precision, config.threads, deterministic=config.deterministic)
-    return _open(run.weights, runtime), config
+    return _trained(load_model(run.weights), runtime), config
 
 
-def _open(weights: Path, runtime: Runtime) -> TrainedModel:
-    saved = load_model(weights)
+def _trained(saved: SavedModel, runtime: Runtime) -> TrainedModel:
     return TrainedModel(runtime.place(saved.network), saved.preprocessing, runtime)

@@ -84,6 +84,8 @@ class SavedModel:
     settings: ModelSettings
     """Of the network, or of each member of an ensemble."""
     preprocessing: Preprocessing
+    precision: str = "auto"
+    """The setting with which the network was trained and evaluated."""
 
     @property
     def members(self) -> int:
@@ -94,7 +96,8 @@ class SavedModel:
 def save_model(path: Path, saved: SavedModel, **metadata: Any) -> None:
     """Writes a safetensors file whose metadata holds settings, preprocessing and more as JSON."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in saved.network.state_dict().items()}
-    metadata |= {"model": asdict(saved.settings), "members": saved.members, **saved.preprocessing.to_metadata()}
+    metadata |= {"model": asdict(saved.settings), "members": saved.members, "precision": saved.precision}
+    metadata |= saved.preprocessing.to_metadata()
     write_tensors(path, tensors, {key: json.dumps(value) for key, value in metadata.items()})
 
 
@@ -107,13 +110,14 @@ def load_model(path: Path) -> SavedModel:
         tensors, text = read_tensors(path)
         metadata = {key: json.loads(value) for key, value in text.items()}
         settings, preprocessing = ModelSettings(**metadata["model"]), Preprocessing.from_metadata(metadata)
+        precision = str(metadata["precision"])
         with torch.device("meta"):  # draws no random numbers
             network = _build(settings, preprocessing, int(metadata.get("members", 1)))
         network.load_state_dict(tensors, assign=True)
     except (OSError, DamagedError, RuntimeError, ValueError, KeyError, TypeError) as error:
         cause = " ".join(str(error).split())[:MAX_CAUSE]
         raise SettingsError(f"{path}: not a weights file of this version of SprintNet ({cause}); train again") from None
-    return SavedModel(network, settings, preprocessing)
+    return SavedModel(network, settings, preprocessing, precision)
 
 
 def _build(settings: ModelSettings, preprocessing: Preprocessing, members: int) -> Network:

@@ -46,7 +46,7 @@ def evaluate_and_save(
         for row in found.rows(trained.preprocessing, splits[name].files)
     ]
     write_rows(run.predictions_csv, rows)
-    save_model(run.weights, SavedModel(trained.model, config.model, trained.preprocessing), commit=commit)
+    save_model(run.weights, SavedModel(trained.model, config.model, trained.preprocessing, config.precision), commit=commit)
     write_artifacts(config, run, splits, trained, known)
     facts: dict[str, Any] = {
         "temperature": trained.preprocessing.temperature,
