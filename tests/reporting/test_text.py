@@ -5,6 +5,7 @@ import pytest
 
 from sprintnet.config import load_config
 from sprintnet.evaluation.metrics import summarise
+from sprintnet.experiments import compare
 from sprintnet.reporting.text.evaluation import (
     calibration_text,
     chance_lines,
@@ -12,7 +13,7 @@ from sprintnet.reporting.text.evaluation import (
     faithfulness_lines,
     result_lines,
 )
-from sprintnet.reporting.text.statistics import suggestion_lines
+from sprintnet.reporting.text.statistics import suggestion_lines, summary_lines
 from sprintnet.reporting.text.table import table_lines
 from sprintnet.reporting.text.times import seconds_text
 from sprintnet.reporting.text.training_table import table_cells
@@ -131,3 +132,11 @@ def test_the_time_of_an_epoch_is_the_articles_or_below_a_second_significant() ->
         "00m 06s",
         "0.082 s",
     ]
+
+
+def test_metrics_that_do_not_vary_have_no_interval() -> None:
+    table = summary_lines({"accuracy": compare.summarise([0.5, 0.7]), "ECE": compare.summarise([0.1, 0.1])})
+    _, accuracy, ece, reason = table
+    assert accuracy.split() == ["accuracy", "60.00%", "14.14%", "0.00%", "to", "100.00%"]
+    assert ece.split() == ["ECE", "10.00%", "0.00%", "-"]
+    assert reason == "without an interval: nothing varies, so that the spread is unknown; more runs are needed"

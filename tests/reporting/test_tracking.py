@@ -30,7 +30,7 @@ def figures(run: RunFolder) -> set[str]:
     return {path.stem for path in run.plots.glob("*.png") if not path.stem.endswith("-dark")}
 
 
-def check_tensorboard(run: RunFolder) -> None:
+def check_scalars(run: RunFolder) -> EventAccumulator:
     events = EventAccumulator(str(run.tensorboard), size_guidance={"images": 0})
     events.Reload()
     rows = read_rows(run.results)
@@ -40,6 +40,11 @@ def check_tensorboard(run: RunFolder) -> None:
         assert [entry.value for entry in scalars] == pytest.approx([float(row[column]) for row in rows], rel=1e-6)
     (final,) = events.Scalars("final/val_accuracy")
     assert final.value == pytest.approx(read_json(run.metrics)["val"]["accuracy"])
+    return events
+
+
+def check_tensorboard(run: RunFolder) -> None:
+    events = check_scalars(run)
     assert set(events.Tags()["images"]) == figures(run)
     first = events.Images("confusion_matrix")[0]
     with Image.open(io.BytesIO(first.encoded_image_string)) as kept, Image.open(run.plots / "confusion_matrix.png") as drawn:
@@ -79,6 +84,16 @@ def test_the_rows_and_figures_of_a_run_are_read_back(
     else:
         check_trackio(run, trackio_folder)
     check_tensorboard(run)
+
+
+def test_the_runs_of_a_study_are_sent_at_once(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:
+    done = sprintnet("study", "davidnet", *tiny, "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    folders = [Path("runs", "study", "davidnet", f"seed-{seed}") for seed in (0, 1)]
+    done = sprintnet("log", *map(str, folders), "--to", "tensorboard")
+    assert (done.returncode, done.stdout) == (0, "".join(f"{folder}: in tensorboard\n" for folder in folders)), done.stderr
+    for folder in folders:
+        check_scalars(RunFolder(tmp_path / folder))
 
 
 def test_runs_of_studies_are_told_apart() -> None:

@@ -97,20 +97,19 @@ def verify(options: Namespace) -> None:
 
 
 def log(options: Namespace) -> None:
-    """Sends a finished run's rows, metrics and figures to a tracker."""
+    """Sends the rows, metrics and figures of finished runs to a tracker."""
     from sprintnet.reporting.tracking import Tracking
 
-    run = open_run(options.names[0])
+    runs = [open_run(name) for name in options.names]
     if not options.to:
         example = f"sprintnet log {options.names[0]} --to trackio"
         raise SettingsError(f"--to is missing; must be one of {', '.join(TRACKERS)}, such as: {example}")
-    if not run.metrics.exists():
-        raise SettingsError(f"{run.path}: has not finished; continue it with --resume")
-    tracking = Tracking(run, options.to, print)
-    tracking.finish()
-    if failed := [name for name in options.to if name not in tracking.trackers]:
-        raise SprintNetError(f"{run.path}: not completely in {', '.join(failed)}, see above")
-    print(f"{run.path}: in {', '.join(options.to)}")
+    for run in runs:
+        tracking = Tracking(run, options.to, print)
+        tracking.finish()
+        if failed := [name for name in options.to if name not in tracking.trackers]:
+            raise SprintNetError(f"{run.path}: not completely in {', '.join(failed)}, see above")
+        print(f"{run.path}: in {', '.join(options.to)}", flush=True)
 
 
 def report(options: Namespace) -> None:

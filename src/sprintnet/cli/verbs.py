@@ -110,7 +110,7 @@ VERBS: dict[str, Verb] = {
         RESUME]),
     "report": (evaluate.report, "RUN [RUN]...", [
         _option("--output", "the page (default: RUN/report.html; of several runs: comparison.html)", metavar="FILE")]),
-    "log": (evaluate.log, "RUN", [
+    "log": (evaluate.log, "RUN [RUN]...", [
         _option("--to", "the tracker, whose package is installed", [], evaluate.TRACKERS)]),
     "export": (deploy.export, "RUN", [
         _option("--quantize", "also write a smaller file", [], ("int8", "fp16")),

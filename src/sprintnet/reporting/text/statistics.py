@@ -28,6 +28,8 @@ def summary_lines(summaries: Mapping[str, Any]) -> Iterator[str]:
         [label, _text(label, each.mean), _text(label, each.sd), _interval(label, each)] for label, each in summaries.items()
     ]
     yield from table_lines(["metric", "mean", "sd", "95% CI of the mean"], rows)
+    if any(not each.sd for each in summaries.values()):
+        yield "without an interval: nothing varies, so that the spread is unknown; more runs are needed"
 
 
 def out_of_fold_lines(metrics: Mapping[str, float], folds: int) -> Iterator[str]:
@@ -96,6 +98,8 @@ def suggestion_lines(
 
 
 def _interval(label: str, found: Any) -> str:
+    if not found.sd:
+        return "-"
     low, high = max(found.low, 0.0), found.high  # no metric is below 0
     if _is_share(label):
         high = min(high, 1.0)
