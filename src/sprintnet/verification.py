@@ -109,7 +109,7 @@ def _metrics(run: RunFolder) -> Iterator[Check]:
     for key, value in fitted.items():
         if key in kept and kept[key] != value:
             raise VerificationError(f"{run.metrics}: {key}={kept[key]}, another than in {run.weights.name}")
-    count, names = 0, [name for name in ("val", "test") if f"{name}_logits" in arrays]
+    count, names = 0, [name for name in ("val", "test", "cross_validation") if f"{name}_logits" in arrays]
     rows = read_rows(run.predictions_csv)
     for name in names:
         own = {key.removeprefix(f"{name}_"): values for key, values in arrays.items() if key.startswith(f"{name}_")}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from conftest import SAMPLE
 from sprintnet.config import Config, load_config
 from sprintnet.data.dataset import ImageDataset
 from sprintnet.data.load import load_splits
-from sprintnet.errors import ArgumentError, SettingsError
+from sprintnet.errors import ArgumentError, SettingsError, VerificationError
 from sprintnet.evaluation.explain import explain
 from sprintnet.evaluation.task import TASKS
 from sprintnet.evaluation.trained_model import load_run
@@ -27,13 +28,14 @@ from sprintnet.replay import repeat
 from sprintnet.reporting.html.comparison import write_comparison
 from sprintnet.reporting.html.report import write_report
 from sprintnet.runs.folder import RunFolder, read_arrays, read_json, read_rows
-from sprintnet.runs.io import cache_folder
+from sprintnet.runs.io import cache_folder, write_arrays
 from sprintnet.runtime import select_runtime
 from sprintnet.training import head_fit
 from sprintnet.training import train as pipeline
 from sprintnet.training.head_fit import FOLDS, PATIENCE, STRENGTHS, Embeddings, Objective, cross_validate, embed
 from sprintnet.training.setup import build_step
 from sprintnet.training.warm_up import step_seconds
+from sprintnet.verification import _metrics
 
 WORDS = ["data.size=0", "model.enlarge_to=64", "threads=1", "precision=fp32", "device=cpu"]
 SINGLE = Objective(TASKS["single-label"], 0.0, None)
@@ -88,9 +90,11 @@ def test_cross_validation_is_what_its_folds_say() -> None:
         probabilities = theirs.predict_proba(embeddings.values[0, rest].numpy())
         expected += [-np.log(probabilities[np.arange(len(rest)), labels[rest]])]
     assert losses[0] == pytest.approx(np.concatenate(expected).mean(), abs=2e-3)
-    assert (predictions.logits.argmax(1) == predictions.labels).mean() == pytest.approx(accuracies[chosen])
+    logits, kept_labels, index = (predictions.arrays[name] for name in ("logits", "labels", "index"))
+    assert (logits.argmax(1) == kept_labels).mean() == pytest.approx(accuracies[chosen])
     assert chosen == int(np.argmin(losses))
-    assert sorted(predictions.labels) == sorted(labels)
+    assert np.array_equal(kept_labels, labels[index])
+    assert sorted(index) == list(range(len(labels)))
     assert len(losses) == len(accuracies) == len(STRENGTHS) or len(losses) - 1 - int(np.argmin(losses)) == PATIENCE
 
 
@@ -137,6 +141,10 @@ def test_a_few_images_suffice(run: RunFolder) -> None:
     assert metrics["val"]["accuracy"] == pytest.approx(max(fit["accuracies"]), abs=0.15)
     assert not run.results.exists()
     assert metrics["cross_validation"]["images"] == 180  # the temperature is that of all training images, each held out in turn
+    kept = read_arrays(run.predictions)
+    assert np.array_equal(np.sort(kept["cross_validation_index"]), np.arange(180))
+    wrong = kept["cross_validation_logits"].argmax(axis=1) != kept["cross_validation_labels"]
+    assert metrics["cross_validation"]["accuracy"] == pytest.approx(1 - wrong.mean()) == pytest.approx(max(fit["accuracies"]))
     artifacts = read_arrays(run.artifacts)  # what the layer was fitted to
     assert np.array_equal(artifacts["augmented"], artifacts["originals"][None, :, :, ::-1])
 
@@ -148,6 +156,35 @@ def test_the_report_of_few_images_has_cross_validation_and_no_calibration_error(
     assert "20 images are too few to measure it" in page
     for key in ("calibration", "calibrated"):
         assert f"<td>{found['val'][key]['ece']:.2%}</td>" not in page
+
+
+def test_the_report_shows_which_training_images_are_wrong_in_cross_validation(run: RunFolder, tmp_path: Path) -> None:
+    images = load_splits(config().data, lambda line: None)["train"]
+    rows = [row for row in read_rows(run.predictions_csv) if row["split"] == "cross_validation"]
+    assert [row["true"] for row in rows] == [images.classes[images.labels[int(row["index"])]] for row in rows]
+    wrong = {row["index"]: float(row["confidence"]) for row in rows if row["true"] != row["predicted"]}
+    artifacts = read_arrays(run.artifacts)
+    index = artifacts["cross_validation_error_index"]
+    assert {str(one) for one in index} == set(wrong)
+    assert (np.diff([wrong[str(one)] for one in index]) <= 0).all()
+    assert np.array_equal(artifacts["cross_validation_error_images"], images.images[index])
+    page = write_report(run, tmp_path / "report.html").read_text("utf-8")
+    section = page[page.index('<section id="cross-validation">') : page.index('<section id="classes">')]
+    assert section.count("<figure ") == len(wrong)
+    assert f"All {len(wrong)} wrong predictions" in section
+
+
+def test_verification_computes_the_cross_validation_again(run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder(tmp_path / "run")
+    shutil.copytree(run.path, copy.path)
+    (check,) = _metrics(copy)
+    assert "val and cross_validation" in check.detail
+    arrays = read_arrays(copy.predictions)
+    arrays["cross_validation_logits"][0] *= -1
+    write_arrays(copy.predictions, **arrays)
+    (copy.path / "checksums.txt").unlink()
+    with pytest.raises(VerificationError, match="cross_validation"):
+        list(_metrics(copy))
 
 
 def test_embeddings_are_those_of_the_network_and_its_mirror_images(run: RunFolder) -> None:

@@ -80,7 +80,10 @@ TASKS = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL)}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The logits (N, K) of a dataset with its labels and, with TTA, tta_logits; its metrics and rows follow from these."""
+    """The logits (N, K) of a dataset with its labels and, with TTA, tta_logits; its metrics and rows follow from these.
+
+    Of some images of a dataset, their index (N,) too.
+    """
 
     arrays: dict[str, Any]
     tta_seconds: float | None = None
@@ -106,7 +109,7 @@ class Evaluation:
         probabilities = preprocessing.probabilities(logits)
         found |= ranking(probabilities, task.membership(labels, len(preprocessing.classes)), preprocessing.classes)
         found |= set_metrics(preprocessing.held_out_scores, probabilities, labels, held_out=self.is_held_out)
-        if "novelty" in self.arrays:  # not in runs of before
+        if "novelty" in self.arrays:
             found |= unknown_metrics(preprocessing, self.arrays["novelty"], labels, held_out=self.is_held_out)
         confidence = task.confidence(calibrated)
         return found | {"coverage": calibration.coverage_table(confidence, task.correct_mask(logits, labels))}
@@ -119,7 +122,8 @@ class Evaluation:
         """
         task, classes, labels = TASKS[preprocessing.task], preprocessing.classes, self.arrays["labels"]
         logits = preprocessing.calibrated(self.arrays["logits"])
-        columns: dict[str, Sequence[Any]] = {"index": range(len(labels))} | ({"file": files} if files else {})
+        index = self.arrays.get("index", np.arange(len(labels))).tolist()
+        columns: dict[str, Sequence[Any]] = {"index": index} | ({"file": files} if files else {})
         columns |= {"true": label_text(labels, classes), "predicted": label_text(task.predictions(logits), classes)}
         numbers = {"confidence": task.confidence(logits), "margin": task.margin(logits), "loss": task.losses(logits, labels)}
         columns |= {name: _decimals(values) for name, values in numbers.items()}

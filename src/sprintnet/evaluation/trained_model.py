@@ -87,19 +87,20 @@ class TrainedModel:
         val: ImageDataset,
         found: Evaluation,
         label_smoothing: float,
-        cross_validated: tuple[Floats, Ints] | None = None,
+        cross_validated: Evaluation | None = None,
     ) -> "TrainedModel":
         """Returns the model with what suits held-out images: temperatures, and scores of the half that they are not fitted on.
 
         `label_smoothing` is that of the training, which is undone only where that lowers the cross-entropy of these images.
-        The temperature is fitted on `cross_validated` logits and labels too, of images held out from similar networks.
+        The temperature is fitted on `cross_validated` images too, which were held out from similar networks.
         """
         task, fits = self.task, []
         whole, kept = val, reserved(val.labels)
         logits, set_logits = found.arrays["logits"][~kept], found.arrays["logits"][kept]
         labels = whole.labels[~kept]
         if cross_validated:
-            logits, labels = (np.concatenate(pair) for pair in zip((logits, labels), cross_validated, strict=True))
+            logits = np.concatenate([logits, cross_validated.arrays["logits"]])
+            labels = np.concatenate([labels, cross_validated.arrays["labels"]])
         for alpha in {label_smoothing if task is TASKS["single-label"] else 0.0, 0.0}:
             fit = replace(self.preprocessing, label_smoothing=alpha)
             fit = replace(fit, temperature=task.fit_temperature(fit.unsmoothed(logits), labels))

@@ -1,6 +1,7 @@
 """Report artifacts: what figures need and no other file of a run holds, so that drawing needs no torch."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -41,6 +42,7 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
     error_index (n,), error_images (n, H, W, C) and error_labels of the evaluation split; of each, nearest_images (n, H, W, C)
     and nearest_labels, the training image with the most similar embedding;
     unsure_images (m, H, W, C) and unsure_labels, of the least confident predictions where none is wrong;
+    cross_validation_error_index and cross_validation_error_images, of training images, of a last layer that was fitted;
     schedule_epoch, schedule_lr and schedule_momentum (M,), empty without epochs.
     """
     split = evaluation_split(splits)
@@ -48,7 +50,8 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
     task, classes = trained.task, len(train.classes)
     examples = first_of_each_class(train.labels)[:EXAMPLES]
     originals = train.take(examples)
-    logits = trained.preprocessing.calibrated(read_arrays(run.predictions)[f"{split}_logits"])
+    predictions = read_arrays(run.predictions)
+    logits = trained.preprocessing.calibrated(predictions[f"{split}_logits"])
     kept = min(MAX_ERRORS, MAX_ERROR_BYTES // math.prod(evaluated.image_shape))
     errors = _most_confident_errors(task, logits, evaluated.labels)[:kept]
     unsure = np.argsort(task.confidence(logits), kind="stable")[: 0 if len(errors) else min(MAX_UNSURE, kept)]
@@ -70,6 +73,7 @@ def write_artifacts(config: Config, run: RunFolder, splits: Splits, trained: Tra
         nearest_labels=nearest.labels,
         unsure_images=doubted.images,
         unsure_labels=doubted.labels,
+        **_cross_validation_errors(predictions, train, trained, kept),
         schedule_epoch=positions,
         schedule_lr=[config.peak_lr * schedule.lr_factor(position) for position in positions],
         schedule_momentum=np.full(len(positions), config.filter_momentum),
@@ -99,6 +103,17 @@ def _variants(images: ImageDataset, config: Config, normalisation: Normalisation
         variant = variant * std + mean
         variants.append((255 * variant.clamp(0, 1)).round().byte().permute(0, 2, 3, 1).numpy())
     return np.stack(variants)
+
+
+def _cross_validation_errors(
+    predictions: Mapping[str, NDArray[Any]], train: ImageDataset, trained: TrainedModel, kept: int
+) -> dict[str, NDArray[Any]]:
+    if "cross_validation_logits" not in predictions:
+        return {}
+    logits = trained.preprocessing.calibrated(predictions["cross_validation_logits"])
+    wrong = _most_confident_errors(trained.task, logits, predictions["cross_validation_labels"])[:kept]
+    index = predictions["cross_validation_index"][wrong]
+    return {"cross_validation_error_index": index, "cross_validation_error_images": train.images[index]}
 
 
 def _most_confident_errors(task: Task, logits: Floats, labels: NDArray[Any]) -> NDArray[Any]:

@@ -6,14 +6,13 @@ from typing import Any
 
 from sprintnet.config import Config
 from sprintnet.data.splits import Splits
-from sprintnet.evaluation.metrics import accuracy_with_interval
+from sprintnet.evaluation.task import Evaluation
 from sprintnet.evaluation.trained_model import TrainedModel
 from sprintnet.models.factory import SavedModel, save_model
 from sprintnet.runs import checksums
 from sprintnet.runs.folder import RunFolder, log_test_access
 from sprintnet.runs.io import as_json, write_arrays, write_json, write_rows
 from sprintnet.training.artifacts import write_artifacts
-from sprintnet.training.head_fit import CrossValidated
 
 
 def evaluate_and_save(
@@ -23,27 +22,29 @@ def evaluate_and_save(
     run: RunFolder,
     commit: str | None,
     command: str = "train",
-    cross_validated: CrossValidated | None = None,
+    cross_validated: Evaluation | None = None,
 ) -> tuple[TrainedModel, dict[str, Any]]:
     """Returns the model, calibrated on the held-out images, if any, and its metrics; writes all that follows from it.
 
-    The temperature is fitted on the `cross_validated` predictions of training images too. Logits and labels are written to
-    predictions.npz, a row for each image to predictions.csv.
+    The temperature is fitted on the `cross_validated` predictions of training images too. Logits and labels of these and of
+    the evaluated images are written to predictions.npz, a row for each image to predictions.csv.
     """
     known = trained.embed_known(splits["train"])
     evaluations = {name: trained.evaluate(part, config.tta) for name, part in splits.items() if name != "train"}
     if "val" in splits:
         trained = trained.calibrated(splits["val"], evaluations["val"], config.label_smoothing, cross_validated)
         evaluations["val"] = replace(evaluations["val"], is_held_out=True)
+    files = {name: part.files for name, part in splits.items()}
+    if cross_validated:
+        of_train, index = splits["train"].files, cross_validated.arrays["index"]
+        evaluations["cross_validation"], files["cross_validation"] = cross_validated, of_train and [of_train[i] for i in index]
     metrics: dict[str, Any] = {name: found.metrics(trained.preprocessing) for name, found in evaluations.items()}
     if "test" in metrics:
         log_test_access(run, command, metrics["test"])
     arrays = {f"{name}_{key}": values for name, found in evaluations.items() for key, values in found.arrays.items()}
     write_arrays(run.predictions, **arrays)
     rows = [
-        {"split": name, **row}
-        for name, found in evaluations.items()
-        for row in found.rows(trained.preprocessing, splits[name].files)
+        {"split": name, **row} for name, found in evaluations.items() for row in found.rows(trained.preprocessing, files[name])
     ]
     write_rows(run.predictions_csv, rows)
     save_model(run.weights, SavedModel(trained.model, config.model, trained.preprocessing, config.precision), commit=commit)
@@ -53,9 +54,6 @@ def evaluate_and_save(
         "undone_label_smoothing": trained.preprocessing.label_smoothing,
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
     }
-    if cross_validated and "val" in splits:
-        correct = trained.task.correct_mask(*cross_validated)
-        facts["cross_validation"] = {"images": len(correct), **accuracy_with_interval(correct)}
     return trained, metrics | facts
 
 

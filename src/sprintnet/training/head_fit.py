@@ -19,7 +19,7 @@ from sprintnet.data.dataset import ImageDataset, class_weights, digest
 from sprintnet.data.loader import Loader
 from sprintnet.data.splits import stratified_k_fold
 from sprintnet.evaluation.predict import evaluating
-from sprintnet.evaluation.task import Task, task_of
+from sprintnet.evaluation.task import Evaluation, Task, task_of
 from sprintnet.models.base import LinearNetwork
 from sprintnet.progress import announce
 from sprintnet.reporting.text.times import seconds_text
@@ -43,15 +43,6 @@ MAX_FOR_ONE_THREAD = 2**22
 Track = Callable[[Iterable[Any], int, str, int, int], Iterable[Any]]
 
 
-class CrossValidated(NamedTuple):
-    """Predictions of training images by last layers that were fitted without them."""
-
-    logits: NDArray[np.float32]
-    """(M, K)"""
-    labels: NDArray[Any]
-    """(M,), or (M, K)"""
-
-
 class Validation(NamedTuple):
     """Cross-validation of STRENGTHS, from the strongest on."""
 
@@ -59,8 +50,8 @@ class Validation(NamedTuple):
     accuracies: tuple[float, ...]
     chosen: int
     """The number of the penalty with the least loss."""
-    predictions: CrossValidated
-    """By the layers of that penalty."""
+    predictions: Evaluation
+    """Of training images, by layers of that penalty that were fitted without them: logits, labels and index."""
 
 
 class Embeddings(NamedTuple):
@@ -142,7 +133,7 @@ def fit_head(
     track: Track,
     *,
     is_replay: bool = False,
-) -> tuple[CrossValidated, float]:
+) -> tuple[Evaluation, float]:
     """Sets the last layer of a network to logistic regression on embeddings of training images.
 
     Returns predictions of training images in cross-validation, and the seconds that all took. The strength of the penalty is
@@ -272,7 +263,9 @@ def cross_validate(
             best = logits
         elif len(losses) - 1 - chosen >= PATIENCE:
             break
-    return Validation(tuple(losses), tuple(accuracies), chosen, CrossValidated(best.numpy(), labels[validated.numpy()]))
+    index = validated.numpy()
+    predictions = Evaluation({"logits": best.numpy(), "labels": labels[index], "index": index})
+    return Validation(tuple(losses), tuple(accuracies), chosen, predictions)
 
 
 def fitted_layer(objective: Objective, embeddings: Embeddings, classes: int, chosen: int) -> tuple[Tensor, Tensor]:

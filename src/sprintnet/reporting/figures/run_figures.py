@@ -87,15 +87,14 @@ def figures(run: RunFolder) -> Figures:
     if metrics:
         found |= _metric_figures(metrics[evaluation_split(metrics)])
     if artifacts and len(artifacts["error_index"]) and run.predictions_csv.is_file():
-        predictions = evaluation_predictions(run)
+        predictions = predictions_of(run, evaluation_split(metrics))
         rows = [predictions[index] for index in artifacts["error_index"][:MAX_ERRORS_DRAWN].tolist()]
         found["errors"] = partial(prediction_errors, artifacts["error_images"][:MAX_ERRORS_DRAWN], rows)
     return found | _map_figures(run)
 
 
-def evaluation_predictions(run: RunFolder) -> dict[int, dict[str, str]]:
-    """Returns the rows of predictions.csv of the evaluation split, by index."""
-    split = evaluation_split(read_json(run.metrics))
+def predictions_of(run: RunFolder, split: str) -> dict[int, dict[str, str]]:
+    """Returns the rows of predictions.csv of a split, or of cross_validation, by index."""
     return {int(row["index"]): row for row in read_rows(run.predictions_csv) if row["split"] == split}
 
 

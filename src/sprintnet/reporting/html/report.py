@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sprintnet.data.dataset import LABEL_SEPARATOR, label_text
 from sprintnet.reporting.figures.images import thumbnail
-from sprintnet.reporting.figures.run_figures import evaluation_predictions, save_figures, saved_figures
+from sprintnet.reporting.figures.run_figures import predictions_of, save_figures, saved_figures
 from sprintnet.reporting.html.page import figure_uris, image_uri, render
 from sprintnet.reporting.text.evaluation import calibration_text, gain_lines, head_fit_text
 from sprintnet.reporting.text.held_out import HEADS, set_rows, unknown_text
@@ -65,10 +65,13 @@ def _page(run: RunFolder, contents: dict[str, Any], paths: Sequence[Path]) -> st
     figures = {path.stem: figure_uris(path) for path in paths if path.stem not in OMITTED_FIGURES}
     budget = MAX_IMAGE_BYTES - sum(len(uri) for uris in figures.values() for uri in uris.values())
     label_errors = _label_errors(run, budget // 2)
-    budget -= sum(len(image["source"]) + CAPTION_BYTES for image in label_errors.get("gallery", ()))
-    errors = _errors(run, contents["classes"], budget)
-    image_counts = Counter(kind for image in errors for kind in image["errors"].split(", "))
-    contents |= {"label_errors": label_errors, "errors": errors, "image_counts": image_counts}
+    budget -= _bytes(label_errors.get("gallery", ()))
+    contents |= {"label_errors": label_errors, "errors": {}, "image_counts": {}}
+    for name in contents["judged"]:
+        errors = _errors(run, name, contents["classes"], budget)
+        budget -= _bytes(errors)
+        contents["errors"][name] = errors
+        contents["image_counts"][name] = Counter(kind for image in errors for kind in image["errors"].split(", "))
     return render("report.html.jinja", figures, **contents)
 
 
@@ -79,7 +82,9 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "name": run.path.resolve().name,
         "metrics": metrics,
         "evaluated": metrics[split],
+        "judged": {name: metrics[name] for name in (split, "cross_validation") if name in metrics},
         "dataset": tomllib.loads(run.config.read_text("utf-8"))["data"]["name"],
+        "split": split,
         "split_title": folder.SPLIT_TITLES[split],
         "many_epochs": MANY_EPOCHS,
         "few_images": FEW_IMAGES,
@@ -109,13 +114,17 @@ def _contents(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _errors(run: RunFolder, classes: list[str], budget: int) -> list[dict[str, Any]]:
-    """Returns the gallery of wrong predictions, most confident first: rows of predictions.csv with `errors` and `source`."""
-    artifacts, predictions = read_arrays(run.artifacts), evaluation_predictions(run)
-    rows = [predictions[index] for index in artifacts["error_index"].tolist()]
+def _errors(run: RunFolder, name: str, classes: list[str], budget: int) -> list[dict[str, Any]]:
+    """Returns the gallery of wrong predictions of a split, or of cross_validation, most confident first.
+
+    Rows of predictions.csv with `errors` and `source`.
+    """
+    artifacts, predictions = read_arrays(run.artifacts), predictions_of(run, name)
+    prefix = "" if name in folder.SPLIT_TITLES else f"{name}_"
+    rows: list[dict[str, Any]] = [dict(predictions[index]) for index in artifacts[f"{prefix}error_index"].tolist()]
     rows = [{**row, "errors": ", ".join(_error_kinds(row, classes)), "name": Path(row.get("file") or "").name} for row in rows]
-    if "nearest_images" not in artifacts:  # a run of before
-        return _gallery(artifacts["error_images"], rows, budget)
+    if prefix:  # the nearest of the training images is the image itself
+        return _gallery(artifacts[f"{prefix}error_images"], rows, budget)
     names = label_text(artifacts["nearest_labels"], classes)
     rows = [{**row, "nearest": name} for row, name in zip(rows, names, strict=True)]
     return _gallery(artifacts["error_images"], rows, budget, artifacts["nearest_images"])
@@ -150,8 +159,13 @@ def _gallery(
         sources = {"source": image_uri(thumbnail(images[index]))}
         if nearest is not None:
             sources["nearest_source"] = image_uri(thumbnail(nearest[index]))
-        budget -= sum(map(len, sources.values())) + CAPTION_BYTES
+        found = {**row, **sources}
+        budget -= _bytes([found])
         if budget < 0:
             break
-        gallery.append({**row, **sources})
+        gallery.append(found)
     return gallery
+
+
+def _bytes(gallery: Sequence[Mapping[str, Any]]) -> int:
+    return sum(len(image["source"]) + len(image.get("nearest_source", "")) + CAPTION_BYTES for image in gallery)

@@ -28,7 +28,7 @@ def result_lines(metrics: Mapping[str, Any], run_folder: str) -> Iterator[str]:
             if "tta" in found:
                 yield f"{split} TTA accuracy {_tta(found['tta'])}"
     if found := metrics.get("cross_validation"):
-        shown = f"{scores.accuracy_name(metrics['val'])} {scores.accuracy_with_interval(found)}"
+        shown = f"{scores.accuracy_name(metrics[evaluation_split(metrics)])} {scores.accuracy_with_interval(found)}"
         yield f"in cross-validation: {shown} on {found['images']:,} training images, by which the penalty was chosen"
     yield calibration_text(metrics)
     if "ensemble" in metrics:
