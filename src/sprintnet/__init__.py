@@ -33,7 +33,14 @@ __all__ = list(_MODULE_OF)
 
 def __getattr__(name: str) -> Any:
     if name in _MODULE_OF:
-        return getattr(import_module(_MODULE_OF[name]), name)
+        try:
+            return getattr(import_module(_MODULE_OF[name]), name)
+        except ModuleNotFoundError as error:
+            from sprintnet.errors import SettingsError, missing_extra
+
+            if not (needs := missing_extra(error)):
+                raise
+            raise SettingsError(f"{name}: {needs}") from None
     raise AttributeError(f"module 'sprintnet' has no attribute {name!r}")
 
 

@@ -6,6 +6,19 @@ from contextlib import contextmanager
 from difflib import SequenceMatcher
 
 MIN_SIMILARITY = 0.7  # below this, a known name is too far from what was typed to be suggested
+EXTRAS = {  # the modules that each extra of the package installs
+    "train": ("torch", "safetensors", "matplotlib", "jinja2"),
+    "study": ("scipy",),
+    "track": ("tensorboardX",),
+    "export": ("onnx", "onnxscript"),
+    "predict": ("onnxruntime",),
+    "serve": ("python_multipart", "starlette", "uvicorn"),
+    "datasets": ("datasets", "pyarrow"),
+    "labels": ("cleanlab",),
+    "ray": ("ray",),
+    "tune": ("optuna",),
+}
+INSTALL = 'pip install -c constraints.txt ".[{}]"'  # the package is on no index
 
 
 class SprintNetError(Exception):
@@ -77,6 +90,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs))
 
 
+def missing_extra(error: ModuleNotFoundError) -> str:
+    """Returns what to install for a module that an extra of the package installs, as the end of a message; empty for others."""
+    extra = next((extra for extra, modules in EXTRAS.items() if error.name in modules), "")
+    return extra and f"needs {error.name}; in a clone of the repository: {INSTALL.format(extra)}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Returns the known name that was probably meant: a few letters differ, or their order; None where none is near."""
     typed = re.sub(r"[\W_]", "", word.lower())
@@ -116,3 +135,7 @@ def python_arguments(names: Sequence[str], data_prefix: str = "data__", data_nam
         message = command_or_name.sub(in_python, str(error)).replace("=true", "=True").replace("=false", "=False")
         error.args = (message, *error.args[1:])
         raise
+    except ModuleNotFoundError as error:
+        if not (needs := missing_extra(error)):
+            raise
+        raise SettingsError(f"this {needs}") from None

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from torch import nn
 from sprintnet.errors import SettingsError
 from sprintnet.kernels import build
 from sprintnet.ranks import ALONE, Ranks
-from sprintnet.runs.cores import available_cores
+from sprintnet.runs.cores import available_cores, idle_cores
 from sprintnet.runs.environment import cpu_flags
 
 # mallopt's parameters, from glibc's malloc.h
@@ -78,6 +78,13 @@ class Runtime:
             cudnn.deterministic, cudnn.benchmark = before
             if precision:
                 convolutions.fp32_precision = precision
+
+    def beside_others(self) -> "Runtime":
+        """Returns the runtime without the threads whose cores other processes keep busy now, unless the user chose a number.
+
+        Training adapts in every second instead.
+        """
+        return replace(self, threads=min(self.threads, idle_cores())) if self.adapts_threads else self
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Returns the context of the forward pass: reduced precision over fp32 weights, or nothing for fp32."""

@@ -1,6 +1,8 @@
 """Studies, comparisons, checks and learning-rate sweeps: results that a notebook and the terminal show alike."""
 
-from dataclasses import dataclass
+import math
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 SEEDS = 10  # of a study for which no number is given
 TEST_CAUTION = "these are metrics of the test set; to choose between settings, hold more images out and compare the split val"
+
+CALIBRATION_CAUTION = f"{statistics.CALIBRATED}: some of these images also fitted the temperature, so it is optimistic"
 
 
 @dataclass(frozen=True, repr=False)
@@ -120,6 +124,8 @@ def study_config(plan: StudyPlan, run: folder.RunFolder, splits: Splits | None =
     lines += statistics.machine_lines(different_machines(run.path))
     if folder.evaluation_split(runs[0]) == "test":
         lines.append(TEST_CAUTION)
+    elif statistics.CALIBRATED in summaries:
+        lines.append(CALIBRATION_CAUTION)
     return Result(tuple(lines), runs, run.path)
 
 
@@ -138,7 +144,12 @@ def ensemble(study: "Result | str | Path", data: Any = None, *, name: str = "") 
     if splits is None and any(load_config(file).data.name == IN_MEMORY for file in path.glob("*/config.toml")):
         raise ArgumentError("data", data, "the runs' images were in memory; give them again: ensemble(study, data)")
     run = folder.new_run(name or f"{path.name}-ensemble", exact=bool(name), resume=False)
-    result = make(path, run, splits)
+    try:
+        result = make(path, run, splits)
+    except SettingsError:
+        with suppress(OSError):  # of which nothing was written
+            run.path.rmdir()
+        raise
     for line in result_lines(result.metrics, str(run.path)):
         run.log(line)
     return Model(result.model, run, splits)
@@ -170,9 +181,13 @@ def compare_folders(*folders: str | Path, split: str | None = None) -> Result:
     )  # fmt: skip
 
     runs = [read_runs(path) for path in folders]
-    split = split or folder.evaluation_split(runs[0][0])
+    if len({folder.find_run(path, folder.STUDY_FOLDER).resolve() for path in folders}) == 1:
+        raise SettingsError(f"{folders[0]}: is compared with itself; name two studies")
+    common = [name for name in ("val", "test") if all(name in each[0] for each in runs)]
+    if split is None:
+        split = folder.evaluation_split(runs[0][0])
+        split = common[0] if common and split not in common else split
     if lacking := [path for path, each in zip(folders, runs, strict=True) if split not in each[0]]:
-        common = [name for name in ("val", "test") if all(name in each[0] for each in runs)]
         remedy = f"; both have {' and '.join(common)}" if common else ", and no split is common to both"
         raise ArgumentError("split", split, f"{lacking[0]} has no such metrics{remedy}")
     first, second = (metric_values(each, split) for each in runs)
@@ -189,6 +204,8 @@ def compare_folders(*folders: str | Path, split: str | None = None) -> Result:
     found = {
         label: compare(first[label], second[label], is_paired=is_paired, overlap=overlap) for label in first if label in second
     }
+    if statistics.TIMES in found:
+        found[statistics.TIMES] = replace(found[statistics.TIMES], low=math.nan, high=math.nan, p=math.nan, runs_needed=None)
     sides = [f"{side}: {path}, {len(each)} runs" for side, path, each in zip("AB", folders, runs, strict=True)]
     if not has_same_data:
         sides.append("caution: A and B have different data (images, labels or splits); this compares more than the recipes")
@@ -196,6 +213,8 @@ def compare_folders(*folders: str | Path, split: str | None = None) -> Result:
     sides += statistics.machine_lines(different_machines(*folders))
     if split == "test":
         sides.append(TEST_CAUTION)
+    elif statistics.CALIBRATED in found:
+        sides.append(CALIBRATION_CAUTION)
     return Result((*sides, *statistics.comparison_lines(found, is_paired, split, overlap)), found)
 
 

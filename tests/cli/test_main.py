@@ -12,11 +12,10 @@ import pytest
 
 from conftest import SAMPLE, Command
 from sprintnet.cli.args import split_words
-from sprintnet.cli.main import INSTALL
 from sprintnet.cli.verbs import FIRST_STEPS, GROUPS, VERBS
 from sprintnet.config import load_config, recipes
 from sprintnet.datasets import same_data
-from sprintnet.errors import nearest
+from sprintnet.errors import INSTALL, nearest
 from sprintnet.runs.folder import RunFolder, dotted, run_name
 
 ARTICLE = (Path(__file__).parents[1] / "reference" / "article_training.txt").read_text().splitlines()
@@ -135,7 +134,7 @@ def test_every_mistake_is_one_message_with_exit_code_2(sprintnet: Command) -> No
         ("compare a", 2, "usage: sprintnet compare STUDY STUDY [options]; such as: sprintnet compare sprint94 sprint95\n"),
         ("predict", 2, "[IMAGE]... [options]; such as: sprintnet predict sprint94 cat.png\n"),
         ("data", 2, "list|fetch is missing; usage: sprintnet data list|fetch [DATASET] [options]; such as: "),
-        ("val nowhere", 2, "nowhere: no such run folder; runs/train has smoke"),
+        ("val nowhere", 2, "nowhere: no such run folder; {here}/runs/train has smoke"),
         ("val somke", 2, "somke: no such run folder; did you mean runs/train/smoke?"),
         ("val runs/train/smoek --output x.csv", 2, "did you mean runs/train/smoke?"),
         ("report runs/study/x", 2, "is the folder of a study, not of a run; name one of its runs, such as runs/study/x/seed-0"),
@@ -166,7 +165,7 @@ def test_a_mistake_is_one_message(
     finished = sprintnet(*command.split(), SPRINTNET_CACHE=str(tmp_path / "cache"))
     assert (finished.returncode, finished.stdout) == (exit_code, "")
     assert finished.stderr.startswith("sprintnet: ")
-    assert message in finished.stderr
+    assert message.replace("{here}", str(tmp_path)) in finished.stderr
 
 
 def test_what_cannot_be_written_is_said_without_advice_on_training(sprintnet: Command, folder: Path) -> None:
@@ -209,6 +208,33 @@ def test_resume_without_a_recipe_takes_the_newest_unfinished_run(sprintnet: Comm
         refused = sprintnet("train", "--resume", "--name", name)
         assert refused.returncode == 2
         assert "must be a single folder name" in refused.stderr
+
+
+def test_a_run_with_a_checkpoint_is_resumed_before_a_newer_one_without(
+    sprintnet: Command, tiny: list[str], tmp_path: Path
+) -> None:
+    settings = load_config("davidnet", tiny).to_toml()
+    for name in ("davidnet", "davidnet-2"):
+        (tmp_path / "runs" / "train" / name).mkdir(parents=True)
+        (tmp_path / "runs" / "train" / name / "config.toml").write_text(settings)
+    (tmp_path / "runs" / "train" / "davidnet" / "checkpoint.safetensors").touch()
+    resumed = sprintnet("train", "--resume", "--no-report")
+    assert "runs/train/davidnet/environment.json: missing" in resumed.stderr  # of a real run it would be there
+    beside = sprintnet("train", "davidnet", *tiny, "--no-report")
+    assert "in runs/train/davidnet-3\n" in beside.stdout
+    assert "runs/train/davidnet is unfinished: sprintnet train --resume --name davidnet continues it\n" in beside.stdout
+
+
+def test_nothing_is_started_by_a_resume_that_names_nothing(sprintnet: Command, tiny: list[str], tmp_path: Path) -> None:
+    refused = sprintnet("train", "--resume")
+    assert refused.returncode == 2
+    assert f"no run in {tmp_path}/runs/train is unfinished; to start one: sprintnet train sprint94\n" in refused.stderr
+    (tmp_path / "runs" / "study" / "mine" / "seed-0").mkdir(parents=True)
+    (tmp_path / "runs" / "study" / "mine" / "seed-0" / "config.toml").touch()
+    refused = sprintnet("study", "--resume")
+    assert refused.returncode == 2
+    assert "nothing to resume in runs/study/sprint94; runs/study has mine; repeat the command of the study" in refused.stderr
+    assert not (tmp_path / "runs" / "study" / "sprint94").exists()
 
 
 def test_a_mistake_leaves_no_run_behind(sprintnet: Command, tiny: list[str], tmp_path: Path) -> None:
@@ -258,6 +284,9 @@ def test_train_then_val_then_resume(sprintnet: Command, tmp_path: Path, tiny: li
     assert resumed.returncode == 0
     assert "already finished" in resumed.stdout
     assert "--split test" not in resumed.stdout
+    nameless = sprintnet("train", *tiny, "--resume", "--name", "davident")
+    assert nameless.returncode == 2
+    assert "--name davident: nothing to resume in runs/train/davident; did you mean davidnet?; to start" in nameless.stderr
     misspelt = sprintnet("train", "davidnet", *tiny, "--resume", "--name", "davident", "--no-report", "epochs=1")
     assert "runs/train/davident: nothing to resume, starting; did you mean davidnet?\n" in misspelt.stdout
     repeated = sprintnet("train", f"{run}/config.toml", "--no-report")
@@ -367,6 +396,30 @@ def test_a_missing_extra_says_the_line_that_installs_it(
         finished.stderr
         == f"sprintnet: `sprintnet {verb}` needs {module}; in a clone of the repository: {INSTALL.format(extra)}\n"
     )
+
+
+def test_in_python_a_missing_extra_says_so_too(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    script = """
+import sys
+
+class WithoutTorch:
+    def find_spec(name, *_):
+        if name == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name=name)
+
+sys.meta_path.insert(0, WithoutTorch)
+import sprintnet as sn
+for call in (lambda: sn.train("smoke"), lambda: sn.load("run"), lambda: sn.study("smoke"), lambda: sn.compare("a", "b")):
+    try:
+        call()
+    except sn.SettingsError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    assert all(line.endswith(f"needs torch; in a clone of the repository: {INSTALL.format('train')}") for line in lines), lines
 
 
 @pytest.mark.parametrize(

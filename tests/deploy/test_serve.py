@@ -33,12 +33,13 @@ def test_predictions_are_the_predictors(server: str, model: Path) -> None:
     assert response.status_code == 200, response.text
     body = response.json()
     assert body["milliseconds"] > 0
-    assert [image["name"] for image in body["images"]] == [file.name for file in FILES]
+    assert [image["file"] for image in body["images"]] == [file.name for file in FILES]
     for image, top, row, maps in zip(
         body["images"], expected.top(10), expected.probabilities, expected.activation_maps, strict=True
     ):
         assert [entry["class"] for entry in image["top"]] == [label for label, _ in top]
         assert [entry["probability"] for entry in image["top"]] == pytest.approx(sorted(row, reverse=True), abs=1e-5)
+        assert (image["predicted"], image["confidence"]) == (top[0][0], pytest.approx(row.max(), abs=1e-5))
         for entry in image["top"]:
             assert np.array(entry["activation_map"]) == pytest.approx(maps[expected.classes.index(entry["class"])], abs=1e-4)
 

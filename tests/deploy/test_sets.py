@@ -141,7 +141,7 @@ def test_no_sets_without_held_out_images(sprintnet: Command, without_scores: Pat
     assert done.returncode == 2
     assert done.stderr == (
         "sprintnet: --coverage 0.9: the model has no scores of held-out images; half of the held-out images of "
-        "each class give them: hold out more, such as data.val=0.3, and export again\n"
+        "each class give them: train again and hold out more, such as data.val=0.3\n"
     )
     with pytest.raises(ArgumentError, match=r"coverage=0\.9: the model has no scores"):
         Predictor(without_scores)(FILES[:1]).sets(0.9)

@@ -79,7 +79,7 @@ def test_the_page_says_so(
         return
     server = start(model=file)
     images = [send(server.url, path.read_bytes()).json()["images"][0] for path in FILES]
-    assert [image["unsure"] for image in images] == expected
+    assert [image["predicted"] is None for image in images] == expected
     assert unsure_cards(browser, server.url) == expected
 
 

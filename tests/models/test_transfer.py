@@ -173,7 +173,7 @@ def test_images_may_have_another_size(origin: tuple[str, RunFolder]) -> None:
         (
             "davidnet",
             ["init_from=nowhere"],
-            r"nowhere: holds neither weights.safetensors nor model.safetensors",
+            r"nowhere: there is no such run or file; name a run",
         ),
         ("davidnet", ["init_from=."], r"\.: holds neither weights.safetensors nor model.safetensors"),
         ("davidnet", ["init_from=x"], r"x: not a weights file of this version of SprintNet"),

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sprintnet.runs.cores import CpuLimit
+from sprintnet.runs.cores import CpuLimit, CpuTime, cpu_time, idle_cores
 from sprintnet.runtime import Runtime, select_runtime
 from sprintnet.training import adaptive_threads as threads_module
-from sprintnet.training.adaptive_threads import AdaptiveThreads, CpuTime, cpu_time
+from sprintnet.training.adaptive_threads import AdaptiveThreads
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing adapts where there is no /proc/stat")
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
@@ -115,6 +115,20 @@ def test_a_real_busy_process_costs_a_thread() -> None:
         process.kill()
         process.wait()
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(CORES == 1, reason="one core has one thread")
+def test_a_model_that_is_loaded_leaves_busy_cores_to_others() -> None:
+    process = subprocess.Popen(BUSY, start_new_session=True)
+    try:
+        time.sleep(0.5)
+        assert adapting(CORES).beside_others().threads < CORES
+        assert idle_cores() < CORES
+        chosen = Runtime(torch.device("cpu"), "fp32", CORES)
+        assert chosen.beside_others() is chosen
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_number_that_the_user_chose_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,10 @@ def test_targets_are_the_labels_and_the_teacher_by_weight(place: Path) -> None:
     expected = 0.3 * probabilities + 0.7 * np.eye(10)[images.labels]
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
     torch.testing.assert_close(found.sum(1), torch.ones(len(images)))
+    with contextlib.chdir(place):
+        by_name = soft_labels(DistillSettings("some-ensemble", weight=0.3, temperature=2.0), images, CPU)
+    assert by_name is not None
+    assert torch.equal(by_name, found)
 
 
 def test_soft_labels_that_are_hard_give_the_loss_of_labels() -> None:
@@ -85,7 +89,9 @@ def test_without_weight_the_teacher_says_nothing(place: Path) -> None:
 @pytest.mark.parametrize(
     ("teacher", "message"),
     [
-        ("runs/train/nothing", "holds neither weights.safetensors nor model.safetensors"),
+        ("runs/train/nothing", "there is no such run or file; name a run"),
+        (".", "holds neither weights.safetensors nor model.safetensors"),
+        ("some.onnx", "is an ONNX file, which only predicts"),
         (
             "runs/train/some-ensemble",
             r"its image_shape is \(32, 32, 3\), the data's \(16, 16, 3\); name a model of the same data",

@@ -324,7 +324,7 @@ def test_a_signal_saves_and_says_how_to_go_on(trainer: Callable[[str], Trainer],
     _, errors = process.communicate(timeout=60)
     assert process.returncode == exit_code
     name = signal.Signals(number).name
-    advice = "the state is saved in runs/train/run; continue with the same command and --resume"
+    advice = "the state is saved in runs/train/run; continue with sprintnet train --resume --name run"
     assert errors == f"sprintnet: {name}: {advice}\n"
     interrupted.finish("--resume")
     undisturbed.finish()

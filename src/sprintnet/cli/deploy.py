@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sprintnet.errors import DataError, SettingsError, SprintNetError
-from sprintnet.runs.folder import RunFolder, find_run
+from sprintnet.runs.folder import RunFolder, find_run, open_run
 from sprintnet.runs.shards import parse_shard, shard
 
 if TYPE_CHECKING:
@@ -253,4 +253,4 @@ def _find_model(word: str) -> Path:
         return Path(word)
     folder = Path(word) if (Path(word) / MODEL).is_file() else find_run(word)
     exported = [file for file in (folder / MODEL, RunFolder(folder).export / MODEL) if file.is_file()]
-    return exported[0] if exported else folder
+    return exported[0] if exported else open_run(folder).path  # says what is missing, before PyTorch is

@@ -97,7 +97,7 @@ def verify(options: Namespace) -> None:
 
 
 def log(options: Namespace) -> None:
-    """Sends the rows, metrics and figures of finished runs to a tracker."""
+    """Sends finished runs' rows, metrics and figures to a tracker."""
     from sprintnet.reporting.tracking import Tracking
 
     runs = [open_run(name) for name in options.names]

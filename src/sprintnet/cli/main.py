@@ -23,24 +23,11 @@ from sprintnet.cli.args import split_words
 from sprintnet.cli.settings_help import docstring, print_help
 from sprintnet.cli.terminal import BOLD, RED, styled
 from sprintnet.cli.verbs import EXAMPLES, FIRST_STEPS, GROUPS, OVERRIDES, RECIPE, SETTINGS_HELP, VERBS
-from sprintnet.errors import SettingsError, SprintNetError, did_you_mean, is_out_of_memory, nearest
+from sprintnet.errors import SettingsError, SprintNetError, did_you_mean, is_out_of_memory, missing_extra, nearest
 from sprintnet.runs import folder
 from sprintnet.runs.environment import own_rank
 
-EXTRAS = {  # the modules that each extra of the package installs
-    "train": ("torch", "safetensors", "matplotlib", "jinja2"),
-    "study": ("scipy",),
-    "track": ("tensorboardX",),
-    "export": ("onnx", "onnxscript"),
-    "predict": ("onnxruntime",),
-    "serve": ("python_multipart", "starlette", "uvicorn"),
-    "datasets": ("datasets", "pyarrow"),
-    "labels": ("cleanlab",),
-    "ray": ("ray",),
-    "tune": ("optuna",),
-}
 SAID_BY_THE_FIRST = (SettingsError.exit_code, 128 + signal.SIGINT, 128 + signal.SIGTERM)
-INSTALL = 'pip install -c constraints.txt ".[{}]"'  # the package is on no index
 RESUMABLE = ("train", "study", "tune", "label-errors")
 MIN_COLUMNS = 40
 
@@ -60,12 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SprintNetError as error:
         return _fail(getattr(error, "flag_message", str(error)), error.exit_code)
     except ModuleNotFoundError as error:
-        if not (extra := next((extra for extra, modules in EXTRAS.items() if error.name in modules), None)):
+        if not (needs := missing_extra(error)):
             raise
-        return _fail(
-            f"`sprintnet {arguments[0]}` needs {error.name}; in a clone of the repository: {INSTALL.format(extra)}",
-            SettingsError.exit_code,
-        )
+        return _fail(f"`sprintnet {arguments[0]}` {needs}", SettingsError.exit_code)
     except KeyboardInterrupt as interrupt:
         number = signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT
         more = "; continue with the same command and --resume" if arguments[0] in RESUMABLE else ""

@@ -1,15 +1,16 @@
 """The commands about training: train, summary, lr-find, recipes. Each imports what it needs when it runs."""
 
+import glob
 import os
 import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from sprintnet.cli.args import load_recipe, recipe_of
-from sprintnet.errors import SettingsError
+from sprintnet.cli.args import DEFAULT_RECIPE, load_recipe, recipe_of
+from sprintnet.errors import SettingsError, did_you_mean
 from sprintnet.runs.environment import own_rank
-from sprintnet.runs.folder import LR_FOLDER, TRAIN_FOLDER, new_run, read_json, run_name, train_folder
+from sprintnet.runs.folder import LR_FOLDER, TRAIN_FOLDER, RunFolder, new_run, read_json, run_name, train_folder
 
 
 def train(options: Namespace) -> None:
@@ -31,9 +32,13 @@ def train(options: Namespace) -> None:
     require_installed(options.track)
     if find_spec("torch") is None:  # before a folder is made
         raise ModuleNotFoundError(name="torch")
+    left = [] if options.resume or options.name else _unfinished(f"{glob.escape(run_name(recipe_of(options)))}*")
     run = train_folder(recipe_of(options), options.name, resume=options.resume)
     was_finished = run.metrics.exists() and run.report.exists()
     print(f"starting: {recipe_of(options)} on {config.data.name}, in {run.path}", flush=True)
+
+    if kept := [each for each in left if each.checkpoint.exists() and each.path != run.path]:
+        print(f"{kept[-1].path} is unfinished: sprintnet train --resume --name {shlex.quote(kept[-1].path.name)} continues it")
 
     from sprintnet.reporting.text.evaluation import result_lines
     from sprintnet.training import train as pipeline
@@ -59,13 +64,31 @@ def train(options: Namespace) -> None:
 
 def _settings_to_resume(name: str | None, overrides: Sequence[str]) -> list[str]:
     """Returns the settings of the run to resume where no recipe is named: of NAME; without name and settings, of the newest run
-    that has not finished; of none (the default recipe is taken) where there is no such run."""
+    with a checkpoint, or else without, that has not finished; none, where those of the default recipe have all finished.
+
+    Raises SettingsError where there is no such run.
+    """
     if name:
         config = new_run(name, exact=True, resume=True).config
-        return [str(config)] if config.exists() else []
-    started = () if overrides else TRAIN_FOLDER.glob("*/config.toml")
-    unfinished = [file for file in started if not (file.parent / "metrics.json").exists()]
-    return [str(max(unfinished, key=lambda file: file.stat().st_mtime))] if unfinished else []
+        if not config.exists():
+            there = did_you_mean(name, [file.parent.name for file in TRAIN_FOLDER.glob("*/config.toml")])
+            rule = f"nothing to resume in {config.parent}{there}; to start a run of this name, name its recipe too"
+            raise SettingsError(f"--name {name}: {rule}: sprintnet train {DEFAULT_RECIPE} --name {name} --resume")
+        return [str(config)]
+    if overrides:
+        return []
+    if unfinished := _unfinished("*"):
+        return [str(max(unfinished, key=lambda run: (run.checkpoint.exists(), run.config.stat().st_mtime)).config)]
+    if not new_run(DEFAULT_RECIPE, exact=True, resume=True).config.exists():
+        rule = f"no run in {TRAIN_FOLDER.absolute()} is unfinished; to start one: sprintnet train {DEFAULT_RECIPE}"
+        raise SettingsError(f"--resume: {rule}")
+    return []
+
+
+def _unfinished(names: str) -> list[RunFolder]:
+    """Returns the unfinished runs in runs/train whose names match a pattern."""
+    started = (RunFolder(file.parent) for file in TRAIN_FOLDER.glob(f"{names}/config.toml"))
+    return [run for run in started if not run.metrics.exists()]
 
 
 def summary(options: Namespace) -> None:

@@ -61,7 +61,7 @@ OVERRIDES = "[KEY=VALUE]..."
 RECIPE = f"[RECIPE] {OVERRIDES}"
 SETTINGS_HELP = "a setting, such as device=cpu or --data X (data.name=X); `sprintnet train --help all` lists them"
 MAX = 1_000_000
-RESUME = _option("--resume", "continue where it was interrupted (without a name: the newest)", default=False)
+RESUME = _option("--resume", "continue where the same command was interrupted (without --name: its newest)", default=False)
 PLACEMENT = (
     _option(
         "--jobs", "runs that are trained at a time, each with its share of the cores (default: 1; on Ray: all)", 0, (1, MAX)

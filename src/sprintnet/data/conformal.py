@@ -20,7 +20,7 @@ Mask = npt.NDArray[np.bool_]
 
 METHODS = ("threshold", "adaptive")
 DIGITS = 6  # of the scores, which travel as text
-MORE_HELD_OUT = "half of the held-out images of each class give them: hold out more, such as data.val=0.3, and export again"
+MORE_HELD_OUT = "half of the held-out images of each class give them: train again and hold out more, such as data.val=0.3"
 
 
 @dataclass(frozen=True)

@@ -222,4 +222,4 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedMo
 
 
 def _trained(saved: SavedModel, runtime: Runtime) -> TrainedModel:
-    return TrainedModel(runtime.place(saved.network), saved.preprocessing, runtime)
+    return TrainedModel(runtime.place(saved.network), saved.preprocessing, runtime.beside_others())

@@ -59,7 +59,10 @@ def read_runs(path: str | Path) -> list[dict[str, Any]]:
 
     Raises SettingsError for fewer than two, or for runs that differ in more than their seed.
     """
-    runs = finished_runs(find_run(path, STUDY_FOLDER))
+    study = RunFolder(find_run(path, STUDY_FOLDER))
+    if study.metrics.exists():
+        raise SettingsError(f"{path}: is a run, not a study; name the folder of its study")
+    runs = finished_runs(study.path)
     if len(runs) < 2:
         rule = "a standard deviation needs two or more: sprintnet study RECIPE --seeds 10 --resume"
         raise SettingsError(f"{path}: {len(runs)} finished runs; {rule}")

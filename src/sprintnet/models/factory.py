@@ -17,6 +17,7 @@ from sprintnet.models.library import LibraryNetwork
 from sprintnet.models.settings import OF_ANY_WIDTH, ModelSettings
 from sprintnet.models.sprintnet import SprintNet
 from sprintnet.models.tensor_file import DamagedError, read_tensors, write_tensors
+from sprintnet.runs.folder import TRAIN_FOLDER
 
 WEIGHT_FILES = ("weights.safetensors", "model.safetensors")
 """Of a run folder and of an export folder."""
@@ -64,15 +65,20 @@ def check_resolution(settings: ModelSettings, image_shape: tuple[int, int, int],
 
 
 def weights_file(path: Path, setting: str = "") -> Path:
-    """Returns the weights of a run's folder or an export's, or the file itself.
+    """Returns the weights of a run (its folder, or its name in runs/train) or of an export's folder, or the file itself.
 
     Raises SettingsError, which names the setting that the path is from, where there are none.
     """
-    found = [file for file in (path, *(path / name for name in WEIGHT_FILES)) if file.is_file()]
+    shown = f"{setting and setting + '='}{path}"
+    if path.suffix == ".onnx":
+        raise SettingsError(f"{shown}: is an ONNX file, which only predicts; name its run, or the model.safetensors beside it")
+    folders = (path, TRAIN_FOLDER / path)
+    found = [file for folder in folders for file in (folder, *(folder / name for name in WEIGHT_FILES)) if file.is_file()]
     if not found:
-        raise SettingsError(
-            f"{setting and setting + '='}{path}: holds neither {' nor '.join(WEIGHT_FILES)}; name a run's folder or an export's"
+        state = (
+            f"holds neither {' nor '.join(WEIGHT_FILES)}" if any(map(Path.is_dir, folders)) else "there is no such run or file"
         )
+        raise SettingsError(f"{shown}: {state}; name a run, or the folder of its export")
     return found[0]
 
 

@@ -3,8 +3,10 @@
 import math
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -20,6 +22,23 @@ class CpuLimit(NamedTuple):
     """CPU seconds so far of all processes under this limit; 0 where they are unknown, as if there were no others."""
 
 
+@dataclass(frozen=True)
+class CpuTime:
+    """Seconds so far: on the clock and of this process; of all processes, within each limit on its cores."""
+
+    wall: float
+    own: float
+    limits: list[CpuLimit]
+
+    def free_cores_since(self, start: "CpuTime") -> int:
+        """Returns how many cores other processes left to this one: the fewest of all limits."""
+        wall, own = self.wall - start.wall, self.own - start.own
+        if len(start.limits) != len(self.limits):  # a quota was set or lifted since
+            return min(limit.cores for limit in self.limits)
+        pairs = zip(start.limits, self.limits, strict=True)
+        return min(now.cores - round((now.busy - before.busy - own) / wall) for before, now in pairs)
+
+
 def available_cores(root: Path = Path("/")) -> int:
     """Returns how many CPUs this process may keep busy: those of its affinity mask, at most the quota of its cgroups."""
     return min(limit.cores for limit in cpu_limits(root))
@@ -29,6 +48,18 @@ def usable_threads() -> int:
     """Returns how many threads this process may start: one for each available core, at most OMP_NUM_THREADS."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(available_cores(), int(asked)) if asked.isdecimal() and int(asked) else available_cores()
+
+
+def cpu_time() -> CpuTime:
+    """Returns the CPU time used so far."""
+    return CpuTime(time.monotonic(), time.process_time(), cpu_limits())
+
+
+def idle_cores(seconds: float = 0.1) -> int:
+    """Returns how many cores other processes leave to this one, at least one, as they do in the next `seconds`."""
+    start = cpu_time()
+    time.sleep(seconds)
+    return max(1, cpu_time().free_cores_since(start))
 
 
 def cpu_limits(root: Path = Path("/")) -> list[CpuLimit]:

@@ -19,13 +19,11 @@ from filelock import FileLock, SoftFileLease, Timeout
 
 from sprintnet.errors import ArgumentError, SettingsError, nearest
 from sprintnet.progress import say
-from sprintnet.runs.checksums import require_unchanged
+from sprintnet.runs import checksums
 from sprintnet.runs.io import write_rows
 
-TRAIN_FOLDER = Path("runs") / "train"
-STUDY_FOLDER = Path("runs") / "study"
-LR_FOLDER = Path("runs") / "lr_find"
-TUNE_FOLDER = Path("runs") / "tune"
+TRAIN_FOLDER, STUDY_FOLDER = Path("runs") / "train", Path("runs") / "study"
+LR_FOLDER, TUNE_FOLDER = Path("runs") / "lr_find", Path("runs") / "tune"
 MAX_NAME_BYTES = 200  # file systems allow 255; names are numbered
 LEASE_SECONDS = 30.0
 """A run's process on another host that has given no sign of life for so long counts as ended."""
@@ -175,10 +173,11 @@ def find_run(word: str | Path, parent: Path = TRAIN_FOLDER) -> Path:
     """
     found = [path for path in (Path(word), parent / word) if path.is_dir()]
     if not found:
-        near = nearest(Path(word).name, [entry.name for entry in parent.iterdir()] if parent.is_dir() else [])
         there = sorted(file.parent.name for file in parent.glob("*/config.toml"))
-        hint = f"{parent} has {', '.join(there)}" if there else f"`sprintnet {parent.name}` creates them in {parent}"
-        hint = f"did you mean {parent / near}?" if near else hint
+        hint = f"{parent.absolute()} has {', '.join(there) or f'none; `sprintnet {parent.name}` creates them there'}"
+        if near := nearest(Path(word).name, there):
+            hint = f"did you mean {parent / near}?"
+        hint = "it is a file" if Path(word).is_file() else hint
         raise SettingsError(f"{word}: no such {'run' if parent == TRAIN_FOLDER else 'study'} folder; {hint}")
     path = next((path for path in found if RunFolder(path).config.is_file()), found[0])
     if parent == TRAIN_FOLDER and (seeds := sorted(path.glob("*/config.toml"))):
@@ -191,7 +190,7 @@ def open_run(word: str | Path) -> RunFolder:
     run = RunFolder(find_run(word))
     if missing := [file.name for file in (run.config, run.weights, run.metrics) if not file.is_file()]:
         state = "the run is unfinished: continue it with its command and --resume"
-        if run.metrics.is_file():
+        if run.metrics.is_file() or ((run.path / checksums.FILE).is_file() and not run.checkpoint.is_file()):
             state = "the run is damaged: restore it from a copy, or train again under another --name"
         elif run.members.is_file():
             state = f"the ensemble is unfinished; make it again: {rerun_command(run)}"
@@ -278,7 +277,7 @@ def rerun_command(run: RunFolder) -> str:
 def _readable(path: Path) -> Iterator[None]:
     """Raises SettingsError with a remedy where the block finds the file of a run missing or damaged."""
     try:
-        require_unchanged(path)
+        checksums.require_unchanged(path)
         yield
     except (OSError, ValueError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error) as error:
         state = "missing" if isinstance(error, FileNotFoundError) else f"damaged ({error})"

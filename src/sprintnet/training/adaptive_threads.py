@@ -1,34 +1,11 @@
 """Fewer CPU threads than runtime.py chose, while other processes keep cores busy."""
 
 import time
-from dataclasses import dataclass
 
 import torch
 
-from sprintnet.runs.cores import CpuLimit, cpu_limits
+from sprintnet.runs.cores import cpu_time
 from sprintnet.runtime import Runtime
-
-
-@dataclass(frozen=True)
-class CpuTime:
-    """Seconds so far: on the clock and of this process; of all processes, within each limit on its cores."""
-
-    wall: float
-    own: float
-    limits: list[CpuLimit]
-
-    def free_cores_since(self, start: "CpuTime") -> int:
-        """Returns how many cores other processes left to this one: the fewest of all limits."""
-        wall, own = self.wall - start.wall, self.own - start.own
-        if len(start.limits) != len(self.limits):  # a quota was set or lifted since
-            return min(limit.cores for limit in self.limits)
-        pairs = zip(start.limits, self.limits, strict=True)
-        return min(now.cores - round((now.busy - before.busy - own) / wall) for before, now in pairs)
-
-
-def cpu_time() -> CpuTime:
-    """Returns the CPU time used so far."""
-    return CpuTime(time.monotonic(), time.process_time(), cpu_limits())
 
 
 class AdaptiveThreads:

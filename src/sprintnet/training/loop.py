@@ -60,7 +60,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
 
     def save() -> None:
         run.require_claim()
-        _read_sound(step, progress)
+        _read_sound(run, step, progress)
         save_checkpoint(run.checkpoint, _state(step, progress))
 
     def save_while_evaluating() -> None:
@@ -93,9 +93,9 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
                     signals.raise_if_received()
                     saved = time.monotonic()
                     started = saved - progress.seconds  # the clock excludes writing the checkpoint
-            totals = _read_sound(step, progress)
+            totals = _read_sound(run, step, progress)
             if not totals.images and progress.epoch + 1 == config.epochs:
-                raise _diverged(progress, "every step of the last epoch overflowed in fp16 (scaler.init_scale)")
+                raise _diverged(run, progress, "every step of the last epoch overflowed in fp16 (scaler.init_scale)")
             if val is None:
                 progress = Progress(epoch=progress.epoch + 1)
                 step.reset()
@@ -107,7 +107,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
             with step.evaluated():
                 logits, truths = predict(step.model, val_batches, step.runtime)
             if not np.isfinite(logits).all():
-                raise _diverged(progress, "predictions are no longer finite")
+                raise _diverged(run, progress, "predictions are no longer finite")
             row = {
                 "epoch": progress.epoch + 1,
                 "lr": config.peak_lr * schedule.lr_factor(progress.epoch),
@@ -140,20 +140,20 @@ def _label(progress: Progress, epochs: int) -> str:
     return f"{text}, val {progress.rows[-1]['val_accuracy']:.1%}, {rough_time(seconds)} left"
 
 
-def _read_sound(step: Step, progress: Progress) -> Totals:
+def _read_sound(run: RunFolder, step: Step, progress: Progress) -> Totals:
     """Returns the totals of the epoch so far; raises DivergedError where loss, weights or loss scale are not finite."""
     totals = step.read()
     if not math.isfinite(totals.loss):
-        raise _diverged(progress, f"the loss is {totals.loss}")
+        raise _diverged(run, progress, f"the loss is {totals.loss}")
     if not totals.is_sound:
-        raise _diverged(progress, "weights are no longer finite, or every step overflows")
+        raise _diverged(run, progress, "weights are no longer finite, or every step overflows")
     return totals
 
 
-def _diverged(progress: Progress, cause: str) -> DivergedError:
+def _diverged(run: RunFolder, progress: Progress, cause: str) -> DivergedError:
     return DivergedError(
-        f"training diverged in epoch {progress.epoch + 1}, by step {progress.batch}: {cause}; earlier checkpoints are kept; "
-        "start again with a lower optim.max_lr, or with precision=fp32"
+        f"{run.path}: training diverged in epoch {progress.epoch + 1}, by step {progress.batch}: {cause}; earlier checkpoints "
+        "are kept; start again with a lower optim.max_lr, or with precision=fp32"
     )
 
 

@@ -71,12 +71,8 @@ def train(
         with run.claim:
             remove_temporary(run.path)
             if not run.config.exists():
-                for left in (
-                    run.splits,
-                    run.lr_finder,
-                    run.head_fit,
-                    run.members,
-                ):  # by a start that failed, perhaps with other settings
+                # by a start that failed, perhaps with other settings
+                for left in (run.splits, run.lr_finder, run.head_fit, run.members):
                     left.unlink(missing_ok=True)
                 if resume:
                     others = [file.parent.name for file in run.path.parent.glob("*/config.toml")]
@@ -85,6 +81,8 @@ def train(
                 raise SettingsError(f"{run.path}: already holds a run; choose another folder, or resume it")
             config = resumed(run.config, config)
             if run.metrics.exists():
+                if splits and digest(*splits.values()) != read_json(run.environment)["data_sha256"]:
+                    raise SettingsError(f"{run.path}: was trained on other images; give those, or choose another name")
                 run.log(f"{run.path}: already finished, nothing to resume")
                 run.checkpoint.unlink(missing_ok=True)
                 with _activated(config) as runtime:
@@ -242,7 +240,7 @@ def _train(
         "peak_gib": memory.gib(),
     }
     close(run, metrics)
-    return TrainingResult(trained, metrics)
+    return TrainingResult(replace(trained, runtime=runtime.beside_others()), metrics)
 
 
 def _resolve(

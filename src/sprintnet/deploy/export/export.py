@@ -30,6 +30,7 @@ from sprintnet.deploy.predictor import Predictor
 from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.evaluation.thresholds import ThresholdRule
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
+from sprintnet.runs.cores import available_cores, cpu_time
 from sprintnet.runs.environment import cpu_name
 from sprintnet.runs.folder import (
     SPLIT_TITLES,
@@ -184,12 +185,14 @@ def _add_speed(rows: dict[str, dict[str, Any]], folder: Path, trained: TrainedMo
     functions["PyTorch fp32"] = partial(predict, in_bf16=False)
     if has_fast_bf16("cpu"):
         functions["PyTorch bf16"] = partial(predict, in_bf16=True)
+    start = cpu_time()
     with trained.runtime.activated():
         speeds = throughput(functions, images)
+    is_idle = cpu_time().free_cores_since(start) >= available_cores()
     return {
         "files": {name: {**row, **speeds[name]} for name, row in rows.items()},
         "pytorch": {name: speed for name, speed in speeds.items() if name not in rows},
-        "hardware": {"cpu": cpu_name(), "threads": threads},
+        "hardware": {"cpu": cpu_name(), "threads": threads, "idle": is_idle},
     }
 
 

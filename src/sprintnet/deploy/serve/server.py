@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,14 +151,19 @@ class _Endpoints:
                 predictions = await self.batcher.predict(await self.decoder.decode(uploads))
             except DataError as error:
                 raise Refused(422, "unusable_image", str(error)) from None
-        rows = zip(uploads, map(entries, predictions.label_sets), _top(predictions, top, with_maps), strict=True)
-        images: list[dict[str, Any]] = [{"name": upload.name, "labels": labels, "top": best} for upload, labels, best in rows]
+        answers = zip(predictions.labels, predictions.unsure, strict=True)
+        columns: dict[str, Iterable[Any]] = {
+            "file": [upload.name for upload in uploads],
+            "predicted": [None if unsure else label for label, unsure in answers],
+            "confidence": predictions.confidences.tolist(),
+            "labels": map(entries, predictions.label_sets),
+            "top": _top(predictions, top, with_maps),
+        }
         if (typicality := predictions.typicality) is not None:
-            images = [{**image, "typicality": share} for image, share in zip(images, typicality.tolist(), strict=True)]
-        if predictions.preprocessing.thresholds:
-            images = [{**image, "unsure": unsure} for image, unsure in zip(images, predictions.unsure.tolist(), strict=True)]
+            columns["typicality"] = typicality.tolist()
         if coverage:
-            images = [{**image, "set": entries(found)} for image, found in zip(images, predictions.sets(coverage), strict=True)]
+            columns["set"] = map(entries, predictions.sets(coverage))
+        images = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
         return JSONResponse({"images": images, "milliseconds": round(1000 * (time.perf_counter() - started), 3)})
 
     def _query(self, request: Request) -> tuple[int, bool, float]:

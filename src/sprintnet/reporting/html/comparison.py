@@ -11,9 +11,9 @@ from sprintnet.errors import SettingsError
 from sprintnet.reporting.figures.curves import accuracy_over_time
 from sprintnet.reporting.figures.style import save
 from sprintnet.reporting.html.page import figure_uris, render
-from sprintnet.reporting.text.task_scores import accuracy_with_interval, overall_scores
+from sprintnet.reporting.text.task_scores import accuracy_with_interval, calibration_error, overall_scores
 from sprintnet.reporting.text.times import seconds_text
-from sprintnet.runs.folder import RunFolder, dotted, evaluation_split, read_epochs, read_json, require_consistent
+from sprintnet.runs.folder import SPLIT_TITLES, RunFolder, dotted, evaluation_split, read_epochs, read_json, require_consistent
 from sprintnet.runs.io import write_atomic
 
 
@@ -28,7 +28,7 @@ def write_comparison(runs: Sequence[RunFolder], page: Path) -> None:
     for run in runs:
         with require_consistent(run):
             metrics.append(_metrics(read_json(run.metrics)))
-            settings.append(dotted(tomllib.loads(run.config.read_text("utf-8"))))
+            settings.append(dotted(tomllib.loads((run.resolved if run.resolved.exists() else run.config).read_text("utf-8"))))
             if not (rows := read_epochs(run)):
                 continue
             curves[str(run.path)] = [{key: float(row[key]) for key in ("train_seconds", "val_accuracy")} for row in rows]
@@ -51,13 +51,16 @@ def _by_row(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def _metrics(metrics: Mapping[str, Any]) -> dict[str, str]:
-    evaluated = metrics[evaluation_split(metrics)]
+    split = evaluation_split(metrics)
+    evaluated = metrics[split]
+    error = evaluated.get("calibrated", evaluated["calibration"])["ece"]
     return {
+        "evaluated on": f"{evaluated['images']:,} {SPLIT_TITLES[split]} images",
         "accuracy": accuracy_with_interval(evaluated),
         **({"TTA accuracy": accuracy_with_interval(evaluated["tta"])} if "tta" in evaluated else {}),
         **overall_scores(evaluated),
         "cross-entropy": f"{evaluated['cross_entropy']:.4f}",
-        "calibration error (ECE)": f"{evaluated.get('calibrated', evaluated['calibration'])['ece']:.2%}",
+        "calibration error (ECE)": calibration_error(error, evaluated["images"]),
         "training time": seconds_text(metrics["train_seconds"]),
         "images/s": f"{metrics['images_per_second']:,.0f}" if metrics["images_per_second"] else "-",
         "parameters": f"{metrics['parameters']:,}",

@@ -16,7 +16,7 @@ from sprintnet.reporting.figures.images import thumbnail
 from sprintnet.reporting.figures.run_figures import predictions_of, save_figures, saved_figures
 from sprintnet.reporting.html.page import figure_uris, image_uri, render
 from sprintnet.reporting.text.evaluation import calibration_text, gain_lines, head_fit_text
-from sprintnet.reporting.text.held_out import HEADS, set_rows, unknown_text
+from sprintnet.reporting.text.held_out import HEADS, draw_text, set_rows, unknown_text
 from sprintnet.reporting.text.methods import method_lines
 from sprintnet.reporting.text.names import UNLABELLED
 from sprintnet.reporting.text.task_scores import (
@@ -93,6 +93,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "calibration": calibration_text(metrics),
         "set_columns": HEADS,
         "set_rows": set_rows(metrics[split]["sets"]) if "sets" in metrics[split] else [],
+        "set_draw": draw_text(metrics[split]["sets"]) if "sets" in metrics[split] else "",
         "unknown": unknown_text(metrics[split]["unknown"]) if "unknown" in metrics[split] else "",
         "methods": list(method_lines(metrics, tomllib.loads(run.config.read_text("utf-8"))["tta"])),
         "class_columns": class_columns(metrics[split]),

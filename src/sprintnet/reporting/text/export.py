@@ -27,12 +27,14 @@ def parity_lines(table: Mapping[str, Any]) -> Iterator[str]:
     )
     if images < FEW_IMAGES:
         yield f"{images:,} images are too few to measure the ECE, or how much a smaller file's predictions differ"
+    if not table["hardware"]["idle"]:
+        yield "caution: other processes kept cores busy: export again on an idle machine for times that count"
     yield f"agreement and max. diff. (of a probability): against PyTorch; ms/image: batch size 1; images/s: batch size {batch}"
 
 
 def largest_batch(table: Mapping[str, Any]) -> int:
     """Returns the number of images of the larger batch that parity.json has the speed of."""
-    return int(next(iter(table["files"].values())).get("largest_batch", 256))  # of files of earlier versions
+    return int(next(iter(table["files"].values()))["largest_batch"])
 
 
 def threshold_lines(metrics: Mapping[str, Any]) -> Iterator[str]:

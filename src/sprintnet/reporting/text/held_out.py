@@ -1,5 +1,6 @@
 """What scores of held-out images promise, and how it fared, as text: sets of classes and unknown images in metrics.json."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,4 +36,17 @@ def set_text(sets: Mapping[str, Any]) -> str:
     return (
         f"sets of classes by conformal prediction: from {sets['held_out']:,} held-out images, on which no temperature was "
         f"fitted; tried on {sets['images']:,} others"
+    )
+
+
+def draw_text(sets: Mapping[str, Any], coverage: float = 0.9) -> str:
+    """Returns what a promised coverage means for one model: the promise is a mean over draws of the held-out images.
+
+    Of one draw of n images the coverage has about the variance c (1 - c) / (n + 2), that of a beta distribution (Vovk 2012).
+    """
+    margin = 1.96 * math.sqrt(coverage * (1 - coverage) / (sets["held_out"] + 2))
+    low, high = (percent(min(end, 1.0), 0) for end in (coverage - margin, coverage + margin))
+    return (
+        f"the promise is a mean over draws of the held-out images: of one draw of {sets['held_out']:,}, "
+        f"{percent(coverage, 0)} means {low} to {high}, in 19 cases of 20"
     )

@@ -8,7 +8,7 @@ from typing import Any
 from sprintnet.reporting.text.table import table_lines
 from sprintnet.reporting.text.times import seconds_text
 
-TIMES = "training seconds"
+TIMES, CALIBRATED = "training seconds", "ECE calibrated"
 SUGGESTIONS = {  # what the suggestions of the learning-rate finder are
     "steepest": "the loss falls fastest",
     "minimum": "a tenth of where the loss is lowest",
@@ -50,7 +50,7 @@ def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str
     rows = []
     for label, found in comparisons.items():
         sides = [f"{_text(label, side.mean)} ({_text(label, side.sd)})" for side in (found.a, found.b)]
-        is_tested = not math.isnan(found.low) and label != TIMES
+        is_tested = not math.isnan(found.low)
         needed = f"{found.runs_needed:,}" if found.runs_needed and is_tested else "-"
         difference = [_change(label, found.difference), _change_interval(label, found) if is_tested else "-"]
         rows.append([label, *sides, *difference, f"{found.p:.4f}" if is_tested else "-", f"{found.effect:.2f}", needed])
@@ -58,12 +58,14 @@ def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str
         [f"metric ({split})", "A mean (sd)", "B mean (sd)", "B - A", "95% CI", "p", "g", "runs needed"], rows
     )
     pairs = next(iter(comparisons.values())).a.n
-    test = f"paired t-test of {pairs} pairs, since A and B have the same images and seeds" if is_paired else "Welch's t-test"
+    test = "Welch's t-test, since A and B have not the same images and seeds"
+    if is_paired:
+        test = f"paired t-test of {pairs} pairs, since A and B have the same images and seeds"
     if overlap:
         test = "corrected resampled t-test (Nadeau and Bengio 2003) of the folds, which share training images"
     yield f"p: {test}; g: Hedges' g (effect size, unpaired); runs needed: on each side, for a power of 80% at the 5% level"
     yield "each metric is tested by itself: decide beforehand which one counts; other images of the same kind add to the spread"
-    if any(math.isnan(found.low) for found in comparisons.values()):
+    if any(math.isnan(found.low) for label, found in comparisons.items() if label != TIMES):
         yield "without p: nothing varies, so that the spread is unknown; more runs are needed"
     if TIMES in comparisons:
         yield "times are not tested: runs that were not made in turn are no fair comparison of speed"
@@ -108,7 +110,9 @@ def _interval(label: str, found: Any) -> str:
 
 def _change(label: str, value: float) -> str:
     """Returns a difference; of shares in points, such as `+1.25 points`."""
-    return f"{100 * value:+.2f} points" if _is_share(label) else f"{value:+.4f}" if label != TIMES else _text(label, value)
+    if label == TIMES:
+        return f"{'+' if value > 0 else ''}{_text(label, value)}"
+    return f"{100 * value:+.2f} points" if _is_share(label) else f"{value:+.4f}"
 
 
 def _change_interval(label: str, found: Any) -> str:

@@ -32,7 +32,7 @@ export async function predict(file, model, coverage) {
   for (let times = 1; ; times += 1) {
     try {
       const { images, milliseconds } = await request(`predict?top=5&activation_maps=${maps}${sets}`, { method: "POST", body: form });
-      return { ...images[0], milliseconds };
+      return { ...images[0], unsure: images[0].predicted === null, milliseconds };
     } catch (error) {
       if (!error.retryAfter || times > RETRIES) throw error;
       await wait(Number(error.retryAfter));
