@@ -338,6 +338,8 @@ def test_arguments_of_export_and_show_are_checked_first(model: sn.Model, data: s
         model.export(quantize="int4")
     with pytest.raises(sn.SettingsError, match=r"path='nowhere/a\.onnx': is in no folder that exists"):
         model.export("nowhere/a.onnx")
+    with pytest.raises(sn.SettingsError, match=r"path='a\.onx': must end in \.onnx"):
+        model.export("a.onx")
     with pytest.raises(sn.SettingsError, match="n=0: must be at least 1"):
         data.show(0)
 

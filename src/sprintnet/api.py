@@ -257,6 +257,8 @@ class Model:
         rule = ThresholdRule(min_precision, costs)
         if quantize not in (None, "fp16", "int8"):
             raise ArgumentError("quantize", quantize, "must be fp16 or int8, or None")
+        if path and Path(path).suffix != ".onnx":
+            raise ArgumentError("path", str(path), "must end in .onnx")
         if path and not Path(path).parent.is_dir():
             raise ArgumentError("path", str(path), "is in no folder that exists; create it first")
         export(self._run.path, [quantize] if quantize else [], license=license, tta=tta, splits=self._splits, rule=rule)

@@ -24,7 +24,8 @@ function introduce() {
   const names = classes.length <= 12 ? `: ${classes.join(", ")}` : "";
   const metric = model.threshold ? "Exact match" : "Accuracy";
   const images = metrics && `${metrics.images.toLocaleString("en")} ${metrics.split ?? "test"} images`;
-  const accuracy = metrics ? ` ${metric}: ${percent(metrics.accuracy)} on ${images}${tta ? ", with test-time augmentation" : ""}.` : "";
+  const interval = metrics?.accuracy_interval ? ` (95% CI ${metrics.accuracy_interval.map((end) => (100 * end).toFixed(1)).join(" to ")})` : "";
+  const accuracy = metrics ? ` ${metric}: ${percent(metrics.accuracy)}${interval} on ${images}${tta ? ", with test-time augmentation" : ""}.` : "";
   byId("facts").textContent = `${classes.length} classes${names}.${accuracy}`;
   byId("model").textContent = `${model.model}, ${(bytes / 1e6).toFixed(1)} MB`;
   byId("privacy").textContent = privacy;
