@@ -181,13 +181,14 @@ def test_drawing_loads_no_torch(run: RunFolder) -> None:
 def test_several_runs_stand_side_by_side(run: RunFolder, sprintnet: Command, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(run.path, other, ignore=shutil.ignore_patterns("checksums.txt"))
-    (other / "config.toml").write_text(run.config.read_text().replace("epochs = 2", "epochs = 3"))
+    (other / "resolved.toml").write_text(run.resolved.read_text().replace("epochs = 2", "epochs = 3"))  # as it was trained
     done = sprintnet("report", str(run.path), str(other), "--output", "both.html")
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "both.html").read_text()
     assert str(other) in text
     assert ">epochs<" in text
     assert ">seed<" not in text
+    assert text.count("<td>100 validation images</td>") == 2
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "artifacts.npz", "predictions.csv", "network.json", "results.csv"])

@@ -1,7 +1,7 @@
 """The commands about training: train, summary, lr-find, recipes. Each imports what it needs when it runs."""
 
-import glob
 import os
+import re
 import shlex
 from argparse import Namespace
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def train(options: Namespace) -> None:
     require_installed(options.track)
     if find_spec("torch") is None:  # before a folder is made
         raise ModuleNotFoundError(name="torch")
-    left = [] if options.resume or options.name else _unfinished(f"{glob.escape(run_name(recipe_of(options)))}*")
+    left = [] if options.resume or options.name else _unfinished(rf"{re.escape(run_name(recipe_of(options)))}(-\d+)?")
     run = train_folder(recipe_of(options), options.name, resume=options.resume)
     was_finished = run.metrics.exists() and run.report.exists()
     print(f"starting: {recipe_of(options)} on {config.data.name}, in {run.path}", flush=True)
@@ -77,7 +77,7 @@ def _settings_to_resume(name: str | None, overrides: Sequence[str]) -> list[str]
         return [str(config)]
     if overrides:
         return []
-    if unfinished := _unfinished("*"):
+    if unfinished := _unfinished(".*"):
         return [str(max(unfinished, key=lambda run: (run.checkpoint.exists(), run.config.stat().st_mtime)).config)]
     if not new_run(DEFAULT_RECIPE, exact=True, resume=True).config.exists():
         rule = f"no run in {TRAIN_FOLDER.absolute()} is unfinished; to start one: sprintnet train {DEFAULT_RECIPE}"
@@ -86,9 +86,9 @@ def _settings_to_resume(name: str | None, overrides: Sequence[str]) -> list[str]
 
 
 def _unfinished(names: str) -> list[RunFolder]:
-    """Returns the unfinished runs in runs/train whose names match a pattern."""
-    started = (RunFolder(file.parent) for file in TRAIN_FOLDER.glob(f"{names}/config.toml"))
-    return [run for run in started if not run.metrics.exists()]
+    """Returns the unfinished runs in runs/train whose names match a regular expression."""
+    started = (RunFolder(file.parent) for file in TRAIN_FOLDER.glob("*/config.toml"))
+    return [run for run in started if not run.metrics.exists() and re.fullmatch(names, run.path.name)]
 
 
 def summary(options: Namespace) -> None:
