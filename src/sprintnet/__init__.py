@@ -36,11 +36,11 @@ def __getattr__(name: str) -> Any:
         try:
             return getattr(import_module(_MODULE_OF[name]), name)
         except ModuleNotFoundError as error:
-            from sprintnet.errors import SettingsError, missing_extra
+            from sprintnet.errors import MissingPackageError, missing_extra
 
             if not (needs := missing_extra(error)):
                 raise
-            raise SettingsError(f"{name}: {needs}") from None
+            raise MissingPackageError(f"{name} {needs}") from None
     raise AttributeError(f"module 'sprintnet' has no attribute {name!r}")
 
 

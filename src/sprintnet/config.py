@@ -85,8 +85,8 @@ class Config:
     sampling: Literal["all", "balanced"] = "all"
     """Images of an epoch; all: each once; balanced: as many in total, each class equally often."""
     init_from: str = ""
-    """Run folder, export folder or weights file to start from: its weights and normalisation, with a new head where the
-    classes differ; `imagenet`: weights pretrained on ImageNet (not of davidnet and sprintnet); empty: new weights."""
+    """Run (folder or name), export folder or weights file to start from: its weights and normalisation, with a new head where
+    the classes differ; `imagenet`: weights pretrained on ImageNet (not of davidnet and sprintnet); empty: new weights."""
     freeze_backbone: bool = False
     """Train only the head, on the features of the model that init_from names."""
     ema: Annotated[float, Interval(ge=0, lt=1)] = 0.0
@@ -143,7 +143,7 @@ class Config:
         if self.head.fit and not self.init_from:
             found.append("head.fit=true: fits the head of a trained network only; name one: init_from=imagenet, or a run")
         if self.freeze_backbone and not self.init_from:
-            found.append("freeze_backbone=true: trains the head of a trained network only; name one: init_from=runs/train/NAME")
+            found.append("freeze_backbone=true: trains the head of a trained network only; name one: init_from=NAME")
         if self.class_weights == "balanced" and self.sampling == "balanced":
             found.append("class_weights=balanced: with sampling=balanced rare classes would count twice; leave one out")
         return found

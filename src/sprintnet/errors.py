@@ -33,6 +33,10 @@ class SettingsError(SprintNetError):
     exit_code = 2
 
 
+class MissingPackageError(SettingsError, ImportError):
+    """A package that an extra installs is missing."""
+
+
 class ArgumentError(SettingsError):
     """An argument that breaks a rule: named as in Python by the message, as a flag by `flag_message`."""
 
@@ -138,4 +142,4 @@ def python_arguments(names: Sequence[str], data_prefix: str = "data__", data_nam
     except ModuleNotFoundError as error:
         if not (needs := missing_extra(error)):
             raise
-        raise SettingsError(f"this {needs}") from None
+        raise MissingPackageError(f"sprintnet {needs}") from None

@@ -79,7 +79,7 @@ class Runtime:
             if precision:
                 convolutions.fp32_precision = precision
 
-    def beside_others(self) -> "Runtime":
+    def on_idle_cores(self) -> "Runtime":
         """Returns the runtime without the threads whose cores other processes keep busy now, unless the user chose a number.
 
         Training adapts in every second instead.

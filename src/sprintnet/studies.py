@@ -147,7 +147,7 @@ def ensemble(study: "Result | str | Path", data: Any = None, *, name: str = "") 
     try:
         result = make(path, run, splits)
     except SettingsError:
-        with suppress(OSError):  # of which nothing was written
+        with suppress(OSError):  # removed if it is empty
             run.path.rmdir()
         raise
     for line in result_lines(result.metrics, str(run.path)):
@@ -159,8 +159,8 @@ def ensemble(study: "Result | str | Path", data: Any = None, *, name: str = "") 
 def compare(a: "Result | str | Path", b: "Result | str | Path", *, split: str | None = None) -> Result:
     """Returns how study b differs from study a (results of `study` or folders): t-test and Hedges' g of each metric.
 
-    The test is paired where both have the same images, and the same seeds or folds. `split`, val or test, defaults to the
-    evaluation split.
+    The test is paired where both have the same images, and the same seeds or folds; times are not tested (NaN). `split`, val
+    or test, defaults to the evaluation split of `a`, or else one that both have.
     """
     if split not in (None, "val", "test"):
         raise ArgumentError("split", split, "must be val or test, or None")

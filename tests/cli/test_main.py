@@ -223,6 +223,11 @@ def test_a_run_with_a_checkpoint_is_resumed_before_a_newer_one_without(
     beside = sprintnet("train", "davidnet", *tiny, "--no-report")
     assert "in runs/train/davidnet-3\n" in beside.stdout
     assert "runs/train/davidnet is unfinished: sprintnet train --resume --name davidnet continues it\n" in beside.stdout
+    lease = RunFolder(tmp_path / "runs" / "train" / "davidnet").lease()
+    with lease.acquire():  # another process trains there
+        beside = sprintnet("train", "davidnet", *tiny, "--no-report")
+    assert "runs/train/davidnet is" not in beside.stdout
+    assert "runs/train/davidnet-2 is unfinished" in beside.stdout
 
 
 def test_nothing_is_started_by_a_resume_that_names_nothing(sprintnet: Command, tiny: list[str], tmp_path: Path) -> None:
@@ -233,7 +238,8 @@ def test_nothing_is_started_by_a_resume_that_names_nothing(sprintnet: Command, t
     (tmp_path / "runs" / "study" / "mine" / "seed-0" / "config.toml").touch()
     refused = sprintnet("study", "--resume")
     assert refused.returncode == 2
-    assert "nothing to resume in runs/study/sprint94; runs/study has mine; repeat the command of the study" in refused.stderr
+    there = f"nothing to resume in runs/study/sprint94; {tmp_path}/runs/study has mine; repeat the whole command of the study"
+    assert there in refused.stderr
     assert not (tmp_path / "runs" / "study" / "sprint94").exists()
 
 
@@ -284,9 +290,9 @@ def test_train_then_val_then_resume(sprintnet: Command, tmp_path: Path, tiny: li
     assert resumed.returncode == 0
     assert "already finished" in resumed.stdout
     assert "--split test" not in resumed.stdout
-    nameless = sprintnet("train", *tiny, "--resume", "--name", "davident")
+    nameless = sprintnet("train", "--resume", "--name", "davident")
     assert nameless.returncode == 2
-    assert "--name davident: nothing to resume in runs/train/davident; did you mean davidnet?; to start" in nameless.stderr
+    assert "--name davident: nothing to resume in runs/train/davident; did you mean davidnet?\n" in nameless.stderr
     misspelt = sprintnet("train", "davidnet", *tiny, "--resume", "--name", "davident", "--no-report", "epochs=1")
     assert "runs/train/davident: nothing to resume, starting; did you mean davidnet?\n" in misspelt.stdout
     repeated = sprintnet("train", f"{run}/config.toml", "--no-report")

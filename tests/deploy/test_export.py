@@ -30,6 +30,7 @@ from sprintnet.deploy.run_predictor import RunPredictor
 from sprintnet.errors import ParityError, SettingsError
 from sprintnet.evaluation.gradcam import class_maps
 from sprintnet.evaluation.trained_model import load, load_run
+from sprintnet.reporting.text.export import parity_lines
 from sprintnet.runs.folder import RunFolder, read_json, read_rows
 from sprintnet.training.train import train
 
@@ -232,6 +233,17 @@ def test_a_model_card_of_few_images_claims_no_result(exported: dict[str, RunFold
             assert (f"{100 * row['metrics']['ece']:.2f}%" in card) == is_measured
         calibrated = model_card(trained.preprocessing, properties, table)
         assert (f"{images} images are too few to measure how well" in calibrated) != is_measured
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_speed_beside_other_processes_is_said_to_be_one(exported: dict[str, RunFolder], idle: bool) -> None:
+    folder, (trained, _) = exported["davidnet"].export, load_run(exported["davidnet"].path)
+    properties = {row.key: row.value for row in onnx.load(folder / "model.onnx").metadata_props}
+    table = read_json(folder / "parity.json")
+    assert isinstance(table["hardware"]["idle"], bool)
+    table["hardware"]["idle"] = idle
+    assert ("other processes kept cores busy" in model_card(trained.preprocessing, properties, table)) != idle
+    assert ("caution: other processes kept cores busy" in "\n".join(parity_lines(table))) != idle
 
 
 def test_the_folder_is_ready_for_the_hub(exported: dict[str, RunFolder], val: ImageDataset) -> None:

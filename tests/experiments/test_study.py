@@ -208,9 +208,25 @@ def test_studies_of_other_images_are_not_paired_and_of_other_classes_not_compare
             pipeline.train(config, RunFolder(tmp_path / name / f"seed-{seed}"))
     found = str(compare_folders(tmp_path / "a", tmp_path / "b"))
     assert "caution: A and B have different data" in found
-    assert "p: Welch's t-test" in found
-    with pytest.raises(SettingsError, match=r"have different classes; compare studies with the same classes"):
-        compare_folders(tmp_path / "a", tmp_path / "c")
+    assert "p: Welch's t-test, since A and B do not have the same images and seeds" in found
+    for other, rule in {
+        "c": "have different classes; compare studies with the same classes",
+        "a": "is compared with itself; name two studies",
+        "b/seed-0": "is a run, not a study; name the folder of its study",
+    }.items():
+        with pytest.raises(SettingsError, match=rule):
+            compare_folders(tmp_path / "a", tmp_path / other)
+
+
+def test_times_are_not_tested_and_a_calibration_of_its_own_images_is_said(tmp_path: Path, tiny: list[str]) -> None:
+    for name, overrides in {"a": [], "b": ["optim.max_lr=0.05"]}.items():
+        config, study = load_config("davidnet", [*tiny, "epochs=1", *overrides]), RunFolder(tmp_path / name)
+        list(run_study(config, study, seed_runs(config, 2)))
+    found = compare_folders(tmp_path / "a", tmp_path / "b")
+    times = found.details["training seconds"]
+    assert np.isnan([times.p, times.low, times.high]).all() and times.runs_needed is None
+    assert "times are not tested" in str(found)
+    assert "ECE calibrated: some of these images also fitted the temperature, so it is optimistic" in str(found)
 
 
 def test_runs_that_differ_in_more_than_their_seed_have_no_mean(tmp_path: Path, tiny: list[str]) -> None:

@@ -1,5 +1,7 @@
 """Lines for the terminal: aligned, never wrapped, plain; hostile names are inert."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from sprintnet.reporting.text.evaluation import (
     faithfulness_lines,
     result_lines,
 )
+from sprintnet.reporting.text.held_out import coverage_spread_text
 from sprintnet.reporting.text.statistics import suggestion_lines, summary_lines
 from sprintnet.reporting.text.table import table_lines
 from sprintnet.reporting.text.times import seconds_text
@@ -135,8 +138,21 @@ def test_the_time_of_an_epoch_is_the_articles_or_below_a_second_significant() ->
 
 
 def test_metrics_that_do_not_vary_have_no_interval() -> None:
-    table = summary_lines({"accuracy": compare.summarise([0.5, 0.7]), "ECE": compare.summarise([0.1, 0.1])})
+    table = summary_lines({"accuracy": compare.summarise([0.5, 0.7]), "ECE": compare.summarise([0.1, 0.1, 0.1])})
     _, accuracy, ece, reason = table
     assert accuracy.split() == ["accuracy", "60.00%", "14.14%", "0.00%", "to", "100.00%"]
     assert ece.split() == ["ECE", "10.00%", "0.00%", "-"]
     assert reason == "without an interval: nothing varies, so that the spread is unknown; more runs are needed"
+
+
+def test_the_coverage_of_one_draw_varies_as_the_beta_distribution_says() -> None:
+    from scipy import stats
+
+    for images, expected in {
+        500: "of one draw of 500, 90% means 87% to 93%",
+        99: "of one draw of 99, 90% means 84% to 96%",
+    }.items():
+        assert expected in coverage_spread_text({"held_out": images})
+        left_out = int((images + 1) * 0.1)
+        bounds = stats.beta.interval(0.95, images + 1 - left_out, left_out)  # Vovk 2012, exactly
+        assert np.array(re.findall(r"(\d+)%", expected)[1:], float) / 100 == pytest.approx(bounds, abs=0.012)

@@ -122,10 +122,10 @@ def test_a_model_that_is_loaded_leaves_busy_cores_to_others() -> None:
     process = subprocess.Popen(BUSY, start_new_session=True)
     try:
         time.sleep(0.5)
-        assert adapting(CORES).beside_others().threads < CORES
+        assert adapting(CORES).on_idle_cores().threads < CORES
         assert idle_cores() < CORES
         chosen = Runtime(torch.device("cpu"), "fp32", CORES)
-        assert chosen.beside_others() is chosen
+        assert chosen.on_idle_cores() is chosen
     finally:
         process.kill()
         process.wait()

@@ -199,6 +199,12 @@ def test_resuming_under_other_settings_is_refused_by_name(tmp_path: Path, tiny: 
     with pytest.raises(SettingsError) as caught:
         train(changed, finished, resume=True)
     assert str(caught.value).splitlines()[1:3] == ["  seed: 0 -> 5", "  optim.max_lr: 0.1 -> 0.2"]
+    same = load_config(finished.config)
+    splits = load_splits(same.data, run=finished)
+    other = {**splits, "train": splits["train"].take(np.arange(10))}
+    with pytest.raises(SettingsError, match="was trained on other images; give those, or choose another name"):
+        train(same, finished, resume=True, splits=other)
+    assert train(same, finished, resume=True, splits=load_splits(same.data, run=finished)).metrics["val"]["images"]
 
 
 def test_a_run_is_not_overwritten(tiny: list[str], finished: RunFolder) -> None:
@@ -324,7 +330,7 @@ def test_a_signal_saves_and_says_how_to_go_on(trainer: Callable[[str], Trainer],
     _, errors = process.communicate(timeout=60)
     assert process.returncode == exit_code
     name = signal.Signals(number).name
-    advice = "the state is saved in runs/train/run; continue with sprintnet train --resume --name run"
+    advice = "the state is saved in runs/train/run; continue with the same command and --resume"
     assert errors == f"sprintnet: {name}: {advice}\n"
     interrupted.finish("--resume")
     undisturbed.finish()

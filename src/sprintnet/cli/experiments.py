@@ -24,9 +24,10 @@ def study(options: Namespace) -> None:
     name = options.name or run_name(recipe_of(options))
     folder = new_run(name, exact=bool(options.name), resume=options.resume, parent=STUDY_FOLDER)
     if options.resume and not list(folder.path.glob("*/config.toml")):
-        if not options.names and (others := sorted({path.parts[-3] for path in STUDY_FOLDER.glob("*/*/config.toml")})):
-            rule = f"nothing to resume in {folder.path}; {STUDY_FOLDER} has {', '.join(others)}"
-            raise SettingsError(f"--resume: {rule}; repeat the command of the study, which named its recipe, with --resume")
+        if not (options.names or options.name or options.overrides):
+            there = sorted({path.parts[-3] for path in STUDY_FOLDER.glob("*/*/config.toml")})
+            rule = f"nothing to resume in {folder.path}; {STUDY_FOLDER.absolute()} has {', '.join(there) or 'none'}"
+            raise SettingsError(f"--resume: {rule}; repeat the whole command of the study, with --resume")
         print(f"{folder.path}: nothing to resume, starting", flush=True)
     print(f"starting: {plan} of {recipe_of(options)} on {plan.config.data.name}, in {folder.path}", flush=True)
     if not placement.is_here:

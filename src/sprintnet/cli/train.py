@@ -7,6 +7,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+from filelock import Timeout
+
 from sprintnet.cli.args import DEFAULT_RECIPE, load_recipe, recipe_of
 from sprintnet.errors import SettingsError, did_you_mean
 from sprintnet.runs.environment import own_rank
@@ -32,13 +34,13 @@ def train(options: Namespace) -> None:
     require_installed(options.track)
     if find_spec("torch") is None:  # before a folder is made
         raise ModuleNotFoundError(name="torch")
-    left = [] if options.resume or options.name else _unfinished(rf"{re.escape(run_name(recipe_of(options)))}(-\d+)?")
     run = train_folder(recipe_of(options), options.name, resume=options.resume)
     was_finished = run.metrics.exists() and run.report.exists()
     print(f"starting: {recipe_of(options)} on {config.data.name}, in {run.path}", flush=True)
 
-    if kept := [each for each in left if each.checkpoint.exists() and each.path != run.path]:
-        print(f"{kept[-1].path} is unfinished: sprintnet train --resume --name {shlex.quote(kept[-1].path.name)} continues it")
+    if not options.resume and not options.name:
+        for left in _unfinished(rf"{re.escape(run_name(recipe_of(options)))}(-\d+)?"):
+            print(f"{left.path} is unfinished: sprintnet train --resume --name {shlex.quote(left.path.name)} continues it")
 
     from sprintnet.reporting.text.evaluation import result_lines
     from sprintnet.training import train as pipeline
@@ -63,32 +65,41 @@ def train(options: Namespace) -> None:
 
 
 def _settings_to_resume(name: str | None, overrides: Sequence[str]) -> list[str]:
-    """Returns the settings of the run to resume where no recipe is named: of NAME; without name and settings, of the newest run
-    with a checkpoint, or else without, that has not finished; none, where those of the default recipe have all finished.
+    """Returns the settings of the run to resume where no recipe is named: of NAME; without name and settings, of the newest
+    unfinished run with a checkpoint, or else without; none (the default recipe is taken) with settings of a run to start.
 
     Raises SettingsError where there is no such run.
     """
-    if name:
-        config = new_run(name, exact=True, resume=True).config
-        if not config.exists():
-            there = did_you_mean(name, [file.parent.name for file in TRAIN_FOLDER.glob("*/config.toml")])
-            rule = f"nothing to resume in {config.parent}{there}; to start a run of this name, name its recipe too"
-            raise SettingsError(f"--name {name}: {rule}: sprintnet train {DEFAULT_RECIPE} --name {name} --resume")
+    if name and (config := new_run(name, exact=True, resume=True).config).exists():
         return [str(config)]
     if overrides:
         return []
-    if unfinished := _unfinished(".*"):
-        return [str(max(unfinished, key=lambda run: (run.checkpoint.exists(), run.config.stat().st_mtime)).config)]
-    if not new_run(DEFAULT_RECIPE, exact=True, resume=True).config.exists():
+    if name:
+        there = did_you_mean(name, [file.parent.name for file in TRAIN_FOLDER.glob("*/config.toml")])
+        rule = f"nothing to resume in {config.parent}{there or '; to start a run of this name, name its recipe'}"
+        raise SettingsError(f"--name {name}: {rule}")
+    if not (unfinished := _unfinished(".*")):
         rule = f"no run in {TRAIN_FOLDER.absolute()} is unfinished; to start one: sprintnet train {DEFAULT_RECIPE}"
         raise SettingsError(f"--resume: {rule}")
-    return []
+    return [str(max(unfinished, key=lambda run: run.checkpoint.exists()).config)]
 
 
 def _unfinished(names: str) -> list[RunFolder]:
-    """Returns the unfinished runs in runs/train whose names match a regular expression."""
-    started = (RunFolder(file.parent) for file in TRAIN_FOLDER.glob("*/config.toml"))
-    return [run for run in started if not run.metrics.exists() and re.fullmatch(names, run.path.name)]
+    """Returns the unfinished runs in runs/train that no process trains now, whose names match a regular expression; the newest
+    first."""
+    files = sorted(TRAIN_FOLDER.glob("*/config.toml"), key=lambda file: file.stat().st_mtime, reverse=True)
+    runs = (RunFolder(file.parent) for file in files if re.fullmatch(names, file.parent.name))
+    return [run for run in runs if not run.metrics.exists() and not _is_training(run)]
+
+
+def _is_training(run: RunFolder) -> bool:
+    lease = run.lease()
+    try:
+        lease.acquire(blocking=False)
+    except Timeout:
+        return True
+    lease.release()
+    return False
 
 
 def summary(options: Namespace) -> None:

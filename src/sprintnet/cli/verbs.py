@@ -99,7 +99,7 @@ VERBS: dict[str, Verb] = {
     "ensemble": (experiments.ensemble, "STUDY", [
         _option("--name", "name of the run folder in runs/train (default: the study's, and -ensemble)", metavar="NAME")]),
     "compare": (experiments.compare, "STUDY STUDY", [
-        _option("--split", "the split whose metrics are compared (default: the evaluation split)", None, ("test", "val"))]),
+        _option("--split", "the split that is compared (default: the evaluation split of both)", None, ("test", "val"))]),
     "explain": (evaluate.explain, "RUN [IMAGE]...", [
         _option("--wrong", "without IMAGE: how many errors", evaluate.ERRORS, (1, evaluate.MAX_EXPLAINED)),
         _option("--target-class", "the class of the maps: predicted, true, or a name", "predicted", metavar="CLASS"),

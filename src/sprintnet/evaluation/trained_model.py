@@ -202,7 +202,7 @@ def _spread(images: ImageDataset, most: int) -> ImageDataset:
 
 
 def load(path: str | Path) -> TrainedModel:
-    """Returns the model of a weights file, or of a run or export folder, which computes in the precision of its training.
+    """Returns the model of a weights file, or of a run or export folder, with the setting `precision` of its training.
 
     Raises SettingsError where there is none.
     """
@@ -222,4 +222,4 @@ def load_run(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainedMo
 
 
 def _trained(saved: SavedModel, runtime: Runtime) -> TrainedModel:
-    return TrainedModel(runtime.place(saved.network), saved.preprocessing, runtime.beside_others())
+    return TrainedModel(runtime.place(saved.network), saved.preprocessing, runtime.on_idle_cores())

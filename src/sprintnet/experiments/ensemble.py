@@ -64,7 +64,7 @@ def _ensemble(study: str | Path, members: Members, run: RunFolder, splits: Split
     else:
         splits = load_splits(config.data, run.log, run)
     require_same_splits(splits, folders[0], str(study))
-    runtime = select_runtime("auto", config.precision, 0, deterministic=config.deterministic).beside_others()
+    runtime = select_runtime("auto", config.precision, 0, deterministic=config.deterministic).on_idle_cores()
     data_sha256 = read_json(folders[0].environment)["data_sha256"]
     record = environment_record(**runtime.describe(), data_sha256=data_sha256)
     write_json(run.environment, record)

@@ -177,7 +177,7 @@ def find_run(word: str | Path, parent: Path = TRAIN_FOLDER) -> Path:
         hint = f"{parent.absolute()} has {', '.join(there) or f'none; `sprintnet {parent.name}` creates them there'}"
         if near := nearest(Path(word).name, there):
             hint = f"did you mean {parent / near}?"
-        hint = "it is a file" if Path(word).is_file() else hint
+        hint = "it is a file; name the folder of its run" if Path(word).is_file() else hint
         raise SettingsError(f"{word}: no such {'run' if parent == TRAIN_FOLDER else 'study'} folder; {hint}")
     path = next((path for path in found if RunFolder(path).config.is_file()), found[0])
     if parent == TRAIN_FOLDER and (seeds := sorted(path.glob("*/config.toml"))):
@@ -190,7 +190,7 @@ def open_run(word: str | Path) -> RunFolder:
     run = RunFolder(find_run(word))
     if missing := [file.name for file in (run.config, run.weights, run.metrics) if not file.is_file()]:
         state = "the run is unfinished: continue it with its command and --resume"
-        if run.metrics.is_file() or ((run.path / checksums.FILE).is_file() and not run.checkpoint.is_file()):
+        if run.metrics.is_file() or (run.results.is_file() and (run.path / checksums.FILE).is_file()):
             state = "the run is damaged: restore it from a copy, or train again under another --name"
         elif run.members.is_file():
             state = f"the ensemble is unfinished; make it again: {rerun_command(run)}"

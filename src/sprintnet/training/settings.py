@@ -106,7 +106,8 @@ class DistillSettings:
     """Training towards the probabilities of a trained model, the teacher."""
 
     teacher: str = ""
-    """Run folder, export folder or weights file of the teacher, such as an ensemble, of the same data; empty: none."""
+    """Run (folder or name), export folder or weights file of the teacher, such as an ensemble, of the same data; empty: none.
+    """
     weight: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Share of the teacher's probabilities in what is trained towards; the rest is the label."""
     temperature: Annotated[float, Interval(gt=0, le=100)] = 1.0

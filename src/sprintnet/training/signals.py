@@ -1,6 +1,5 @@
 """SIGINT and SIGTERM are recorded, so that training can save its state and end between two steps."""
 
-import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -9,7 +8,6 @@ from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 from sprintnet.errors import Interrupted
-from sprintnet.runs.folder import TRAIN_FOLDER
 
 Item = TypeVar("Item")
 
@@ -39,10 +37,7 @@ class Signals:
         """Raises Interrupted if a signal was received."""
         if self.received:
             name = signal.Signals(self.received).name
-            again = "the same command and --resume"
-            if self.place.parent == TRAIN_FOLDER:
-                again = shlex.join(["sprintnet", "train", "--resume", "--name", self.place.name])
-            message = f"{name}: the state is saved in {self.place}; continue with {again}"
+            message = f"{name}: the state is saved in {self.place}; continue with the same command and --resume"
             raise Interrupted(message, self.received)
 
     def guard(self, items: Iterable[Item], save: Callable[[], None]) -> Iterator[Item]:

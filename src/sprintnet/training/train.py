@@ -240,7 +240,7 @@ def _train(
         "peak_gib": memory.gib(),
     }
     close(run, metrics)
-    return TrainingResult(replace(trained, runtime=runtime.beside_others()), metrics)
+    return TrainingResult(replace(trained, runtime=runtime.on_idle_cores()), metrics)
 
 
 def _resolve(

@@ -30,7 +30,7 @@ from sprintnet.deploy.predictor import Predictor
 from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.evaluation.thresholds import ThresholdRule
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
-from sprintnet.runs.cores import available_cores, cpu_time
+from sprintnet.runs.cores import available_cores, cpu_time, usable_threads
 from sprintnet.runs.environment import cpu_name
 from sprintnet.runs.folder import (
     SPLIT_TITLES,
@@ -189,6 +189,8 @@ def _add_speed(rows: dict[str, dict[str, Any]], folder: Path, trained: TrainedMo
     with trained.runtime.activated():
         speeds = throughput(functions, images)
     is_idle = cpu_time().free_cores_since(start) >= available_cores()
+    if trained.runtime.adapts_threads:  # and then too
+        is_idle &= threads >= usable_threads()
     return {
         "files": {name: {**row, **speeds[name]} for name, row in rows.items()},
         "pytorch": {name: speed for name, speed in speeds.items() if name not in rows},

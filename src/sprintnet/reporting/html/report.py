@@ -16,7 +16,7 @@ from sprintnet.reporting.figures.images import thumbnail
 from sprintnet.reporting.figures.run_figures import predictions_of, save_figures, saved_figures
 from sprintnet.reporting.html.page import figure_uris, image_uri, render
 from sprintnet.reporting.text.evaluation import calibration_text, gain_lines, head_fit_text
-from sprintnet.reporting.text.held_out import HEADS, draw_text, set_rows, unknown_text
+from sprintnet.reporting.text.held_out import HEADS, coverage_spread_text, set_rows, unknown_text
 from sprintnet.reporting.text.methods import method_lines
 from sprintnet.reporting.text.names import UNLABELLED
 from sprintnet.reporting.text.task_scores import (
@@ -67,8 +67,8 @@ def _page(run: RunFolder, contents: dict[str, Any], paths: Sequence[Path]) -> st
     label_errors = _label_errors(run, budget // 2)
     budget -= _bytes(label_errors.get("gallery", ()))
     contents |= {"label_errors": label_errors, "errors": {}, "image_counts": {}}
-    for name in contents["judged"]:
-        errors = _errors(run, name, contents["classes"], budget)
+    for left, name in zip(range(len(contents["judged"]), 0, -1), contents["judged"], strict=True):
+        errors = _errors(run, name, contents["classes"], budget // left)
         budget -= _bytes(errors)
         contents["errors"][name] = errors
         contents["image_counts"][name] = Counter(kind for image in errors for kind in image["errors"].split(", "))
@@ -82,7 +82,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "name": run.path.resolve().name,
         "metrics": metrics,
         "evaluated": metrics[split],
-        "judged": {name: metrics[name] for name in (split, "cross_validation") if name in metrics},
+        "judged": [name for name in (split, "cross_validation") if name in metrics],
         "dataset": tomllib.loads(run.config.read_text("utf-8"))["data"]["name"],
         "split": split,
         "split_title": folder.SPLIT_TITLES[split],
@@ -93,7 +93,7 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "calibration": calibration_text(metrics),
         "set_columns": HEADS,
         "set_rows": set_rows(metrics[split]["sets"]) if "sets" in metrics[split] else [],
-        "set_draw": draw_text(metrics[split]["sets"]) if "sets" in metrics[split] else "",
+        "coverage_spread": coverage_spread_text(metrics[split]["sets"]) if "sets" in metrics[split] else "",
         "unknown": unknown_text(metrics[split]["unknown"]) if "unknown" in metrics[split] else "",
         "methods": list(method_lines(metrics, tomllib.loads(run.config.read_text("utf-8"))["tta"])),
         "class_columns": class_columns(metrics[split]),

@@ -28,7 +28,7 @@ def parity_lines(table: Mapping[str, Any]) -> Iterator[str]:
     if images < FEW_IMAGES:
         yield f"{images:,} images are too few to measure the ECE, or how much a smaller file's predictions differ"
     if not table["hardware"]["idle"]:
-        yield "caution: other processes kept cores busy: export again on an idle machine for times that count"
+        yield "caution: other processes kept cores busy: export again on an idle machine to measure the speed"
     yield f"agreement and max. diff. (of a probability): against PyTorch; ms/image: batch size 1; images/s: batch size {batch}"
 
 

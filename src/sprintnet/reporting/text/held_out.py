@@ -39,14 +39,14 @@ def set_text(sets: Mapping[str, Any]) -> str:
     )
 
 
-def draw_text(sets: Mapping[str, Any], coverage: float = 0.9) -> str:
+def coverage_spread_text(sets: Mapping[str, Any]) -> str:
     """Returns what a promised coverage means for one model: the promise is a mean over draws of the held-out images.
 
     Of one draw of n images the coverage has about the variance c (1 - c) / (n + 2), that of a beta distribution (Vovk 2012).
     """
-    margin = 1.96 * math.sqrt(coverage * (1 - coverage) / (sets["held_out"] + 2))
-    low, high = (percent(min(end, 1.0), 0) for end in (coverage - margin, coverage + margin))
+    margin = 1.96 * math.sqrt(0.9 * 0.1 / (sets["held_out"] + 2))
+    low, high = (percent(min(end, 1.0), 0) for end in (0.9 - margin, 0.9 + margin))
     return (
         f"the promise is a mean over draws of the held-out images: of one draw of {sets['held_out']:,}, "
-        f"{percent(coverage, 0)} means {low} to {high}, in 19 cases of 20"
+        f"90% means {low} to {high}, in 19 cases of 20"
     )

@@ -9,6 +9,7 @@ from sprintnet.reporting.text.table import table_lines
 from sprintnet.reporting.text.times import seconds_text
 
 TIMES, CALIBRATED = "training seconds", "ECE calibrated"
+ROUNDING = 1e-9  # of the mean: what it leaves of a spread of zero
 SUGGESTIONS = {  # what the suggestions of the learning-rate finder are
     "steepest": "the loss falls fastest",
     "minimum": "a tenth of where the loss is lowest",
@@ -28,7 +29,7 @@ def summary_lines(summaries: Mapping[str, Any]) -> Iterator[str]:
         [label, _text(label, each.mean), _text(label, each.sd), _interval(label, each)] for label, each in summaries.items()
     ]
     yield from table_lines(["metric", "mean", "sd", "95% CI of the mean"], rows)
-    if any(not each.sd for each in summaries.values()):
+    if not all(map(_varies, summaries.values())):
         yield "without an interval: nothing varies, so that the spread is unknown; more runs are needed"
 
 
@@ -58,7 +59,7 @@ def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str
         [f"metric ({split})", "A mean (sd)", "B mean (sd)", "B - A", "95% CI", "p", "g", "runs needed"], rows
     )
     pairs = next(iter(comparisons.values())).a.n
-    test = "Welch's t-test, since A and B have not the same images and seeds"
+    test = "Welch's t-test, since A and B do not have the same images and seeds"
     if is_paired:
         test = f"paired t-test of {pairs} pairs, since A and B have the same images and seeds"
     if overlap:
@@ -100,12 +101,16 @@ def suggestion_lines(
 
 
 def _interval(label: str, found: Any) -> str:
-    if not found.sd:
+    if not _varies(found):
         return "-"
     low, high = max(found.low, 0.0), found.high  # no metric is below 0
     if _is_share(label):
         high = min(high, 1.0)
     return f"{_text(label, low)} to {_text(label, high)}"
+
+
+def _varies(found: Any) -> bool:
+    return bool(found.sd > ROUNDING * abs(found.mean))
 
 
 def _change(label: str, value: float) -> str:
