@@ -246,9 +246,10 @@ def test_studies_display_their_tables_and_are_compared(data: sn.Dataset) -> None
     found = sn.study("davidnet", data, seeds=2, **settings)
     assert "95% CI of the mean" in repr(found)
     assert [len(found.details), found.path] == [2, Path("runs/study/davidnet")]
-    compared = sn.compare(found, "runs/study/davidnet")
+    sn.study("davidnet", data, seeds=2, name="slower", **{**settings, "optim__max_lr": 0.02})
+    compared = sn.compare(found, "runs/study/slower")
     assert "runs needed" in repr(compared)
-    assert compared.details["accuracy"].difference == 0
+    assert compared.details["accuracy"].a.mean == np.mean([each["val"]["accuracy"] for each in found.details])
 
 
 def test_a_check_displays_the_contents() -> None:
