@@ -45,6 +45,7 @@ def ensemble(options: Namespace) -> None:
     from sprintnet.studies import ensemble
 
     model = ensemble(study, name=options.name)
+    print("drawing the report: Grad-CAM maps, figures", flush=True)
     print(f"report: {model.report()}")
     print(f"next: sprintnet export {shlex.quote(str(model.run))}")
 
