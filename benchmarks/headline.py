@@ -49,7 +49,7 @@ def recipes() -> Iterator[str]:
     yield "| command | hardware | n | accuracy | TTA accuracy | training | TTA | images/s | date, commit |"
     yield "|" + "---|" * 9
     for name, recipe in RECIPES.items():
-        rows = newest(name)
+        rows = newest(name, having="train_seconds") + [row for row in newest(name) if not row["train_seconds"]]
         if not rows:
             where, how = ("a GPU", " (`benchmarks/gpu.py`)") if name.endswith("-gpu") else ("any", "")
             yield f"| `train {recipe}` | {where} | 0 | not measured{how} | | | | | |"
@@ -69,7 +69,7 @@ def headline() -> Iterator[str]:
     """Yields the short table of the recipes that were timed on CIFAR-10."""
     yield "| `sprintnet train` | hardware | accuracy | with TTA | training | n | date, commit |\n|" + "---|" * 7
     for name in ("sprint94", "sprint95", "sprint95-long", "davidnet-24-epochs"):
-        for row in [row for kind in (name, f"{name}-gpu") for row in newest(kind) if row["train_seconds"]]:
+        for row in [row for kind in (name, f"{name}-gpu") for row in newest(kind, having="train_seconds")]:
             tta = share((row.get("tta") or {}).get("accuracy"), row["n"])
             seconds = seconds_text(row["train_seconds"]["mean"])
             cells = (hardware(row), share(row["test_accuracy"], row["n"]), tta, seconds, str(row["n"]), measured(row))

@@ -20,20 +20,20 @@ UNRECORDED = {
 """Kinds of the processors of rows that are older than their key `processor`."""
 
 
-def newest(name: str, *keys: str) -> list[Row]:
-    """Returns the rows of a result file, of equal hardware and equal values under the keys only the newest."""
-    return [rows[-1] for rows in of_newest_code(name, *keys)]
+def newest(name: str, *keys: str, having: str = "date") -> list[Row]:
+    """Returns the rows of a result file that have a value under `having`; of equal hardware and keys only the newest."""
+    return [rows[-1] for rows in of_newest_code(name, *keys, having=having)]
 
 
 def of_newest_code(name: str, *keys: str, having: str = "date") -> list[list[Row]]:
     """Returns, for each hardware and equal values under the keys, the rows of the code that was measured last.
 
-    Rows without the key `having` are left out.
+    Rows without a value under `having` are left out.
     """
     path = RESULTS / f"{name}.jsonl"
     kinds: dict[tuple[object, ...], list[Row]] = {}
     for row in map(json.loads, path.read_text("utf-8").splitlines() if path.exists() else ()):
-        if having not in row:
+        if not row.get(having):
             continue
         rows = kinds.setdefault((hardware(row), *(row[key] for key in keys)), [])
         if rows and code(rows[-1]) != code(row):
