@@ -167,7 +167,7 @@ def test_a_recipe_of_ones_own_may_leave_a_setting_to_the_data(tmp_path: Path) ->
         (["auto=seed"], "auto=seed: must be one of epochs, batch_size, model.width"),
         (
             ["freeze_backbone=true"],
-            "freeze_backbone=true: trains the head of a trained network only; name one: init_from=runs/train/NAME",
+            "freeze_backbone=true: trains the head of a trained network only; name one: init_from=NAME",
         ),
         (
             ["class_weights=balanced", "sampling=balanced"],

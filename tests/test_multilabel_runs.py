@@ -175,7 +175,7 @@ def test_a_file_says_what_it_is(run: RunFolder) -> None:
     card, precision = (run.export / "README.md").read_text(), f"mAP {val['mean_average_precision']:.2%}"
     assert f"Exact match on 100 validation images: {val['accuracy']:.2%} (95% CI" in card
     assert "probability above 0.5" in card and "normalisation; sigmoid" in card and precision in card
-    opened, loaded = load_run(run.path)[0], load(run.export, precision="fp32")
+    opened, loaded = load_run(run.path)[0], load(run.export)
     assert loaded.task.name == "multi-label"
     np.testing.assert_array_equal(loaded.predict_logits(splits()["val"].images), opened.predict_logits(splits()["val"].images))
 

@@ -14,6 +14,7 @@ from conftest import SAMPLE, TINY, Command
 from processes import is_alive, wait_until, weights
 from sprintnet.cluster import _call_on_node, address_of
 from sprintnet.errors import ArgumentError
+from sprintnet.runtime import select_runtime
 
 STUDY = ["study", "davidnet", *TINY, "--seeds", "3"]
 SLOW = [*STUDY, "epochs=20", "checkpoint_seconds=0"]
@@ -68,9 +69,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[byte
     from conftest import call
 
     found = {}
+    chosen = select_runtime("cpu", "auto", 1).precision  # runs on a cluster are told which, as nodes may differ
     for epochs, words in ((2, STUDY), (20, SLOW)):
         folder = tmp_path_factory.mktemp("undisturbed")
-        done = call(folder, *words)
+        done = call(folder, *words, f"precision={chosen}")
         assert done.returncode == 0, done.stderr
         found[epochs] = weights(folder / "runs" / "study" / "davidnet")
     return found
