@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,16 +13,17 @@ from filelock import Timeout
 from conftest import TINY, Command
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
-from sprintnet.runs import folder as folders
-from sprintnet.runs.folder import RunFolder
+from sprintnet.runs import lease as leases
+from sprintnet.runs.folder import RunFolder, new_run
 from sprintnet.training import train as pipeline
 
 OTHER_HOST = """
 import socket, sys
 socket.gethostname = lambda: "node7"
-from sprintnet.runs import folder
-folder.LEASE_SECONDS = float(sys.argv[2])
-lease = folder.RunFolder(sys.argv[1]).lease()
+from sprintnet.runs import lease as leases
+from sprintnet.runs.folder import RunFolder
+leases.LEASE_SECONDS = float(sys.argv[2])
+lease = RunFolder(sys.argv[1]).lease()
 lease.acquire(blocking=False)
 print("acquired", flush=True)
 sys.stdin.read()
@@ -33,7 +35,7 @@ lease.release()
 @pytest.fixture
 def lease_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
     """A short lease."""
-    monkeypatch.setattr(folders, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 2.0)
     monkeypatch.setattr(pipeline, "LEASE_SECONDS", 2.0)
     return 2.0
 
@@ -101,9 +103,26 @@ def test_a_killed_process_of_this_host_is_not_waited_for(tmp_path: Path, sprintn
     assert "waiting" not in resumed.stdout
 
 
+def test_a_process_that_was_killed_before_it_wrote_its_name_holds_nothing(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.lock.touch()
+    with run.lease().acquire(blocking=False):
+        assert run.lock.read_bytes()
+
+
+def test_a_process_that_writes_its_name_a_moment_later_is_waited_for(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    with run.lease().acquire(blocking=False):
+        name = run.lock.read_text("utf-8")
+        run.lock.write_bytes(b"")
+        threading.Timer(0.5, lambda: run.lock.write_text(name, "utf-8")).start()
+        with pytest.raises(Timeout):
+            run.lease().acquire(blocking=False)
+
+
 def test_two_starts_of_one_name_reserve_different_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    first, second = (folders.new_run("name", exact=False, resume=False) for _ in range(2))
+    first, second = (new_run("name", exact=False, resume=False) for _ in range(2))
     assert [run.path.name for run in (first, second)] == ["name", "name-2"]
     with pytest.raises(Timeout):
         first.lease().acquire(blocking=False)

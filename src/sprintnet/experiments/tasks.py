@@ -19,7 +19,8 @@ from filelock import Timeout
 
 from sprintnet.config import parse_config
 from sprintnet.errors import SprintNetError, error_of
-from sprintnet.runs.folder import LEASE_SECONDS, RunFolder
+from sprintnet.runs.folder import RunFolder
+from sprintnet.runs.lease import LEASE_SECONDS
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,11 @@ from sprintnet.errors import ArgumentError, SettingsError, nearest
 from sprintnet.progress import say
 from sprintnet.runs import checksums
 from sprintnet.runs.io import write_rows
+from sprintnet.runs.lease import lease_of
 
 TRAIN_FOLDER, STUDY_FOLDER = Path("runs") / "train", Path("runs") / "study"
 LR_FOLDER, TUNE_FOLDER = Path("runs") / "lr_find", Path("runs") / "tune"
 MAX_NAME_BYTES = 200  # file systems allow 255; names are numbered
-LEASE_SECONDS = 30.0
-"""A run's process on another host that has given no sign of life for so long counts as ended."""
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -92,9 +91,8 @@ class RunFolder:
         object.__setattr__(self, "path", Path(self.path))
 
     def lease(self) -> SoftFileLease:
-        """Returns a lease of the folder, not yet acquired, for the one process that may train here. It holds where hosts share
-        the folder but no locks: a process of this host is looked up, one of another must renew the lease."""
-        return SoftFileLease(self.lock, lease_duration=LEASE_SECONDS, thread_local=False)
+        """Returns a lease of the folder, not yet acquired, for the one process that may train here."""
+        return lease_of(self.lock)
 
     def require_claim(self) -> None:
         """Raises SettingsError where another process has taken this one, stopped for long, for dead and trains here now."""

@@ -24,8 +24,9 @@ from sprintnet.ranks import joined
 from sprintnet.reporting.text.training_table import RULE, TABLE_HEAD, table_row, training_header
 from sprintnet.runs import checksums
 from sprintnet.runs.environment import environment_record, own_rank
-from sprintnet.runs.folder import LEASE_SECONDS, RunFolder, read_json
+from sprintnet.runs.folder import RunFolder, read_json
 from sprintnet.runs.io import remove_temporary, write_atomic, write_json, write_rows
+from sprintnet.runs.lease import LEASE_SECONDS
 from sprintnet.runtime import PeakMemory, Runtime, select_runtime
 from sprintnet.training.distill import teacher_sha256
 from sprintnet.training.finish import close, evaluate_and_save
