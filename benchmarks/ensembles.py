@@ -1,39 +1,66 @@
-"""Appends a row about an ensemble to benchmarks/results/ensembles.jsonl.
+"""Appends a row about an ensemble, and networks that were trained towards its answers, to benchmarks/results/ensembles.jsonl.
 
-sprintnet study sprint94 --seeds 5
-sprintnet ensemble sprint94
-python benchmarks/ensembles.py runs/train/sprint94-ensemble
+    sprintnet study sprint94 --seeds 5
+    sprintnet ensemble sprint94
+    sprintnet study sprint94 --seeds 5 --name students distill.teacher=sprint94-ensemble
+    python benchmarks/ensembles.py sprint94 runs/train/sprint94-ensemble --students runs/study/students/seed-*
+
+A student is compared with the member of its seed (paired t-test).
 """
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from record import SHARED
+from record import SHARED, spread
 from sprintnet.config import load_config
-from sprintnet.runs.folder import evaluation_split, read_json
+from sprintnet.experiments.compare import compare
+from sprintnet.runs.folder import RunFolder, evaluation_split, open_run, read_json
 from sprintnet.runs.io import append_row
 
 RESULTS = Path(__file__).parent / "results" / "ensembles.jsonl"
 
 
+def students(runs: Sequence[RunFolder], members: dict[str, list[float]]) -> dict[str, Any]:
+    """Returns accuracy and calibration of students, and by how much they differ from the members with their seeds."""
+    metrics = [read_json(run.metrics) for run in runs]
+    evaluated = [each[evaluation_split(each)] for each in metrics]
+    values = {"accuracy": [each["accuracy"] for each in evaluated]}
+    if "tta_accuracy" in members:
+        values["tta_accuracy"] = [each["tta"]["accuracy"] for each in evaluated]
+    found: dict[str, Any] = {"seeds": [load_config(run.config).seed for run in runs]}
+    for key, of_students in values.items():
+        against = asdict(compare(members[key], of_students, is_paired=True))
+        found[key] = spread(of_students) | {name: against[name] for name in ("difference", "low", "high", "p")}
+    return found | {"ece_calibrated": spread([each["calibrated"]["ece"] for each in evaluated])}
+
+
 def main() -> None:
-    """Appends the row: accuracy of the members and of the ensemble, calibration, and the machine and the code."""
+    """Appends the row: accuracy of the members and of the ensemble, calibration, students, and the machine and the code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    run = parser.parse_args().run
-    metrics, record = read_json(run / "metrics.json"), read_json(run / "environment.json")
-    split = evaluation_split(metrics)
-    evaluated, found = metrics[split], metrics["ensemble"]
+    parser.add_argument("recipe", help="the recipe of the members, such as sprint94")
+    parser.add_argument("run", help="the folder of the ensemble")
+    parser.add_argument("--students", nargs="+", metavar="RUN", default=(), help="in the order of the members")
+    options = parser.parse_args()
+    run = open_run(options.run)
+    metrics, record = read_json(run.metrics), read_json(run.environment)
+    evaluated, gains = metrics[evaluation_split(metrics)], metrics["ensemble"]
     scores = {key: evaluated[key] for key in ("images", "accuracy", "accuracy_interval", "tta") if key in evaluated}
     row = {
         **{key: record[key] for key in SHARED},
-        "recipe": load_config(run / "resolved.toml").to_toml(),
-        "split": split,
+        "recipe": options.recipe,
+        "settings": load_config(run.config).to_toml(),
+        "split": evaluation_split(metrics),
         **scores,
         "ece_calibrated": evaluated["calibrated"]["ece"],
-        "gain": {key: found[key] for key in ("accuracy", "tta_accuracy") if key in found},
+        "gain": {key: gains[key] for key in ("accuracy", "tta_accuracy") if key in gains},
         "parameters": metrics["parameters"],
     }
+    if options.students:
+        members = {key: gain["members"] for key, gain in row["gain"].items()}
+        row["students"] = students([open_run(path) for path in options.students], members)
     append_row(RESULTS, row)
     print(row)
 

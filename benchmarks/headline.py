@@ -6,21 +6,19 @@ A table shows the newest row of each measurement on each kind of hardware (proce
 and commit. The tables replace the text between their marks.
 """
 
-import json
 import statistics
 import tomllib
 from collections.abc import Iterator
 from functools import partial
 
+from answers import ensembles, sets, unknown
 from document import write_between
 from record import spread
-from rows import ROOT, Row, commit, hardware, measured, newest, of_newest_code, processor_name, share
+from rows import ROOT, Row, command, commit, hardware, measured, newest, of_newest_code, processor_name, share
 from speed import beside_peers, kernel_rates, optimisations, speed
-from sprintnet.config import load_config
 from sprintnet.reporting.figures.curves import accuracy_over_time
 from sprintnet.reporting.figures.style import save
 from sprintnet.reporting.text.times import seconds_text
-from sprintnet.runs.folder import dotted
 
 RECIPES = {
     "sprint94": "sprint94",
@@ -37,11 +35,9 @@ RECIPES = {
 """Result file -> recipe."""
 
 
-def command(recipe: str, row: Row) -> str:
-    """Returns the command that trains with the row's settings, relative to the recipe of today."""
-    now, then = (dotted(tomllib.loads(text)) for text in (load_config(recipe).to_toml(), row["settings"]))
-    changed = [f"{key}={json.dumps(then[key])}" for key in then if key in now and now[key] != then[key]]
-    return " ".join(["train", recipe, *changed])
+def held_out(row: Row) -> object:
+    """Returns how many of the training images a row's runs held out: the setting data.val."""
+    return tomllib.loads(row["settings"])["data"]["val"]
 
 
 def recipes() -> Iterator[str]:
@@ -49,7 +45,8 @@ def recipes() -> Iterator[str]:
     yield "| command | hardware | n | accuracy | TTA accuracy | training | TTA | images/s | date, commit |"
     yield "|" + "---|" * 9
     for name, recipe in RECIPES.items():
-        rows = newest(name, having="train_seconds") + [row for row in newest(name) if not row["train_seconds"]]
+        timed, untimed = newest(name, held_out, having="train_seconds"), newest(name, held_out)
+        rows = timed + [row for row in untimed if not row["train_seconds"]]
         if not rows:
             where, how = ("a GPU", " (`benchmarks/gpu.py`)") if name.endswith("-gpu") else ("any", "")
             yield f"| `train {recipe}` | {where} | 0 | not measured{how} | | | | | |"
@@ -69,11 +66,12 @@ def headline() -> Iterator[str]:
     """Yields the short table of the recipes that were timed on CIFAR-10."""
     yield "| `sprintnet train` | hardware | accuracy | with TTA | training | n | date, commit |\n|" + "---|" * 7
     for name in ("sprint94", "sprint95", "sprint95-long", "davidnet-24-epochs"):
-        for row in [row for kind in (name, f"{name}-gpu") for row in newest(kind, having="train_seconds")]:
+        kinds = (name, f"{name}-gpu")
+        for row in [row for kind in kinds for row in newest(kind, held_out, having="train_seconds")]:
             tta = share((row.get("tta") or {}).get("accuracy"), row["n"])
             seconds = seconds_text(row["train_seconds"]["mean"])
             cells = (hardware(row), share(row["test_accuracy"], row["n"]), tta, seconds, str(row["n"]), measured(row))
-            yield f"| `{RECIPES[name]} data.val=0` | {' | '.join(cells)} |"
+            yield f"| `{command(RECIPES[name], row).removeprefix('train ')}` | {' | '.join(cells)} |"
 
 
 def shipped() -> Iterator[str]:
@@ -188,7 +186,7 @@ def draw_accuracy_over_time() -> None:
     """Draws the chart of accuracy over training time, of the first seed of each recipe that was timed on a processor."""
     curves, tta = {}, {}
     for name, recipe in RECIPES.items():
-        for row in newest(name):
+        for row in newest(name, held_out):
             if row.get("epoch_train_seconds"):
                 label = f"{command(recipe, row).removeprefix('train ')}, {row.get('gpu') or processor_name(row)}, {commit(row)}"
                 epochs = zip(row["epoch_train_seconds"][0], row["epoch_val_accuracy"][0], strict=True)
@@ -205,7 +203,8 @@ def main() -> None:
     """Replaces the tables and the chart."""
     tables = {
         "recipes": recipes, "speed": speed, "kernels": kernel_rates, "optimisations": optimisations,
-        "calibrated": calibrated, "shipped": shipped, "served": served, "custom": custom,
+        "calibrated": calibrated, "sets": sets, "unknown": unknown, "ensembles": ensembles,
+        "shipped": shipped, "served": served, "custom": custom,
     }  # fmt: skip
     for mark, table in tables.items():
         write_between(ROOT / "docs" / "reference" / "results.md", mark, "\n".join(table()))

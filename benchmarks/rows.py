@@ -2,10 +2,14 @@
 
 import json
 import re
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sprintnet.config import load_config
 from sprintnet.runs.environment import PROCESSOR_NAMES
+from sprintnet.runs.folder import dotted
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -20,12 +24,16 @@ UNRECORDED = {
 """Kinds of the processors of rows that are older than their key `processor`."""
 
 
-def newest(name: str, *keys: str, having: str = "date") -> list[Row]:
+Key = str | Callable[[Row], object]
+"""A key of a row, or what is computed from it."""
+
+
+def newest(name: str, *keys: Key, having: str = "date") -> list[Row]:
     """Returns the rows of a result file that have a value under `having`; of equal hardware and keys only the newest."""
     return [rows[-1] for rows in of_newest_code(name, *keys, having=having)]
 
 
-def of_newest_code(name: str, *keys: str, having: str = "date") -> list[list[Row]]:
+def of_newest_code(name: str, *keys: Key, having: str = "date") -> list[list[Row]]:
     """Returns, for each hardware and equal values under the keys, the rows of the code that was measured last.
 
     Rows without a value under `having` are left out.
@@ -35,7 +43,8 @@ def of_newest_code(name: str, *keys: str, having: str = "date") -> list[list[Row
     for row in map(json.loads, path.read_text("utf-8").splitlines() if path.exists() else ()):
         if not row.get(having):
             continue
-        rows = kinds.setdefault((hardware(row), *(row[key] for key in keys)), [])
+        values = (key(row) if callable(key) else row[key] for key in keys)
+        rows = kinds.setdefault((hardware(row), *values), [])
         if rows and code(rows[-1]) != code(row):
             rows.clear()
         rows.append(row)
@@ -83,3 +92,10 @@ def share(values: dict[str, float] | None, n: int) -> str:
         return "-"
     deviation = f" (sd {100 * values['sd']:.2f})" if values["sd"] is not None and n > 2 else ""
     return f"{values['mean']:.2%}{deviation}"
+
+
+def command(recipe: str, row: Row) -> str:
+    """Returns the command that trains with the row's settings, relative to the recipe of today."""
+    now, then = (dotted(tomllib.loads(text)) for text in (load_config(recipe).to_toml(), row["settings"]))
+    changed = [f"{key}={json.dumps(then[key])}" for key in then if key in now and now[key] != then[key]]
+    return " ".join(["train", recipe, *changed])

@@ -1,21 +1,23 @@
 """How well a run's scores tell images of other kinds from the test images of CIFAR-10.
 
-    python benchmarks/unknown.py RUN [RUN]...
+    python benchmarks/unknown.py sprint94 RUN [RUN]...
 
 For each run and kind of image: the area under the ROC curve of novelty, of the energy of the logits and of one minus the
-largest probability, and the share of these images that `--unknown 0.05` marks. Appends a row with the mean over the runs, and
-their lowest and highest, to benchmarks/results/unknown.jsonl. The kinds: the test images of Fashion-MNIST, MNIST and digits;
+largest probability, and the share of these images that `--unknown 0.05` marks. Appends a row with mean, standard deviation and
+the values of the runs to benchmarks/results/unknown.jsonl. The kinds: the test images of Fashion-MNIST, MNIST and digits;
 crops of two photographs of scikit-learn; test images of CIFAR-10 whose patches of 8x8 are shuffled; noise; plain colours.
 """
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_sample_images
 
+from record import SHARED, spread, without_location
 from sprintnet.config import load_config
 from sprintnet.data.builtin import cache
 from sprintnet.data.dataset import ImageDataset, Images
@@ -23,7 +25,7 @@ from sprintnet.data.images import as_pixels
 from sprintnet.evaluation.metrics import Floats, log_probabilities
 from sprintnet.evaluation.ranking import ranking_scores
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
-from sprintnet.runs.folder import read_json
+from sprintnet.runs.folder import open_run, read_json
 from sprintnet.runs.io import append_row
 
 RESULTS = Path(__file__).parent / "results" / "unknown.jsonl"
@@ -93,26 +95,28 @@ SCORES: dict[str, Callable[[Any], Floats]] = {
 def main() -> None:
     """Measures the runs and appends the row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("recipe", help="the recipe of the runs, such as sprint94")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="finished run folders, which differ in their seed alone")
     options = parser.parse_args()
+    runs = [open_run(path) for path in options.runs]
     known, kinds = cache.load("cifar10")[1], other_images()
-    measured = [measure(load_run(run)[0], known, kinds) for run in options.runs]
+    measured = [measure(load_run(run.path)[0], known, kinds) for run in runs]
     summary = {
-        kind: {
-            name: {"mean": float(np.mean(values)), "lowest": min(values), "highest": max(values)}
-            for name in scores
-            for values in [[found[kind][name] for found in measured]]
-        }
+        kind: {name: spread([found[kind][name] for found in measured]) for name in scores}
         for kind, scores in measured[0].items()
     }
     for kind, scores in summary.items():
         print(f"{kind:15}", "  ".join(f"{name} {score['mean']:.3f}" for name, score in scores.items()))
-    images = {"cifar10": len(known), **{kind: len(each) for kind, each in kinds.items()}}
-    commits = sorted({str(read_json(run / "environment.json")["commit"]) for run in options.runs})  # of the trainings
-    recipe = load_config(options.runs[0] / "resolved.toml").to_toml()
-    row = {"recipe": recipe, "trained_at": commits, "runs": len(measured), "images": images, "kinds": summary}
-    append_row(options.output, row)
+    record = read_json(runs[0].environment)
+    row = {
+        **{key: record[key] for key in SHARED},  # of the training
+        "recipe": options.recipe,
+        "settings": replace(without_location(load_config(runs[0].config)), seed=0).to_toml(),
+        "n": len(runs),
+        "images": {"cifar10": len(known), **{kind: len(each) for kind, each in kinds.items()}},
+        "kinds": summary,
+    }
+    append_row(RESULTS, row)
 
 
 if __name__ == "__main__":
