@@ -188,7 +188,7 @@ def draw_accuracy_over_time() -> None:
     for name, recipe in RECIPES.items():
         for row in newest(name, held_out):
             if row.get("epoch_train_seconds"):
-                label = f"{command(recipe, row).removeprefix('train ')}, {row.get('gpu') or processor_name(row)}, {commit(row)}"
+                label = f"{recipe}{' (hold-out)' if held_out(row) else ''}, {row.get('gpu') or processor_name(row)}, {commit(row)}"
                 epochs = zip(row["epoch_train_seconds"][0], row["epoch_val_accuracy"][0], strict=True)
                 curves[label] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]
                 if row.get("tta"):
