@@ -185,10 +185,11 @@ def calibrated() -> Iterator[str]:
 def draw_accuracy_over_time() -> None:
     """Draws the chart of accuracy over training time, of the first seed of each recipe that was timed on a processor."""
     curves, tta = {}, {}
-    for name, recipe in RECIPES.items():
-        for row in newest(name, held_out):
+    for file, recipe in RECIPES.items():
+        for row in newest(file, held_out):
             if row.get("epoch_train_seconds"):
-                label = f"{recipe}{' (hold-out)' if held_out(row) else ''}, {row.get('gpu') or processor_name(row)}, {commit(row)}"
+                name = f"{recipe} (hold-out)" if held_out(row) else recipe
+                label = f"{name}, {row.get('gpu') or processor_name(row)}, {commit(row)}"
                 epochs = zip(row["epoch_train_seconds"][0], row["epoch_val_accuracy"][0], strict=True)
                 curves[label] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]
                 if row.get("tta"):
