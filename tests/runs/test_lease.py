@@ -36,7 +36,6 @@ lease.release()
 def lease_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
     """A short lease."""
     monkeypatch.setattr(leases, "LEASE_SECONDS", 2.0)
-    monkeypatch.setattr(pipeline, "LEASE_SECONDS", 2.0)
     return 2.0
 
 
@@ -103,21 +102,37 @@ def test_a_killed_process_of_this_host_is_not_waited_for(tmp_path: Path, sprintn
     assert "waiting" not in resumed.stdout
 
 
-def test_a_process_that_was_killed_before_it_wrote_its_name_holds_nothing(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
+def test_a_process_that_was_killed_before_it_wrote_its_record_holds_nothing(tmp_path: Path, lease_seconds: float) -> None:
+    run, said = RunFolder(tmp_path / "run"), list[str]()
+    run.path.mkdir()
     run.lock.touch()
-    with run.lease().acquire(blocking=False):
-        assert run.lock.read_bytes()
+    lease = run.lease()
+    leases.acquire(lease, said.append)
+    assert said == [
+        f"{run.path}: was left by a process that left no record, or it still trains here: waiting 2 s for a sign of life"
+    ]
+    assert lease.is_locked
+    assert [file.name for file in run.path.iterdir()] == [".lock"]
+    lease.release()
 
 
-def test_a_process_that_writes_its_name_a_moment_later_is_waited_for(tmp_path: Path) -> None:
+def test_a_process_that_writes_its_record_late_keeps_the_lease(tmp_path: Path, lease_seconds: float) -> None:
     run = RunFolder(tmp_path)
     with run.lease().acquire(blocking=False):
-        name = run.lock.read_text("utf-8")
+        record = run.lock.read_text("utf-8")
         run.lock.write_bytes(b"")
-        threading.Timer(0.5, lambda: run.lock.write_text(name, "utf-8")).start()
+        threading.Timer(1, lambda: run.lock.write_text(record, "utf-8")).start()
         with pytest.raises(Timeout):
-            run.lease().acquire(blocking=False)
+            leases.acquire(run.lease(), lambda line: None)
+        assert run.lock.read_text("utf-8") == record
+
+
+def test_a_record_that_takes_the_place_of_an_empty_file_is_not_removed(tmp_path: Path) -> None:
+    file = tmp_path / ".lock"
+    file.write_text("a record", "utf-8")
+    leases._remove_empty(file)
+    assert file.read_text("utf-8") == "a record"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_two_starts_of_one_name_reserve_different_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,6 +144,17 @@ def test_the_first_loss_decides_nothing_even_where_it_is_far_off() -> None:
     assert np.log10(curve(losses).suggestions()["steepest"]) == pytest.approx(-2, abs=0.06)
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_the_steepest_slope_is_not_at_the_edge_of_the_explosion(seed: int) -> None:
+    logs = np.linspace(-7, 2, 110)  # level up to 10^-2, falls, fastest from 10^-1 to 10^0, explodes after 10^1.2
+    noise = np.random.default_rng(seed).normal(0, 0.02, 110)
+    fall = 0.12 * np.clip(logs + 2, 0, 3.2) + 0.15 * np.clip(logs + 1, 0, 1)
+    losses = (2.33 - fall + 9 * np.maximum(0, logs - 1.2) ** 2 + noise).tolist()
+    found = Sweep((10**logs).tolist(), losses, smoothed(losses))
+    lowest = found.rates[int(np.argmin(found.smoothed))]
+    assert 0.05 < found.suggestions()["steepest"] < lowest / 2
+
+
 @pytest.mark.parametrize("trend", [0.0, 0.02])
 def test_a_curve_that_does_not_fall_suggests_nothing(trend: float) -> None:
     losses = (2.3 + trend * np.arange(100) + np.random.default_rng(0).normal(0, 0.1, 100)).tolist()

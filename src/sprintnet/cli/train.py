@@ -13,6 +13,7 @@ from sprintnet.cli.args import DEFAULT_RECIPE, load_recipe, recipe_of
 from sprintnet.errors import SettingsError, did_you_mean
 from sprintnet.runs.environment import own_rank
 from sprintnet.runs.folder import LR_FOLDER, TRAIN_FOLDER, RunFolder, new_run, read_json, run_name, train_folder
+from sprintnet.runs.lease import is_empty
 
 
 def train(options: Namespace) -> None:
@@ -97,7 +98,7 @@ def _is_training(run: RunFolder) -> bool:
     try:
         lease.acquire(blocking=False)
     except Timeout:
-        return True
+        return not is_empty(run.lock)
     lease.release()
     return False
 

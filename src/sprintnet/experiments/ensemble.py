@@ -24,6 +24,7 @@ from sprintnet.models.factory import SavedModel, load_model
 from sprintnet.runs.environment import environment_record
 from sprintnet.runs.folder import RunFolder, evaluation_split, read_arrays, read_json
 from sprintnet.runs.io import write_atomic, write_json
+from sprintnet.runs.lease import acquire
 from sprintnet.runtime import Runtime, select_runtime
 from sprintnet.training.finish import close, evaluate_and_save
 from sprintnet.training.train import TrainingResult
@@ -42,7 +43,7 @@ def ensemble(study: str | Path, run: RunFolder, splits: Splits | None = None) ->
     run.path.mkdir(parents=True, exist_ok=True)
     claim = run.claim or run.lease()
     try:
-        claim.acquire(blocking=False)
+        acquire(claim, run.log)
     except Timeout:
         raise SettingsError(f"{run.path}: another process is writing here; wait for it, or choose another name") from None
     try:

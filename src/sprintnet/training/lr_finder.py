@@ -24,6 +24,9 @@ MIN_RATES = 25
 """Learning rates that a curve needs for suggestions."""
 SKIP_FRACTION = 10
 """The first 1/SKIP_FRACTION of the curve is ignored: its running mean has too few losses."""
+SLOPE_FRACTION = 30
+"""A slope is taken over 1/SLOPE_FRACTION of the curve to each side: between neighbours it is noise, and at the lowest loss,
+just before the loss explodes, looks as steep as anywhere."""
 TAIL = 5
 """Learning rates at the end that valley and slide ignore."""
 MAX_EXTENSION = 2
@@ -44,7 +47,8 @@ class Sweep:
     def suggestions(self) -> dict[str, float]:
         """Returns `steepest` (slope over the logarithm), `minimum`, and fastai's `valley` and `slide`.
 
-        `minimum` is a tenth of the learning rate of the lowest loss. The first tenth of the curve is ignored, as in fastai; by
+        A slope is that between points a fifteenth of the curve apart. `minimum` is a tenth of the learning rate of the lowest
+        loss. The first tenth of the curve is ignored, as in fastai; by
         steepest and minimum what follows the lowest loss too, by the others the last TAIL learning rates. Raises SettingsError
         for too few learning rates, a fall within noise, or none that ends.
         """
@@ -66,7 +70,7 @@ class Sweep:
                 f"the loss falls by {max(fall, 0):.3g}, which is within its noise ({noise:.3g}): the curve suggests no "
                 "learning rate; sweep to a higher one, in more steps, or with larger batches"
             )
-        slope = np.gradient(smoothed[skipped : minimum + 1], np.log(self.rates[skipped : minimum + 1]))
+        slope = slopes(smoothed[skipped:], np.log(self.rates[skipped:]))[: minimum + 1 - skipped]
         middle, rates = smoothed[skipped:-TAIL], self.rates[skipped:-TAIL]
         return {
             "steepest": self.rates[skipped + int(slope.argmin())],
@@ -78,6 +82,14 @@ class Sweep:
     def has_risen(self) -> bool:
         """Returns whether the lowest loss lies before the last tenth of the curve: the sweep has gone far enough."""
         return int(np.argmin(self.smoothed)) < len(self.smoothed) - max(TAIL, len(self.smoothed) // SKIP_FRACTION)
+
+
+def slopes(losses: Losses, places: Losses) -> Losses:
+    """Returns the slope at each point, between those 1/SLOPE_FRACTION of the curve to its left and right, or at the ends."""
+    width = max(1, len(losses) // SLOPE_FRACTION)
+    left = np.maximum(np.arange(len(losses)) - width, 0)
+    right = np.minimum(np.arange(len(losses)) + width, len(losses) - 1)
+    return np.asarray((losses[right] - losses[left]) / (places[right] - places[left]))
 
 
 def valley(losses: Losses) -> int:

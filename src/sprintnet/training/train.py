@@ -26,7 +26,7 @@ from sprintnet.runs import checksums
 from sprintnet.runs.environment import environment_record, own_rank
 from sprintnet.runs.folder import RunFolder, read_json
 from sprintnet.runs.io import remove_temporary, write_atomic, write_json, write_rows
-from sprintnet.runs.lease import LEASE_SECONDS
+from sprintnet.runs.lease import acquire
 from sprintnet.runtime import PeakMemory, Runtime, select_runtime
 from sprintnet.training.distill import teacher_sha256
 from sprintnet.training.finish import close, evaluate_and_save
@@ -68,7 +68,7 @@ def train(
     run = replace(run, claim=run.claim or run.lease())
     assert run.claim is not None
     try:
-        _acquire(run)
+        acquire(run.claim, run.log)
         with run.claim:
             remove_temporary(run.path)
             if not run.config.exists():
@@ -139,20 +139,6 @@ def _activated(config: Config) -> Iterator[Runtime]:
         runtime = replace(runtime, ranks=ranks, adapts_threads=runtime.adapts_threads and ranks.world == 1)
         with runtime.activated(config.seed):
             yield runtime
-
-
-def _acquire(run: RunFolder) -> None:
-    """Acquires the lease of the folder. Another host's is watched until it has run out; raises Timeout if it is renewed."""
-    assert run.claim is not None
-    try:
-        run.claim.acquire(blocking=False)
-    except Timeout as error:
-        _, _, holder = str(error).partition("It is held by ")  # names only a holder that cannot be looked up
-        if not holder:
-            raise
-        owner = holder.partition(",")[0]
-        run.log(f"{run.path}: was left by {owner}, or it still trains here: waiting {LEASE_SECONDS:.0f} s for a sign of life")
-        run.claim.acquire(timeout=LEASE_SECONDS + 5, poll_interval=1)
 
 
 def _train(
