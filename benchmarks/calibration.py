@@ -5,8 +5,8 @@
 
 Exports a copy of each run without TTA and with TTA, and appends a row for each run to benchmarks/results/calibration.jsonl:
 accuracy and expected calibration error (ECE, 15 bins) of the network as trained and calibrated, and of each file, on the
-evaluation split. The table of results joins rows of equal code and settings. With `--tta flip` the mirrored views alone are
-exported: each export sends all images through both networks, 20 core-minutes of davidnet and three times as long of all views.
+evaluation split. The table of results joins rows of equal code and settings. With `--tta flip` no file averages all views:
+each export sends all views of all images through both networks, which takes long for davidnet.
 """
 
 import argparse

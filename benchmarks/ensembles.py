@@ -1,4 +1,4 @@
-"""Appends a row about an ensemble, and networks that were trained towards its answers, to benchmarks/results/ensembles.jsonl.
+"""Appends a row about an ensemble, and networks trained towards its predictions, to benchmarks/results/ensembles.jsonl.
 
     sprintnet study sprint94 --seeds 5
     sprintnet ensemble sprint94
@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from record import SHARED, spread
+from record import SHARED, of_one_recipe, spread
 from sprintnet.config import load_config
 from sprintnet.experiments.compare import compare
 from sprintnet.runs.folder import RunFolder, evaluation_split, open_run, read_json
@@ -30,7 +30,7 @@ def students(runs: Sequence[RunFolder], members: dict[str, list[float]]) -> dict
     values = {"accuracy": [each["accuracy"] for each in evaluated]}
     if "tta_accuracy" in members:
         values["tta_accuracy"] = [each["tta"]["accuracy"] for each in evaluated]
-    found: dict[str, Any] = {"seeds": [load_config(run.config).seed for run in runs]}
+    found: dict[str, Any] = {}
     for key, of_students in values.items():
         against = asdict(compare(members[key], of_students, is_paired=True))
         found[key] = spread(of_students) | {name: against[name] for name in ("difference", "low", "high", "p")}
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="the recipe of the members, such as sprint94")
     parser.add_argument("run", help="the folder of the ensemble")
-    parser.add_argument("--students", nargs="+", metavar="RUN", default=(), help="in the order of the members")
+    parser.add_argument("--students", nargs="+", metavar="RUN", default=(), help="one of the name of each member")
     options = parser.parse_args()
     run = open_run(options.run)
     metrics, record = read_json(run.metrics), read_json(run.environment)
@@ -60,7 +60,11 @@ def main() -> None:
     }
     if options.students:
         members = {key: gain["members"] for key, gain in row["gain"].items()}
-        row["students"] = students([open_run(path) for path in options.students], members)
+        runs = {run.path.name: run for run in map(open_run, options.students)}
+        of_one_recipe(list(runs.values()))
+        if set(runs) != {member["run"] for member in gains["members"]}:
+            raise SystemExit("the students must have the names of the members")
+        row["students"] = students([runs[member["run"]] for member in gains["members"]], members)
     append_row(RESULTS, row)
     print(row)
 

@@ -11,8 +11,8 @@ import tomllib
 from collections.abc import Iterator
 from functools import partial
 
-from answers import ensembles, sets, unknown
 from document import write_between
+from predictions import ensembles, sets, unknown
 from record import spread
 from rows import ROOT, Row, command, commit, hardware, measured, newest, of_newest_code, processor_name, share
 from speed import beside_peers, kernel_rates, optimisations, speed
@@ -176,10 +176,21 @@ def calibrated() -> Iterator[str]:
         yield f"| `train {recipe}` | not measured: `python benchmarks/calibration.py {recipe} RUN...` | | | 0 | | |"
     for rows in kinds:
         recipe = rows[-1]["recipe"]
-        for what in rows[-1]["found"]:
+        for what in [what for what in rows[-1]["found"] if all(what in row["found"] for row in rows)]:
             scores = [share(spread([row["found"][what][key] for row in rows]), len(rows)) for key in ("accuracy", "ece")]
             cells = [*scores, str(len(rows)), hardware(rows[-1]), measured(rows[-1])]
             yield f"| `{command(recipe, rows[-1])}` | {what} | {' | '.join(cells)} |"
+
+
+TABLES = {
+    ROOT / "README.md": {"headline": headline, "peers": beside_peers},
+    ROOT / "docs" / "reference" / "results.md": {
+        "recipes": recipes, "speed": speed, "kernels": kernel_rates, "optimisations": optimisations,
+        "calibrated": calibrated, "sets": sets, "unknown": unknown, "ensembles": ensembles,
+        "shipped": shipped, "served": served, "custom": custom,
+    },
+}  # fmt: skip
+"""Document -> mark -> what yields the lines of the table there."""
 
 
 def draw_accuracy_over_time() -> None:
@@ -187,9 +198,8 @@ def draw_accuracy_over_time() -> None:
     curves, tta = {}, {}
     for file, recipe in RECIPES.items():
         for row in newest(file, held_out):
-            if row.get("epoch_train_seconds"):
-                name = f"{recipe} (hold-out)" if held_out(row) else recipe
-                label = f"{name}, {row.get('gpu') or processor_name(row)}, {commit(row)}"
+            if row.get("epoch_train_seconds") and not held_out(row):  # else its epochs have the accuracy of held-out images
+                label = f"{recipe}, {row.get('gpu') or processor_name(row)}, {commit(row)}"
                 epochs = zip(row["epoch_train_seconds"][0], row["epoch_val_accuracy"][0], strict=True)
                 curves[label] = [{"train_seconds": seconds, "val_accuracy": accuracy} for seconds, accuracy in epochs]
                 if row.get("tta"):
@@ -202,15 +212,9 @@ def draw_accuracy_over_time() -> None:
 
 def main() -> None:
     """Replaces the tables and the chart."""
-    tables = {
-        "recipes": recipes, "speed": speed, "kernels": kernel_rates, "optimisations": optimisations,
-        "calibrated": calibrated, "sets": sets, "unknown": unknown, "ensembles": ensembles,
-        "shipped": shipped, "served": served, "custom": custom,
-    }  # fmt: skip
-    for mark, table in tables.items():
-        write_between(ROOT / "docs" / "reference" / "results.md", mark, "\n".join(table()))
-    for mark, table in {"headline": headline, "peers": beside_peers}.items():
-        write_between(ROOT / "README.md", mark, "\n".join(table()))
+    for document, tables in TABLES.items():
+        for mark, table in tables.items():
+            write_between(document, mark, "\n".join(table()))
     draw_accuracy_over_time()
 
 

@@ -10,8 +10,10 @@ must come from one commit, one machine and one precision.
 import argparse
 import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sprintnet.config import Config, load_config
 from sprintnet.errors import SettingsError
@@ -48,21 +50,26 @@ def without_location(config: Config) -> Config:
     return replace(config, data=replace(config.data, name=Path(config.data.name).name))
 
 
-def row(runs: list[RunFolder], *, is_rehearsal: bool = False) -> dict[str, object]:
-    """Returns the row about these runs; exits where they cannot be averaged."""
-    configs = [without_location(load_config(run.config)) for run in runs]
-    records = [read_json(run.environment) for run in runs]
-    metrics = [read_json(run.metrics) for run in runs]
+def of_one_recipe(runs: Sequence[RunFolder], *, is_rehearsal: bool = False) -> tuple[list[Config], dict[str, Any]]:
+    """Returns the settings of runs that differ in their seed alone, and machine and code; exits where they differ in more."""
+    configs, records = [without_location(load_config(run.config)) for run in runs], [read_json(run.environment) for run in runs]
     if len({replace(config, seed=0) for config in configs}) > 1 or len({config.seed for config in configs}) < len(configs):
         raise SystemExit("the runs must differ in their seed and in no other setting")
     if "+" in (records[0]["commit"] or "+") and not is_rehearsal:
         raise SystemExit("the runs come from code with uncommitted changes and could not be repeated")
     if differing := [key for key in SHARED if len({json.dumps(record[key]) for record in records}) > 1]:
         raise SystemExit(f"the runs differ in {', '.join(differing)}")
+    return configs, {key: records[0][key] for key in SHARED}
+
+
+def row(runs: list[RunFolder], *, is_rehearsal: bool = False) -> dict[str, object]:
+    """Returns the row about these runs; exits where they cannot be averaged."""
+    configs, record = of_one_recipe(runs, is_rehearsal=is_rehearsal)
+    metrics = [read_json(run.metrics) for run in runs]
     tables = [read_rows(run.results) for run in runs]
     split = evaluation_split(metrics[0])
     return {
-        **{key: records[0][key] for key in SHARED},
+        **record,
         "settings": configs[0].to_toml(),
         "seeds": [config.seed for config in configs],
         "n": len(runs),

@@ -97,5 +97,6 @@ def share(values: dict[str, float] | None, n: int) -> str:
 def command(recipe: str, row: Row) -> str:
     """Returns the command that trains with the row's settings, relative to the recipe of today."""
     now, then = (dotted(tomllib.loads(text)) for text in (load_config(recipe).to_toml(), row["settings"]))
-    changed = [f"{key}={json.dumps(then[key])}" for key in then if key in now and now[key] != then[key]]
+    text = {key: f"{value:g}" if isinstance(value, float) else json.dumps(value) for key, value in then.items()}
+    changed = [f"{key}={text[key]}" for key in then if key in now and now[key] != then[key]]
     return " ".join(["train", recipe, *changed])

@@ -10,12 +10,10 @@ set; mean, standard deviation and value a seed.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from record import SHARED, spread, without_location
-from sprintnet.config import load_config
+from record import of_one_recipe, spread
 from sprintnet.runs.folder import RunFolder, evaluation_split, open_run, read_json
 from sprintnet.runs.io import append_row
 
@@ -47,14 +45,12 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="finished run folders, which differ in their seed alone")
     options = parser.parse_args()
     runs = [open_run(path) for path in options.runs]
-    record = read_json(runs[0].environment)
-    settings = {replace(without_location(load_config(run.config)), seed=0).to_toml() for run in runs}
-    if len(settings) > 1:
-        raise SystemExit("the runs must differ in their seed and in no other setting")
+    configs, record = of_one_recipe(runs)
     row = {
-        **{key: record[key] for key in SHARED},
+        **record,
         "recipe": options.recipe,
-        "settings": settings.pop(),
+        "settings": configs[0].to_toml(),
+        "seeds": [config.seed for config in configs],
         "n": len(runs),
         **measure(runs),
     }

@@ -10,22 +10,20 @@ crops of two photographs of scikit-learn; test images of CIFAR-10 whose patches 
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_sample_images
 
-from record import SHARED, spread, without_location
-from sprintnet.config import load_config
+from record import of_one_recipe, spread
 from sprintnet.data.builtin import cache
 from sprintnet.data.dataset import ImageDataset, Images
 from sprintnet.data.images import as_pixels
 from sprintnet.evaluation.metrics import Floats, log_probabilities
 from sprintnet.evaluation.ranking import ranking_scores
 from sprintnet.evaluation.trained_model import TrainedModel, load_run
-from sprintnet.runs.folder import open_run, read_json
+from sprintnet.runs.folder import open_run
 from sprintnet.runs.io import append_row
 
 RESULTS = Path(__file__).parent / "results" / "unknown.jsonl"
@@ -99,6 +97,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="finished run folders, which differ in their seed alone")
     options = parser.parse_args()
     runs = [open_run(path) for path in options.runs]
+    configs, record = of_one_recipe(runs)
     known, kinds = cache.load("cifar10")[1], other_images()
     measured = [measure(load_run(run.path)[0], known, kinds) for run in runs]
     summary = {
@@ -107,11 +106,11 @@ def main() -> None:
     }
     for kind, scores in summary.items():
         print(f"{kind:15}", "  ".join(f"{name} {score['mean']:.3f}" for name, score in scores.items()))
-    record = read_json(runs[0].environment)
     row = {
-        **{key: record[key] for key in SHARED},  # of the training
+        **record,  # of the training
         "recipe": options.recipe,
-        "settings": replace(without_location(load_config(runs[0].config)), seed=0).to_toml(),
+        "settings": configs[0].to_toml(),
+        "seeds": [config.seed for config in configs],
         "n": len(runs),
         "images": {"cifar10": len(known), **{kind: len(each) for kind, each in kinds.items()}},
         "kinds": summary,

@@ -120,7 +120,7 @@ class Preprocessing:
             raise ArgumentError("unknown", false_alarms, "must be more than 0 and less than 1, such as 0.01")
         images, needed = len(self.novelty_scores), images_needed(1 - false_alarms)
         if images < needed:
-            few = f"{MORE_HELD_OUT}; of few images also ask for more, such as 0.1, which needs {images_needed(0.9)}"
+            few = f"{MORE_HELD_OUT}; with few images also allow more false alarms, such as 0.1 (needs {images_needed(0.9)})"
             least = few if not images else f"ask for {1 / (images + 1):.2g} or more"
             rule = f"needs {needed:,} held-out images, and the model has scores of {images:,}; {least}"
             raise ArgumentError("unknown", false_alarms, rule)

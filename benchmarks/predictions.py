@@ -1,17 +1,24 @@
-"""Tables of sets of classes, unknown images and ensembles, from benchmarks/results."""
+"""The tables of sets of classes, unknown images and ensembles, from benchmarks/results."""
 
 from collections.abc import Iterator
 
 from record import spread
 from rows import Row, command, hardware, measured, newest, share
 
+RUNS = "runs/study/sprint94/seed-*"
+
 
 def sets() -> Iterator[str]:
     """Yields the tables of sets of classes: how many have the true class, and how large they are."""
-    for row in newest("sets", "recipe", "settings"):
+    rows = newest("sets", "recipe", "settings")
+    if not rows:
+        yield f"Not measured: `python benchmarks/sets.py sprint94 {RUNS}`"
+    for row in rows:
         yield from of_runs(row)
-        yield "| asked for | method | of each class | sets with the true class | of the worst class | classes in a set |"
-        yield "|" + "---|" * 6
+        yield (
+            "| asked for | method | per class | sets with the true class | of the worst class | classes in a set |\n|"
+            + "---|" * 6
+        )
         for found in row["sets"]:
             covered, lowest = (share(found[key], row["n"]) for key in ("covered", "lowest_class"))
             by_class = "yes" if found["by_class"] else "no"
@@ -28,7 +35,10 @@ def sets() -> Iterator[str]:
 
 def unknown() -> Iterator[str]:
     """Yields the tables of images of other kinds: how well scores tell them from known ones, and how many are marked."""
-    for row in newest("unknown", "recipe", "settings"):
+    rows = newest("unknown", "recipe", "settings")
+    if not rows:
+        yield f"Not measured: `python benchmarks/unknown.py sprint94 {RUNS}`"
+    for row in rows:
         yield from of_runs(row)
         yield "| images | number | ROC AUC of novelty | of energy | of 1 - largest probability | marked by `--unknown 0.05` |"
         yield "|" + "---|" * 6
@@ -50,21 +60,35 @@ def area(values: dict[str, float] | None, n: int) -> str:
 
 
 def ensembles() -> Iterator[str]:
-    """Yields the table of ensembles beside their members, and of the networks that were trained towards their answers."""
-    yield "| what predicts | accuracy | gain, points | with TTA | gain, points | ECE | n | hardware | date, commit |"
+    """Yields the table of ensembles beside their members, and of the networks that were trained towards their predictions."""
+    rows = newest("ensembles", "recipe", "settings")
+    if not rows:
+        yield "Not measured: `python benchmarks/ensembles.py sprint94 runs/train/sprint94-ensemble`"
+        return
+    gain = "gain, points (95% CI)"
+    yield f"| what predicts | accuracy | {gain} | with TTA | {gain} | ECE | n | hardware | date, commit |"
     yield "|" + "---|" * 9
-    for row in newest("ensembles", "recipe", "settings"):
+    for row in rows:
         gains, place = row["gain"], f"{hardware(row)} | {measured(row)}"
         n = len(gains["accuracy"]["members"])
-        members = [share(spread(gain["members"]), n) for gain in gains.values()]
-        yield f"| a member: `{command(row['recipe'], row)}` | {' | | '.join(members)} | | | {n} | {place} |"
-        scores = {"accuracy": row["accuracy"], "tta_accuracy": row["tta"]["accuracy"]}
-        cells = [f"{scores[key]:.2%} | {points(gain['gain'], *gain['gain_interval'])}" for key, gain in gains.items()]
-        yield f"| their ensemble | {' | '.join(cells)} | {row['ece_calibrated']:.2%} | 1 | {place} |"
+        scores = {"accuracy": row["accuracy"], "tta_accuracy": row.get("tta", {}).get("accuracy")}
+        of_members = cells({key: f"{share(spread(gain['members']), n)} | " for key, gain in gains.items()})
+        of_ensemble = cells(
+            {key: f"{scores[key]:.2%} | {points(gain['gain'], *gain['gain_interval'])}" for key, gain in gains.items()}
+        )
+        yield f"| a member: `{command(row['recipe'], row)}` | {of_members} | | {n} | {place} |"
+        yield f"| their ensemble | {of_ensemble} | {row['ece_calibrated']:.2%} | 1 | {place} |"
         if found := row.get("students"):
-            each = [found[key] for key in gains]
-            cells = [f"{share(one, n)} | {points(one['difference'], one['low'], one['high'])}" for one in each]
-            yield f"| a student of it | {' | '.join(cells)} | {share(found['ece_calibrated'], n)} | {n} | {place} |"
+            each = {key: found[key] for key in gains}
+            gained = {
+                key: f"{share(one, n)} | {points(one['difference'], one['low'], one['high'])}" for key, one in each.items()
+            }
+            yield f"| a student of it | {cells(gained)} | {share(found['ece_calibrated'], n)} | {n} | {place} |"
+
+
+def cells(found: dict[str, str]) -> str:
+    """Returns accuracy and gain without and with TTA, empty where the recipe has none."""
+    return " | ".join(found.get(key, "- | -") for key in ("accuracy", "tta_accuracy"))
 
 
 def points(difference: float, low: float, high: float) -> str:
