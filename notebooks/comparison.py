@@ -43,8 +43,8 @@ changed
 sn.compare(as_it_is, changed, split="val")
 
 # %% [markdown]
-# **Question.** How many seeds would you need to see a difference of 0.2 points? The comparison says it for the
-# difference that it found.
+# **Question.** How many seeds would you need to see a difference of the size that was found? The last column says it. For
+# half the difference you need about four times as many.
 #
 # ## What the seeds share
 # A study's runs are ordinary runs: load one, and look at it.

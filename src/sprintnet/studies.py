@@ -15,6 +15,7 @@ from sprintnet.datasets import IN_MEMORY, Dataset, data_settings, python_names
 from sprintnet.errors import ArgumentError, SettingsError
 from sprintnet.experiments.placement import HERE, Placement
 from sprintnet.reporting.text import statistics, validation
+from sprintnet.reporting.text.evaluation import chance_lines
 from sprintnet.runs import folder
 from sprintnet.runs.shards import shard
 
@@ -122,6 +123,8 @@ def study_config(plan: StudyPlan, run: folder.RunFolder, splits: Splits | None =
     if plan.shard != (1, 1):
         lines.append(f"these are {plan}; once all are finished, the same command without the shard shows all")
     lines += statistics.machine_lines(different_machines(run.path))
+    cautions = [list(chance_lines(metrics[folder.evaluation_split(metrics)])) for metrics in runs]
+    lines += cautions[-1] if all(cautions) else []
     if folder.evaluation_split(runs[0]) == "test":
         lines.append(TEST_CAUTION)
     elif statistics.CALIBRATED in summaries:

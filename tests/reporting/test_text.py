@@ -15,8 +15,9 @@ from sprintnet.reporting.text.evaluation import (
     faithfulness_lines,
     result_lines,
 )
+from sprintnet.reporting.text.export import missed_precision
 from sprintnet.reporting.text.held_out import coverage_spread_text
-from sprintnet.reporting.text.statistics import suggestion_lines, summary_lines
+from sprintnet.reporting.text.statistics import comparison_lines, suggestion_lines, summary_lines
 from sprintnet.reporting.text.table import table_lines
 from sprintnet.reporting.text.times import seconds_text
 from sprintnet.reporting.text.training_table import table_cells
@@ -143,6 +144,25 @@ def test_metrics_that_do_not_vary_have_no_interval() -> None:
     assert accuracy.split() == ["accuracy", "60.00%", "14.14%", "0.00%", "to", "100.00%"]
     assert ece.split() == ["ECE", "10.00%", "0.00%", "-"]
     assert reason == "without an interval: nothing varies, so that the spread is unknown; more runs are needed"
+
+
+def test_small_differences_and_p_values_are_not_shown_as_zero() -> None:
+    losses = [2.30259, 2.30261, 2.30260], [2.30256, 2.30258, 2.30257]
+    _, loss, *_ = comparison_lines({"cross-entropy": compare.compare(*losses)}, is_paired=False, split="val")
+    assert "  -3e-05  " in loss
+    assert " -0.0000 " not in loss
+    tested = {"accuracy": compare.compare([0.5, 0.51, 0.505, 0.495], [0.9, 0.91, 0.905, 0.895])}
+    _, accuracy, *_ = comparison_lines(tested, is_paired=False, split="val")
+    assert " <0.0001 " in accuracy
+
+
+def test_classes_that_are_surely_less_precise_than_asked_are_named() -> None:
+    rows = [
+        {"class": name, "threshold": 0.5, "predictions": 100, "precision": precision, "precision_interval": interval}
+        for name, precision, interval in [("cat", 0.7, [0.6, 0.78]), ("dog", 0.75, [0.66, 0.82]), ("ship", None, None)]
+    ]
+    assert missed_precision({"rows": rows, "min_precision": 0.8}) == "less precise than the 80% asked for: cat"
+    assert missed_precision({"rows": rows}) == ""
 
 
 def test_the_coverage_of_one_draw_varies_as_the_beta_distribution_says() -> None:

@@ -61,7 +61,8 @@ OVERRIDES = "[KEY=VALUE]..."
 RECIPE = f"[RECIPE] {OVERRIDES}"
 SETTINGS_HELP = "a setting, such as device=cpu or --data X (data.name=X); `sprintnet train --help all` lists them"
 MAX = 1_000_000
-RESUME = _option("--resume", "continue where the same command was interrupted (without --name: its newest)", default=False)
+CONTINUE = "continue where the same command was interrupted"
+RESUME = _option("--resume", f"{CONTINUE} (without --name: its newest)", default=False)
 PLACEMENT = (
     _option(
         "--jobs", "runs that are trained at a time, each with its share of the cores (default: 1; on Ray: all)", 0, (1, MAX)
@@ -107,7 +108,7 @@ VERBS: dict[str, Verb] = {
     "label-errors": (experiments.label_errors, "RUN", [
         _option("--folds", "number of trainings, each without one fold of the images", 5, (2, MAX)),
         *PLACEMENT,
-        RESUME]),
+        _option("--resume", CONTINUE, default=False)]),
     "report": (evaluate.report, "RUN [RUN]...", [
         _option("--output", "the page (default: RUN/report.html; of several runs: comparison.html)", metavar="FILE")]),
     "log": (evaluate.log, "RUN [RUN]...", [

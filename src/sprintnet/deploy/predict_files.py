@@ -93,8 +93,8 @@ def predict_files(predictor: Predictor, files: Iterable[Path], listing: Listing,
 
 
 def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
-    """Writes aligned lines: prediction (with a ? below the minimum confidence or its threshold), confidence, set, further
-    classes, file. Multi-label: each predicted label has its probability; the most probable classes follow, predicted or not."""
+    """Writes aligned lines: prediction (with a ? below the minimum confidence or its threshold), confidence, further classes,
+    set, file. Multi-label: each predicted label has its probability; the most probable classes follow, predicted or not."""
     multi_label = predictor.threshold is not None
     longest = max(len(plain(name)) for name in predictor.classes)
     width = max(len("predicted"), longest + 2)
@@ -105,14 +105,14 @@ def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
         if index == 0:
             heads = [f"{f'class {rank}':{width}}  {'':7}" for rank, _ in enumerate(ranked, 1 if multi_label else 2)]
             sets = [f"{'set':{set_width}}"] if "set" in row else []
-            print("  ".join([f"{'predicted':{first}}  confidence", *sets, *heads, "file"]), file=out)
+            print("  ".join([f"{'predicted':{first}}  confidence", *heads, *sets, "file"]), file=out)
         labels = [f"{plain(label)} {probability:.2%}" if multi_label else plain(label) for label, probability in row["labels"]]
         predicted = (" | ".join(labels) or UNLABELLED) + (" ?" if row["predicted"] is None else "")
         if row.get("unknown"):
             predicted = UNKNOWN
         others = [f"{plain(label):{width}}  {probability:7.2%}" for label, probability in ranked]
         sets = [f"{set_text(row['set']):{set_width}}"] if "set" in row else []
-        print("  ".join([f"{predicted:{first}}  {row['confidence']:10.2%}", *sets, *others, plain(row["file"])]), file=out)
+        print("  ".join([f"{predicted:{first}}  {row['confidence']:10.2%}", *others, *sets, plain(row["file"])]), file=out)
 
 
 def csv_columns(listing: Listing) -> list[str]:

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sprintnet.data.preprocessing import Preprocessing
 from sprintnet.deploy.export.resizing import RESIZE_DESCRIPTIONS
-from sprintnet.reporting.text.export import largest_batch
+from sprintnet.reporting.text.export import largest_batch, missed_precision
 from sprintnet.reporting.text.names import plain
 from sprintnet.reporting.text.task_scores import (
     FEW_IMAGES,
@@ -46,6 +46,7 @@ def model_card(preprocessing: Preprocessing, metadata: Mapping[str, str], table:
         batch=largest_batch(table),
         sets=[row for row in rows if row["method"] == "threshold" and not row["by_class"]],
         data=plain(metadata["data"]),
+        missed=missed_precision(metrics["thresholds"]) if "thresholds" in metrics else "",
         metric=accuracy_name(metrics).capitalize(),
         scores=", ".join([accuracy_with_interval(metrics), *(" ".join(score) for score in overall_scores(metrics).items())]),
         resize=RESIZE_DESCRIPTIONS[preprocessing.resize],

@@ -82,7 +82,7 @@ def export(
         metadata = _metadata(trained, run, license)
     evaluated = splits[evaluation_split(splits)]
     with _replace_when_complete(run) as folder:
-        rows = _write_models(folder, trained, splits, metadata, quantize, outputs)
+        rows = _write_models(folder, trained, splits, metadata, quantize, outputs, rule)
         table = _add_speed(rows, folder, trained, evaluated.images)
         write_json(folder / "parity.json", table)
         write_atomic(folder / "README.md", model_card(trained.preprocessing, metadata, table))
@@ -149,6 +149,7 @@ def _write_models(
     metadata: dict[str, str],
     quantize: Sequence[str],
     outputs: Sequence[str],
+    rule: ThresholdRule,
 ) -> dict[str, dict[str, Any]]:
     """Writes the ONNX files and returns the parity of each; raises ParityError."""
     split = evaluation_split(splits)
@@ -167,6 +168,8 @@ def _write_models(
         row = parity(trained, predictions, expected, evaluated.labels)
         check_parity(name, row, is_exact=model is exact)
         metrics = {"split": SPLIT_TITLES[split], **file_metrics(trained, predictions, evaluated.labels, split)}
+        if rule.min_precision:
+            metrics["thresholds"]["min_precision"] = rule.min_precision
         add_metadata(model, {"parity": json.dumps(row), "metrics": json.dumps(metrics)})
         file.write_bytes(to_bytes(model))
         rows[name] = {"bytes": file.stat().st_size, **row, "metrics": metrics}

@@ -90,7 +90,7 @@ def parity(trained: TrainedModel, predictions: Predictions, expected: Outputs, l
 def check_parity(name: str, row: Mapping[str, float], is_exact: bool) -> None:
     """Raises ParityError if `broken_rules` finds any."""
     if broken := broken_rules(row, is_exact):
-        remedy = "please report this" if is_exact else "use the fp32 file"
+        remedy = "please report this" if is_exact else "export again without it: the fp32 file predicts as the network"
         raise ParityError(f"{name} does not match the trained model and was not kept: {broken}; {remedy}")
 
 
@@ -106,7 +106,7 @@ def broken_rules(row: Mapping[str, float], is_exact: bool) -> str:
     if is_exact and not row.get("novelty_difference", 0) <= MAX_DIFFERENCE:
         broken.append(f"novelty differs by {row['novelty_difference']:.2g} of its mean, more than {MAX_DIFFERENCE:g}")
     if not is_exact and not drop <= allowed + ROUNDING:
-        broken.append(f"accuracy drops by {drop:.2%} to {row['accuracy']:.2%}, more than {allowed:.1%}")
+        broken.append(f"accuracy drops by {100 * drop:.2f} points to {row['accuracy']:.2%}, more than {100 * allowed:.1f}")
     return "; ".join(broken)
 
 

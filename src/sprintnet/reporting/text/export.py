@@ -55,8 +55,18 @@ def threshold_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     yield from table_lines(["class", "threshold", "predictions", "precision", "recall"], cells)
     same = " (they also chose the thresholds: an optimistic estimate)" if metrics["split"] == "validation" else ""
     yield f"thresholds: on {found['images']:,} {metrics['split']} images{same}, {found['unsure']:.2%} of them unsure"
+    if missed := missed_precision(found):
+        yield f"{missed}; to miss fewer, ask for more, or hold more images out (data.val)"
     if never := [row["class"] for row in found["rows"] if row["threshold"] >= 1]:
         yield f"never predicted, as no threshold is high enough: {', '.join(map(plain, never))}"
+
+
+def missed_precision(found: Mapping[str, Any]) -> str:
+    """Returns which classes are surely less precise than was asked for; empty: none. Thresholds that few images chose often
+    are: the lowest that passes on those images is taken."""
+    asked = found.get("min_precision", 0.0)
+    low = [row["class"] for row in found["rows"] if row["precision"] is not None and row["precision_interval"][1] < asked]
+    return f"less precise than the {asked:.0%} asked for: {', '.join(map(plain, low))}" if low else ""
 
 
 def _share(row: Mapping[str, Any], score: str) -> str:

@@ -10,6 +10,8 @@ from sprintnet.reporting.text.times import seconds_text
 
 TIMES, CALIBRATED = "training seconds", "ECE calibrated"
 ROUNDING = 1e-9  # of the mean: what it leaves of a spread of zero
+SMALLEST_P = 0.0001  # smaller ones are not told apart
+SMALLEST_CHANGE = 0.001  # below it a difference of losses has two digits, however small it is
 SUGGESTIONS = {  # what the suggestions of the learning-rate finder are
     "steepest": "the loss falls fastest",
     "minimum": "a tenth of where the loss is lowest",
@@ -54,7 +56,7 @@ def comparison_lines(comparisons: Mapping[str, Any], is_paired: bool, split: str
         is_tested = not math.isnan(found.low)
         needed = f"{found.runs_needed:,}" if found.runs_needed and is_tested else "-"
         difference = [_change(label, found.difference), _change_interval(label, found) if is_tested else "-"]
-        rows.append([label, *sides, *difference, f"{found.p:.4f}" if is_tested else "-", f"{found.effect:.2f}", needed])
+        rows.append([label, *sides, *difference, _p_text(found.p) if is_tested else "-", f"{found.effect:.2f}", needed])
     yield from table_lines(
         [f"metric ({split})", "A mean (sd)", "B mean (sd)", "B - A", "95% CI", "p", "g", "runs needed"], rows
     )
@@ -117,7 +119,13 @@ def _change(label: str, value: float) -> str:
     """Returns a difference; of shares in points, such as `+1.25 points`."""
     if label == TIMES:
         return f"{'+' if value > 0 else ''}{_text(label, value)}"
-    return f"{100 * value:+.2f} points" if _is_share(label) else f"{value:+.4f}"
+    if _is_share(label):
+        return f"{100 * value:+.2f} points"
+    return f"{value:+.4f}" if not value or abs(value) >= SMALLEST_CHANGE else f"{value:+.2g}"
+
+
+def _p_text(p: float) -> str:
+    return f"{p:.4f}" if p >= SMALLEST_P else f"<{SMALLEST_P}"
 
 
 def _change_interval(label: str, found: Any) -> str:
