@@ -324,7 +324,11 @@ def test_int8_sees_all_classes_of_a_sorted_folder() -> None:
             True,
             "novelty differs by",
         ),
-        ({"agreement": 0.9, "largest_difference": 0.5, "accuracy": 0.897}, False, "accuracy drops by 0.30 points to 89.70%, more than 0.2"),
+        (
+            {"agreement": 0.9, "largest_difference": 0.5, "accuracy": 0.897},
+            False,
+            "accuracy drops by 0.30 points to 89.70%, more than 0.2",
+        ),
         ({"agreement": 0.9, "largest_difference": 0.5, "accuracy": 0.88, "images": 100}, False, "to 88.00%, more than 1.0"),
     ],
 )
