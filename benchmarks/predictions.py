@@ -1,55 +1,47 @@
 """The tables of sets of classes, unknown images and ensembles, from benchmarks/results."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from record import spread
 from rows import Row, command, hardware, measured, newest, share
 
-RUNS = "runs/study/sprint94/seed-*"
-
 
 def sets() -> Iterator[str]:
     """Yields the tables of sets of classes: how many have the true class, and how large they are."""
-    rows = newest("sets", "recipe", "settings")
-    if not rows:
-        yield f"Not measured: `python benchmarks/sets.py sprint94 {RUNS}`"
-    for row in rows:
-        yield from of_runs(row)
-        yield (
-            "| asked for | method | per class | sets with the true class | of the worst class | classes in a set |\n|"
-            + "---|" * 6
-        )
-        for found in row["sets"]:
-            covered, lowest = (share(found[key], row["n"]) for key in ("covered", "lowest_class"))
-            by_class = "yes" if found["by_class"] else "no"
-            cells = (
-                f"{found['coverage']:.0%}",
-                found["method"],
-                by_class,
-                covered,
-                lowest,
-                f"{found['mean_size']['mean']:.2f}",
-            )
-            yield f"| {' | '.join(cells)} |"
+    yield from of_each_row("sets", _sets)
 
 
 def unknown() -> Iterator[str]:
     """Yields the tables of images of other kinds: how well scores tell them from known ones, and how many are marked."""
-    rows = newest("unknown", "recipe", "settings")
+    yield from of_each_row("unknown", _unknown)
+
+
+def of_each_row(name: str, table: Callable[[Row], Iterator[str]]) -> Iterator[str]:
+    """Yields a table of each row of a result file, under a line that says of which runs it is."""
+    rows = newest(name, "recipe", "settings")
     if not rows:
-        yield f"Not measured: `python benchmarks/unknown.py sprint94 {RUNS}`"
+        yield f"Not measured: `python benchmarks/{name}.py sprint94 runs/study/sprint94/seed-*`"
     for row in rows:
-        yield from of_runs(row)
-        yield "| images | number | ROC AUC of novelty | of energy | of 1 - largest probability | marked by `--unknown 0.05` |"
-        yield "|" + "---|" * 6
-        for kind, scores in row["kinds"].items():
-            areas = [area(scores.get(name), row["n"]) for name in ("novelty", "energy", "softmax")]
-            yield f"| {kind} | {row['images'][kind]:,} | {' | '.join(areas)} | {share(scores['marked'], row['n'])} |"
+        yield f"`{command(row['recipe'], row)}`, {row['n']} seeds, on {hardware(row)} ({measured(row)}):\n"
+        yield from table(row)
 
 
-def of_runs(row: Row) -> Iterator[str]:
-    """Yields the line over the table of a row."""
-    yield f"`{command(row['recipe'], row)}`, {row['n']} seeds, on {hardware(row)} ({measured(row)}):\n"
+def _sets(row: Row) -> Iterator[str]:
+    yield (
+        "| asked for | method | per class | sets with the true class | of the worst class | classes in a set |\n|" + "---|" * 6
+    )
+    for found in row["sets"]:
+        covered, lowest = (share(found[key], row["n"]) for key in ("covered", "lowest_class"))
+        asked, by_class = f"{found['coverage']:.0%}", "yes" if found["by_class"] else "no"
+        yield f"| {asked} | {found['method']} | {by_class} | {covered} | {lowest} | {found['mean_size']['mean']:.2f} |"
+
+
+def _unknown(row: Row) -> Iterator[str]:
+    yield "| images | number | ROC AUC of novelty | of energy | of 1 - largest probability | marked by `--unknown 0.05` |"
+    yield "|" + "---|" * 6
+    for kind, scores in row["kinds"].items():
+        areas = [area(scores.get(name), row["n"]) for name in ("novelty", "energy", "softmax")]
+        yield f"| {kind} | {row['images'][kind]:,} | {' | '.join(areas)} | {share(scores['marked'], row['n'])} |"
 
 
 def area(values: dict[str, float] | None, n: int) -> str:

@@ -62,6 +62,13 @@ def of_one_recipe(runs: Sequence[RunFolder], *, is_rehearsal: bool = False) -> t
     return configs, {key: records[0][key] for key in SHARED}
 
 
+def described(recipe: str, runs: Sequence[RunFolder]) -> dict[str, Any]:
+    """Returns what a row says of its runs beside the results: machine, code, recipe, settings, seeds."""
+    configs, record = of_one_recipe(runs)
+    seeds = [config.seed for config in configs]
+    return {**record, "recipe": recipe, "settings": configs[0].to_toml(), "seeds": seeds, "n": len(runs)}
+
+
 def row(runs: list[RunFolder], *, is_rehearsal: bool = False) -> dict[str, object]:
     """Returns the row about these runs; exits where they cannot be averaged."""
     configs, record = of_one_recipe(runs, is_rehearsal=is_rehearsal)

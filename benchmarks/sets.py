@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from record import of_one_recipe, spread
+from record import described, spread
 from sprintnet.runs.folder import RunFolder, evaluation_split, open_run, read_json
 from sprintnet.runs.io import append_row
 
@@ -45,15 +45,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="finished run folders, which differ in their seed alone")
     options = parser.parse_args()
     runs = [open_run(path) for path in options.runs]
-    configs, record = of_one_recipe(runs)
-    row = {
-        **record,
-        "recipe": options.recipe,
-        "settings": configs[0].to_toml(),
-        "seeds": [config.seed for config in configs],
-        "n": len(runs),
-        **measure(runs),
-    }
+    row = {**described(options.recipe, runs), **measure(runs)}
     append_row(RESULTS, row)
     print(row)
 

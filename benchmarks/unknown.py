@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_sample_images
 
-from record import of_one_recipe, spread
+from record import described, spread
 from sprintnet.data.builtin import cache
 from sprintnet.data.dataset import ImageDataset, Images
 from sprintnet.data.images import as_pixels
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="finished run folders, which differ in their seed alone")
     options = parser.parse_args()
     runs = [open_run(path) for path in options.runs]
-    configs, record = of_one_recipe(runs)
+    about = described(options.recipe, runs)
     known, kinds = cache.load("cifar10")[1], other_images()
     measured = [measure(load_run(run.path)[0], known, kinds) for run in runs]
     summary = {
@@ -106,15 +106,8 @@ def main() -> None:
     }
     for kind, scores in summary.items():
         print(f"{kind:15}", "  ".join(f"{name} {score['mean']:.3f}" for name, score in scores.items()))
-    row = {
-        **record,  # of the training
-        "recipe": options.recipe,
-        "settings": configs[0].to_toml(),
-        "seeds": [config.seed for config in configs],
-        "n": len(runs),
-        "images": {"cifar10": len(known), **{kind: len(each) for kind, each in kinds.items()}},
-        "kinds": summary,
-    }
+    images = {"cifar10": len(known), **{kind: len(each) for kind, each in kinds.items()}}
+    row = {**about, "images": images, "kinds": summary}
     append_row(RESULTS, row)
 
 

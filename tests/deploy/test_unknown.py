@@ -150,6 +150,13 @@ def test_what_a_file_lacks_is_said(
     assert message in done.stderr
 
 
+def test_a_model_without_held_out_images_is_told_how_few_photos_can_have_some() -> None:
+    plain = Preprocessing(("a", "b"), (8, 8, 3), Normalisation((0.5,) * 3, (0.2,) * 3), "stretch", "single-label", True)
+    told = r"needs 99 held-out images, and the model has scores of 0; .*data.val=0.3; with .*, such as 0.1 \(needs 9\)"
+    with pytest.raises(ArgumentError, match=told):
+        plain.unknown(np.zeros(1), 0.01)
+
+
 def test_too_few_held_out_images_for_so_few_false_alarms(sprintnet: Command, model: Path) -> None:
     done = sprintnet("predict", str(model), str(FILES[0]), "--unknown", "0.001")
     assert done.returncode == 2

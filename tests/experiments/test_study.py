@@ -162,6 +162,12 @@ def test_a_study_of_several_processes_goes_on_in_one(sprintnet: Command, tmp_pat
     assert {load_config(file).threads for file in (tmp_path / "runs/study/s").glob("seed-*/config.toml")} == shares
 
 
+def test_a_study_at_chance_says_so(sprintnet: Command, tiny: list[str]) -> None:
+    done = sprintnet("study", "davidnet", *tiny, "epochs=1", "optim.max_lr=1e-9", "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    assert "\nnot clearly better than chance: always predicting " in done.stdout
+
+
 def test_a_killed_study_resumes_and_compares_with_another(sprintnet: Command, tmp_path: Path, tiny: list[str]) -> None:
     words = ["study", "davidnet", *tiny, "--seeds", "2"]
     process = subprocess.Popen([sys.executable, "-m", "sprintnet", *words], cwd=tmp_path, stdout=subprocess.DEVNULL)
