@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from image_folder import write_image_files
 from sprintnet.config import load_config
 from sprintnet.data.builtin.cache import load
 from sprintnet.data.custom.load import load_custom
@@ -45,18 +45,6 @@ from sprintnet.data.settings import DataSettings
 load_custom(DataSettings(sys.argv[1]))
 print(time.perf_counter() - began)
 """
-
-
-def write_image_files(folder: Path) -> Path:
-    """Writes CIFAR-10 as 60,000 PNG files, train/<class>/* and test/<class>/*, where missing; returns the folder."""
-    if not (folder / ".complete").exists():
-        for part, images in zip(("train", "test"), load("cifar10"), strict=True):
-            for name in images.classes:
-                (folder / part / name).mkdir(parents=True, exist_ok=True)
-            for index, (image, label) in enumerate(zip(images.images, images.labels, strict=True)):
-                Image.fromarray(image).save(folder / part / images.classes[label] / f"{index:05}.png")
-        (folder / ".complete").touch()
-    return folder
 
 
 def decode(folder: Path, decoded: Path) -> dict[str, object]:
@@ -179,7 +167,7 @@ def main() -> None:
         inside(options.work)
         return
     cifar10, _ = load("cifar10")
-    folder = write_image_files(options.work / "cifar10")
+    folder = write_image_files(options.work / "cifar10", *load("cifar10"))
     os.environ["SPRINTNET_CACHE"] = str(options.work / "cache")
     decoded = options.work / "cache" / "decoded"
     if options.only in (None, "decode"):

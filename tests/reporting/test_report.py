@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from conftest import SAMPLE, TINY, Command
+from sprintnet.cli.args import NO_FILES
 from sprintnet.cli.main import main
 from sprintnet.config import load_config
 from sprintnet.errors import SettingsError
@@ -270,6 +271,14 @@ def test_image_files_are_explained_and_others_refused(run: RunFolder, sprintnet:
     assert [row["target"] for row in facts["predictions"]] == ["dog"]
     assert run.explanations.read_bytes() == before
     assert sprintnet("explain", str(run.path), "small.png").returncode == 0  # resized
+    folder = tmp_path / "dogs"
+    shutil.copytree(SAMPLE / "test" / "dog", folder)
+    assert sprintnet("explain", str(run.path), "dogs").returncode == 0
+    explained = [row["file"] for row in json.loads(str(read_arrays(run.file_explanations)["facts"]))["predictions"]]
+    assert explained == sorted(str(Path("dogs", file.name)) for file in folder.iterdir())
+    (tmp_path / "empty").mkdir()
+    done = sprintnet("explain", str(run.path), "empty")
+    assert (done.returncode, done.stderr) == (2, f"sprintnet: {NO_FILES}\n")
     for name, message in (("no.png", "no.png"), ("absent.png", "absent.png")):
         done = sprintnet("explain", str(run.path), name)
         assert done.returncode != 0

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sprintnet.config import Config
 
 DEFAULT_RECIPE = "sprint94"
+NO_FILES = "IMAGE: no image files; name files, folders or patterns, or - for a list on standard input"
 
 
 def split_words(words: list[str], has_settings: bool) -> tuple[list[str], list[str]]:

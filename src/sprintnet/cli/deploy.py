@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sprintnet.cli.args import NO_FILES
 from sprintnet.errors import DataError, SettingsError, SprintNetError
 from sprintnet.runs.folder import RunFolder, find_run, open_run
 from sprintnet.runs.shards import parse_shard, shard
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 MODEL = "model.onnx"
 OUTPUTS = "probabilities,logits,activation_maps,embeddings,novelty"
 SETS = ("threshold", "adaptive")
-NO_FILES = "IMAGE: no image files; name files, folders or patterns, or - for a list on standard input"
 
 
 def export(options: Namespace) -> None:

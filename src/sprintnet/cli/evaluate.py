@@ -1,9 +1,10 @@
 """The commands about a finished run: val, verify, explain, log, report. Each imports what it needs when it runs."""
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 
-from sprintnet.cli.args import check_output
+from sprintnet.cli.args import NO_FILES, check_output
 from sprintnet.errors import SettingsError, SprintNetError
 from sprintnet.runs.folder import RunFolder, evaluation_split, find_run, log_test_access, open_run
 
@@ -51,12 +52,18 @@ def val(options: Namespace) -> None:
 
 def explain(options: Namespace) -> None:
     """Shows where the network looks, by Grad-CAM."""
-    name, *files = options.names
-    if len(files) > MAX_EXPLAINED:
-        raise SettingsError(f"IMAGE: {len(files)} files; at most {MAX_EXPLAINED} fit into one figure")
-    if files and options.wrong != ERRORS:
+    name, *words = options.names
+    if words and options.wrong != ERRORS:
         raise SettingsError(f"--wrong {options.wrong}: cannot be combined with image files; leave one of them out")
     run = open_run(name)
+
+    from sprintnet.deploy.predict_files import find_files
+
+    files = [str(file) for file in find_files(words, sys.stdin)]
+    if len(files) > MAX_EXPLAINED:
+        raise SettingsError(f"IMAGE: {len(files)} files; at most {MAX_EXPLAINED} fit into one figure")
+    if words and not files:
+        raise SettingsError(NO_FILES)
     print(f"starting: class activation maps of {run.path}", flush=True)
 
     from sprintnet.evaluation.explain import explain_files, explain_wrong

@@ -68,7 +68,10 @@ def training_header(
 
 
 def table_cells(row: Mapping[str, Any]) -> list[str]:
-    """Returns the cells of an epoch (a row of results.csv, numbers or text); Time covers training and evaluation."""
+    """Returns the cells of an epoch (a row of results.csv, numbers or text).
+
+    Time covers training and evaluation; below a second, which a GPU takes, it has three digits instead of the article's form.
+    """
     taken = float(row["train_seconds"]) + float(row["val_seconds"])
     minutes, seconds = divmod(round(taken), 60)
     losses = {part: f"{float(row[f'{part}_loss']):.6f}" for part in ("train", "val")}
