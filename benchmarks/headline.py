@@ -33,6 +33,8 @@ RECIPES = {
     "davidnet-24-epochs-gpu": "davidnet",
 }
 """Result file -> recipe."""
+AUGMENTED = [("sprint94", 1000), ("sprint94", 4000), ("sprint94", 45_000), ("sprint95", 45_000), ("sprint95-long", 45_000)]
+"""Recipes and numbers of CIFAR-10's images that augmentations are tried on."""
 
 
 def held_out(row: Row) -> object:
@@ -182,11 +184,32 @@ def calibrated() -> Iterator[str]:
             yield f"| `{command(recipe, rows[-1])}` | {what} | {' | '.join(cells)} |"
 
 
+def augmentations() -> Iterator[str]:
+    """Yields the table of what mixup, CutMix, TrivialAugment and an average of the weights gain on a recipe."""
+    yield "| recipe | training images | setting | accuracy | difference, points (95% CI) | p | n | hardware | date, commit |"
+    yield "|" + "---|" * 9
+    rows = newest("augmentations", "recipe", "images", "setting")
+    for recipe, images in AUGMENTED:
+        measured_ones = [row for row in rows if (row["recipe"], row["images"]) == (recipe, images)]
+        if not measured_ones:
+            how = f"not measured: `python benchmarks/augmentations.py {recipe} {images}`"
+            yield f"| {recipe} | {images:,} | {how} | | | | 0 | | |"
+        for row in measured_ones:
+            n, difference, p = len(row["accuracies"]), "-", "-"
+            if row["setting"]:
+                difference = "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * row[key] for key in ("difference", "low", "high")))
+                p = f"{row['p']:.3f}"
+            setting = f"`{row['setting']}`" if row["setting"] else "as it is"
+            cells = [share(spread(row["accuracies"]), n), difference, p, str(n), hardware(row), measured(row)]
+            yield f"| {recipe} | {images:,} | {setting} | {' | '.join(cells)} |"
+
+
 TABLES = {
     ROOT / "README.md": {"headline": headline, "peers": beside_peers},
     ROOT / "docs" / "reference" / "results.md": {
         "recipes": recipes, "speed": speed, "kernels": kernel_rates, "optimisations": optimisations,
         "calibrated": calibrated, "sets": sets, "unknown": unknown, "ensembles": ensembles,
+        "augmentations": augmentations,
         "shipped": shipped, "served": served, "custom": custom,
     },
 }  # fmt: skip
