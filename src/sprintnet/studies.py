@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SEEDS = 10  # of a study for which no number is given
 TEST_CAUTION = "these are metrics of the test set; to choose between settings, hold more images out and compare the split val"
 
-CALIBRATION_CAUTION = f"{statistics.CALIBRATED}: some of these images also fitted the temperature, so it is optimistic"
+CALIBRATION_CAUTION = f"{statistics.CALIBRATED}: the same images fitted the temperature, so it is optimistic"
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from crepes import ConformalClassifier
 from mapie.classification import SplitConformalClassifier
+from scipy.special import softmax
 from scipy.stats import binom
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from sprintnet.data.conformal import METHODS, HeldOutScores, images_needed, p_values, set_scores
+from sprintnet.data.conformal import METHODS, HeldOutScores, images_needed, p_values, power, set_scores
 from sprintnet.errors import ArgumentError
 
 CLASSES = 5
@@ -140,9 +141,29 @@ def test_impossible_coverages_are_refused(coverage: float) -> None:
         scores.sets(drawn(5, 14)[0], coverage)
 
 
+def test_a_power_of_probabilities_is_another_temperature() -> None:
+    logits = 3 * np.random.default_rng(16).normal(size=(50, CLASSES))
+    for exponent in (0.3, 1.0, 2.5):
+        expected = softmax(exponent * logits, axis=1)
+        np.testing.assert_allclose(power(softmax(logits, axis=1), exponent), expected, rtol=1e-12)
+        np.testing.assert_allclose(power(softmax(logits, axis=1).astype(np.float32), exponent), expected, rtol=1e-5)
+    certain = np.eye(CLASSES, dtype=np.float32)
+    np.testing.assert_array_equal(power(certain, 3.0), certain)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sets_are_those_of_the_temperature_that_the_scores_have(method: str) -> None:
+    (held_out, labels), (new, _) = drawn(500, 17), drawn(200, 18)
+    expected = HeldOutScores.of(power(held_out, 1.7), labels).sets(power(new, 1.7), 0.9, method)
+    np.testing.assert_array_equal(HeldOutScores.of(held_out, labels, 1.7).sets(new, 0.9, method), expected)
+
+
 def test_scores_travel_as_text() -> None:
-    scores = HeldOutScores.of(*drawn(100, 15))
+    scores = HeldOutScores.of(*drawn(100, 15), 1.25)
     assert HeldOutScores.from_metadata(json.loads(json.dumps(scores.to_metadata())), CLASSES) == scores
     for spoiled, message in (([[0.1]] * 2, "scores of 2 classes, not 5"), ([[float("nan")]] * CLASSES, "not finite")):
         with pytest.raises(ValueError, match=message):
             HeldOutScores.from_metadata({"scores": dict.fromkeys(METHODS, spoiled)}, CLASSES)
+    for exponent in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"an exponent of {float(exponent)} is not possible"):
+            HeldOutScores.from_metadata({**scores.to_metadata(), "exponent": exponent}, CLASSES)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,15 +58,23 @@ def test_a_file_gives_the_sets_of_its_run(exported: dict[str, RunFolder], test_s
         assert 1 <= min(sizes) < max(sizes)
 
 
-def test_scores_are_of_images_that_no_temperature_was_fitted_on(exported: dict[str, RunFolder]) -> None:
+def test_scores_are_of_images_on_which_their_temperature_was_not_fitted(exported: dict[str, RunFolder]) -> None:
     run = exported["davidnet"]
     metrics, arrays = read_json(run.metrics), read_arrays(run.predictions)
     sets = metrics["val"]["sets"]
     assert sets["images"] + sets["held_out"] == metrics["val"]["images"] == len(arrays["val_labels"])
     preprocessing, kept = load_run(run.path)[0].preprocessing, reserved(arrays["val_labels"])
     logits, labels = arrays["val_logits"], arrays["val_labels"]
-    assert preprocessing.held_out_scores == HeldOutScores.of(preprocessing.probabilities(logits[kept]), labels[kept])
-    assert preprocessing.temperature == fit_temperature(preprocessing.unsmoothed(logits[~kept]), labels[~kept])
+    assert preprocessing.temperature == fit_temperature(preprocessing.unsmoothed(logits), labels)
+    of_others = replace(preprocessing, temperature=fit_temperature(preprocessing.unsmoothed(logits[~kept]), labels[~kept]))
+    assert of_others.temperature != preprocessing.temperature
+    expected = HeldOutScores.of(of_others.probabilities(logits[kept]), labels[kept])
+    assert preprocessing.held_out_scores is not None
+    for method, pools in preprocessing.held_out_scores.scores.items():
+        np.testing.assert_allclose(np.concatenate(pools), np.concatenate(expected.scores[method]), rtol=1e-5, atol=1e-9)
+    for coverage in (0.8, 0.9):
+        same = expected.sets(of_others.probabilities(logits), coverage)
+        np.testing.assert_array_equal(preprocessing.held_out_scores.sets(preprocessing.probabilities(logits), coverage), same)
     np.testing.assert_array_equal(np.bincount(labels[kept]), np.round(np.bincount(labels) / 2))
 
 

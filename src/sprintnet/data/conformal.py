@@ -29,15 +29,19 @@ class HeldOutScores:
 
     scores: Mapping[str, tuple[tuple[float, ...], ...]]
     """By method: the sorted scores of the images of each class, none for a class without images."""
+    exponent: float = 1.0
+    """Scores are of this power of calibrated probabilities, normalised. The temperature of these is fitted on all held-out
+    images; divided by the exponent, it is the one that the others alone give, which knows nothing of the scores' images."""
 
     @classmethod
-    def of(cls, probabilities: Floats, labels: npt.NDArray[np.integer[Any]]) -> "HeldOutScores":
+    def of(cls, probabilities: Floats, labels: npt.NDArray[np.integer[Any]], exponent: float = 1.0) -> "HeldOutScores":
         """Returns the scores of held-out images, from their calibrated probabilities (N, K) and labels (N,)."""
         found, classes = {}, range(probabilities.shape[1])
+        probabilities = power(probabilities, exponent)
         for method in METHODS:
             of_own = set_scores(probabilities, method)[np.arange(len(labels)), labels]
             found[method] = tuple(sorted_scores(of_own[labels == label]) for label in classes)
-        return cls(found)
+        return cls(found, exponent)
 
     @property
     def images(self) -> int:
@@ -57,7 +61,7 @@ class HeldOutScores:
             rule = f"needs {needed:,} held-out images, and the model has {self.images:,}"
             remedy = f"ask for less than {most:.3g}, or train with a larger data.val"
             raise ArgumentError("coverage", coverage, f"{rule}; {remedy}")
-        scores = set_scores(probabilities, method)
+        scores = set_scores(power(probabilities, self.exponent), method)
         pools = self.scores[method]
         if not by_class:
             pools = (tuple(sorted(score for pool in pools for score in pool)),) * len(pools)
@@ -71,7 +75,8 @@ class HeldOutScores:
 
     def to_metadata(self) -> dict[str, Any]:
         """Returns the fields as JSON values."""
-        return {"scores": {method: [list(pool) for pool in pools] for method, pools in self.scores.items()}}
+        scores = {method: [list(pool) for pool in pools] for method, pools in self.scores.items()}
+        return {"scores": scores, "exponent": self.exponent}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], classes: int) -> "HeldOutScores":
@@ -80,7 +85,16 @@ class HeldOutScores:
         for pools in found.values():
             if len(pools) != classes:
                 raise ValueError(f"scores of {len(pools)} classes, not {classes}")
-        return cls(found)
+        exponent = float(metadata.get("exponent", 1.0))
+        if not 0 < exponent < math.inf:
+            raise ValueError(f"an exponent of {exponent} is not possible")
+        return cls(found, exponent)
+
+
+def power(probabilities: Floats, exponent: float) -> Floats:
+    """Returns probabilities (N, K) raised to a power and normalised, fp64: those of logits times the exponent."""
+    raised = (probabilities.astype(np.float64) / probabilities.max(axis=1, keepdims=True)) ** exponent
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 def set_scores(probabilities: Floats, method: str) -> Floats:

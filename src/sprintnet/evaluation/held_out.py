@@ -16,7 +16,7 @@ FALSE_ALARMS = (0.01, 0.05)
 def reserved(labels: Ints) -> Mask:
     """Returns which held-out images (N,) give scores: half of each class.
 
-    The temperature is fitted on the others, so that these are like new images to the model.
+    Their temperature is fitted on the others, so that these are like new images to the model.
     """
     return stratified_sample(labels.astype(np.uint8) if labels.ndim == 2 else labels.astype(np.int64), 0.5)
 

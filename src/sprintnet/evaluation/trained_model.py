@@ -89,27 +89,31 @@ class TrainedModel:
         label_smoothing: float,
         cross_validated: Evaluation | None = None,
     ) -> "TrainedModel":
-        """Returns the model with what suits held-out images: temperatures, and scores of the half that they are not fitted on.
+        """Returns the model with what suits held-out images: temperatures, and scores of half of these images.
 
-        `label_smoothing` is that of the training, which is undone only where that lowers the cross-entropy of these images.
-        The temperature is fitted on `cross_validated` images too, which were held out from similar networks.
+        `label_smoothing` is that of the training, which is undone only where that lowers the cross-entropy of the other half.
+        Temperatures are fitted on all of them, and on `cross_validated` images, which were held out from similar networks;
+        those of the scores on the other half.
         """
         task, fits = self.task, []
         whole, kept = val, reserved(val.labels)
-        logits, set_logits = found.arrays["logits"][~kept], found.arrays["logits"][kept]
-        labels = whole.labels[~kept]
+        logits, labels, others = found.arrays["logits"], whole.labels, ~kept
         if cross_validated:
             logits = np.concatenate([logits, cross_validated.arrays["logits"]])
             labels = np.concatenate([labels, cross_validated.arrays["labels"]])
+            others = np.concatenate([others, np.ones(len(cross_validated.arrays["labels"]), bool)])
         for alpha in {label_smoothing if task is TASKS["single-label"] else 0.0, 0.0}:
             fit = replace(self.preprocessing, label_smoothing=alpha)
-            fit = replace(fit, temperature=task.fit_temperature(fit.unsmoothed(logits), labels))
-            fits.append((task.cross_entropy(fit.calibrated(logits), labels, 0.0), fit))
-        best = min(fits, key=lambda pair: pair[0])[1]
-        held_out = {}
+            of_others = task.fit_temperature(fit.unsmoothed(logits[others]), labels[others])
+            loss = task.cross_entropy(fit.unsmoothed(logits[others]) / of_others, labels[others], 0.0)
+            fits.append((loss, of_others, fit))
+        _, of_others, best = min(fits, key=lambda found: found[0])
+        temperature = task.fit_temperature(best.unsmoothed(logits), labels)
+        best, held_out = replace(best, temperature=temperature), {}
         has_sets = kept.any() and not whole.multi_label
         if has_sets:
-            held_out[NO_TTA] = HeldOutScores.of(best.probabilities(set_logits), whole.labels[kept])
+            own = best.probabilities(found.arrays["logits"][kept])
+            held_out[NO_TTA] = HeldOutScores.of(own, whole.labels[kept], temperature / of_others)
         some = _spread(
             whole, max(MIN_TTA_CALIBRATION_IMAGES, TTA_CALIBRATION_IMAGES * self._evaluation_batch // EVALUATION_BATCH)
         )
@@ -117,10 +121,11 @@ class TrainedModel:
         for tta in best.tta_choices:
             with_tta = replace(self, preprocessing=best.with_tta(tta))
             averaged = with_tta.predict_logits(some.images, "calibrating")
-            of_tta[tta] = task.fit_temperature(best.unsmoothed(averaged[~kept]), some.labels[~kept])
+            of_tta[tta] = task.fit_temperature(best.unsmoothed(averaged), some.labels)
             if has_sets and kept.any():
-                fitted = replace(best, tta_temperatures=of_tta).with_tta(tta)
-                held_out[tta] = HeldOutScores.of(fitted.probabilities(averaged[kept]), some.labels[kept])
+                of_others = task.fit_temperature(best.unsmoothed(averaged[~kept]), some.labels[~kept])
+                own = replace(best, tta_temperatures=of_tta).with_tta(tta).probabilities(averaged[kept])
+                held_out[tta] = HeldOutScores.of(own, some.labels[kept], of_tta[tta] / of_others)
         novelty = sorted_scores(found.arrays["novelty"][reserved(whole.labels)].tolist())
         best = replace(best, tta_temperatures=of_tta, held_out=held_out, novelty_scores=novelty, held_out_sha256=digest(whole))
         return replace(self, preprocessing=best)

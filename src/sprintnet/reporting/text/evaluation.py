@@ -78,18 +78,15 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
         why = "with data.val=0 no images are held out for it; leave it at auto"
         return f"probabilities are not calibrated{f' ({split} ECE {trained})' * is_measured}: {why}"
     calibrated = f"{metrics[split]['calibrated']['ece']:.2%}"
-    kept = metrics[split].get("unknown", {"held_out": 0})["held_out"]  # for sets of classes and unknown images
-    images, few = metrics["val"]["images"] - kept, ""
-    which = f"{images:,} of the {metrics['val']['images']:,}" if kept else f"the {images:,}"
-    if split == "val":
-        few = f" ({'some of ' * bool(kept)}the same images: an optimistic estimate)"
+    images = metrics["val"]["images"]
+    few = " (the same images: an optimistic estimate)" if split == "val" else ""
     if found := metrics.get("cross_validation"):
         few += f" and, in cross-validation, on {found['images']:,} training images"
     elif images < scores.FEW_IMAGES:
         few += "; these are few: more validation images give a better temperature"
     undone = metrics["undone_label_smoothing"]
     first = f"label smoothing of {undone:g} is undone, and " if undone else ""
-    fitted = f"a temperature of {metrics['temperature']:.3f} was fitted on {which} val images{few}"
+    fitted = f"a temperature of {metrics['temperature']:.3f} was fitted on the {images:,} val images{few}"
     if not is_measured:
         return f"calibrated probabilities: {first}{fitted}; {metrics[split]['images']} images are too few to measure how well"
     return f"calibrated probabilities: {split} ECE {calibrated} (before: {trained}); {first}{fitted}"

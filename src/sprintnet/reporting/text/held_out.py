@@ -34,8 +34,8 @@ def unknown_text(unknown: Mapping[str, Any]) -> str:
 def set_text(sets: Mapping[str, Any]) -> str:
     """Returns where the sets come from, and on how many images they were tried."""
     return (
-        f"sets of classes by conformal prediction: from {sets['held_out']:,} held-out images, on which no temperature was "
-        f"fitted; tried on {sets['images']:,} others"
+        f"sets of classes by conformal prediction: from {sets['held_out']:,} held-out images, on which their "
+        f"temperature was not fitted; tried on {sets['images']:,} others"
     )
 
 

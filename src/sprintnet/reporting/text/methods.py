@@ -27,9 +27,9 @@ def method_lines(metrics: Mapping[str, Any], tta: float) -> Iterator[str]:
         yield f"Calibration: {undone}; then a temperature minimises it (Guo et al. 2017)."
     if sets := evaluated.get("sets"):
         yield (
-            f"Sets of classes: split conformal prediction with scores of {sets['held_out']:,} held-out images, on which no "
-            "temperature was fitted; threshold: Sadinle et al. 2019, adaptive: Romano et al. 2020 without randomisation, by "
-            f"class: Vovk 2012; 95% intervals by Wilson 1927, on {sets['images']:,} other images."
+            f"Sets of classes: split conformal prediction with scores of {sets['held_out']:,} held-out images, on which their "
+            "temperature was not fitted; threshold: Sadinle et al. 2019, adaptive: Romano et al. 2020 without randomisation, "
+            f"by class: Vovk 2012; 95% intervals by Wilson 1927, on {sets['images']:,} other images."
         )
     if unknown := evaluated.get("unknown"):
         yield (

@@ -35,16 +35,20 @@ export async function predict(file, model, coverage) {
   const top = ranked.slice(0, TOP).map((index) => ({ ...entry(index), activation_map: outputs.activation_maps && rows(outputs.activation_maps, index) }));
   const scores = model.preprocessing.novelty_scores;
   const typicality = outputs.novelty && scores.length ? share(outputs.novelty.data[0], scores) : undefined;
-  const set = coverage ? ranked.filter((index, rank) => rank === 0 || fits(probabilities[index], model, coverage)).map(entry) : [];
+  const fits = coverage ? setRule(probabilities, model, coverage) : () => false;
+  const set = coverage ? ranked.filter((index, rank) => rank === 0 || fits(index)).map(entry) : [];
   for (const tensor of [images, ...Object.values(outputs)]) tensor.dispose();
   const unsure = !model.threshold && thresholds.length > 0 && !isAbove(ranked[0]);
   return { labels, set, top, typicality, unsure, milliseconds };
 }
 
-/** Returns whether a class of this probability is in the set: HeldOutScores.sets, by threshold. */
-function fits(probability, { preprocessing: { held_out, tta } }, coverage) {
-  const scores = held_out[tta ?? "none"].scores.threshold.flat();
-  return share(1 - probability, scores) > Math.round((1 - coverage) * 1e12) / 1e12;
+/** Returns a function of whether a class is in the set: HeldOutScores.sets, by threshold. */
+function setRule(probabilities, { preprocessing: { held_out, tta } }, coverage) {
+  const { scores, exponent = 1 } = held_out[tta ?? "none"];
+  const raised = [...probabilities].map((probability) => (probability / Math.max(...probabilities)) ** exponent);
+  const total = raised.reduce((sum, value) => sum + value);
+  const pool = scores.threshold.flat();
+  return (index) => share(1 - raised[index] / total, pool) > Math.round((1 - coverage) * 1e12) / 1e12;
 }
 
 /** Returns the share of scores that are as large or larger, the score itself included: conformal.p_values. */
