@@ -91,6 +91,13 @@ def test_few_images_of_ones_own_come_with_a_hint_of_pretrained_weights(
     assert any("the recipe photos" in line for line in lines) == is_hinted
 
 
+def test_crops_of_images_that_nothing_is_trained_with_are_not_adapted() -> None:
+    large = DatasetFacts(2000, 10, (224, 224, 3))
+    assert resolved("photos", large)["augment.crop_padding"] == "2 -> 14"
+    assert "augment.crop_padding" not in resolved("photos", DatasetFacts(60, 3, (224, 224, 3)))
+    assert "augment.crop_padding" not in resolved("photos", large, "epochs=0")
+
+
 ANY = st.builds(
     DatasetFacts,
     st.integers(2, 200_000),

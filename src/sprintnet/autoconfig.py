@@ -21,6 +21,7 @@ WIDTH_FACTOR = 1.5
 MAX_CROP_PADDING = 32
 FEW_FROM_SCRATCH = 10_000
 """Training images of CIFAR-10 at which training from scratch catches up with pretrained weights (docs/tutorials/photos.md)."""
+OF_EPOCHS = ("augment.crop_padding", "augment.cutout")  # of no use without epochs, where the last layer alone is fitted
 FINE_TUNED_IMAGES = 1000
 """Training images from which all layers are trained after the last one is fitted: a choice of time, not of accuracy. Three
 epochs of 1,000 images enlarged to 160x160 take two minutes on two AVX2 cores."""
@@ -52,6 +53,8 @@ def resolve(config: Config, facts: DatasetFacts) -> tuple[Config, tuple[str, ...
     reasons = []
     for key, value, reason in _proposals(config, facts):
         if key in config.auto and value != given[key]:
+            if key in OF_EPOCHS and not changes.get("epochs", config.epochs):
+                continue
             changes[key] = value
             reasons.append(f"{key}={value:g} instead of {given[key]:g}: {reason}")
     if "augment.flip" in config.auto and config.augment.flip and config.data.name not in BUILTIN_DATASETS:

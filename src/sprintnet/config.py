@@ -274,7 +274,7 @@ def _did_you_mean(key: str, known: Mapping[str, Any]) -> str:
     leaf = key.rpartition(".")[2]
     leaves = {name.rpartition(".")[2]: name for name in reversed(list(known))}
     same = (name for other, name in leaves.items() if leaf in (other, other.split("_")[-1]))  # max_lr and lr: optim.max_lr
-    meant = next(same, None) or nearest(key, known) or leaves.get(nearest(leaf, leaves) or "")
+    meant = next(same, None) or nearest(key, ("data", *known)) or leaves.get(nearest(leaf, leaves) or "")
     return f"; did you mean {meant}?" if meant else ""
 
 

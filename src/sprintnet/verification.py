@@ -164,7 +164,8 @@ def _report(run: RunFolder) -> Iterator[Check]:
     elif read_json(run.environment)["code_sha256"] != environment_record()["code_sha256"]:
         yield Check("report", UNCHECKED, f"other code wrote it; {again}")
     else:
-        raise VerificationError(f"{run.report}: is not what the run's files give; {again}")
+        which = "it was changed, or one of them"
+        raise VerificationError(f"{run.report}: is not what the run's files give: {which}; if they are right, {again}")
 
 
 def _is_newer(a: Path, b: Path) -> bool:

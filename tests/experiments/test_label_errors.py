@@ -72,7 +72,8 @@ def test_flipped_labels_under_sure_answers_are_found_and_no_others() -> None:
     given = labels.copy()
     given[[5, 33]] = [2, 0]
     logits[33, 0] = -1  # the less probable label comes first
-    assert rank_errors(logits, given).ranked.tolist() == [33, 5]
+    found = rank_errors(logits, given)
+    assert found.ranked.tolist() == found.contradicted.tolist() == [33, 5]
 
 
 @given(st.integers(2, 5), st.integers(5, 60), st.integers(0, 1000))
@@ -88,6 +89,8 @@ def test_the_doubted_are_the_first_in_order_of_the_odds_against_them(classes: in
     assert found.quality == pytest.approx(np.log(given / (given - margin)))
     lowest = np.argsort(found.quality)[: num_label_issues(labels, found.probabilities)]
     assert found.ranked.tolist() == [image for image in lowest if logits[image].argmax() != labels[image]]
+    contradicted = np.flatnonzero(logits.argmax(axis=1) != labels)
+    assert found.contradicted.tolist() == sorted(contradicted, key=lambda image: found.quality[image])
 
 
 def test_the_labels_that_are_wrong_are_found_and_no_others(run: RunFolder, data: Path) -> None:

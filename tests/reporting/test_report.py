@@ -276,6 +276,11 @@ def test_image_files_are_explained_and_others_refused(run: RunFolder, sprintnet:
     assert sprintnet("explain", str(run.path), "dogs").returncode == 0
     explained = [row["file"] for row in json.loads(str(read_arrays(run.file_explanations)["facts"]))["predictions"]]
     assert explained == sorted(str(Path("dogs", file.name)) for file in folder.iterdir())
+    for index in range(65):
+        shutil.copy(tmp_path / "dog.png", tmp_path / "dogs" / f"more{index}.png")
+    done = sprintnet("explain", str(run.path), "dogs")
+    assert "75 files: the first 64 are explained, which fit into one figure\n" in done.stdout
+    assert len(json.loads(str(read_arrays(run.file_explanations)["facts"]))["predictions"]) == 64
     (tmp_path / "empty").mkdir()
     done = sprintnet("explain", str(run.path), "empty")
     assert (done.returncode, done.stderr) == (2, f"sprintnet: {NO_FILES}\n")

@@ -113,10 +113,14 @@ def test_suggestions_name_their_setting_and_the_recommended_one(recipe: str, set
 
 
 def test_deletion_and_insertion_say_which_direction_is_good() -> None:
-    header, row, images = faithfulness_lines({"block2": {"deletion": 0.25, "insertion": 0.5}}, 3)
-    assert images == "means over the first 3 images"
+    random = {"deletion": 0.3, "insertion": 0.3}
+    header, row, _, images = faithfulness_lines({"block2": {"deletion": 0.25, "insertion": 0.5}, "random": random}, 3)
+    assert images == "means over the first 3 images: of large images, few are scored"
     assert header.split("  ")[1:] == ["deletion (lower is better)", "insertion (higher is better)"]
     assert row.split() == ["block2", "25.0%", "50.0%"]
+    for worse in ({"deletion": 0.31, "insertion": 0.5}, {"deletion": 0.25, "insertion": 0.29}):
+        *_, last = faithfulness_lines({"block2": worse, "random": random}, 1)
+        assert last == "block2: not better than maps at random"
 
 
 @pytest.mark.parametrize(

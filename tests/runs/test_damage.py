@@ -92,4 +92,4 @@ def test_damaged_checksums_are_named(finished: RunFolder, sprintnet: Command, tm
     (run / "checksums.txt").write_bytes(changed)
     done = sprintnet("report", "R")
     assert done.returncode == 2
-    assert "cannot be checked, since checksums.txt beside it is damaged: remove checksums.txt to go without" in done.stderr
+    assert "cannot be checked: checksums.txt was changed (its last line says so); remove it to go without" in done.stderr

@@ -55,7 +55,7 @@ def test_a_chosen_name_is_never_changed(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     assert new_run("mine", exact=True, resume=False, parent=tmp_path).path == tmp_path / "mine"  # nothing began there
     (tmp_path / "mine" / "config.toml").touch()
-    with pytest.raises(SettingsError, match="exists; choose another name, or resume that run"):
+    with pytest.raises(SettingsError, match="exists; choose another name, or resume it"):
         new_run("mine", exact=True, resume=False, parent=tmp_path)
     assert new_run("mine", exact=True, resume=True, parent=tmp_path).path == tmp_path / "mine"
 

@@ -53,3 +53,17 @@ def test_a_training_of_one_second_says_nothing(clock: Clock) -> None:
     of = Forecast(Schedule(ScheduleSettings(), 1), epochs=1, batches=10, evaluated=1)
     with pytest.raises(AssertionError, match="no forecast"):
         said_after(clock, of, first=1, each=0.1)
+
+
+def test_of_epochs_too_short_to_measure_several_are_measured(clock: Clock) -> None:
+    of = Forecast(Schedule(ScheduleSettings(), 40), epochs=40, batches=3, evaluated=3)
+    for epoch in range(40):
+        for batch in range(1, 4):
+            clock.now += 60 if (epoch, batch) == (0, 1) else 0.5
+            if seconds := of.seconds(epoch, batch):
+                left = 40 * 3 - (epoch * 3 + batch)
+                assert epoch == 1
+                assert seconds == pytest.approx(0.5 * (left + (40 - epoch) * 3 * EVALUATION_COST))
+                return
+        clock.now += 0.5 * 3 * EVALUATION_COST
+    raise AssertionError("no forecast")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MODEL = "model.onnx"
 OUTPUTS = "probabilities,logits,activation_maps,embeddings,novelty"
 SETS = ("threshold", "adaptive")
+FEW_HELD_OUT = 100  # below this, what --coverage and --unknown promise varies widely
 
 
 def export(options: Namespace) -> None:
@@ -74,6 +75,8 @@ def predict(options: Namespace) -> None:
         return
     if options.output:
         require_format(output)
+        if options.format != "table":
+            raise SettingsError(f"--format {options.format}: is for standard output; the ending of --output names the file's")
     model = _find_model(options.names[0])
     if model.is_dir():
         from sprintnet.deploy.run_predictor import RunPredictor as Predictor
@@ -93,6 +96,7 @@ def predict(options: Namespace) -> None:
         _check_sets(predictor, *listing[2:5])
     if listing.false_alarms:
         predictor.require_unknown(listing.false_alarms)
+        _say_draw("--unknown", listing.false_alarms, len(predictor.preprocessing.novelty_scores))
     if listing.embeddings and "embeddings" not in predictor.outputs:
         raise SettingsError(
             f"--embeddings {options.embeddings}: the model has no output embeddings; export it again, with that output"
@@ -118,9 +122,20 @@ def _check_sets(predictor: "Predictor", coverage: float, method: str, by_class: 
 
     predictor.require_sets(coverage, method, by_class)
     scores = predictor.preprocessing.held_out_scores
+    if scores and not by_class:
+        _say_draw("--coverage", coverage, scores.images)
     if by_class and scores and (rare := [predictor.classes[label] for label in scores.rare(coverage)]):
         needed = f"fewer than the {images_needed(coverage)} held-out images that a coverage of {coverage:g} needs"
         print(f"--by-class: in every set, with {needed}: {', '.join(map(plain, rare))}", file=sys.stderr)
+
+
+def _say_draw(option: str, share: float, images: int) -> None:
+    """Says how far a promise may be off for the held-out images of this model, where these are few."""
+    from sprintnet.reporting.text.held_out import draw_text
+
+    if images < FEW_HELD_OUT:
+        found = draw_text(share, images)
+        print(f"{option} {share:g}: holds on average over draws of held-out images; {found}", file=sys.stderr)
 
 
 def _predict_on_cluster(options: Namespace, output: Path) -> None:

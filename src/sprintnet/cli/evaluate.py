@@ -61,7 +61,8 @@ def explain(options: Namespace) -> None:
 
     files = [str(file) for file in find_files(words, sys.stdin)]
     if len(files) > MAX_EXPLAINED:
-        raise SettingsError(f"IMAGE: {len(files)} files; at most {MAX_EXPLAINED} fit into one figure")
+        print(f"{len(files):,} files: the first {MAX_EXPLAINED} are explained, which fit into one figure")
+        files = files[:MAX_EXPLAINED]
     if words and not files:
         raise SettingsError(NO_FILES)
     print(f"starting: class activation maps of {run.path}", flush=True)

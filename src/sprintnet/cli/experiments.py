@@ -125,8 +125,11 @@ def label_errors(options: Namespace) -> None:
     require_same_splits(splits, run, str(run.path))
     found = label_errors(config, splits, run, options.folds, options.resume, Placement(options.jobs, options.on))
     table = run.label_errors.with_suffix(".csv")
+    print(f"judged: the images of {' and '.join(name for name in splits if name != 'test')}, not those of the test set")
     print(f"{len(found.ranked):,} of {len(found.probabilities):,} labels are likely wrong, most suspicious first: {table}")
     print(f"the networks that judged them agree with {found.accuracy:.2%} of all labels")
+    if doubtful := len(found.contradicted) - len(found.ranked):
+        print(f"the table also has {doubtful:,} labels that they contradict, more likely right than wrong")
     if found.accuracy < WEAK_ACCURACY:
         print("caution: networks this weak err often: many of these labels are right; look at each image before you change it")
     print(f"report: {write_report(run)}")

@@ -40,6 +40,8 @@ def train(options: Namespace) -> None:
     print(f"starting: {recipe_of(options)} on {config.data.name}, in {run.path}", flush=True)
 
     if not options.resume and not options.name:
+        if run.path.name != (usual := run_name(recipe_of(options))):
+            print(f"{TRAIN_FOLDER / usual} exists already: other commands call this run {run.path.name}")
         for left in _unfinished(rf"{re.escape(run_name(recipe_of(options)))}(-\d+)?"):
             print(f"{left.path} is unfinished: sprintnet train --resume --name {shlex.quote(left.path.name)} continues it")
 
@@ -138,8 +140,7 @@ def lr_find(options: Namespace) -> None:
 
     limits = {"lowest": options.lowest, "highest": options.highest, "rates": options.rates}
     print(sweep_config(config, folder, options.seeds, options.all, **limits))
-    save_figure(folder, "lr_finder")
-    print(f"curve and figure in {folder.path}")
+    print(f"figure: {save_figure(folder, 'lr_finder')}")
 
 
 def recipes(options: Namespace) -> None:

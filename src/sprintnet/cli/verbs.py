@@ -27,7 +27,8 @@ def _option(name: str, help: str, default: Any = "", rule: Sequence[Any] = (), m
         if not is_number:
             raise SettingsError(f"{name} {word}: must be one of {', '.join(rule)}{did_you_mean(word, rule)}")
         kind = "a whole number" if isinstance(default, int) else "a number"
-        raise SettingsError(f"{name} {word}: must be {kind} from {rule[0]:,} to {rule[1]:,}, such as {default or rule[0]}")
+        example = f", such as {default}" if default else ""
+        raise SettingsError(f"{name} {word}: must be {kind} from {rule[0]:,} to {rule[1]:,}{example}")
 
     details = {"type": read, "metavar": metavar or ("N" if is_number else "|".join(rule)), "default": default, "help": help}
     if default == []:

@@ -21,7 +21,15 @@ IMAGE_SUFFIXES = {
 }
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", *AVIF_SUFFIXES.values())
 
-OTHER_SIGNATURES = {b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"%PDF": "PDF", b"\0\0\1\0": "ICO", b"8BPS": "PSD"}
+OTHER_SIGNATURES = {
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"BM": "BMP",
+    b"%PDF": "PDF",
+    b"\0\0\1\0": "ICO",
+    b"8BPS": "PSD",
+}
 OTHER_BRANDS = {
     b"ftypavif": "AVIF",
     b"ftypavis": "AVIF",

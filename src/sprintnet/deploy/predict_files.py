@@ -103,13 +103,14 @@ def write_table(rows: Iterable[Row], predictor: Predictor, out: TextIO) -> None:
     for index, row in enumerate(rows):
         ranked = row["top"][0 if multi_label else 1 :]
         if index == 0:
+            first += len(f"{UNKNOWN} ()") if "unknown" in row else 0
             heads = [f"{f'class {rank}':{width}}  {'':7}" for rank, _ in enumerate(ranked, 1 if multi_label else 2)]
             sets = [f"{'set':{set_width}}"] if "set" in row else []
             print("  ".join([f"{'predicted':{first}}  confidence", *heads, *sets, "file"]), file=out)
         labels = [f"{plain(label)} {probability:.2%}" if multi_label else plain(label) for label, probability in row["labels"]]
         predicted = (" | ".join(labels) or UNLABELLED) + (" ?" if row["predicted"] is None else "")
         if row.get("unknown"):
-            predicted = UNKNOWN
+            predicted = f"{UNKNOWN} ({predicted.removesuffix(' ?')})"
         others = [f"{plain(label):{width}}  {probability:7.2%}" for label, probability in ranked]
         sets = [f"{set_text(row['set']):{set_width}}"] if "set" in row else []
         print("  ".join([f"{predicted:{first}}  {row['confidence']:10.2%}", *others, *sets, plain(row["file"])]), file=out)

@@ -108,6 +108,9 @@ class Predictor:
             timer.cancel()
         return found
 
+    def __repr__(self) -> str:
+        return f"Predictor({str(self.path)!r}, {len(self.classes)} classes)"
+
     @property
     def classes(self) -> tuple[str, ...]:
         """The class names, in the order of the probabilities."""

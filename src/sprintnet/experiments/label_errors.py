@@ -25,11 +25,14 @@ MAX_IMAGES = 300  # images that are kept for the report, the likeliest errors fi
 
 @dataclass(frozen=True)
 class LabelErrors:
-    """Out-of-fold probabilities (N, K), the quality (N,) of each label, and the likely errors (M,), worst first."""
+    """Out-of-fold probabilities (N, K) and the quality (N,) of each label."""
 
     probabilities: Floats
     quality: Floats
     ranked: Rows
+    """The likely errors (M,), worst first."""
+    contradicted: Rows
+    """All labels that the networks do not predict, worst first: those of `ranked`, and the doubtful ones after them."""
     accuracy: float  # share of the labels, 0..1, that the networks predict
 
 
@@ -45,8 +48,9 @@ def label_errors(
 
     Each fold is a run of these settings in the run folder's label-errors (`fold-1`, ...), evaluated on its held-out images;
     with `resume` finished folds are read and an interrupted one continues; `placement` says where. Writes label_errors.csv (a
-    row an error) and label_errors.npz (images (n, H, W, C) and rows of the first, with the totals, as JSON). Raises
-    SettingsError for folds of other images or settings, DataError for a class of a single image, and what training raises.
+    row a contradicted label) and label_errors.npz (images (n, H, W, C) and rows of the first errors, with the totals, as JSON).
+    Raises SettingsError for folds of other images or settings, DataError for a class of a single image, and what training
+    raises.
     """
     parts: Splits = {name: splits[name] for name in ("train", "val") if name in splits}
     images = pooled(parts)
@@ -56,10 +60,10 @@ def label_errors(
     write_rows(run.label_errors.with_suffix(".csv"), rows)
     facts = {
         "images": len(images),
-        "errors": len(rows),
+        "errors": len(found.ranked),
         "folds": folds,
         "accuracy": found.accuracy,
-        "rows": rows[:MAX_IMAGES],
+        "rows": rows[: min(len(found.ranked), MAX_IMAGES)],
     }
     write_arrays(run.label_errors, images=images.take(found.ranked[:MAX_IMAGES]).images, facts=json.dumps(facts))
     return found
@@ -77,8 +81,10 @@ def rank_errors(logits: Floats, labels: Labels) -> LabelErrors:
     others = logits.astype(np.float64)
     others[np.arange(len(labels)), labels] = -np.inf
     quality = logits[np.arange(len(labels)), labels] - others.max(axis=1)
-    worst = np.argsort(quality, kind="stable")[: num_label_issues(labels, probabilities)]
-    return LabelErrors(probabilities, quality, worst[quality[worst] < 0], top_k_accuracy(probabilities, labels, 1))
+    worst = np.argsort(quality, kind="stable")
+    contradicted = worst[quality[worst] < 0]
+    likely = contradicted[: num_label_issues(labels, probabilities)]
+    return LabelErrors(probabilities, quality, likely, contradicted, top_k_accuracy(probabilities, labels, 1))
 
 
 def _out_of_fold_logits(
@@ -119,14 +125,16 @@ def _require_images(fold: RunFolder, splits: Splits, folds: int) -> None:
 
 
 def _rows(found: LabelErrors, images: ImageDataset, parts: Splits) -> list[dict[str, Any]]:
-    """Returns a row for each likely error: rank, split, index in it, file if known, classes, probabilities, quality."""
+    """Returns a row for each contradicted label: rank, whether it is a likely error, split, index in it, file if known,
+    classes, probabilities, quality."""
     places = [(name, index) for name, part in parts.items() for index in range(len(part))]
     rows = []
-    for rank, image in enumerate(found.ranked, 1):
+    for rank, image in enumerate(found.contradicted, 1):
         classes = {"given": images.labels[image], "suggested": found.probabilities[image].argmax()}
         rows.append(
             {
                 "rank": rank,
+                "likely": "yes" if rank <= len(found.ranked) else "no",
                 **dict(zip(("split", "index"), places[image], strict=True)),
                 **({"file": images.files[image]} if images.files else {}),
                 **{name: images.classes[label] for name, label in classes.items()},

@@ -36,7 +36,7 @@ def build_model(settings: ModelSettings, classes: int, image_shape: tuple[int, i
         strided = f" model.stride={settings.stride}" if settings.stride > 1 else ""
         raise SettingsError(
             f"model.name={settings.name}{strided}: needs images of {side}x{side} pixels or more, not {width}x{height}; "
-            "set data.size (custom data), or another model.name"
+            "take the recipe davidnet, or, of your own images, a larger data.size"
         )
     if settings.enlarge_to and settings.name in OF_ANY_WIDTH:
         rule = f"{settings.name} does not enlarge images; use 0, or model.name=efficientnet_lite0"

@@ -42,7 +42,7 @@ def _read(folder: Path) -> dict[str, str]:
         return {}
     text, separator, digest = content.rpartition(LAST)
     if not separator or hashlib.sha256(text.encode()).hexdigest() != digest.removesuffix("\n"):
-        raise ValueError(f"cannot be checked, since {FILE} beside it is damaged: remove {FILE} to go without")
+        raise ValueError(f"cannot be checked: {FILE} was changed (its last line says so); remove it to go without")
     return {name: digest for digest, _, name in (line.partition("  ") for line in text.splitlines())}
 
 

@@ -124,7 +124,7 @@ def new_run(name: str, *, exact: bool, resume: bool, parent: Path = TRAIN_FOLDER
     if exact:
         run = next(numbered)
         if not resume and _has_started(run):
-            raise ArgumentError("name", name, f"{run.path} exists; choose another name, or resume that run")
+            raise ArgumentError("name", name, f"{run.path} exists; choose another name, or resume it")
         return run
     return next(reserved for run in numbered if (reserved := _reserve(run)))
 

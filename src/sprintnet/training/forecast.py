@@ -25,7 +25,7 @@ class Forecast:
         if not self._started:
             self._started = time.monotonic()
             return 0.0
-        self._cost += self._step_cost(epoch, batch - 1)
+        self._cost += self._step_cost(epoch, batch - 1) + self.evaluated * EVALUATION_COST * (batch == 1)
         elapsed = time.monotonic() - self._started
         self._is_done = elapsed >= MEASURED_SECONDS
         return elapsed / self._cost * self._cost_left(epoch, batch) if self._is_done else 0.0

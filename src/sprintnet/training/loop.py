@@ -26,6 +26,7 @@ from sprintnet.training.signals import Signals
 from sprintnet.training.step import Step, Totals
 
 CROWDED = "other processes keep cores busy"  # in log.txt, of a run that changed its number of threads
+SHORT = 30.0  # seconds that are not worth a line between the rows of a table
 Row = dict[str, Any]
 Track = Callable[[Iterable[Batch], int, str, int, int], Iterable[Batch]]
 """Passes batches on and shows progress: (batches, total, label, number already done, images of a batch)."""
@@ -68,7 +69,7 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
             save()
 
     was_crowded, is_resumed = False, bool(progress.epoch or progress.batch)
-    forecast_epoch = progress.epoch if val and (is_resumed or not config.head.fit) else -1  # that of a new head.fit was said
+    first_epoch, has_forecast = progress.epoch, val and (is_resumed or not config.head.fit)  # that of a new head.fit was said
     forecast = Forecast(schedule, config.epochs, len(train), len(val.labels) / train.batch_size if val else 0)
     step.model.train()
     with Signals(run.path) as signals, AdaptiveThreads(step.runtime) as threads:
@@ -86,7 +87,8 @@ def fit(config: Config, step: Step, train: Loader, val: Loader | None, run: RunF
                     run.log(f"{CROWDED}: training with fewer threads meanwhile (rounding may differ)")
                 progress.batch += 1
                 progress.seconds = time.monotonic() - started
-                if progress.epoch == forecast_epoch and (seconds := forecast.seconds(progress.epoch, progress.batch)):
+                seconds = forecast.seconds(progress.epoch, progress.batch) if has_forecast else 0.0
+                if seconds > (SHORT if progress.epoch > first_epoch else 0):
                     run.log(f"about {rough_time(seconds)} to the end of epoch {config.epochs}")
                 if ranks.is_first and (signals.received or time.monotonic() - saved >= config.checkpoint_seconds):
                     save()

@@ -72,9 +72,7 @@ def train(
         with run.claim:
             remove_temporary(run.path)
             if not run.config.exists():
-                # by a start that failed, perhaps with other settings
-                for left in (run.splits, run.lr_finder, run.head_fit, run.members):
-                    left.unlink(missing_ok=True)
+                _forget_start(run)  # which was killed, perhaps with other settings
                 if resume:
                     others = [file.parent.name for file in run.path.parent.glob("*/config.toml")]
                     run.log(f"{run.path}: nothing to resume, starting{did_you_mean(run.path.name, others)}")
@@ -89,8 +87,12 @@ def train(
                 with _activated(config) as runtime:
                     runtime.ranks.share(None)  # nothing is left to train
                 return TrainingResult(load_run(run.path)[0], read_json(run.metrics))
-            with _activated(config) as runtime:
-                return _train(config, run, runtime, on_epoch, splits, is_replay=is_replay)
+            try:
+                with _activated(config) as runtime:
+                    return _train(config, run, runtime, on_epoch, splits, is_replay=is_replay)
+            finally:
+                if not run.config.exists():
+                    _forget_start(run)
     except Timeout:
         raise SettingsError(f"{run.path}: another process is training here; wait for it, or choose another name") from None
     except (MemoryError, RuntimeError) as error:
@@ -105,6 +107,12 @@ def train(
         run.claim.release(force=True)
         with suppress(OSError):  # removes it where nothing was written; others are not empty
             run.path.rmdir()
+
+
+def _forget_start(run: RunFolder) -> None:
+    """Removes what a start that failed before the first step has written."""
+    for left in (run.splits, run.data, run.lr_finder, run.head_fit, run.members, run.log_text):
+        left.unlink(missing_ok=True)
 
 
 def follow(config: Config) -> None:

@@ -90,7 +90,8 @@ def parity(trained: TrainedModel, predictions: Predictions, expected: Outputs, l
 def check_parity(name: str, row: Mapping[str, float], is_exact: bool) -> None:
     """Raises ParityError if `broken_rules` finds any."""
     if broken := broken_rules(row, is_exact):
-        remedy = "please report this" if is_exact else "export again without it: the fp32 file predicts as the network"
+        exact = "the fp32 file model.onnx predicts as the network: export without --quantize"
+        remedy = "please report this" if is_exact else exact
         raise ParityError(f"{name} does not match the trained model and was not kept: {broken}; {remedy}")
 
 

@@ -15,8 +15,8 @@ from sprintnet.data.dataset import LABEL_SEPARATOR, label_text
 from sprintnet.reporting.figures.images import thumbnail
 from sprintnet.reporting.figures.run_figures import predictions_of, save_figures, saved_figures
 from sprintnet.reporting.html.page import figure_uris, image_uri, render
-from sprintnet.reporting.text.evaluation import calibration_text, gain_lines, head_fit_text
-from sprintnet.reporting.text.held_out import HEADS, coverage_spread_text, set_rows, unknown_text
+from sprintnet.reporting.text.evaluation import calibration_text, gain_lines, head_fit_text, not_faithful, scored_text
+from sprintnet.reporting.text.held_out import HEADS, coverage_spread_text, lowest_rate, set_rows, unknown_text
 from sprintnet.reporting.text.methods import method_lines
 from sprintnet.reporting.text.names import UNLABELLED
 from sprintnet.reporting.text.task_scores import (
@@ -78,6 +78,8 @@ def _page(run: RunFolder, contents: dict[str, Any], paths: Sequence[Path]) -> st
 def _contents(run: RunFolder) -> dict[str, Any]:
     metrics = read_json(run.metrics)
     split = evaluation_split(metrics)
+    unknown = metrics[split].get("unknown")
+    explained = json.loads(str(read_arrays(run.explanations)["facts"])) if run.explanations.is_file() else None
     return {
         "name": run.path.resolve().name,
         "metrics": metrics,
@@ -94,7 +96,8 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "set_columns": HEADS,
         "set_rows": set_rows(metrics[split]["sets"]) if "sets" in metrics[split] else [],
         "coverage_spread": coverage_spread_text(metrics[split]["sets"]) if "sets" in metrics[split] else "",
-        "unknown": unknown_text(metrics[split]["unknown"]) if "unknown" in metrics[split] else "",
+        "unknown": unknown_text(unknown) if unknown else "",
+        "unknown_rate": f"{lowest_rate(unknown):g}" if unknown else "",
         "methods": list(method_lines(metrics, tomllib.loads(run.config.read_text("utf-8"))["tta"])),
         "class_columns": class_columns(metrics[split]),
         "ranking_columns": ranking_columns(metrics[split]) if "curves" in metrics[split] else [],
@@ -104,7 +107,9 @@ def _contents(run: RunFolder) -> dict[str, Any]:
         "training_rows": [table_cells(row) for row in read_epochs(run)],
         "gain": list(gain_lines(metrics["ensemble"])) if "ensemble" in metrics else [],
         "head_fit": head_fit_text(read_json(run.head_fit)) if run.head_fit.is_file() else "",
-        "explained": json.loads(str(read_arrays(run.explanations)["facts"])) if run.explanations.is_file() else None,
+        "explained": explained,
+        "scored": scored_text(explained["scored"]) if explained and explained["scored"] else "",
+        "not_faithful": not_faithful(explained["faithfulness"]) if explained else [],
         "data_notes": read_json(run.data)["notes"] if run.data.is_file() else [],
         "network": read_json(run.network),
         "environment": read_json(run.environment),

@@ -119,7 +119,7 @@ def evaluation_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
         [[f"{row['coverage']:.0%}", f"{row['accuracy']:.2%}", f"{row['confidence']:.3f}"] for row in metrics["coverage"]],
     )
     yield ""
-    if sets := metrics.get("sets"):
+    if (sets := metrics.get("sets")) and sets["rows"]:
         yield from table_lines(list(HEADS), set_rows(sets))
         yield f"{set_text(sets)}\n"
     if unknown := metrics.get("unknown"):
@@ -151,7 +151,24 @@ def faithfulness_lines(faithfulness: Mapping[str, Mapping[str, float]], images: 
         ["class activation map", "deletion (lower is better)", "insertion (higher is better)"],
         [[name, f"{score['deletion']:.1%}", f"{score['insertion']:.1%}"] for name, score in faithfulness.items()],
     )
-    yield f"means over the first {images:,} images" if images > 1 else "of the first image"
+    yield scored_text(images)
+    yield from (f"{name}: not better than maps at random" for name in not_faithful(faithfulness))
+
+
+def scored_text(images: int) -> str:
+    """Returns of how many images the scores of faithfulness are."""
+    which = f"means over the first {images:,} images" if images > 1 else "of the first image"
+    return f"{which}: of large images, few are scored"
+
+
+def not_faithful(faithfulness: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Returns the names of the maps that are worse than random ones in deletion or in insertion."""
+    random = faithfulness["random"]
+    return [
+        name
+        for name, score in faithfulness.items()
+        if score["deletion"] > random["deletion"] or score["insertion"] < random["insertion"]
+    ]
 
 
 def _tta(tta: Mapping[str, Any]) -> str:

@@ -31,6 +31,12 @@ def unknown_text(unknown: Mapping[str, Any]) -> str:
     return f"unknown images: from {unknown['held_out']:,} held-out images; {found}"
 
 
+def lowest_rate(unknown: Mapping[str, Any]) -> float:
+    """Returns the lowest share of false alarms, of 1 % or more, that the scores of so many held-out images allow."""
+    images: int = unknown["held_out"]
+    return max(0.01, math.ceil(100 / (images + 1)) / 100)
+
+
 def set_text(sets: Mapping[str, Any]) -> str:
     """Returns where the sets come from, and on how many images they were tried."""
     return (
@@ -44,9 +50,11 @@ def coverage_spread_text(sets: Mapping[str, Any]) -> str:
 
     Of one draw of n images the coverage has about the variance c (1 - c) / (n + 2), that of a beta distribution (Vovk 2012).
     """
-    margin = 1.96 * math.sqrt(0.9 * 0.1 / (sets["held_out"] + 2))
-    low, high = (percent(min(end, 1.0), 0) for end in (0.9 - margin, 0.9 + margin))
-    return (
-        f"the promise is a mean over draws of the held-out images: of one draw of {sets['held_out']:,}, "
-        f"90% means {low} to {high}, in 19 cases of 20"
-    )
+    return f"the promise is a mean over draws of the held-out images: {draw_text(0.9, sets['held_out'])}"
+
+
+def draw_text(share: float, images: int) -> str:
+    """Returns the range of a promised share for one draw of so many held-out images."""
+    margin = 1.96 * math.sqrt(share * (1 - share) / (images + 2))
+    low, high = (percent(min(max(end, 0.0), 1.0), 0) for end in (share - margin, share + margin))
+    return f"of one draw of {images:,}, {percent(share, 0)} means {low} to {high}, in 19 cases of 20"

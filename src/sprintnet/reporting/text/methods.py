@@ -25,7 +25,7 @@ def method_lines(metrics: Mapping[str, Any], tta: float) -> Iterator[str]:
     if metrics["temperature"] is not None:
         undone = "label smoothing is undone, (p - alpha / K) / (1 - alpha), where that lowers the NLL of the held-out images"
         yield f"Calibration: {undone}; then a temperature minimises it (Guo et al. 2017)."
-    if sets := evaluated.get("sets"):
+    if (sets := evaluated.get("sets")) and sets["rows"]:
         yield (
             f"Sets of classes: split conformal prediction with scores of {sets['held_out']:,} held-out images, on which their "
             "temperature was not fitted; threshold: Sadinle et al. 2019, adaptive: Romano et al. 2020 without randomisation, "
