@@ -78,6 +78,17 @@ def test_maxima_and_gradients_are_those_of_two_layers(size: tuple[int, int], cha
 
 
 @emulated
+@pytest.mark.parametrize(
+    ("layer", "reference"), [(conv3x3_amx.convolve, convolve), (conv3x3_amx.convolve_and_pool, convolve_then_pool)]
+)
+def test_maps_that_are_taller_than_a_band_of_rows_are_whole(layer: Layer, reference: Layer) -> None:
+    maps, weight = inputs(32, 128, 9, 17, outputs=32)  # bands of 4 rows
+    found, expected = output_and_gradients(layer, maps, weight), output_and_gradients(reference, maps.double(), weight.double())
+    for ours, exact in zip(found, expected, strict=True):
+        assert relative_error(ours, exact) < 0.003
+
+
+@emulated
 def test_the_first_of_equal_pixels_is_the_maximum_and_nan_is_the_largest() -> None:
     maps, weight = torch.ones(40, 32, 6, 6).bfloat16(), torch.full((32, 32, 3, 3), 0.5)
     found = output_and_gradients(conv3x3_amx.convolve_and_pool, maps, weight)

@@ -83,10 +83,8 @@ def _convolve(maps: Tensor, weight: Tensor, indices: Tensor | None, height: int,
     """
     output = _empty_output(maps, weight, indices, height, width, is_gradient)
     sizes = len(maps), height, width, maps.stride(0), maps.shape[1], output.shape[1]
-    threads = torch.get_num_threads()
-    scratch = None if indices is None else maps.new_empty(threads * (height + 2) * width * maps.shape[1] * BLOCK)
-    tensors = maps, indices, weight, is_gradient, _empty_filters(weight), scratch, output
-    call("conv3x3_amx", "convolve", *sizes, *tensors, threads)
+    tensors = maps, indices, weight, is_gradient, _empty_filters(weight), _empty_tiles(maps, height, width), output
+    call("conv3x3_amx", "convolve", *sizes, *tensors, torch.get_num_threads())
     return output
 
 
@@ -102,7 +100,7 @@ def _convolve_and_pool(maps: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the maxima of the convolution of maps in HWNC, and, as bytes, which of its four pixels each comes from."""
     maxima, indices = _empty_maxima(maps, weight)
     sizes = len(maps), *maps.shape[2:], maps.stride(0), maps.shape[1], len(weight)
-    tensors = maps, weight, _empty_filters(weight)
+    tensors = maps, weight, _empty_filters(weight), _empty_tiles(maps, *maps.shape[2:])
     call("conv3x3_amx", "convolve_and_pool", *sizes, *tensors, maxima, indices, torch.get_num_threads())
     return maxima, indices
 
@@ -142,6 +140,10 @@ def _empty_gradient(channels: int, outputs: int) -> Tensor:
 
 def _empty_filters(weight: Tensor) -> Tensor:
     return weight.new_empty(9 * round_up(len(weight), BLOCK) * round_up(weight.shape[1], BLOCK), dtype=torch.bfloat16)
+
+
+def _empty_tiles(maps: Tensor, height: int, width: int) -> Tensor:
+    return maps.new_empty(torch.get_num_threads() * height * width * round_up(maps.shape[1], BLOCK) * BLOCK)
 
 
 @register_flop_formula(torch.ops.sprintnet.conv3x3_amx)

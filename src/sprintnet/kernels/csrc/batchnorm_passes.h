@@ -8,6 +8,8 @@
 
 #define GROUP 4 /* vectors of neighbouring channels whose sums are kept in registers: whole cache lines are read */
 
+#define AHEAD (4096 / sizeof(element)) /* of what is computed, values are fetched from memory: twice as fast on Granite Rapids (LOG.md) */
+
 typedef int32_t mask __attribute__((vector_size(sizeof(vector))));
 
 typedef struct {
@@ -26,6 +28,11 @@ INLINE vector z_of(vector normalised, parameters p, const element *skip, int64_t
     vector z = scale_and_shift(normalised, p.weight, p.bias);
     if (skip) z += load(skip + at);
     return z;
+}
+
+INLINE void fetch(const element *first, const element *second, int64_t at) {
+    __builtin_prefetch(first + at + AHEAD);
+    if (second) __builtin_prefetch(second + at + AHEAD);
 }
 
 INLINE vector if_positive(vector z, vector values) { return (vector)(~(mask)(z <= 0) & (mask)values); } /* or NaN */
@@ -81,6 +88,7 @@ void forward(int64_t rows, int64_t channels, int64_t is_relu, const element *x, 
         for (int64_t row = 0; row < rows; row++)
             for (int64_t channel = 0; channel < channels; channel += LANES) {
                 int64_t at = row * channels + channel;
+                fetch(x, skip, at);
                 parameters p = from_channel(all, channel);
                 store(y + at, activate(z_of(scale_and_shift(load(x + at), p.scale, p.shift), p, skip, at), is_relu));
             }
@@ -94,6 +102,7 @@ INLINE void part_gradient_moments(int64_t rows, int64_t channels, int count, int
     for (int64_t row = 0; row < rows; row++)
         for (int i = 0; i < count; i++) {
             int64_t at = row * channels + i * LANES;
+            fetch(x, grad_y, at);
             parameters p = from_channel(all, i * LANES);
             vector normalised = scale_and_shift(load(x + at), p.scale, p.shift);
             vector grad_z = activation_gradient(z_of(normalised, p, skip, at), load(grad_y + at), is_relu);
@@ -137,6 +146,7 @@ void backward(int64_t rows, int64_t channels, int64_t is_relu, const element *x,
         for (int64_t row = 0; row < rows; row++)
             for (int64_t channel = 0; channel < channels; channel += LANES) {
                 int64_t at = row * channels + channel;
+                fetch(x, grad_y, at);
                 parameters p = from_channel(all, channel);
                 vector normalised = scale_and_shift(load(x + at), p.scale, p.shift);
                 vector grad_z = activation_gradient(z_of(normalised, p, skip, at), load(grad_y + at), is_relu);

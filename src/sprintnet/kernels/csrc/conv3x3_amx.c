@@ -10,27 +10,12 @@
 #include "streams.h"
 #include "tile_layouts.h"
 
-#define BLOCK 32 /* images or channels: two tiles */
 #define MAX_CHANNELS 1024
 #define BAND_BYTES (1 << 20)
-#define TILE_VALUES (TILE * TILE_DEPTH)
 
 typedef float tile_sums[TILE][TILE];
 
 static const uint16_t zeros[MAX_CHANNELS];
-
-/* TILE values where `argmax` is a place, 0 elsewhere */
-INLINE half_values load_if(const uint16_t *from, const uint8_t *argmax, uint16_t place) {
-    uint8_t places __attribute__((vector_size(TILE)));
-    half_values loaded;
-    memcpy(&loaded, from, sizeof loaded);
-    memcpy(&places, argmax, sizeof places);
-    return loaded & (half_values)(__builtin_convertvector(places, half_values) == place);
-}
-
-INLINE void store_half(uint16_t *to, half_values stored) { memcpy(to, &stored, sizeof stored); }
-
-static inline int64_t round_up(int64_t channels) { return (channels + BLOCK - 1) / BLOCK * BLOCK; }
 
 /* Stores BLOCK fp32 sums as bf16, `kept` of them; past the caches where possible, since a map is larger than a cache */
 INLINE void store_row(uint16_t *to, int64_t kept, const float *first, const float *second) {
@@ -81,11 +66,12 @@ static inline int64_t band_of(int64_t width, int64_t pitch) {
     return rows < 2 ? 2 : rows;
 }
 
-/* The sums of a pixel (y, x): those of BLOCK images by BLOCK output channels. input: from the first of the images on, rows from `above` on.
-   filters: those of the output channels. */
-static inline void multiply(int64_t images, int64_t height, int64_t width, int64_t pitch, int64_t channels, const uint16_t *input,
-                            int64_t above, const uint16_t *filters, int64_t y, int64_t x, tile_sums sums[4]) {
-    int64_t steps = round_up(channels) / TILE_DEPTH, stride = pitch * sizeof *input;
+/* The sums of a pixel (y, x): those of BLOCK images by BLOCK output channels. input: tiles of `pack`, rows from `above` on. filters: those
+   of the output channels. A store after more than about 130 products without one takes 270 ns longer on Granite Rapids (LOG.md), so that
+   there is one, of no use, for each tap. */
+static inline void multiply(int64_t height, int64_t width, int64_t channels, const uint16_t *input, int64_t above, const uint16_t *filters,
+                            int64_t y, int64_t x, tile_sums sums[4]) {
+    int64_t steps = round_up(channels) / TILE_DEPTH;
     tile_zero(0);
     tile_zero(1);
     tile_zero(2);
@@ -93,18 +79,19 @@ static inline void multiply(int64_t images, int64_t height, int64_t width, int64
     MEMORY_BARRIER;
     for (int64_t row = y ? 0 : 1; row < (y + 1 < height ? 3 : 2); row++)
         for (int64_t column = x ? 0 : 1; column < (x + 1 < width ? 3 : 2); column++) {
-            const uint16_t *a = input + ((y + row - 1 - above) * width + x + column - 1) * images * pitch;
+            const uint16_t *a = input + ((y + row - 1 - above) * width + x + column - 1) * steps * 2 * TILE_VALUES;
             const uint16_t *b = filters + (row * 3 + column) * steps * 2 * TILE_VALUES;
-            for (int64_t step = 0; step < steps; step++, a += TILE_DEPTH, b += 2 * TILE_VALUES) {
-                tile_load(4, a, stride);
+            for (int64_t step = 0; step < steps; step++, a += 2 * TILE_VALUES, b += 2 * TILE_VALUES) {
+                tile_load(4, a, 64);
                 tile_load(6, b, 64);
                 tile_dot(0, 4, 6);
                 tile_load(7, b + TILE_VALUES, 64);
                 tile_dot(1, 4, 7);
-                tile_load(5, a + TILE * pitch, stride);
+                tile_load(5, a + TILE_VALUES, 64);
                 tile_dot(2, 5, 6);
                 tile_dot(3, 5, 7);
             }
+            if (steps > 2) tile_store(4, sums[0], 64);
         }
     tile_store(0, sums[0], 64);
     tile_store(1, sums[1], 64);
@@ -113,24 +100,8 @@ static inline void multiply(int64_t images, int64_t height, int64_t width, int64
     MEMORY_BARRIER;
 }
 
-/* Rows of the gradient of BLOCK images (height, width, image, channel), from that of their 2x2 maxima: 0 except where a maximum came from.
-   Channels are a multiple of BLOCK; nothing follows them. */
-static void unpool(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *gradient, const uint8_t *argmax,
-                   int64_t above, int64_t below, uint16_t *to) {
-    int64_t length = BLOCK * channels;
-    for (int64_t y = above; y < below; y++)
-        for (int64_t x = 0; x < width; x++, to += length)
-            if (y / 2 < height / 2 && x / 2 < width / 2) {
-                int64_t from = (y / 2 * (width / 2) + x / 2) * images * channels;
-                for (int64_t i = 0; i < length; i += TILE)
-                    store_half(to + i, load_if(gradient + from + i, argmax + from + i, y % 2 * 2 + x % 2));
-            } else {
-                memset(to, 0, length * sizeof *to);
-            }
-}
-
-/* weight: as in lay_out; filters: room for them. With argmax, the input is the gradient of the maxima of `convolve_and_pool`; scratch:
-   room for (height + 2) * width * channels * BLOCK values for each thread. */
+/* weight: as in lay_out; filters: room for them; scratch: room for height * width * BLOCK images of the rounded channels, for each thread.
+   With argmax, the input is the gradient of the maxima of `convolve_and_pool`. */
 void convolve(int64_t images, int64_t height, int64_t width, int64_t pitch, int64_t channels, int64_t out_channels, const uint16_t *input,
               const uint8_t *argmax, const float *weight, int64_t is_gradient, uint16_t *filters, uint16_t *scratch, uint16_t *output,
               int64_t threads) {
@@ -138,25 +109,23 @@ void convolve(int64_t images, int64_t height, int64_t width, int64_t pitch, int6
 #pragma omp parallel num_threads(threads)
     {
         tile_sums sums[4] __attribute__((aligned(64)));
-        uint16_t *unpooled = argmax ? scratch + omp_get_thread_num() * (height + 2) * width * channels * BLOCK : NULL;
+        uint16_t *packed = scratch + omp_get_thread_num() * height * width * round_up(channels) * BLOCK;
         lay_out(channels, out_channels, is_gradient, weight, filters);
         tiles_begin();
 #pragma omp for schedule(static) collapse(2)
         for (int64_t block = 0; block < blocks; block++)
             for (int64_t top = 0; top < height; top += band) {
-                int64_t first = first_image(block, images), count = images;
-                int64_t bottom = top + band < height ? top + band : height, above = 0;
+                int64_t first = first_image(block, images), bottom = top + band < height ? top + band : height;
+                int64_t above = top ? top - 1 : 0, below = bottom < height ? bottom + 1 : height;
                 const uint16_t *from = input + first * pitch;
-                if (argmax) {
-                    above = top ? top - 1 : 0;
-                    unpool(images, height, width, channels, from, argmax + first * channels, above, bottom < height ? bottom + 1 : height,
-                           unpooled);
-                    from = unpooled, count = BLOCK;
-                    MEMORY_BARRIER;
-                }
+                if (argmax)
+                    unpool(images, height, width, channels, from, argmax + first * channels, above, below, packed);
+                else
+                    pack(images, width, pitch, channels, from, above, below, packed);
+                MEMORY_BARRIER;
                 for (int64_t out = 0; out < out_channels; out += BLOCK)
                     for (int64_t pixel = top * width; pixel < bottom * width; pixel++) {
-                        multiply(count, height, width, pitch, channels, from, above, filters + out * 9 * round_up(channels), pixel / width,
+                        multiply(height, width, channels, packed, above, filters + out * 9 * round_up(channels), pixel / width,
                                  pixel % width, sums);
                         for (int64_t image = 0; image < BLOCK; image++)
                             store_row(output + (pixel * images + first + image) * out_channels + out, out_channels - out,
@@ -171,33 +140,41 @@ void convolve(int64_t images, int64_t height, int64_t width, int64_t pitch, int6
 /* The same with 2x2 max pooling after it. output: the maxima; argmax: the pixel of its 2x2 window that each comes from (row * 2 + column).
    A last odd row or column is dropped. Output channels are a multiple of BLOCK. */
 void convolve_and_pool(int64_t images, int64_t height, int64_t width, int64_t pitch, int64_t channels, int64_t out_channels,
-                       const uint16_t *input, const float *weight, uint16_t *filters, uint16_t *output, uint8_t *argmax, int64_t threads) {
+                       const uint16_t *input, const float *weight, uint16_t *filters, uint16_t *scratch, uint16_t *output, uint8_t *argmax,
+                       int64_t threads) {
     int64_t blocks = (images + BLOCK - 1) / BLOCK, rows = height / 2, columns = width / 2, band = band_of(width, pitch) / 2;
 #pragma omp parallel num_threads(threads)
     {
         tile_sums sums[4][4] __attribute__((aligned(64)));
+        uint16_t *packed = scratch + omp_get_thread_num() * height * width * round_up(channels) * BLOCK;
         lay_out(channels, out_channels, 0, weight, filters);
         tiles_begin();
 #pragma omp for schedule(static) collapse(2)
         for (int64_t block = 0; block < blocks; block++)
             for (int64_t top = 0; top < rows; top += band) {
                 int64_t first = first_image(block, images), bottom = top + band < rows ? top + band : rows;
+                int64_t above = top ? 2 * top - 1 : 0, below = 2 * bottom < height ? 2 * bottom + 1 : height;
+                pack(images, width, pitch, channels, input + first * pitch, above, below, packed);
+                MEMORY_BARRIER;
                 for (int64_t out = 0; out < out_channels; out += BLOCK)
                     for (int64_t window = top * columns; window < bottom * columns; window++) {
                         for (int place = 0; place < 4; place++)
-                            multiply(images, height, width, pitch, channels, input + first * pitch, 0,
-                                     filters + out * 9 * round_up(channels), window / columns * 2 + place / 2,
-                                     window % columns * 2 + place % 2, sums[place]);
-                        for (int64_t image = 0; image < BLOCK; image++)
-                            for (int half = 0; half < 2; half++)
-                                for (int lane = 0; lane < TILE; lane += LANES) {
-                                    int tile = image / TILE * 2 + half, row = image % TILE;
-                                    const float *pixels[4] = {sums[0][tile][row] + lane, sums[1][tile][row] + lane,
-                                                              sums[2][tile][row] + lane, sums[3][tile][row] + lane};
-                                    int64_t to = (window * images + first + image) * out_channels + out + half * TILE + lane;
-                                    store_bf16(output + to, maximum(pixels, argmax + to));
-                                }
+                            multiply(height, width, channels, packed, above, filters + out * 9 * round_up(channels),
+                                     window / columns * 2 + place / 2, window % columns * 2 + place % 2, sums[place]);
+                        for (int64_t image = 0; image < BLOCK; image++) {
+                            int64_t to = (window * images + first + image) * out_channels + out;
+                            float maxima[BLOCK] __attribute__((aligned(64)));
+                            for (int lane = 0; lane < BLOCK; lane += LANES) {
+                                int tile = image / TILE * 2 + lane / TILE, row = image % TILE, column = lane % TILE;
+                                const float *pixels[4] = {sums[0][tile][row] + column, sums[1][tile][row] + column,
+                                                          sums[2][tile][row] + column, sums[3][tile][row] + column};
+                                floats best = maximum(pixels, argmax + to + lane);
+                                memcpy(maxima + lane, &best, sizeof best);
+                            }
+                            store_row(output + to, BLOCK, maxima, maxima + TILE);
+                        }
                     }
+                stream_fence();
             }
         tiles_end();
     }
@@ -232,6 +209,7 @@ void weight_gradient(int64_t images, int64_t height, int64_t width, int64_t pitc
     uint16_t *paired = scratch, *transposed = scratch + chunk * (band + 2) * width * inner;
 #pragma omp parallel num_threads(threads)
     {
+        tile_sums spare __attribute__((aligned(64)));
         tiles_begin();
         for (int64_t start = 0; start < images; start += chunk)
             for (int64_t top = 0; top < height; top += band) {
@@ -250,15 +228,15 @@ void weight_gradient(int64_t images, int64_t height, int64_t width, int64_t pitc
                         pair_images(rows, paired + c / TILE * in_array + item * TILE_VALUES, in_array);
                     }
                 }
-#pragma omp for schedule(static)
-                for (int64_t item = 0; item < steps * out_pixels; item++) {
-                    int64_t y = top + item % out_pixels / width, x = item % width, first = start + item / out_pixels * TILE_DEPTH;
-                    int is_kept = !argmax || (y / 2 < height / 2 && x / 2 < width / 2);
-                    int64_t from = (argmax ? y / 2 * (width / 2) + x / 2 : y * width + x) * images + first;
-                    for (int64_t o = 0; o < out_channels; o += TILE) {
+#pragma omp for schedule(static) collapse(2)
+                for (int64_t out = 0; out < out_tiles; out++) /* by the thread that multiplies it below, as far as tiles divide evenly */
+                    for (int64_t item = 0; item < steps * out_pixels; item++) {
+                        int64_t y = top + item % out_pixels / width, x = item % width, first = start + item / out_pixels * TILE_DEPTH;
+                        int is_kept = !argmax || (y / 2 < height / 2 && x / 2 < width / 2);
+                        int64_t from = (argmax ? y / 2 * (width / 2) + x / 2 : y * width + x) * images + first;
                         half_values rows[TILE_DEPTH];
                         for (int i = 0; i < TILE_DEPTH; i++) {
-                            int64_t row = (from + i) * out_channels + o;
+                            int64_t row = (from + i) * out_channels + out * TILE;
                             if (!is_kept || first + i >= images)
                                 rows[i] = (half_values){0};
                             else if (argmax)
@@ -266,9 +244,8 @@ void weight_gradient(int64_t images, int64_t height, int64_t width, int64_t pitc
                             else
                                 memcpy(&rows[i], grad_output + row, sizeof rows[i]);
                         }
-                        transpose(rows, transposed + o / TILE * out_array + item * TILE_VALUES);
+                        transpose(rows, transposed + out * out_array + item * TILE_VALUES);
                     }
-                }
                 MEMORY_BARRIER;
 #pragma omp for schedule(static)
                 for (int64_t unit = 0; unit < out_tiles * in_tiles * 3; unit++) {
@@ -285,9 +262,11 @@ void weight_gradient(int64_t images, int64_t height, int64_t width, int64_t pitc
                     }
                     for (int64_t step = 0; step < steps; step++)
                         for (int64_t y = top; y < bottom; y++)
-                            if (y + row > 0 && y + row <= height)
+                            if (y + row > 0 && y + row <= height) {
                                 add_row(width, transposed + out * out_array + (step * out_pixels + (y - top) * width) * TILE_VALUES,
                                         paired + in * in_array + (step * in_pixels + (y + row - 1 - above) * width) * TILE_VALUES);
+                                tile_store(3, spare, 64); /* as in multiply */
+                            }
                     tile_store(0, taps, stride);
                     tile_store(1, taps + inner, stride);
                     tile_store(2, taps + 2 * inner, stride);

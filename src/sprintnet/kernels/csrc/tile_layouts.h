@@ -1,4 +1,7 @@
-/* Operands of tile products from the rows of TILE_DEPTH images, each with the channels of one pixel. */
+/* Operands of tile products, from feature maps in HWNC; prefetched by instructions, since a pixel's images begin far from the last one's. */
+#define BLOCK 32 /* images or channels: two tiles */
+#define TILE_VALUES (TILE * TILE_DEPTH)
+
 typedef uint16_t values __attribute__((vector_size(64)));
 typedef uint16_t half_values __attribute__((vector_size(32)));
 typedef uint32_t pairs __attribute__((vector_size(64)));
@@ -46,4 +49,55 @@ static void transpose(half_values rows[TILE_DEPTH], uint16_t *tile) {
         b[i + 12] = __builtin_shufflevector(high, high2, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
     }
     memcpy(tile, b, sizeof b);
+}
+
+static inline int64_t round_up(int64_t channels) { return (channels + BLOCK - 1) / BLOCK * BLOCK; }
+
+/* TILE values where `argmax` is a place, 0 elsewhere */
+INLINE half_values load_if(const uint16_t *from, const uint8_t *argmax, uint16_t place) {
+    uint8_t places __attribute__((vector_size(TILE)));
+    half_values loaded;
+    memcpy(&loaded, from, sizeof loaded);
+    memcpy(&places, argmax, sizeof places);
+    return loaded & (half_values)(__builtin_convertvector(places, half_values) == place);
+}
+
+INLINE void store_half(uint16_t *to, half_values stored) { memcpy(to, &stored, sizeof stored); }
+
+/* Tiles of BLOCK images, so that they are read in the order of memory: for each pixel of some rows, and TILE_DEPTH channels, two tiles of
+   TILE images. */
+static void pack(int64_t images, int64_t width, int64_t pitch, int64_t channels, const uint16_t *input, int64_t above, int64_t below,
+                 uint16_t *to) {
+    int64_t steps = round_up(channels) / TILE_DEPTH;
+    for (int64_t pixel = above * width; pixel < below * width; pixel++, to += steps * 2 * TILE_VALUES)
+        for (int64_t image = 0; image < BLOCK; image++) {
+            const uint16_t *from = input + (pixel * images + image) * pitch;
+            for (int64_t step = 0; step < steps; step++) {
+                __builtin_prefetch(from + images * pitch + step * TILE_DEPTH);
+                memcpy(to + step * 2 * TILE_VALUES + image * TILE_DEPTH, from + step * TILE_DEPTH, 64);
+            }
+        }
+}
+
+/* The same of the gradient of maps of this size, from that of their 2x2 maxima: 0 except where a maximum came from. Channels are a multiple
+   of BLOCK; nothing follows them. */
+static void unpool(int64_t images, int64_t height, int64_t width, int64_t channels, const uint16_t *gradient, const uint8_t *argmax,
+                   int64_t above, int64_t below, uint16_t *to) {
+    int64_t length = BLOCK * channels, steps = channels / TILE_DEPTH;
+    for (int64_t y = above; y < below; y++)
+        for (int64_t x = 0; x < width; x++, to += length)
+            if (y / 2 < height / 2 && x / 2 < width / 2) {
+                int64_t from = (y / 2 * (width / 2) + x / 2) * images * channels;
+                for (int64_t image = 0; image < BLOCK; image++)
+                    for (int64_t step = 0; step < steps; step++) {
+                        int64_t at = from + image * channels + step * TILE_DEPTH;
+                        uint16_t *tile = to + step * 2 * TILE_VALUES + image * TILE_DEPTH;
+                        __builtin_prefetch(gradient + at + images * channels);
+                        __builtin_prefetch(argmax + at + images * channels);
+                        store_half(tile, load_if(gradient + at, argmax + at, y % 2 * 2 + x % 2));
+                        store_half(tile + TILE, load_if(gradient + at + TILE, argmax + at + TILE, y % 2 * 2 + x % 2));
+                    }
+            } else {
+                memset(to, 0, length * sizeof *to);
+            }
 }
