@@ -27,23 +27,28 @@ def muon_update(
     zero, nothing changes.
     """
 
-    def replace(old: Tensor, new: Tensor) -> None:
-        old.copy_(new if found_inf is None else torch.where(found_inf > 0, old, new))
-
     directions = defaultdict(list)
     for parameter, buffer in zip(parameters, buffers, strict=True):
         gradient = parameter.grad
         assert gradient is not None
         if grad_scale is not None:
             gradient = gradient / grad_scale
-        velocity = buffer * momentum + gradient
-        replace(buffer, velocity)
+        velocity = _add(buffer, momentum, gradient, 1, found_inf)
         directions[parameter.shape].append((parameter, gradient.add(velocity, alpha=momentum).flatten(1)))
     for same_shape in directions.values():
         updates = orthogonalise(torch.stack([direction for _, direction in same_shape]))
         for (parameter, _), update in zip(same_shape, updates, strict=True):
-            normalised = parameter * (len(parameter) ** 0.5 / parameter.norm())
-            replace(parameter, normalised.add_(update.view(parameter.shape), alpha=-lr))
+            scale = len(parameter) ** 0.5 / parameter.norm()
+            _add(parameter, scale, update.view(parameter.shape), -lr, found_inf)
+
+
+def _add(old: Tensor, factor: float | Tensor, summand: Tensor, alpha: float, found_inf: Tensor | None) -> Tensor:
+    """Sets old to old * factor + summand * alpha, except where `found_inf` is not zero; returns that sum."""
+    if found_inf is None:
+        return old.mul_(factor).add_(summand, alpha=alpha)
+    new = (old * factor).add_(summand, alpha=alpha)
+    old.copy_(torch.where(found_inf > 0, old, new))
+    return new
 
 
 def muon_update_in_one_batch(parameters: Sequence[Tensor], buffers: Sequence[Tensor], **rule: Any) -> None:
