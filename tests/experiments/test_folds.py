@@ -129,7 +129,7 @@ def test_images_in_memory_have_folds_too(tmp_path: Path, monkeypatch: pytest.Mon
         (["--folds", "3", "--seeds", "4"], "--folds 3: each fold is trained once, with the recipe's seed; leave out seeds"),
         (["--folds", "3", "data.fold=1/5"], "--folds 3: data.fold=1/5 is one of them; leave it out"),
         (["data.fold=6/5"], "data.fold=6/5: must be K/N with K from 1 to N, such as 1/5"),
-        (["--folds", "1"], "--folds 1: must be a whole number from 2 to 1,000,000, such as 2"),
+        (["--folds", "1"], "--folds 1: must be a whole number from 2 to 1,000,000"),
     ],
 )
 def test_mistakes(sprintnet: Command, words: list[str], message: str) -> None:
